@@ -1,0 +1,75 @@
+"""Teacher outputs on disk: computed once, by any number of processes, resumed at the last whole shard.
+
+Item v·N + i is the output for view v of row i; the view's seed is `view_seed(seed, v, i)`, so the student sees the same pixels.
+A shard is one `.npy` file of `SHARD` items, written to a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from adapt.recipe import Augment
+from adapt.train.augment import augment
+from adapt.train.images import collate
+from adapt.train.progress import progress
+from adapt.train.views import Views
+
+SHARD = 1024
+
+
+class Cache:
+    """Memory-mapped teacher outputs."""
+
+    def __init__(self, folder: Path, rows: int):
+        self.rows = rows
+        self.shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
+
+    def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
+        """The item's part of a batch: `teacher`, float32[…]."""
+        shard, place = divmod(view * self.rows + row, SHARD)
+        return {"teacher": torch.from_numpy(self.shards[shard][place].copy())}
+
+
+@torch.inference_mode()
+def build(
+    folder: Path, teacher: Callable, views: Views, augmentation: Augment, batch: int, accelerator: Accelerator
+) -> Cache:
+    """Compute the shards that `folder` lacks; process r of n takes every n-th of them.
+
+    Args:
+        folder: named by the caller after data, teacher, augmentation and seed, so that a stale cache is never read.
+        teacher: images float[B, 3, H, W] 0–255 → float[B, …].
+        views: the rows and how many views each has.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    total = views.views * len(views)
+    shards = [folder / f"{start // SHARD:06d}.npy" for start in range(0, total, SHARD)]
+    lacking = [i for i, path in enumerate(shards) if not path.exists()]
+    mine = lacking[accelerator.process_index :: accelerator.num_processes]
+    with progress("teacher", len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
+        for shard in mine:
+            parts = []
+            for start in range(shard * SHARD, min(total, (shard + 1) * SHARD), batch):
+                stop = min(start + batch, total, (shard + 1) * SHARD)
+                items = collate([_item(views, flat) for flat in range(start, stop)])
+                images = augment(items["image"].to(accelerator.device), items["seed"], augmentation)
+                parts.append(teacher(images).float().cpu().numpy())
+            temporary = shards[shard].with_name(f".{shards[shard].name}.{os.getpid()}")
+            with open(temporary, "wb") as file:
+                np.save(file, np.concatenate(parts))
+            os.replace(temporary, shards[shard])
+            tick()
+    accelerator.wait_for_everyone()
+    return Cache(folder, len(views))
+
+
+def _item(views: Views, flat: int) -> dict:
+    views.epoch, row = divmod(flat, len(views))
+    item = views[row]
+    return {name: item[name] for name in ("image", "seed")}

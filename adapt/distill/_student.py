@@ -1,0 +1,99 @@
+"""The student: a timm CNN that takes the teacher's views and offers the surface that loop, evals and export know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import timm
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from adapt.plug import UserError, nearest
+from adapt.train.images import Normalise, collate, view
+
+
+class Student(nn.Module):
+    """A CNN with the loss of its objective.
+
+    Args:
+        arch: a timm model name.
+        outputs: width of the last layer.
+        spec: the teacher's `input`, so that both see the same view; mean and std are the student's own.
+        objective: (student's output, batch) → (loss, logs).
+        pretrained: start from timm's weights for this architecture (needs the hub or its cache), or from a state dict in a
+            safetensors file.
+        teacher: live teacher; none when the batch brings its outputs from the cache.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        outputs: int,
+        spec: dict[str, Any],
+        objective: Callable[[Tensor, dict], tuple[Tensor, dict]],
+        pretrained: bool | str = False,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+    ):
+        super().__init__()
+        self.net = create(arch, outputs, pretrained)
+        own = resolve_model_data_config(self.net)
+        self.input = dict(spec) | {"mean": list(own["mean"]), "std": list(own["std"])}
+        self.normalise = Normalise(self.input)
+        self.objective = objective
+        self.live = [teacher] if teacher else []  # in a list, so that it is no submodule: never saved, never in train mode
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """float[B, 3, H, W] 0–255 → float[B, outputs]."""
+        return self.net(self.normalise(images))
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.live:
+            batch["teacher"] = self.live[0](batch["image"])
+        return self.objective(self.outputs(batch["image"]), batch)
+
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        """One row → its view, and for training its label; −1 stands for no label."""
+        label = sample.get("label") if train else None
+        return {"image": view(sample["image"], self.input)} | ({"label": -1 if label is None else label} if train else {})
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        return collate(items)
+
+    def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"class_logits": self.outputs}
+
+
+class Deployed(nn.Module):
+    """What is exported: images float[N, 3, H, W] 0–255 → outputs, normalisation inside."""
+
+    def __init__(self, student: Student):
+        super().__init__()
+        self.normalise, self.net = student.normalise, student.net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(self.normalise(images))
+
+
+def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
+    """A timm CNN with a fresh last layer.
+
+    Raises:
+        UserError: no such architecture, or its weights cannot be had.
+    """
+    if arch not in timm.list_models():
+        raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
+    if isinstance(pretrained, str):
+        return timm.create_model(arch, num_classes=outputs, pretrained=True, pretrained_cfg_overlay={"file": pretrained})
+    try:
+        return timm.create_model(arch, num_classes=outputs, pretrained=pretrained)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"distill.pretrained: no weights of {arch!r} to be had ({str(error).splitlines()[0][:120]}). "
+            "Set distill.pretrained=false, or give a safetensors file."
+        ) from None
+
+
+def _near(arch: str) -> str:
+    family = [name for name in timm.list_models() if name[:6] == arch[:6]]
+    return nearest(arch, family[:12]) if family else nearest(arch, ["resnet18", "resnet10t", "efficientnet_lite0", "mobilenetv4_conv_small"])

@@ -1,0 +1,38 @@
+"""What an eval returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Result:
+    """Numbers with the protocol that they were measured under."""
+
+    metrics: dict[str, float]
+    """Fractions in 0–1 (nll in nats)."""
+    protocol: dict[str, Any]
+    """Everything that two numbers must share to be compared."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % bootstrap intervals."""
+    table: dict[str, list] = field(default_factory=dict)
+    """A row a sample."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the report draws."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the table, which goes to Parquet."""
+        return {name: value for name, value in asdict(self).items() if name != "table"}
+
+
+def protocol_key(protocol: dict[str, Any]) -> str:
+    """Eight hex digits of a protocol."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The keys in which two protocols differ; numbers may be compared when there are none."""
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))

@@ -1,0 +1,80 @@
+"""Classification by class logits: of a zero-shot classifier, an adapted model, a student, an exported file — all the same way.
+
+Source of the protocol: CLIP §3.1, arXiv:2103.00020 (top-1, mean per class); calibration: Guo et al. 2017, arXiv:1706.04599.
+
+    >>> evaluate(Config(name="zeroshot"), predict, dataset, {}).metrics
+    {'top1': 0.42, 'top5': 0.81, 'mean_per_class': 0.40, 'ece': 0.06, 'nll': 1.9}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    from adapt.evals._result import Result
+
+MAIN = "top1"
+"""The metric by which guards compare."""
+TEXTS = False
+"""Does it ask the predictor about texts of its own?"""
+
+
+class Config(Plugin):
+    """Top-1, top-k, mean per class, ECE, NLL, confusion."""
+
+    split: str = "test"
+    """The split that is measured."""
+    top: int = Field(5, ge=2)
+    """k of top-k."""
+    bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Resamples of the 95 % intervals."""
+    bins: int = Field(15, ge=2, le=1000)
+    """Equal-width confidence bins of the ECE."""
+
+
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+    """Measure a predictor.
+
+    Args:
+        predict: a data set → logits float32[N, C], scaled as the softmax takes them.
+        dataset: rows with `id` and `label`.
+        protocol: what the caller knows: data, class names, templates, input.
+    """
+    import numpy as np
+
+    from adapt.evals import _metrics
+    from adapt.evals._result import Result
+
+    labels = np.asarray(dataset["label"])
+    probabilities = _metrics.softmax(predict(dataset))
+    predictions = probabilities.argmax(1)
+    metric = _metrics.Classification(keep_in_memory=True)
+    metrics = metric.compute(predictions=probabilities, references=labels, top=config.top, bins=config.bins)
+    correct = predictions == labels
+    rank = (probabilities >= probabilities[np.arange(len(labels)), labels][:, None]).sum(1)
+    names = dataset.features["label"].names
+    return Result(
+        metrics=metrics,
+        protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
+        intervals={
+            "top1": _metrics.bootstrap(correct.astype(float), config.bootstrap),
+            f"top{config.top}": _metrics.bootstrap((rank <= config.top).astype(float), config.bootstrap),
+        },
+        table={
+            "id": list(dataset["id"]),
+            "label": [names[i] for i in labels],
+            "prediction": [names[i] for i in predictions],
+            "confidence": probabilities.max(1).tolist(),
+            "correct": correct.tolist(),
+        },
+        figures={
+            "classes": names,
+            "confusion": _metrics.confusion(labels, predictions, len(names)),
+            "reliability": _metrics.reliability(probabilities, labels, config.bins),
+        },
+    )

@@ -1,0 +1,81 @@
+"""The gate: a module against its exported file on real samples; nothing is called exported that has not passed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from adapt.plug import UserError
+
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+def check(module: nn.Module, runner: Runner, samples: np.ndarray) -> dict[str, float]:
+    """Compare outputs.
+
+    Args:
+        module: images float[N, 3, H, W] 0–255 → float[N, C].
+        runner: the same in numpy.
+        samples: float32[N, 3, H, W].
+
+    Returns:
+        max_abs_error, cosine (the smallest over the samples), argmax_agreement (a fraction).
+    """
+    with torch.inference_mode():
+        expected = module.eval()(torch.from_numpy(samples)).numpy()
+    got = runner(samples)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+    return {
+        "max_abs_error": float(np.abs(expected - got).max()),
+        "cosine": float(((expected * got).sum(1) / np.maximum(norms, 1e-12)).min()),
+        "argmax_agreement": float((expected.argmax(1) == got.argmax(1)).mean()),
+    }
+
+
+def gate(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float, layers: Callable | None = None) -> dict[str, float]:
+    """`check`, and refuse a file that differs.
+
+    Args:
+        tolerance: the largest absolute error that passes; argmax must agree on every sample.
+        layers: (names of layers, samples) → {name: output}, computed by the exported file, to find the first that differs.
+
+    Raises:
+        UserError: with the numbers and the layer.
+    """
+    result = check(module, runner, samples)
+    if result["max_abs_error"] < tolerance and result["argmax_agreement"] == 1:
+        return result
+    where = first_difference(module, layers, samples[:2], tolerance) if layers else None
+    raise UserError(
+        f"export: refused: max abs error {result['max_abs_error']:.2e} (allowed {tolerance:.0e}), argmax agreement "
+        f"{result['argmax_agreement']:.1%}. First layer that differs: {where or 'not found'}."
+    )
+
+
+def first_difference(module: nn.Module, layers: Callable, samples: np.ndarray, tolerance: float) -> str | None:
+    """The name of the first leaf, in the order of execution, whose output in the exported file differs."""
+    outputs: dict[str, np.ndarray] = {}
+
+    def keep(name: str):
+        return lambda _, __, output: outputs.setdefault(name, output.numpy()) if isinstance(output, torch.Tensor) else None
+
+    leaves = [(name, leaf) for name, leaf in module.named_modules() if name and not list(leaf.children())]
+    hooks = [leaf.register_forward_hook(keep(name)) for name, leaf in leaves]
+    try:
+        with torch.inference_mode():
+            module.eval()(torch.from_numpy(samples))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    exported = layers(list(outputs), samples)
+    for name, expected in outputs.items():
+        got = exported.get(name)
+        if got is None:
+            continue
+        scale = max(1.0, float(np.abs(expected).max()))
+        if got.shape != expected.shape or np.abs(expected - got).max() > tolerance * scale:
+            return name
+    return None

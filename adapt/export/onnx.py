@@ -1,0 +1,183 @@
+"""ONNX, fp32 and int8 (static QDQ, calibrated on real samples), run by ONNX Runtime.
+
+A file can be used alone: it takes images float32[N, 3, H, W], RGB, 0–255, normalises inside, and its metadata say how an image
+is resized and cropped, and what the outputs are called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+
+class Config(Plugin):
+    """fp32 always, int8 if asked."""
+
+    int8: bool = True
+    """Write a quantised file too."""
+    calibration: int = Field(256, ge=1)
+    """Training images by which the int8 ranges are found."""
+    max_abs_error: float = Field(1e-4, gt=0)
+    """The gate of the fp32 file against torch."""
+    budget: float = Field(0.01, ge=0, le=1)
+    """Top-1 that int8 may lose against fp32 before the guard fires."""
+
+
+class Runner:
+    """An exported file: numpy in, numpy out.
+
+    Args:
+        path: an `.onnx` file.
+        threads: of ONNX Runtime's own.
+    """
+
+    def __init__(self, path: Path, threads: int = 1, optimised: Path | None = None):
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 3
+        if optimised:
+            options.optimized_model_filepath = str(optimised)
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """float32[N, 3, H, W] 0–255 → float32[N, C]."""
+        return self.session.run(None, {"images": images})[0]
+
+
+def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> dict[str, Path]:
+    """Write `model.onnx` and `model.int8.onnx` into `folder`; the fp32 file has passed the gate when this returns.
+
+    Args:
+        module: images 0–255 → logits.
+        samples: float32[N, 3, H, W] of the training split: calibration, and the gate's comparison.
+        metadata: kept in the file, values as JSON.
+
+    Raises:
+        UserError: the gate refuses the file; the layer that differs is named.
+    """
+    from adapt.export import _parity
+
+    fp32 = folder / "model.onnx"
+    convert(module, samples[:2], fp32, metadata)
+    _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, lambda names, images: layer_outputs(fp32, names, images))
+    files = {"fp32": fp32}
+    if config.int8:
+        files["int8"] = folder / "model.int8.onnx"
+        quantize(fp32, files["int8"], samples[: config.calibration])
+    return files
+
+
+def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[str, Any]) -> None:
+    """Write a module as fp32 ONNX with a dynamic batch."""
+    import onnx
+    import torch
+
+    program = torch.onnx.export(
+        module.eval(),
+        (torch.from_numpy(example),),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+def quantize(fp32: Path, path: Path, samples: np.ndarray) -> None:
+    """Static QDQ int8: weights per channel, activations unsigned, ranges by min and max over the samples."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter([samples[i : i + 32] for i in range(0, len(samples), 32)])
+
+        def get_next(self):
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    prepared = path.with_suffix(".prepared")
+    try:
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool", "Relu", "AveragePool", "ReduceMean"],
+        )
+        model, source = onnx.load(path), onnx.load(fp32, load_external_data=False)
+        onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
+        onnx.save(model, path)
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators that ONNX Runtime really runs, after its own optimisation: `QLinearConv` and not `Conv` when int8 is int8."""
+    import tempfile
+    from collections import Counter
+
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        Runner(path, optimised=optimised)
+        return dict(Counter(node.op_type for node in onnx.load(optimised).graph.node))
+
+
+def layer_outputs(path: Path, names: list[str], samples: np.ndarray) -> dict[str, np.ndarray]:
+    """What the exported file computes for each torch module of these names; modules that were folded away are left out.
+
+    The exporter notes in each node from which module it came (`pkg.torch.onnx.name_scopes`); a module's output is that of its
+    last node.
+    """
+    import ast
+
+    import onnx
+
+    model = onnx.load(path)
+    last: dict[str, str] = {}
+    for node in model.graph.node:
+        props = {entry.key: entry.value for entry in node.metadata_props}
+        for scope in ast.literal_eval(props.get("pkg.torch.onnx.name_scopes", "[]")):
+            if scope in names:
+                last[scope] = node.output[0]
+    return _run_with(model, last, samples)
+
+
+def _run_with(model, wanted: dict[str, str], samples: np.ndarray) -> dict[str, np.ndarray]:
+    import onnx
+    import onnxruntime as ort
+
+    have = {output.name for output in model.graph.output}
+    for output in dict.fromkeys(wanted.values()):
+        if output not in have:
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"images": samples}), strict=True))
+    return {name: values[output] for name, output in wanted.items()}
+
+

@@ -1,0 +1,19 @@
+"""Full fine-tuning: every parameter learns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    from adapt.models._family import Family
+
+
+class Config(Plugin):
+    """No options: choose the learning rate in `train`."""
+
+
+def apply(family: Family, config: Config) -> None:
+    """Let every parameter of the backbone learn."""
+    family.backbone.requires_grad_(True)

@@ -1,0 +1,60 @@
+"""Where a checkpoint lies: embedded, a local folder or file, or the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from adapt.plug import ROOT, UserError
+
+EMBEDDED = ROOT / "assets" / "checkpoints"
+
+
+def embedded() -> list[str]:
+    """Names of the checkpoints that ship with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
+
+
+def resolve(checkpoint: str) -> str:
+    """An embedded name → its folder; a local folder stays; all else is taken for a hub id."""
+    if checkpoint in embedded():
+        return str(EMBEDDED / checkpoint)
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model.checkpoint: {checkpoint!r} has no config.json. Give a folder that save_pretrained wrote.")
+        return str(path)
+    if path.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")):
+        raise UserError(
+            f"model.checkpoint: {checkpoint!r} is neither a folder nor a hub id (owner/name). Embedded: {', '.join(embedded())}."
+        )
+    return checkpoint
+
+
+def config(checkpoint: str, families: tuple[str, ...]) -> dict:
+    """The checkpoint's `config.json`.
+
+    Args:
+        families: the `model_type`s that the caller can load.
+
+    Raises:
+        UserError: it cannot be reached, or it is of another family.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    place = resolve(checkpoint)
+    try:
+        file = Path(place) / "config.json" if Path(place).is_dir() else Path(hf_hub_download(place, "config.json"))
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"model.checkpoint: {checkpoint!r} cannot be had from the hub ({type(error).__name__}). Check the name and the network, "
+            f"give a local folder, or one of the embedded: {', '.join(embedded())}."
+        ) from None
+    except ValueError:
+        raise UserError(f"model.checkpoint: {checkpoint!r} has a config.json that is no JSON.") from None
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in families:
+        raise UserError(f"model.checkpoint: {checkpoint!r} is a {kind!r} model; this family takes {', '.join(families)}.")
+    return values

@@ -1,0 +1,226 @@
+"""The CLIP family: losses and predictors over either library's two towers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapt.models import _checkpoint
+from adapt.models._family import Family
+from adapt.plug import UserError
+from adapt.train.images import Normalise, view
+
+FAMILIES = ("clip", "siglip")
+
+
+@dataclass
+class Towers:
+    """What a library gives: two encoders of its module, and what goes into them."""
+
+    encode_image: Callable[[nn.Module, Tensor], Tensor]
+    """(module, normalised float[B, 3, H, W]) → float[B, D], not L2-normalised."""
+    encode_text: Callable[[nn.Module, list[str]], Tensor]
+    """(module, texts) → float[N, D], not L2-normalised."""
+    is_text: Callable[[str], bool]
+    """Does a parameter of this name belong to the text tower?"""
+    input: dict[str, Any]
+    """See `adapt/train/images.py`."""
+    sigmoid: bool = False
+    """SigLIP's loss and logit bias."""
+
+
+class Clip(Family):
+    """Two towers with `logit_scale` (and SigLIP's `logit_bias`); see `Family` for the surface."""
+
+    adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
+
+    def __init__(self, backbone: nn.Module, towers: Towers, loss: str = "auto", train_templates: int = 1):
+        super().__init__()
+        self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
+        self.head: nn.Linear | None = None
+        self.classes: list[str] = []
+        self.templates: list[str] = ["{}"]
+        self.normalise = Normalise(towers.input)
+
+    @property
+    def net(self) -> nn.Module:
+        """The library's own module, inside a `PeftModel` or not."""
+        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+
+    @property
+    def input(self) -> dict[str, Any]:
+        return self.towers.input
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("image", "caption" if self.loss == "contrastive" else "label")
+
+    def bind(self, columns: list[str]) -> None:
+        if self.loss == "auto":
+            self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
+        super().bind(columns)
+
+    def set_classes(self, classes: list[str], templates: list[str]) -> None:
+        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+        self.classes, self.templates = classes, templates
+
+    # ------------------------------------------------------------------------------------------------------ embeddings
+
+    def image_embedding(self, images: Tensor) -> Tensor:
+        """float[B, 3, H, W] 0–255 → float[B, D], L2-normalised."""
+        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)), dim=-1)
+
+    def text_embedding(self, texts: list[str]) -> Tensor:
+        """N texts → float[N, D], L2-normalised."""
+        return F.normalize(self.towers.encode_text(self.net, texts), dim=-1)
+
+    def text_classifier(self, templates: list[str]) -> Tensor:
+        """float[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        texts = [template.replace("{}", name) for name in self.classes for template in templates]
+        embeddings = torch.cat([self.text_embedding(texts[i : i + 512]) for i in range(0, len(texts), 512)])
+        return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
+
+    def logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Embeddings float[B, D] and float[N, D] → scaled similarities float[B, N]."""
+        logits = self.net.logit_scale.exp() * images @ texts.T
+        bias = getattr(self.net, "logit_bias", None)
+        return logits if bias is None else logits + bias
+
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+        return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
+
+    @torch.no_grad()
+    def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
+        if self.head is not None and texts is None:
+            return lambda images: self.head(self.image_embedding(images))
+        self.eval()
+        classifier = self.text_classifier(self.templates) if texts is None else self.text_embedding(texts)
+        return lambda images: self.logits(self.image_embedding(images), classifier)
+
+    # ------------------------------------------------------------------------------------------------------------ loss
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        images = self.image_embedding(batch["image"])
+        if self.loss == "contrastive":
+            return self._contrastive(images, batch)
+        if self.head is not None:
+            logits = self.head(images)
+        else:
+            templates = self.templates[: self.train_templates]
+            logits = self.logits(images, self.text_classifier(templates))
+        accuracy = (logits.argmax(1) == batch["label"]).float().mean()
+        return F.cross_entropy(logits, batch["label"]), {"accuracy": accuracy}
+
+    def _contrastive(self, images: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
+        texts = [_pick(caption, seed) for caption, seed in zip(batch["caption"], batch["seed"].tolist(), strict=True)]
+        unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        embeddings = self.text_embedding(list(unique))[[unique[text] for text in texts]]
+        same = torch.tensor([zlib.crc32(text.encode()) for text in texts], device=images.device)
+        images, embeddings, same = gather(images), gather(embeddings), gather(same)
+        logits = self.logits(images, embeddings)
+        positive = same[:, None] == same[None]
+        if self.towers.sigmoid:
+            loss = -F.logsigmoid(torch.where(positive, logits, -logits)).sum(1).mean()
+        else:
+            targets = positive / positive.sum(1, keepdim=True)
+            loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+        hit = positive.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+        return loss, {"retrieval": hit}
+
+    # ------------------------------------------------------------------------------------------------------------ data
+
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        image = view(sample["image"], self.towers.input)
+        return {"image": image} | {name: sample[name] for name in (self.columns[1:] if train else ())}
+
+
+def gather(values: Tensor) -> Tensor:
+    """Rows of all processes, in the order of their ranks; gradients flow back to each."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    import torch.distributed.nn as dist_nn
+
+    if values.requires_grad:
+        return torch.cat(dist_nn.all_gather(values.contiguous()))
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def _pick(caption: str | list[str], seed: int) -> str:
+    """One of several captions, by the view's seed."""
+    return caption if isinstance(caption, str) else caption[seed % len(caption)]
+
+
+# ------------------------------------------------------------------------------------------------------------ transformers
+
+
+def load_transformers(config) -> Clip:
+    """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+    kind = _checkpoint.config(config.checkpoint, FAMILIES)["model_type"]
+    place = _checkpoint.resolve(config.checkpoint)
+    try:
+        processor = AutoImageProcessor.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        if config.weights == "random":
+            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place))
+        else:
+            backbone, info = AutoModel.from_pretrained(
+                place, dtype=torch.float32, output_loading_info=True
+            )
+            lacking = [name for name in info["missing_keys"] if "position_ids" not in name]
+            if lacking:
+                raise UserError(f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}.")
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+    spec = image_input(processor.to_dict(), config.image_size)
+    own = backbone.config.vision_config.image_size
+    other = {"interpolate_pos_encoding": True} if spec["size"] != (own, own) else {}
+    length = backbone.config.text_config.max_position_embeddings
+    padding = "max_length" if kind == "siglip" else "longest"  # SigLIP was trained with padding to its full length
+
+    def encode_image(net: nn.Module, images: Tensor) -> Tensor:
+        return net.get_image_features(pixel_values=images, **other).pooler_output
+
+    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
+        tokens = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        return net.get_text_features(input_ids=tokens["input_ids"].to(net.logit_scale.device)).pooler_output
+
+    towers = Towers(encode_image, encode_text, lambda name: "text_" in name, spec, sigmoid=kind == "siglip")
+    return Clip(backbone, towers, config.loss, config.train_templates)
+
+
+def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
+    """The input of a checkpoint, read from its own processor's configuration; `size` in pixels replaces its size."""
+    modes = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    wanted = processor.get("size") or {}
+    crop = bool(processor.get("do_center_crop")) and processor.get("crop_size")
+    if crop:
+        out = (processor["crop_size"]["height"], processor["crop_size"]["width"])
+    elif "height" in wanted:
+        out = (wanted["height"], wanted["width"])
+    else:
+        raise UserError(f"model.checkpoint: its image processor gives no fixed size: {wanted}.")
+    shorter = wanted.get("shortest_edge") or (wanted["height"], wanted["width"])
+    if size:
+        shorter = round(shorter * size / out[0]) if isinstance(shorter, int) else (size, size)
+        out = (size, size)
+    return {
+        "size": out,
+        "resize": shorter if processor.get("do_resize", True) else None,
+        "interpolation": modes[int(processor.get("resample", 3))],
+        "crop": bool(crop),
+        "mean": list(processor["image_mean"]),
+        "std": list(processor["image_std"]),
+    }

@@ -1,0 +1,148 @@
+"""READ THIS FIRST. The road: evaluate → finetune → distill → export → report; each verb tells its part of the story.
+
+    recipe = load_recipe("clip_lora", ["train.epochs=5"])
+    finetune(recipe)
+    distill(recipe)
+    export(recipe)
+
+Every verb works in the recipe's run folder and leaves alone what lies there finished; `stage.py` has the parts they are made of.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapt.plug import UserError
+from adapt.recipe import Recipe, load_recipe
+from adapt.run import Run
+from adapt.stage import Stage
+
+__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "report", "road"]
+
+
+@dataclass
+class Outcome:
+    """What a verb leaves behind."""
+
+    path: Path
+    """The run folder."""
+    entries: list[dict]
+    """The rows of the table."""
+    guards: list[dict]
+    """Promises: name, ok, message."""
+
+    @property
+    def ok(self) -> bool:
+        """No guard has fired."""
+        return all(guard["ok"] for guard in self.guards)
+
+
+def evaluate(recipe: Recipe) -> Outcome:
+    """Measure the model as it comes, and adapted, if the run folder has an adapter."""
+    stage = Stage(recipe)
+    _need(recipe.evals, "evals", "[{name: zeroshot}]")
+    if not stage.measured("zero-shot"):
+        stage.measure("zero-shot", "zero-shot", stage.predictor(stage.family))
+    if stage.run.done("finetune", stage.key) and not stage.measured("adapted"):
+        stage.measure("adapted", f"+ {recipe.method.name}", stage.predictor(stage.adapted()))
+    return _finish(stage)
+
+
+def finetune(recipe: Recipe) -> Outcome:
+    """Adapt the model with the recipe's method; measure it before and after."""
+    stage = Stage(recipe)
+    if stage.run.done("finetune", stage.key):
+        stage.say(f"finetune: finished before, in {stage.run.path}")
+        return evaluate(recipe) if recipe.evals else _finish(stage)
+    before = None
+    if recipe.evals:
+        stage.measure("zero-shot", "zero-shot", stage.predictor(stage.family))
+        before = stage.validate(stage.family) if "validation" in stage.data else None
+    stage.apply_method()
+    began = time.perf_counter()
+    stage.fit()
+    seconds = round(time.perf_counter() - began, 1)
+    stage.save_adapter(seconds=seconds)
+    if recipe.evals:
+        stage.measure("adapted", f"+ {recipe.method.name}", stage.predictor(stage.family), seconds=seconds)
+    if before is not None:
+        after = stage.validate(stage.family)
+        stage.guard(
+            "adapted is no worse than zero-shot on validation",
+            after >= before,
+            f"{before:.3f} before, {after:.3f} after. If it fell: lower train.lr, fewer train.epochs, or more data.",
+        )
+    return _finish(stage)
+
+
+def distill(recipe: Recipe) -> Outcome:
+    """Teach a small CNN what the model knows, from cached teacher outputs."""
+    stage = Stage(recipe)
+    _need(recipe.distill, "distill", "{name: logits}")
+    _need(recipe.evals, "evals", "[{name: zeroshot}]")
+    if stage.run.done("distill", stage.distill_key):
+        stage.say(f"distill: finished before, in {stage.run.path}")
+        return _finish(stage)
+    teacher = recipe.distill.teacher
+    if not stage.measured(teacher):
+        raise UserError(f"{stage.run.path}: the teacher has no numbers yet. First: adapt finetune with the same recipe and overrides.")
+    student = stage.teach()
+    stage.save_student(student)
+    entry = stage.measure("student", "CNN student", stage.predictor(student), plain=True)
+    lost = stage.main(stage.entry(teacher)) - stage.main(entry)
+    stage.guard(
+        "student within its budget",
+        lost <= recipe.distill.budget,
+        f"it loses {100 * lost:.1f} points to its teacher; the budget is {100 * recipe.distill.budget:.1f}. "
+        "If it fell: more distill.train.epochs, more unlabelled images, a larger distill.student.",
+    )
+    return _finish(stage)
+
+
+def export(recipe: Recipe) -> Outcome:
+    """Write the student for its device, prove each file equal to it, and time it."""
+    stage = Stage(recipe)
+    _need(recipe.export, "export", "[{name: onnx}]")
+    student = stage.student()
+    for config in recipe.export:
+        for name, path in stage.convert(config, student).items():
+            runner = stage.runner(config, path)
+            facts = {"size_bytes": path.stat().st_size, "file": str(path.relative_to(stage.run.path)), "hash": stage.hash(path)}
+            stage.measure(f"{config.name} {name}", f"CNN student, {name} {config.name.upper()}", stage.runner_predictor(runner), plain=True, **facts)
+        stage.time(config)
+        stage.guard_export(config)
+    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"))
+    return _finish(stage)
+
+
+def report(path: Path) -> Path:
+    """Write a run folder's `report.html` and `report.md` anew; returns the page's path."""
+    from adapt.report import build
+
+    return build(Run.from_folder(path).path)
+
+
+def road(recipe: Recipe) -> Outcome:
+    """All verbs, one after the other."""
+    outcome = finetune(recipe)
+    if recipe.distill:
+        outcome = distill(recipe)
+    if recipe.export:
+        outcome = export(recipe)
+    return outcome
+
+
+def _need(section: object, name: str, example: str) -> None:
+    if not section:
+        raise UserError(f"{name}: this recipe has no such section. Add, for example, {name}={example}.")
+
+
+def _finish(stage: Stage) -> Outcome:
+    """Rebuild the report, from the run folder alone, and hand over what lies in it."""
+    stage.accelerator.end_training()
+    metrics = stage.metrics()
+    if stage.run.writes and metrics["entries"]:
+        report(stage.run.path)
+    return Outcome(stage.run.path, metrics["entries"], metrics["guards"])

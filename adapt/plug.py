@@ -1,0 +1,63 @@
+"""A folder of plug-ins is the registry: `method.name: lora` means `adapt/methods/lora.py`.
+
+A plug-in file has a `Config` (a `Plugin`) and one or two functions. Files that start with `_` are the folder's own helpers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel, ConfigDict
+
+ROOT = Path(__file__).resolve().parent
+
+
+class UserError(Exception):
+    """A mistake in a recipe, in the data or in the surroundings: one clear line a problem, no traceback, exit status 2."""
+
+
+class Spec(BaseModel):
+    """Base of every config section: frozen, unknown keys forbidden, each field's docstring is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Plugin(Spec):
+    """Base of a plug-in's `Config`."""
+
+    name: str
+    """The plug-in: the name of its file, without `.py`."""
+
+
+def names(folder: str) -> list[str]:
+    """The plug-ins of `adapt/<folder>`, sorted."""
+    return sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """Import the plug-in `adapt/<folder>/<name>.py`.
+
+    Raises:
+        UserError: the folder has no such plug-in; the message has the nearest name and all of them.
+    """
+    have = names(folder)
+    if name not in have:
+        raise UserError(f"{name!r} is none of adapt/{folder}.{nearest(name, have)}")
+    return importlib.import_module(f"adapt.{folder}.{name}")
+
+
+def schema(folder: str, name: str) -> type[Spec]:
+    """The `Config` of a plug-in."""
+    return load(folder, name).Config
+
+
+def nearest(word: object, have: Iterable[str]) -> str:
+    """The sentence that ends an error: the nearest right name, if one is near, and all that there are."""
+    have = list(have)
+    close = difflib.get_close_matches(str(word)[:100], have, n=1, cutoff=0.6)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Have: {', '.join(have) or 'none'}."

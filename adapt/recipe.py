@@ -1,0 +1,384 @@
+"""Recipes: the schema, YAML, overrides, and errors that name all problems at once.
+
+A recipe is data. It is read, overridden, and validated once, before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, SerializeAsAny, ValidationError
+
+from adapt.plug import ROOT, Plugin, Spec, UserError, names, nearest, schema
+
+# A section that names a plug-in: its key in the recipe → (folder of plug-ins, the key that names the plug-in, is it a list).
+SECTIONS = {
+    "model": ("models", "name", False),
+    "data": ("data", "source", False),
+    "method": ("methods", "name", False),
+    "evals": ("evals", "name", True),
+    "distill": ("distill", "name", False),
+    "export": ("export", "name", True),
+}
+
+
+class Prompts(Spec):
+    """The words that stand for the classes."""
+
+    templates: str | list[str] = "simple"
+    """A file of `prompts/` by name, the path of a YAML file with `templates`, or the templates themselves; each has one `{}`."""
+    classes: str | dict[str, str] | None = None
+    """A file of `prompts/` with `classes`, or a mapping from label to class name; none: the labels' own names."""
+
+
+class Augment(Spec):
+    """Random views of a training image; batched, and a function of the view's seed alone."""
+
+    crop: float = Field(0.6, gt=0, le=1)
+    """Smallest share of the image's area that a random crop keeps; 1 = no crop."""
+    rotate: float = Field(0.0, ge=0, le=180)
+    """Largest rotation, degrees."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    colour: float = Field(0.2, ge=0, le=1)
+    """Strength of brightness, contrast and saturation changes; 0 = none."""
+    hue: float = Field(0.0, ge=0, le=1)
+    """Probability of permuting the colour channels and of grey (each)."""
+    background: float = Field(0.0, ge=0, le=1)
+    """Probability of tinting a white background (multiply blend with a random colour)."""
+    invert: float = Field(0.0, ge=0, le=1)
+    """Probability of inverting the colours."""
+    line: float = Field(0.0, ge=0, le=1)
+    """Probability of thickening or thinning dark lines by one pixel."""
+
+
+class Train(Spec):
+    """The training loop."""
+
+    epochs: int = Field(10, ge=1)
+    """Passes over the training split."""
+    batch: int = Field(32, ge=1)
+    """Images an optimiser step, over all processes and accumulation steps together."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches an optimiser step; doubled by itself when memory runs out."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices, with AdamW for the rest."""
+    lr: float = Field(2e-4, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay; not on biases, norms and scales."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of all steps with linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; 0 = no clipping."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on GPU, fp32 on CPU."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs between validations; the best weights on validation are kept."""
+    patience: int = Field(0, ge=0)
+    """Validations without improvement before training stops; 0 = never."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Optimiser steps between checkpoints, from which a killed run resumes."""
+    workers: int = Field(0, ge=0)
+    """Data-loading processes for each training process."""
+    augment: Augment = Augment()
+    """Random views."""
+
+
+class Recipe(Spec):
+    """The whole road of one adaptation: model, data, method, training, evaluation, student, exported files."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
+    """Name of the run folder's first half."""
+    model: SerializeAsAny[Plugin]
+    """A family of `adapt/models` and a checkpoint of it."""
+    data: SerializeAsAny[Spec]
+    """A source of `adapt/data`."""
+    method: SerializeAsAny[Plugin]
+    """How the model is changed: a file of `adapt/methods`."""
+    prompts: Prompts = Prompts()
+    """Templates and class names."""
+    train: Train = Train()
+    """The loop."""
+    evals: list[SerializeAsAny[Plugin]] = []
+    """What is measured: files of `adapt/evals`."""
+    distill: SerializeAsAny[Plugin] | None = None
+    """The student: a file of `adapt/distill`."""
+    export: list[SerializeAsAny[Plugin]] = []
+    """Targets: files of `adapt/export`."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of everything random."""
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
+    """Where curves go besides the run folder, through accelerate."""
+    strict: bool = False
+    """Exit with status 1 when a guard fires: worse than zero-shot, a student or int8 file past its budget."""
+
+    def key(self, *sections: str) -> str:
+        """Eight hex digits that change when one of the sections changes (all sections, if none is named)."""
+        data = self.model_dump(mode="json", include=set(sections) or None)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, as it is written into the run folder."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars (1e-3 is a float, `no` is a word), no repeated keys, no aliases."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed in a recipe")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} is repeated (line {key_node.start_mark.line + 1})")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in [
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    text = loader.construct_scalar(node)
+    # base ten always (YAML 1.1 reads 010 as 8); Python refuses absurdly long digits, and so do we
+    return int(text) if len(text) < 1000 else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Read YAML with this package's rules.
+
+    Raises:
+        UserError: not YAML, a repeated key, an alias, a tag; the message starts with `place`.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise UserError(f"{place}: nested too deeply.") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{place}: not readable as YAML: {problem[:300]}") from None
+
+
+# ---------------------------------------------------------------------------------------------------- finding and reading
+
+
+def folder(kind: Literal["recipes", "prompts"]) -> Path:
+    """Where the package's recipes or prompts lie: beside `adapt/` in a clone, inside it in a wheel."""
+    inside = ROOT / kind
+    return inside if inside.is_dir() else ROOT.parent / kind
+
+
+def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
+    """The YAML file that a name or a path means.
+
+    Raises:
+        UserError: there is none; the message has the nearest name and all of them.
+    """
+    base = folder(kind)
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+        raise UserError(f"{kind[:-1]}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
+    if name in available(kind):
+        return base / f"{name}.yaml"
+    raise UserError(f"{kind[:-1]}: {name!r} is neither a name nor a path ending in .yaml.{nearest(name, available(kind))}")
+
+
+def available(kind: Literal["recipes", "prompts"]) -> list[str]:
+    """Names of the package's recipes or prompt files, such as `clip_lora` and `zoo/clip_tiny`."""
+    base = folder(kind)
+    return sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
+
+
+def read_text(path: Path, kind: str) -> str:
+    """A text file's content; a file that is missing or no UTF-8 is a `UserError`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{kind}: cannot read {str(path)!r}: {error}") from None
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, apply overrides such as `train.epochs=5`, and validate it once.
+
+    Raises:
+        UserError: every problem, one a line, each with its dotted path, the value, what is allowed and the nearest name.
+    """
+    path = find("recipes", str(name))
+    raw = parse_yaml(read_text(path, "recipe"), str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections, not {type(raw).__name__}.")
+    return validate(override(raw, overrides))
+
+
+# ------------------------------------------------------------------------------------------------------------ overrides
+
+
+def override(raw: dict, overrides: Iterable[str]) -> dict:
+    """Apply `a.b=value` overrides to a recipe's mapping; values are read by the same YAML rules as the file.
+
+    Naming another plug-in starts its section afresh: what the file said for the old plug-in and the new one does not know
+    is dropped. `data.path=…` alone means a folder of images, when the recipe's own source has no path.
+    """
+    raw = json.loads(json.dumps(raw, default=str))  # a deep copy with string keys
+    pairs = []
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise UserError(f"{text!r} is no override. Write key=value, such as train.epochs=5.")
+        pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
+    given = {".".join(path) for path, _ in pairs}
+    source = raw.get("data", {}).get("source") if isinstance(raw.get("data"), dict) else None
+    if "data.path" in given and not given & {"data", "data.source"} and source in names("data"):
+        if "path" not in schema("data", source).model_fields:
+            pairs.insert(0, (["data", "source"], "folder"))
+    for path, value in pairs:
+        if len(path) > 1:
+            _restart(raw, path, value)
+        _set(raw, path, value)
+    return raw
+
+
+def _restart(raw: dict, path: list[str], value: Any) -> None:
+    """If the override names another plug-in, keep only the keys of its section that the new plug-in knows."""
+    section, *index, last = path
+    if section not in SECTIONS or not isinstance(value, str):
+        return
+    kind, key, is_list = SECTIONS[section]
+    if last != key or len(index) != int(is_list) or value not in names(kind):
+        return
+    old = raw.get(section)
+    if is_list:
+        old = old[int(index[0])] if isinstance(old, list) and index[0].isdigit() and int(index[0]) < len(old) else None
+    if isinstance(old, dict) and old.get(key) != value:
+        for name in [name for name in old if name not in schema(kind, value).model_fields]:
+            del old[name]
+
+
+def _set(raw: Any, path: list[str], value: Any) -> None:
+    place = []
+    for step, then in zip(path, path[1:] + [None], strict=True):
+        place.append(step)
+        dotted = ".".join(place)
+        if isinstance(raw, list):
+            if not (step.isascii() and step.isdigit() and int(step[:9]) <= len(raw)):
+                raise UserError(f"{dotted}: {step!r} is no place in a list of {len(raw)}. Use 0 to {len(raw)}.")
+            if int(step) == len(raw):
+                raw.append(None)
+            step = int(step)
+        elif not isinstance(raw, dict):
+            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {raw!r}, it has no {step!r} inside.")
+        if then is None:
+            raw[step] = value
+            return
+        inner = raw.get(step) if isinstance(raw, dict) else raw[step]
+        if inner is None:
+            inner = raw[step] = [] if then == "0" else {}
+        raw = inner
+
+
+# ----------------------------------------------------------------------------------------------------------- validation
+
+
+def validate(raw: dict) -> Recipe:
+    """A recipe from its mapping; raises a `UserError` that lists every problem."""
+    problems: list[str] = []
+    built = dict(raw)
+    for section, (kind, key, is_list) in SECTIONS.items():
+        if raw.get(section) is None:
+            continue
+        if is_list and not isinstance(raw[section], list):
+            problems.append(f"{section}: got {raw[section]!r}; write a list of mappings, such as [{{{key}: {names(kind)[0]}}}].")
+            built[section] = []
+        elif is_list:
+            built[section] = [_plugin(item, f"{section}.{i}", kind, key, problems) for i, item in enumerate(raw[section])]
+        else:
+            built[section] = _plugin(raw[section], section, kind, key, problems)
+    try:
+        recipe = Recipe.model_validate(built)
+    except ValidationError as error:
+        problems += _explain(error, "", Recipe)
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    return recipe
+
+
+def _plugin(value: Any, place: str, kind: str, key: str, problems: list[str]) -> Spec:
+    """Validate a plug-in's section; a problem is added to the list and a stand-in returned, so that the others are found too."""
+    stand_in = Plugin.model_construct(name="?")
+    have = names(kind)
+    if not isinstance(value, dict):
+        problems.append(f"{place}: got {_short(value)}; write a mapping, such as {{{key}: {have[0]}}}.")
+        return stand_in
+    name = value.get(key)
+    if name is None:
+        problems.append(f"{place}.{key}: missing. Have: {', '.join(have)}.")
+        return stand_in
+    if not isinstance(name, str) or name not in have:
+        problems.append(f"{place}.{key}: {_short(name)} is none of adapt/{kind}.{nearest(name, have)}")
+        return stand_in
+    config = schema(kind, name)
+    try:
+        return config.model_validate(value)
+    except ValidationError as error:
+        problems += _explain(error, f"{place}.", config)
+        return stand_in
+
+
+def _explain(error: ValidationError, prefix: str, root: type[Spec]) -> list[str]:
+    """Pydantic's problems in the user's words."""
+    lines = {}
+    for problem in error.errors(include_url=False):
+        steps = [str(step) for step in problem["loc"]]
+        # a union's branches ('str', 'list[str]') are no place that the user typed
+        path = prefix + ".".join(step for step in steps if not re.search(r"^(str|int|float|bool|none|literal|list|dict|function)\b", step))
+        if problem["type"] == "extra_forbidden":
+            have = _fields(root, problem["loc"][:-1])
+            lines[path] = f"{path}: no such option.{nearest(steps[-1], have)}"
+        elif problem["type"] == "missing":
+            lines[path] = f"{path}: missing."
+        else:
+            lines.setdefault(path, f"{path}: got {_short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
+    return list(lines.values())
+
+
+def _fields(spec: type[Spec], loc: tuple) -> list[str]:
+    for step in loc:
+        field = spec.model_fields.get(step) if isinstance(step, str) else None
+        annotation = getattr(field, "annotation", None)
+        if isinstance(annotation, type) and issubclass(annotation, Spec):
+            spec = annotation
+    return list(spec.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,159 @@
+"""The run folder: what a recipe leaves on disk, from which any number can be traced back to its base checkpoint.
+
+    runs/NAME-HASH/  recipe.yaml manifest.json adapter/ checkpoints/ history.jsonl metrics.json predictions/ cache/ student/ export/ report.html
+
+HASH is of the sections that decide the adapted model; other distill, evals and export sections share the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from adapt.plug import ROOT, UserError
+from adapt.recipe import Recipe, load_recipe
+
+SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path`, for a file or a folder; renamed to `path` on success, removed on failure.
+
+    Raises:
+        UserError: the disk is full or read-only; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise UserError(f"{path}: cannot be written: {error.strerror}. Make room, or work in another folder.") from None
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """A run folder; on other processes than the main one (`writes=False`) writing does nothing."""
+
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes
+
+    @classmethod
+    def open(cls, recipe: Recipe, root: Path = Path("runs"), writes: bool = True) -> Run:
+        """The recipe's folder, made if need be."""
+        run = cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes)
+        run.write_text("recipe.yaml", recipe.to_yaml())
+        return run
+
+    @classmethod
+    def from_folder(cls, path: Path, recipe: Recipe | None = None) -> Run:
+        """An existing run folder.
+
+        Raises:
+            UserError: it is none, or it belongs to another recipe than the one given.
+        """
+        if not (path / "recipe.yaml").is_file():
+            raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
+        if recipe is not None:
+            own = load_recipe(path / "recipe.yaml")
+            differing = [name for name in SECTIONS if getattr(own, name) != getattr(recipe, name)]
+            if differing:
+                raise UserError(f"run: {str(path)!r} belongs to another recipe: {', '.join(differing)} differ. Leave run= out for a new folder.")
+        return cls(path)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        if self.writes:
+            with atomic(self.path / name) as temporary:
+                with open(temporary, "w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=1) + "\n")
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        """A JSON file's content, or the default when there is none."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+    def done(self, stage: str, key: str) -> bool:
+        """Has this stage been finished with just these settings?"""
+        return self.read_json("manifest.json", {}).get("stages", {}).get(stage, {}).get("key") == key
+
+    def record(self, stage: str, key: str, **facts: Any) -> None:
+        """Note in `manifest.json` that a stage is finished, with what it came from."""
+        manifest = self.read_json("manifest.json", {})
+        made = {"key": key, "created": datetime.now(UTC).isoformat(timespec="seconds"), "code": code_hash(), "packages": packages()}
+        manifest.setdefault("stages", {})[stage] = made | facts
+        self.write_json("manifest.json", manifest)
+
+
+@cache
+def code_hash() -> str:
+    """Of this package's own source."""
+    digest = hashlib.sha256()
+    for path in sorted(ROOT.rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files and their names; 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(file.relative_to(path).as_posix().encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(dataset) -> str:
+    """Of a data set's ids, labels, captions and encoded pictures; the same on every machine; 16 hex digits."""
+    from datasets import Image
+
+    digest = hashlib.sha256()
+    columns = [name for name in ("id", "image", "label", "caption") if name in dataset.column_names]
+    rows = dataset.select_columns(columns)
+    if "image" in columns:
+        rows = rows.cast_column("image", Image(decode=False))
+    for row in rows:
+        image = row.pop("image", None) or {}
+        digest.update(json.dumps(row, sort_keys=True).encode())
+        digest.update(image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b""))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,68 @@
+"""Training state on disk: written to a temporary name and renamed, so a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def trainable(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes, by name: parameters that require gradients, and persistent buffers (BatchNorm's)."""
+    names = {name for name, value in module.named_parameters() if value.requires_grad}
+    names |= {name for name, _ in module.named_buffers()}
+    return {name: value for name, value in module.state_dict().items() if name in names}
+
+
+def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copy a state of `trainable` back; raises KeyError when the names differ."""
+    own = trainable(module)
+    if own.keys() != state.keys():
+        raise KeyError(f"checkpoint and model differ in {sorted(own.keys() ^ state.keys())[:3]}")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name])
+
+
+def save(path: Path, state: dict) -> None:
+    """Write a state of tensors, numbers and strings, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict | None:
+    """The state that `save` wrote, or none; never unpickles code."""
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+class History:
+    """`history.jsonl`: a row a step and a row a validation; a resumed run forgets what came after its checkpoint."""
+
+    def __init__(self, path: Path, until: int, writes: bool):
+        self.path, self.writes = path, writes
+        self.rows = []
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            self.rows = [row for row in map(json.loads, lines) if row["step"] <= until]
+        if writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            os.replace(temporary, path)
+
+    def add(self, **row) -> None:
+        self.rows.append(row)
+        if self.writes:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")

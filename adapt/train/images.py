@@ -1,0 +1,46 @@
+"""From a picture to what a network takes, described by one dictionary, `input`, that travels with the weights.
+
+`size` (H, W); `resize` an int (the shorter side), (H, W), or none; `interpolation`; `crop` (the centre, after resizing);
+`mean` and `std` float[3] for values 0–1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
+
+
+def view(image, spec: dict[str, Any]) -> Tensor:
+    """A PIL image → uint8[3, H, W]: resized (antialiased, rounded to bytes as the processors do), then the centre cropped."""
+    pixels = F.pil_to_tensor(image.convert("RGB"))
+    if spec["resize"] is not None:
+        size = spec["resize"] if isinstance(spec["resize"], int) else list(spec["resize"])
+        pixels = F.resize(pixels, size, interpolation=F.InterpolationMode(spec["interpolation"]), antialias=True)
+    return F.center_crop(pixels, list(spec["size"])) if spec["crop"] else pixels
+
+
+class Normalise(nn.Module):
+    """Images float[B, 3, H, W] 0–255 → (x / 255 − mean) / std."""
+
+    def __init__(self, spec: dict[str, Any]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(spec["mean"])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(spec["std"])[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images / 255 - self.mean) / self.std
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Items → a batch: tensors are stacked, numbers become int64[B], the rest are lists."""
+    batch: dict[str, Any] = {}
+    for name in items[0]:
+        values = [item[name] for item in items]
+        if isinstance(values[0], Tensor):
+            batch[name] = torch.stack(values)
+        else:
+            batch[name] = torch.tensor(values) if isinstance(values[0], int) else values
+    return batch
