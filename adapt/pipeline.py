@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapt import plug
 from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
@@ -107,12 +108,28 @@ def export(recipe: Recipe) -> Outcome:
     _need(recipe.export, "export", "[{name: onnx}]")
     student = stage.student()
     for config in recipe.export:
+        runner = plug.load("export", config.name).Runner
+        tops = {}
         for name, path in stage.convert(config, student).items():
-            runner = stage.runner(config, path)
-            facts = {"size_bytes": path.stat().st_size, "file": str(path.relative_to(stage.run.path)), "hash": stage.hash(path)}
-            stage.measure(f"{config.name} {name}", f"CNN student, {name} {config.name.upper()}", stage.runner_predictor(runner), plain=True, **facts)
-        stage.time(config)
-        stage.guard_export(config)
+            title = f"CNN student, {name} {config.name.upper()}"
+            facts = {"size_bytes": path.stat().st_size, "file": path.relative_to(stage.run.path).as_posix(), "hash": stage.hash(path)}
+            entry = stage.measure(f"{config.name} {name}", title, stage.runner_predictor(runner(path), student), plain=True, **facts)
+            tops[name] = stage.main(entry)
+        stage.time(config, student)
+        if "int8" in tops:
+            lost = tops["fp32"] - tops["int8"]
+            stage.guard(
+                f"{config.name} int8 within its budget",
+                lost <= config.budget,
+                f"it loses {100 * lost:.1f} points to fp32; the budget is {100 * config.budget:.1f}. "
+                "If it fell: more export.0.calibration images, or a student with plain convolutions.",
+            )
+            fp32, int8 = (stage.entry(f"{config.name} {name}")["latency"]["p50_ms"] for name in ("fp32", "int8"))
+            stage.guard(
+                f"{config.name} int8 is faster than fp32",
+                int8 < fp32,
+                f"{fp32:.2f} ms in fp32, {int8:.2f} ms in int8, one thread. If it is slower: a student with plain convolutions.",
+            )
     stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"))
     return _finish(stage)
 

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
+from adapt.measuring import BATCH, Numbers
 from adapt.plug import UserError
 from adapt.recipe import Recipe
 from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import nn
 
-STUDENT_BATCH = 256
-
-
-class Stage:
+class Stage(Numbers):
     """One recipe at work in its run folder."""
 
     def __init__(self, recipe: Recipe):
@@ -146,7 +144,7 @@ class Stage:
             key = self.recipe.key(*SECTIONS, "distill") + self.fingerprints["train"][:8]
             views = Views(rows, teacher.preprocess, self.recipe.seed, config.views)
             folder = self.run.path / "cache" / key
-            extra = _cache.build(folder, function, views, config.train.augment, STUDENT_BATCH, self.accelerator)
+            extra = _cache.build(folder, function, views, config.train.augment, BATCH, self.accelerator)
             del self.__dict__["family"]  # students train without the teacher in memory
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device)
@@ -185,95 +183,63 @@ class Stage:
                 (folder / "config.json").write_text(json.dumps(about, indent=1))
         self.record("distill", self.distill_key, parent=self.hash(self.run.path / "adapter"), student=self.hash(self.run.path / "student"))
 
-    # ----------------------------------------------------------------------------------------------------------- numbers
+    # ------------------------------------------------------------------------------------------------------------ export
 
-    def predictor(self, module) -> Callable[..., np.ndarray]:
-        """(data set, texts=None) → float32[N, C], by a family or a student."""
-        from adapt.train.predict import predict
+    def convert(self, config, student) -> dict[str, Path]:
+        """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
+        from adapt.distill._student import Deployed
 
-        def run(dataset, texts: list[str] | None = None) -> np.ndarray:
-            function = module.predictors(texts)["class_logits"]
-            return predict(function, module, dataset, STUDENT_BATCH, self.accelerator, title="evaluate")
-
-        return run
-
-    def validate(self, module) -> float:
-        """The first eval's main metric on the validation split."""
-        config = self.recipe.evals[0]
-        target = plug.load("evals", config.name)
-        return target.evaluate(config, self.predictor(module), self.data["validation"], {}).metrics[target.MAIN]
-
-    def measure(self, name: str, title: str, predict: Callable, plain: bool = False, **facts: Any) -> dict:
-        """Run the recipe's evals on a predictor; the entry goes into `metrics.json`, the table into `predictions/`.
-
-        Args:
-            plain: the predictor gives class logits only: evals that need texts are left out.
-        """
-        entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}} | facts
-        for config in self.recipe.evals:
-            if plain and plug.load("evals", config.name).TEXTS:
-                continue
-            if config.split not in self.data:
-                raise UserError(f"evals: no split {config.split!r} in the data. Have: {', '.join(self.data)}.")
-            result = plug.load("evals", config.name).evaluate(config, predict, self.data[config.split], self._protocol(config.split))
-            entry["metrics"] |= result.metrics
-            entry["intervals"] |= result.intervals
-            entry |= result.figures
-            entry.setdefault("split", config.split)
-            entry.setdefault("protocol", result.protocol)
-            if result.table:
-                self._save_table(name, result.table)
-        entries = [old for old in self.entries() if old["name"] != name] + [entry]
-        self._save(entries=entries)
-        return entry
-
-    def _protocol(self, split: str) -> dict[str, Any]:
-        family = self.family
-        return {
-            "data": self.fingerprints[split],
-            "classes": family.classes,
-            "templates": family.templates,
-            "input": {name: family.input[name] for name in ("size", "resize", "interpolation", "crop")},
+        target = plug.load("export", config.name)
+        metadata = {
+            "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
+            "classes": self.data["train"].features["label"].names,
+            "architecture": self.recipe.distill.student,
+            "student": self.hash(self.run.path / "student"),
+            "adapter": self.hash(self.run.path / "adapter"),
+            "base": self._base(),
         }
-
-    def _save_table(self, name: str, table: dict[str, list]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        place = self.run.path / "export" / config.name
         if self.run.writes:
-            with atomic(self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet") as path:
-                pq.write_table(pa.table(table), path)
-
-    def metrics(self) -> dict[str, Any]:
-        return self.run.read_json("metrics.json", {"entries": [], "guards": []})
-
-    def entries(self) -> list[dict]:
-        return self.metrics()["entries"]
-
-    def entry(self, name: str) -> dict | None:
-        return next((entry for entry in self.entries() if entry["name"] == name), None)
-
-    def _save(self, **changes: Any) -> None:
-        self.run.write_json("metrics.json", self.metrics() | changes)
+            with atomic(place) as folder:
+                folder.mkdir()
+                target.export(config, Deployed(student.cpu()), self.samples(student, config.calibration), folder, metadata)
         self.accelerator.wait_for_everyone()
+        return {name: place / file for name, file in target.FILES.items() if (place / file).exists()}
 
-    def measured(self, name: str) -> bool:
-        """Is there an entry of this name?"""
-        return self.entry(name) is not None
+    def samples(self, module, count: int) -> np.ndarray:
+        """Views of training images, evenly chosen: float32[count, 3, H, W]."""
+        import numpy as np
 
-    def main(self, entry: dict) -> float:
-        """The metric by which guards compare."""
-        return entry["metrics"][plug.load("evals", self.recipe.evals[0].name).MAIN]
+        rows = self.data["train"]
+        chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
+        return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
 
-    def say(self, text: str) -> None:
-        """A line for the user, once, whatever the number of processes."""
-        self.accelerator.print(text)
+    def time(self, config, student) -> None:
+        """Latency of the teacher in torch and of the files, one thread, one image, in turn."""
+        import torch
 
-    def update(self, name: str, **facts: Any) -> None:
-        """Add facts to an entry."""
-        self._save(entries=[entry | facts if entry["name"] == name else entry for entry in self.entries()])
+        from adapt.export._bench import compare
 
-    def guard(self, name: str, ok: bool, message: str) -> None:
-        """Note whether a promise was kept."""
-        guards = [old for old in self.metrics()["guards"] if old["name"] != name]
-        self._save(guards=[*guards, {"name": name, "ok": bool(ok), "message": message}])
+        example = self.samples(student, 1)
+        teacher = self.adapted() if self.run.done("finetune", self.key) else self.family
+        function = teacher.cpu().predictors()["class_logits"]
+        target = plug.load("export", config.name)
+        place = self.run.path / "export" / config.name
+        files = {f"{config.name} {name}": place / file for name, file in target.FILES.items() if (place / file).exists()}
+        runners = {name: target.Runner(path) for name, path in files.items()}
+
+        @torch.inference_mode()
+        def teach(images):
+            return function(torch.from_numpy(images))
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            times = compare({"adapted": teach} | runners, example)
+        finally:
+            torch.set_num_threads(threads)
+        size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
+        for name in ("zero-shot", "adapted"):  # merged or not, they are one network
+            self.update(name, latency=times["adapted"], size_bytes=size)
+        for name in runners:
+            self.update(name, latency=times[name])

@@ -1,20 +1,89 @@
-"""Pictures as Arrow columns: bytes in, RGB out, transparency over white."""
+"""Pictures as Arrow columns: bytes or paths on disk, RGB when a row is looked at, transparency over white."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
+from datasets import Dataset, Image, List, Value, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+from datasets.features.features import register_feature
 from PIL import Image as Picture
 from PIL import ImageOps
 
+from adapt.plug import UserError
+
+# What Pillow may open: not EPS, which starts a program, and nothing that no camera or browser writes.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .avif .jp2 .ico .heic .heif".split()
+)
+# Objects of a picture: boxes float[N, 4] XYXY in its pixels (right and bottom edges exclusive), masks COCO RLE.
+BOXES = List(List(Value("float32"), length=4))
+MASKS = List({"size": List(Value("int32"), length=2), "counts": Value("string")})
+
+
+@dataclass
+class RGB(Image):
+    """`datasets.Image` whose rows decode through `rgb`; nothing is converted, copied or kept in memory before that."""
+
+    _type: str = field(default="RGB", init=False, repr=False)
+
+    def decode_example(self, value: dict, token_per_repo_id=None) -> Picture.Image:
+        """The picture of a row.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if not self.decode or not isinstance(value, dict):
+            return super().decode_example(value, token_per_repo_id)
+        try:
+            return rgb(open_picture(value))
+        except Exception as error:  # decoders raise nearly anything on broken bytes
+            raise UserError(
+                f"picture {value.get('path') or '(bytes)'}: {reason(error)}. Find all such pictures with: adapt doctor data.path=…"
+            ) from None
+
+
+with warnings.catch_warnings(action="ignore"):  # "experimental"; without it rows saved to disk would not find their way back
+    register_feature(RGB, "RGB")
+
+
+def open_picture(value: dict) -> Picture.Image:
+    """What an `Image` column stores → the picture, header read and pixels not yet."""
+    data = value["path"] if value.get("bytes") is None else io.BytesIO(value["bytes"])
+    if data is None:
+        raise ValueError("no picture in this row")
+    picture = Picture.open(data, formats=FORMATS)
+    if picture.width * picture.height > (Picture.MAX_IMAGE_PIXELS or float("inf")):
+        raise Picture.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
+    return picture
+
+
+def reason(error: Exception) -> str:
+    """Why a picture cannot be read, in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, Picture.UnidentifiedImageError):
+        return f"not an image in a known format ({', '.join(FORMATS)})"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"too many pixels ({text[:100]})" if isinstance(error, Picture.DecompressionBombError) else text[:150]
+
 
 def rgb(image: Picture.Image) -> Picture.Image:
-    """Any picture → RGB: turned as its EXIF tag says, 16-bit scaled, transparency laid over white."""
+    """Any picture → RGB: turned as its EXIF tag says, 16-bit and float values scaled to 0–255, transparency laid over white."""
+    image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        low, high = image.getextrema()
-        scale = 255 / 65535 if high > 255 else 1.0
-        image = image.convert("F").point(lambda value: value * scale).convert("L")
+        high = image.getextrema()[1]
+        scale = 255 if image.mode == "F" and high <= 1 else 255 / 65535 if image.mode.startswith("I;16") or high > 255 else 1
+        image = Picture.fromarray(np.clip(np.asarray(image) * float(scale), 0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Picture.new("RGB", image.size, "white")
@@ -28,3 +97,64 @@ def encoded(image: Picture.Image) -> dict:
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return {"bytes": out.getvalue(), "path": None}
+
+
+def rle(mask: np.ndarray) -> dict:
+    """A mask bool[H, W] → COCO's compressed run lengths, {size: [H, W], counts: str}."""
+    from pycocotools.mask import encode
+
+    code = encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def unrle(code: dict) -> np.ndarray:
+    """COCO's compressed run lengths → the mask bool[H, W]."""
+    from pycocotools.mask import decode
+
+    return decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}).astype(bool)
+
+
+def box(mask: np.ndarray) -> list[float]:
+    """The box XYXY around a mask bool[H, W] that is not empty, in pixels, right and bottom edges exclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+# ----------------------------------------------------------------------------------------------------------------- cache
+
+
+def cache_folder(name: str) -> Path:
+    """Where things are kept that can be made again: `$ADAPT_CACHE/name`, by default under `~/.cache/adapt`."""
+    return Path(os.environ.get("ADAPT_CACHE") or "~/.cache/adapt").expanduser() / name
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hex digits of the parts; a path stands for the file's content."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else str(part).encode()
+        total.update(hashlib.sha256(data).digest())
+    return total.hexdigest()[:16]
+
+
+def cached(path: Path, build: Callable[[Path], None]) -> Dataset:
+    """The memory-mapped rows of an Arrow file, which `build(temporary path)` writes when it is not there yet."""
+    from adapt.run import atomic
+
+    if not path.is_file():
+        with atomic(path) as temporary:
+            build(temporary)
+    return Dataset.from_file(str(path))
+
+
+@contextmanager
+def quiet(silent: bool):
+    """No progress bars of `datasets` inside, if `silent`."""
+    change = silent and is_progress_bar_enabled()
+    if change:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if change:
+            enable_progress_bars()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from adapt.plug import ROOT, Spec
+from adapt.plug import Spec
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
@@ -25,23 +25,36 @@ class Config(Spec):
     shots: int | None = Field(None, ge=1)
     """At most so many training pictures a class; none: all."""
     unlabelled: list[Hand] = []
-    """More hands, all concepts, without labels, as the split `unlabelled`."""
+    """More hands, all concepts, without labels, as the split `unlabelled`; not by the artist of `hand`."""
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _other_artists(cls, hands: list[str], info: ValidationInfo) -> list[str]:
+        own = info.data.get("hand", "")
+        # the two Fluent sets are one artist's drawing twice
+        if same := [hand for hand in hands if hand.split("_")[0] == own.split("_")[0]]:
+            raise ValueError(f"{same[0]} is by the artist of data.hand={own}: its pictures show the test split; name other hands")
+        return list(dict.fromkeys(hands))
 
 
 def load(config: Config):
-    """`DatasetDict` with train, validation and test (id, image, label, caption), and unlabelled (id, image, caption)."""
+    """Read the pictures.
+
+    Returns:
+        `DatasetDict` with train, validation and test (id `hand/hexcode`, image, label, caption: the CLDR name, objects: one, from
+        the transparency), and with `unlabelled` hands also unlabelled (id, image).
+    """
     from datasets import concatenate_datasets
 
-    from adapt.data._split import by_split, stratified
+    from adapt.data._emoji import concept_splits, read
+    from adapt.data._split import by_split
 
-    rows = _hand(config.hand)
-    names = rows.features["label"].names
-    split = stratified([name.rpartition("/")[2] for name in rows["id"]], [names[label] for label in rows["label"]], 0.15, 0.25, seed=0)
-    splits = by_split(rows, split)
+    rows = read(config.hand)
+    splits = by_split(rows, concept_splits(rows))
     if config.shots:
         splits["train"] = splits["train"].select(_first(splits["train"]["label"], config.shots))
     if config.unlabelled:
-        splits["unlabelled"] = concatenate_datasets([_hand(hand).remove_columns("label") for hand in config.unlabelled])
+        splits["unlabelled"] = concatenate_datasets([read(hand).select_columns(["id", "image"]) for hand in config.unlabelled])
     return splits
 
 
@@ -54,32 +67,3 @@ def _first(labels: list[int], shots: int) -> list[int]:
         if counts[label] <= shots:
             kept.append(row)
     return kept
-
-
-def _hand(hand: str):
-    """All pictures of a hand, transparency over white; ids are `hand/hexcode`."""
-    import io
-
-    import pyarrow.parquet as pq
-    from datasets import ClassLabel, Dataset, Features, Image, Value
-    from PIL import Image as Picture
-
-    from adapt.data._images import encoded, rgb
-
-    table = pq.read_table(ROOT / "assets" / "emoji" / f"{hand}.parquet").to_pylist()
-    features = Features(
-        {
-            "id": Value("string"),
-            "image": Image(),
-            "label": ClassLabel(names=sorted({row["subgroup"] for row in table})),
-            "caption": Value("string"),
-        }
-    )
-    pictures = [encoded(rgb(Picture.open(io.BytesIO(row["image"]["bytes"])))) for row in table]
-    columns = {
-        "id": [f"{hand}/{row['id']}" for row in table],
-        "image": pictures,
-        "label": [row["subgroup"] for row in table],
-        "caption": [row["name"] for row in table],
-    }
-    return Dataset.from_dict(columns, features=features)

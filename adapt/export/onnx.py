@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+"""What a target writes: name → file."""
+
+
 class Config(Plugin):
     """fp32 always, int8 if asked."""
 
@@ -57,8 +61,8 @@ class Runner:
         return self.session.run(None, {"images": images})[0]
 
 
-def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> dict[str, Path]:
-    """Write `model.onnx` and `model.int8.onnx` into `folder`; the fp32 file has passed the gate when this returns.
+def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+    """Write the `FILES` into `folder`; the fp32 file has passed the gate when this returns.
 
     Args:
         module: images 0–255 → logits.
@@ -70,14 +74,11 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
     """
     from adapt.export import _parity
 
-    fp32 = folder / "model.onnx"
+    fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
     _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, lambda names, images: layer_outputs(fp32, names, images))
-    files = {"fp32": fp32}
     if config.int8:
-        files["int8"] = folder / "model.int8.onnx"
-        quantize(fp32, files["int8"], samples[: config.calibration])
-    return files
+        quantize(fp32, folder / FILES["int8"], samples)
 
 
 def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[str, Any]) -> None:

@@ -1,0 +1,38 @@
+# Two commands do everything: make demo, make test. The rest is for those who work on the code.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup demo test lint format lock clean
+setup: $(STAMP)
+
+# Exact versions, each checked against its hash; done again when the lock changes.
+$(STAMP): requirements.lock pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/adapt road recipe=clip_lora
+
+test: setup lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Names, versions and hashes only: no address of any registry.
+lock:
+	uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
+	  --extra test --extra assets pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis

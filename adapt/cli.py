@@ -1,0 +1,170 @@
+"""`adapt VERB key=value …`: the verbs of `pipeline.py` from a shell, with the same overrides as `finetune.py`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapt.plug import UserError, nearest
+from adapt.recipe import Recipe, available, find, load_recipe, parse_yaml, read_text
+
+VERBS = {
+    "evaluate": "measure the model, and its adapted version if there is one",
+    "finetune": "adapt the model; measure before and after",
+    "distill": "teach a small CNN what the adapted model knows",
+    "export": "write the CNN for its device, prove it equal, time it",
+    "road": "all four, one after the other",
+    "report": "write a run's report anew: adapt report run=runs/NAME-HASH",
+    "demo": "the Gradio page for zero-shot prompting",
+    "doctor": "describe this machine; adapt doctor data data.path=photos looks for bad images",
+    "recipes": "list the recipes; adapt recipes NAME prints one with every default",
+}
+HELP = """adapt VERB recipe=NAME|FILE.yaml [key=value …]     or     adapt VERB run=runs/NAME-HASH [key=value …]
+
+{verbs}
+
+Overrides are paths into the recipe: train.epochs=5, method={{name: full}}, data.source=folder data.path=photos.
+Exit status: 0 done, 1 a guard fired and strict=true, 2 a mistake in the recipe or the data."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{error.filename or 'disk'}: no space left. Make room; the same command goes on where this one was.", file=sys.stderr)
+    if os.environ.get("ADAPT_DEBUG"):
+        raise
+    return 2
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help") or "--help" in arguments:
+        print(HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise UserError(f"{verb!r} is no verb.{nearest(verb, VERBS)}")
+    if verb == "recipes":
+        return _recipes(rest)
+    if verb == "doctor":
+        return _doctor(rest)
+    if verb == "report":
+        return _report(rest)
+    recipe = parse(rest)
+    from adapt import hardware
+
+    hardware.guard()
+    if verb == "demo":
+        from adapt.demo.app import launch
+
+        launch(recipe)
+        return 0
+    from adapt import pipeline
+
+    outcome = getattr(pipeline, verb)(recipe)
+    return show(outcome, recipe)
+
+
+def parse(arguments: list[str]) -> Recipe:
+    """`recipe=…` or `run=…`, and overrides → the recipe.
+
+    Raises:
+        UserError: neither or both are given, or the recipe is wrong.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    overrides = [argument for argument in arguments if not argument.startswith(("recipe=", "run="))]
+    if given.get("run"):
+        from adapt.run import Run
+
+        recipe = load_recipe(Run.from_folder(Path(given["run"])).path / "recipe.yaml", overrides)
+        if given.get("recipe"):
+            Run.from_folder(Path(given["run"]), load_recipe(given["recipe"], overrides))
+        return recipe
+    if not given.get("recipe"):
+        raise UserError(f"recipe: missing. Write recipe=NAME or recipe=FILE.yaml. Have: {', '.join(available('recipes'))}.")
+    return load_recipe(given["recipe"], overrides)
+
+
+def show(outcome, recipe: Recipe) -> int:
+    """Print a verb's table, its guards and the report's place; the exit status follows."""
+    from accelerate import PartialState
+    from rich.console import Console
+
+    if PartialState().is_main_process:
+        from adapt.report import table
+
+        console = Console()
+        if outcome.entries:
+            console.print(table(outcome.entries))
+        for guard in outcome.guards:
+            if not guard["ok"]:
+                console.print(f"Guard: {guard['name']}: NO — {guard['message']}", style="bold red", markup=False)
+        if (outcome.path / "report.html").exists():
+            console.print(f"Report: {outcome.path / 'report.html'}", markup=False, soft_wrap=True)
+        else:
+            console.print(f"Run: {outcome.path}", markup=False, soft_wrap=True)
+    return 1 if recipe.strict and not outcome.ok else 0
+
+
+def _recipes(rest: list[str]) -> int:
+    if rest:
+        print(load_recipe(rest[0], rest[1:]).to_yaml(), end="")
+        return 0
+    for name in available("recipes"):
+        first = read_text(find("recipes", name), "recipe").splitlines()[0]
+        print(f"{name:<24} {first.lstrip('# ')}")
+    return 0
+
+
+def _report(rest: list[str]) -> int:
+    given = dict(argument.partition("=")[::2] for argument in rest)
+    if "run" in given:
+        path = Path(given["run"])
+    else:
+        from adapt.run import Run
+
+        path = Run.open(parse(rest), writes=False).path
+    from adapt.pipeline import report
+
+    print(f"Report: {report(path)}")
+    return 0
+
+
+def _doctor(rest: list[str]) -> int:
+    from adapt import hardware
+
+    hardware.guard()
+    if not rest:
+        for name, value in hardware.describe().items():
+            print(f"{name:<18} {value}")
+        return 0
+    if rest[0] != "data":
+        raise UserError(f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, or `adapt doctor data data.path=FOLDER`.")
+    from adapt.data import _check
+
+    values = {key.removeprefix("data."): parse_yaml(value, key) for key, _, value in (a.partition("=") for a in rest[1:])}
+    if "path" not in values:
+        raise UserError("doctor data: which folder? Write data.path=FOLDER.")
+    rows = _check.check(Path(str(values["path"])))
+    for row in rows:
+        print(f"{row['place']}: {row['problem']}. {row['advice']}")
+    print(f"{len(rows)} problems in {values['path']}" if rows else f"{values['path']}: nothing wrong found")
+    if rows and values.get("write"):
+        print(f"list: {_check.write(rows, Path(str(values['write'])))}")
+    return 2 if rows else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,145 @@
+"""Scenes of `emoji_scenes`: pictures of the embedded world composed on textured backgrounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
+from PIL import Image as Picture
+
+from adapt.data import _emoji
+from adapt.data._images import BOXES, MASKS, RGB, box, cache_folder, cached, digest, encoded, open_picture, rle
+from adapt.data._split import SPLITS
+from adapt.train.progress import progress
+
+MOST = 4
+VISIBLE = 0.6
+"""Least share of a thing that others may leave visible."""
+VERSION = 1
+"""To be raised when the drawing changes, so that scenes kept on disk are drawn anew."""
+
+
+def rows(config, split: str, count: int) -> Dataset:
+    """The first `count` scenes of a split, memory-mapped."""
+    files = [_emoji.file(hand) for hand in config.hands]
+    key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files)
+
+    def build(path: Path) -> None:
+        things, names = cast(config.hands, split)
+        # a short write buffer: pictures are not gathered in memory
+        with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
+            with progress(f"scenes: {split}", count) as tick:
+                for index in range(count):
+                    writer.write(scene(things, config.size, config.seed, split, index))
+                    tick()
+            writer.finalize()
+
+    return cached(cache_folder("scenes") / f"{split}-{key}.arrow", build)
+
+
+def features(names: list[str]) -> Features:
+    """The columns of a scene."""
+    text = Value("string")
+    objects = {"bbox": BOXES, "category": [ClassLabel(names=names)], "mask": MASKS}
+    return Features(id=text, image=RGB(), objects=objects, caption=text, count=Value("int32"), prefix=text, suffix=text)
+
+
+def cast(hands: list[str], split: str) -> tuple[list[dict], list[str]]:
+    """The things that play in a split: name, category, pictures (one RGBA a hand); and the names of all categories."""
+    things: dict[str, dict] = {}
+    for hand in hands:
+        table = _emoji.read(hand)
+        names = table.features["label"].names
+        stored = table.data["image"].to_pylist()
+        for row, place, image in zip(table.remove_columns("image"), _emoji.concept_splits(table), stored, strict=True):
+            if place == split:
+                concept = row["id"].rpartition("/")[2]
+                thing = things.setdefault(concept, {"name": row["caption"], "category": row["label"], "pictures": []})
+                thing["pictures"].append(open_picture(image).convert("RGBA"))
+    return [things[concept] for concept in sorted(things)], names
+
+
+def scene(things: list[dict], size: int, seed: int, split: str, index: int) -> dict:
+    """One scene, a function of its arguments: one to four different things, of which at least `VISIBLE` can be seen."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    canvas = Picture.fromarray(texture(rng, size))
+    shown: list[tuple[dict, np.ndarray]] = []
+    areas: list[int] = []
+    for number in rng.permutation(len(things))[: rng.integers(1, MOST + 1)]:
+        picture, mask = place(rng, things[number], size, len(shown))
+        for _ in range(20):
+            rest = [seen & ~mask for _, seen in shown]
+            if all(part.sum() >= VISIBLE * area for part, area in zip(rest, areas, strict=True)):
+                break
+            picture, mask = place(rng, things[number], size, len(shown))
+        else:
+            continue  # no room for this one
+        canvas.paste(picture, mask=picture.getchannel("A"))
+        shown = [(thing, part) for (thing, _), part in zip(shown, rest, strict=True)] + [(things[number], mask)]
+        areas.append(int(mask.sum()))
+    boxes = [box(mask) for _, mask in shown]
+    reading = sorted(range(len(shown)), key=lambda i: boxes[i][0])  # from left to right
+    caption = listing([shown[i][0]["name"] for i in reading])
+    objects = {
+        "bbox": [boxes[i] for i in reading],
+        "category": [shown[i][0]["category"] for i in reading],
+        "mask": [rle(shown[i][1]) for i in reading],
+    }
+    head = {"id": f"{split}/{index}", "image": encoded(canvas), "objects": objects, "count": len(shown)}
+    return head | {"caption": caption, "prefix": "caption en", "suffix": caption}
+
+
+def place(rng: np.random.Generator, thing: dict, size: int, before: int) -> tuple[Picture.Image, np.ndarray]:
+    """A thing scaled, turned and set somewhere: RGBA size × size, and where it is opaque, bool[size, size]."""
+    picture = thing["pictures"][rng.integers(len(thing["pictures"]))]
+    side = int(size * rng.uniform(0.25, 0.6 if before == 0 else 0.45))
+    picture = picture.resize((side, side), Picture.Resampling.BICUBIC)
+    picture = picture.rotate(rng.uniform(-20, 20), Picture.Resampling.BICUBIC, expand=True)
+    whole = Picture.new("RGBA", (size, size))
+    whole.paste(picture, tuple(int(at) for at in rng.integers(0, size - picture.width + 1, 2)))
+    return whole, np.asarray(whole.getchannel("A")) > 127
+
+
+def texture(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A background, uint8[size, size, 3]: two colours mixed by a gradient, stripes, checks, dots or clouds, with grain."""
+    y, x = np.mgrid[:size, :size] / size
+    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 14)
+    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    kind = rng.integers(5)
+    if kind == 0:
+        mix = (along - along.min()) / np.ptp(along)
+    elif kind == 1:
+        mix = 0.5 + 0.5 * np.sin(2 * np.pi * period * along)
+    elif kind == 2:
+        mix = (np.floor(along * period) + np.floor(across * period)) % 2
+    elif kind == 3:
+        mix = np.hypot((along * period) % 1 - 0.5, (across * period) % 1 - 0.5) < 0.3
+    else:
+        mix = sum(_clouds(rng, size, cells) / cells for cells in (3, 6, 12))
+        mix = (mix - mix.min()) / np.ptp(mix)
+    first, second = rng.uniform(60, 250, (2, 3))
+    second = first + 0.5 * (second - first)  # a quiet background
+    colours = first + np.asarray(mix, float)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 4), (size, size, 1))
+    return np.clip(colours, 0, 255).round().astype(np.uint8)
+
+
+def _clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    grid = Picture.fromarray(rng.uniform(0, 1, (cells, cells)).astype(np.float32))
+    return np.asarray(grid.resize((size, size), Picture.Resampling.BICUBIC))
+
+
+def listing(names: list[str]) -> str:
+    """['tiger', 'apple', 'scissors'] → 'a tiger, an apple and scissors'."""
+    words = [article(name) for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def article(name: str) -> str:
+    """A name with 'a' or 'an', by rule of thumb; plurals have none."""
+    head = name.split()[-1] if " with " not in name and " of " not in name else name.split()[0]
+    if head.endswith("s") and not head.endswith(("ss", "us", "is")):
+        return name
+    vowel = name[0].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one")) or name.startswith("hour")
+    return f"{'an' if vowel else 'a'} {name}"

@@ -1,0 +1,54 @@
+"""Scenes of the embedded world: one to four things on a textured background, with boxes, masks of what is visible, and captions.
+
+A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`. Scenes are
+drawn once and kept in `$ADAPT_CACHE/scenes` (`~/.cache/adapt` by default).
+
+    >>> load(Config())["train"][0]
+    {'id': 'train/0', 'image': <PIL 128 × 128>, 'caption': 'a pig face and a bus', 'count': 2,
+     'objects': {'bbox': [[12.0, 40.0, 61.0, 92.0], …], 'category': [3, 46], 'mask': [{'size': [128, 128], 'counts': '…'}, …]},
+     'prefix': 'caption en', 'suffix': 'a pig face and a bus'}
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adapt.plug import Spec
+
+Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
+
+
+class Config(Spec):
+    """How many scenes, drawn by whom."""
+
+    source: str = "emoji_scenes"
+    """This file."""
+    hands: list[Hand] = Field(["openmoji"], min_length=1)
+    """Who drew the things; a thing's hand is drawn by lot."""
+    size: int = Field(128, ge=64, le=1024)
+    """Height and width of a scene, pixels."""
+    train: int = Field(1000, ge=1)
+    """Scenes of the training split."""
+    validation: int = Field(200, ge=1)
+    """Scenes of the validation split."""
+    test: int = Field(200, ge=1)
+    """Scenes of the test split."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Other seeds, other scenes; the things of a split stay."""
+
+
+def load(config: Config):
+    """Draw the scenes, or find them drawn.
+
+    Returns:
+        `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels around the visible part,
+        category int[N]: the Unicode subgroup, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
+    """
+    from datasets import DatasetDict
+
+    from adapt.data import _scenes
+    from adapt.data._split import SPLITS
+
+    return DatasetDict({split: _scenes.rows(config, split, getattr(config, split)) for split in SPLITS})

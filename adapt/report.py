@@ -1,0 +1,202 @@
+"""Run folder → one self-contained HTML page, the same in Markdown, and the table that a shell shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from adapt.plug import ROOT
+from adapt.run import atomic
+
+STYLE = ROOT / "assets" / "report.css"
+WORST = 12
+COLUMNS = ("", "top-1 (95 % interval)", "change", "ECE", "size", "latency p50 / p99")
+
+
+def build(folder: Path) -> Path:
+    """Write `report.html` and `report.md` from what the run folder holds; returns the page's path."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    rows = road(metrics["entries"])
+    parts = [
+        _head(folder, rows),
+        _guards(metrics["guards"]),
+        _table(rows),
+        _notes(rows),
+        _figures(folder, rows),
+        _mistakes(folder, rows),
+        _confusion(rows),
+        _lineage(folder, rows),
+    ]
+    style = STYLE.read_text()
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(folder.name)}</title><style>{style}</style></head><body><main>{''.join(parts)}</main></body></html>"
+    )
+    for name, text in (("report.md", markdown(folder, rows, metrics["guards"])), ("report.html", page)):
+        with atomic(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    return folder / "report.html"
+
+
+def road(entries: list[dict]) -> list[dict]:
+    """The rows of the table: the torch student gives way to its exported files."""
+    order = {"zero-shot": 0, "adapted": 1, "student": 2}
+    exported = any(entry["name"] not in order for entry in entries)
+    kept = [entry for entry in entries if not (exported and entry["name"] == "student")]
+    return sorted(kept, key=lambda entry: order.get(entry["name"], 3))
+
+
+def cells(entry: dict) -> list[str]:
+    """One row of the table, as text."""
+    main = next(iter(entry["metrics"]), None)
+    value = entry["metrics"].get("top1", entry["metrics"].get(main, float("nan")))
+    low, high = entry["intervals"].get("top1") or next(iter(entry["intervals"].values()), (None, None))
+    interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
+    change = "" if not entry.get("change") else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in entry["change"]))
+    size, latency = entry.get("size_bytes"), entry.get("latency")
+    return [
+        entry["title"],
+        f"{100 * value:.1f} %{interval}",
+        change,
+        f"{entry['metrics']['ece']:.3f}" if "ece" in entry["metrics"] else "",
+        f"{size / 1e6:.1f} MB" if size else "",
+        f"{latency['p50_ms']:.2f} / {latency['p99_ms']:.2f} ms" if latency else "",
+    ]
+
+
+def table(entries: list[dict]):
+    """The road as a `rich` table."""
+    from rich.table import Table
+
+    rows = road(entries)
+    out = Table(box=None, pad_edge=False)
+    for i, name in enumerate(COLUMNS):
+        out.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for entry in rows:
+        out.add_row(*cells(entry))
+    return out
+
+
+def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
+    """The road in Markdown."""
+    lines = [f"# {folder.name}", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cells(entry)) + " |" for entry in rows]
+    lines += [""] + [f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}" for guard in guards]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------- sections
+
+
+def _head(folder: Path, rows: list[dict]) -> str:
+    first, last = rows[0], rows[-1]
+    name = next(iter(first["metrics"]))
+    a, b = (100 * entry["metrics"].get(name, float("nan")) for entry in (first, last))
+    text = f"{name} goes from {a:.1f} % ({first['title']}) to {b:.1f} % ({last['title']}) on the {first.get('split', 'test')} split."
+    if len(rows) == 1:
+        text = f"{name} is {a:.1f} % ({first['title']}) on the {first.get('split', 'test')} split."
+    return f"<header><h1>{escape(folder.name)}</h1><p class=lead>{escape(text)}</p></header>"
+
+
+def _guards(guards: list[dict]) -> str:
+    items = "".join(
+        f"<li class={'kept' if guard['ok'] else 'broken'}><b>{escape(guard['name'])}</b>"
+        f"{'' if guard['ok'] else '<br>' + escape(guard['message'])}</li>"
+        for guard in guards
+    )
+    return f"<ul class=guards>{items}</ul>" if items else ""
+
+
+def _table(rows: list[dict]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    body = ""
+    for entry in rows:
+        first, *rest = cells(entry)
+        body += f"<tr><th>{escape(first)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _notes(rows: list[dict]) -> str:
+    """What must be said beside the table."""
+    from adapt.evals._result import differing
+
+    notes = ["Change is against the row above, on the same images, with its paired 95 % bootstrap interval. One thread, one image."]
+    for entry, before in zip(rows[1:], rows, strict=False):
+        keys = differing(entry.get("protocol", {}), before.get("protocol", {}))
+        if keys:
+            notes.append(f"Not the same protocol: {entry['title']} and {before['title']} differ in {', '.join(keys)}.")
+    return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
+
+
+def _figures(folder: Path, rows: list[dict]) -> str:
+    from adapt import charts
+
+    figures = []
+    for name, title in (("history.jsonl", "Adaptation"), ("distill/history.jsonl", "Distillation")):
+        path = folder / name
+        history = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if len(history) > 1:
+            figures.append((f"{title}: loss and validation", charts.curves(history)))
+    calibrated = [entry for entry in rows if "reliability" in entry]
+    if calibrated:
+        figures.append(("Reliability: is 80 % sure right 80 % of the time?", charts.reliability(calibrated)))
+    placed = [entry for entry in rows if entry.get("latency") and entry.get("size_bytes") and "top1" in entry["metrics"]]
+    if len(placed) > 1:
+        figures.append(("Accuracy against latency; area is size", charts.trade_off(placed)))
+    body = "".join(f"<figure>{drawing}<figcaption>{escape(title)}</figcaption></figure>" for title, drawing in figures)
+    return f"<section class=figures>{body}</section>" if body else ""
+
+
+def _mistakes(folder: Path, rows: list[dict]) -> str:
+    """The surest wrong answers, as pictures."""
+    import pyarrow.parquet as pq
+
+    parts = []
+    for entry in rows:
+        path = folder / "predictions" / f"{entry['name'].replace(' ', '_')}.parquet"
+        if not path.exists():
+            continue
+        wrong = [row for row in pq.read_table(path).to_pylist() if not row["correct"]]
+        worst = sorted(wrong, key=lambda row: -row["confidence"])[:WORST]
+        cards = "".join(_card(row) for row in worst)
+        parts.append(f"<details{' open' if entry is rows[-1] else ''}><summary>{escape(entry['title'])}</summary><div class=cards>{cards}</div></details>")
+    return f"<section><h2>Surest mistakes</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _card(row: dict[str, Any]) -> str:
+    picture = ""
+    if row.get("thumbnail"):
+        picture = f'<img alt="{escape(row["label"])}" src="data:image/png;base64,{base64.b64encode(row["thumbnail"]).decode()}">'
+    return (
+        f"<div class=card>{picture}<span><b>{escape(row['label'])}</b><br>taken for {escape(row['prediction'])}"
+        f"<br><small>{100 * row['confidence']:.0f} % sure</small></span></div>"
+    )
+
+
+def _confusion(rows: list[dict]) -> str:
+    from adapt import charts
+
+    entry = next((entry for entry in reversed(rows) if "confusion" in entry), None)
+    if entry is None:
+        return ""
+    names, counts = entry["classes"], entry["confusion"]
+    pairs = [(counts[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]]
+    worst = "".join(f"<li>{escape(a)} → {escape(b)}: {count}</li>" for count, a, b in sorted(pairs, reverse=True)[:10])
+    drawing = charts.confusion(counts, names) if len(names) <= 100 else ""
+    return f"<section><h2>Confusion: {escape(entry['title'])}</h2><ul class=pairs>{worst}</ul><div class=wide>{drawing}</div></section>"
+
+
+def _lineage(folder: Path, rows: list[dict]) -> str:
+    manifest = folder / "manifest.json"
+    parts = []
+    for title, text in (
+        ("Lineage", manifest.read_text() if manifest.exists() else ""),
+        ("Protocol", json.dumps(rows[0].get("protocol", {}), indent=1)),
+        ("Recipe", (folder / "recipe.yaml").read_text()),
+    ):
+        if text:
+            parts.append(f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>")
+    return f"<section><h2>Where the numbers come from</h2>{''.join(parts)}</section>"
