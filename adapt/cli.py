@@ -18,7 +18,6 @@ VERBS = {
     "export": "write the CNN for its device, prove it equal, time it",
     "road": "all four, one after the other",
     "report": "write a run's report anew: adapt report run=runs/NAME-HASH",
-    "demo": "the Gradio page for zero-shot prompting",
     "doctor": "describe this machine; adapt doctor data data.path=photos looks for bad images",
     "recipes": "list the recipes; adapt recipes NAME prints one with every default",
 }
@@ -43,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"{error.filename or 'disk'}: no space left. Make room; the same command goes on where this one was.", file=sys.stderr)
+        print(
+            f"{error.filename or 'disk'}: no space left. Make room; the same command goes on where this one was.",
+            file=sys.stderr,
+        )
     if os.environ.get("ADAPT_DEBUG"):
         raise
     return 2
@@ -66,11 +68,6 @@ def _run(arguments: list[str]) -> int:
     from adapt import hardware
 
     hardware.guard()
-    if verb == "demo":
-        from adapt.demo.app import launch
-
-        launch(recipe)
-        return 0
     from adapt import pipeline
 
     outcome = getattr(pipeline, verb)(recipe)
@@ -157,13 +154,13 @@ def _doctor(rest: list[str]) -> int:
     values = {key.removeprefix("data."): parse_yaml(value, key) for key, _, value in (a.partition("=") for a in rest[1:])}
     if "path" not in values:
         raise UserError("doctor data: which folder? Write data.path=FOLDER.")
-    rows = _check.check(Path(str(values["path"])))
-    for row in rows:
-        print(f"{row['place']}: {row['problem']}. {row['advice']}")
-    print(f"{len(rows)} problems in {values['path']}" if rows else f"{values['path']}: nothing wrong found")
-    if rows and values.get("write"):
-        print(f"list: {_check.write(rows, Path(str(values['write'])))}")
-    return 2 if rows else 0
+    report = _check.check(str(values["path"]))
+    for problem in report.problems:
+        print(problem)
+    print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
+    if "write" in values:
+        print(f"List: {report.write(str(values['write']))}")
+    return 2 if report.severe else 0
 
 
 if __name__ == "__main__":

@@ -83,10 +83,22 @@ def describe() -> dict[str, str]:
     """The machine in words, for `adapt doctor`."""
     import torch
 
-    name = next((line.split(":")[1].strip() for line in _flags().split("flags")[0].splitlines() if ":" in line), platform.processor())
+    name = next(
+        (line.split(":")[1].strip() for line in _flags().split("flags")[0].splitlines() if ":" in line), platform.processor()
+    )
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "open-clip-torch", "timm", "datasets", "onnxruntime")
+    packages = (
+        "torch",
+        "transformers",
+        "peft",
+        "accelerate",
+        "bitsandbytes",
+        "open-clip-torch",
+        "timm",
+        "datasets",
+        "onnxruntime",
+    )
     return {
         "processor": name,
         "cores": str(os.cpu_count()),

@@ -57,7 +57,9 @@ class Numbers:
                 continue
             if config.split not in self.data:
                 raise UserError(f"evals: no split {config.split!r} in the data. Have: {', '.join(self.data)}.")
-            result = plug.load("evals", config.name).evaluate(config, predict, self.data[config.split], self._protocol(config.split))
+            result = plug.load("evals", config.name).evaluate(
+                config, predict, self.data[config.split], self._protocol(config.split)
+            )
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
             entry |= result.figures
@@ -164,7 +166,7 @@ def _thumbnail(image) -> bytes:
     """A PIL image → PNG bytes, at most 96 pixels a side."""
     import io
 
-    small = image.convert("RGB")
+    small = image.copy()
     small.thumbnail((96, 96))
     out = io.BytesIO()
     small.save(out, "PNG")

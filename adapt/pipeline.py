@@ -88,7 +88,9 @@ def distill(recipe: Recipe) -> Outcome:
         return _finish(stage)
     teacher = recipe.distill.teacher
     if not stage.measured(teacher):
-        raise UserError(f"{stage.run.path}: the teacher has no numbers yet. First: adapt finetune with the same recipe and overrides.")
+        raise UserError(
+            f"{stage.run.path}: the teacher has no numbers yet. First: adapt finetune with the same recipe and overrides."
+        )
     student = stage.teach()
     stage.save_student(student)
     entry = stage.measure("student", "CNN student", stage.predictor(student), plain=True)
@@ -112,8 +114,14 @@ def export(recipe: Recipe) -> Outcome:
         tops = {}
         for name, path in stage.convert(config, student).items():
             title = f"CNN student, {name} {config.name.upper()}"
-            facts = {"size_bytes": path.stat().st_size, "file": path.relative_to(stage.run.path).as_posix(), "hash": stage.hash(path)}
-            entry = stage.measure(f"{config.name} {name}", title, stage.runner_predictor(runner(path), student), plain=True, **facts)
+            facts = {
+                "size_bytes": path.stat().st_size,
+                "file": path.relative_to(stage.run.path).as_posix(),
+                "hash": stage.hash(path),
+            }
+            entry = stage.measure(
+                f"{config.name} {name}", title, stage.runner_predictor(runner(path), student), plain=True, **facts
+            )
             tops[name] = stage.main(entry)
         stage.time(config, student)
         if "int8" in tops:

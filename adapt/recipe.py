@@ -316,7 +316,9 @@ def validate(raw: dict) -> Recipe:
         if raw.get(section) is None:
             continue
         if is_list and not isinstance(raw[section], list):
-            problems.append(f"{section}: got {raw[section]!r}; write a list of mappings, such as [{{{key}: {names(kind)[0]}}}].")
+            problems.append(
+                f"{section}: got {raw[section]!r}; write a list of mappings, such as [{{{key}: {names(kind)[0]}}}]."
+            )
             built[section] = []
         elif is_list:
             built[section] = [_plugin(item, f"{section}.{i}", kind, key, problems) for i, item in enumerate(raw[section])]
@@ -359,7 +361,9 @@ def _explain(error: ValidationError, prefix: str, root: type[Spec]) -> list[str]
     for problem in error.errors(include_url=False):
         steps = [str(step) for step in problem["loc"]]
         # a union's branches ('str', 'list[str]') are no place that the user typed
-        path = prefix + ".".join(step for step in steps if not re.search(r"^(str|int|float|bool|none|literal|list|dict|function)\b", step))
+        path = prefix + ".".join(
+            step for step in steps if not re.search(r"^(str|int|float|bool|none|literal|list|dict|function)\b", step)
+        )
         if problem["type"] == "extra_forbidden":
             have = _fields(root, problem["loc"][:-1])
             lines[path] = f"{path}: no such option.{nearest(steps[-1], have)}"

@@ -72,9 +72,9 @@ def table(entries: list[dict]):
     from rich.table import Table
 
     rows = road(entries)
-    out = Table(box=None, pad_edge=False)
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(COLUMNS):
-        out.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        out.add_column(name, justify="left" if i == 0 else "right")
     for entry in rows:
         out.add_row(*cells(entry))
     return out
@@ -84,7 +84,10 @@ def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
     """The road in Markdown."""
     lines = [f"# {folder.name}", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells(entry)) + " |" for entry in rows]
-    lines += [""] + [f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}" for guard in guards]
+    lines += [""] + [
+        f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}"
+        for guard in guards
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -123,7 +126,9 @@ def _notes(rows: list[dict]) -> str:
     """What must be said beside the table."""
     from adapt.evals._result import differing
 
-    notes = ["Change is against the row above, on the same images, with its paired 95 % bootstrap interval. One thread, one image."]
+    notes = [
+        "Change is against the row above, on the same images, with its paired 95 % bootstrap interval. One thread, one image."
+    ]
     for entry, before in zip(rows[1:], rows, strict=False):
         keys = differing(entry.get("protocol", {}), before.get("protocol", {}))
         if keys:
@@ -162,14 +167,18 @@ def _mistakes(folder: Path, rows: list[dict]) -> str:
         wrong = [row for row in pq.read_table(path).to_pylist() if not row["correct"]]
         worst = sorted(wrong, key=lambda row: -row["confidence"])[:WORST]
         cards = "".join(_card(row) for row in worst)
-        parts.append(f"<details{' open' if entry is rows[-1] else ''}><summary>{escape(entry['title'])}</summary><div class=cards>{cards}</div></details>")
+        parts.append(
+            f"<details{' open' if entry is rows[-1] else ''}><summary>{escape(entry['title'])}</summary><div class=cards>{cards}</div></details>"
+        )
     return f"<section><h2>Surest mistakes</h2>{''.join(parts)}</section>" if parts else ""
 
 
 def _card(row: dict[str, Any]) -> str:
     picture = ""
     if row.get("thumbnail"):
-        picture = f'<img alt="{escape(row["label"])}" src="data:image/png;base64,{base64.b64encode(row["thumbnail"]).decode()}">'
+        picture = (
+            f'<img alt="{escape(row["label"])}" src="data:image/png;base64,{base64.b64encode(row["thumbnail"]).decode()}">'
+        )
     return (
         f"<div class=card>{picture}<span><b>{escape(row['label'])}</b><br>taken for {escape(row['prediction'])}"
         f"<br><small>{100 * row['confidence']:.0f} % sure</small></span></div>"
@@ -183,7 +192,9 @@ def _confusion(rows: list[dict]) -> str:
     if entry is None:
         return ""
     names, counts = entry["classes"], entry["confusion"]
-    pairs = [(counts[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]]
+    pairs = [
+        (counts[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]
+    ]
     worst = "".join(f"<li>{escape(a)} → {escape(b)}: {count}</li>" for count, a, b in sorted(pairs, reverse=True)[:10])
     drawing = charts.confusion(counts, names) if len(names) <= 100 else ""
     return f"<section><h2>Confusion: {escape(entry['title'])}</h2><ul class=pairs>{worst}</ul><div class=wide>{drawing}</div></section>"

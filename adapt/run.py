@@ -78,7 +78,9 @@ class Run:
             own = load_recipe(path / "recipe.yaml")
             differing = [name for name in SECTIONS if getattr(own, name) != getattr(recipe, name)]
             if differing:
-                raise UserError(f"run: {str(path)!r} belongs to another recipe: {', '.join(differing)} differ. Leave run= out for a new folder.")
+                raise UserError(
+                    f"run: {str(path)!r} belongs to another recipe: {', '.join(differing)} differ. Leave run= out for a new folder."
+                )
         return cls(path)
 
     def write_text(self, name: str, text: str) -> None:
@@ -106,7 +108,12 @@ class Run:
     def record(self, stage: str, key: str, **facts: Any) -> None:
         """Note in `manifest.json` that a stage is finished, with what it came from."""
         manifest = self.read_json("manifest.json", {})
-        made = {"key": key, "created": datetime.now(UTC).isoformat(timespec="seconds"), "code": code_hash(), "packages": packages()}
+        made = {
+            "key": key,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "code": code_hash(),
+            "packages": packages(),
+        }
         manifest.setdefault("stages", {})[stage] = made | facts
         self.write_json("manifest.json", manifest)
 

@@ -17,6 +17,7 @@ from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
 if TYPE_CHECKING:
     from torch import nn
 
+
 class Stage(Numbers):
     """One recipe at work in its run folder."""
 
@@ -26,10 +27,13 @@ class Stage(Numbers):
 
         from adapt import hardware
 
+        _quiet()
         precision = "bf16" if hardware.precision(recipe.train.precision) == "bf16" else "no"
         tracker = None if recipe.tracker == "none" else recipe.tracker
         self.recipe = recipe
-        self.accelerator = Accelerator(cpu=hardware.device() == "cpu", mixed_precision=precision, log_with=tracker, project_dir="runs")
+        self.accelerator = Accelerator(
+            cpu=hardware.device() == "cpu", mixed_precision=precision, log_with=tracker, project_dir="runs"
+        )
         self.run = Run.open(recipe, writes=self.accelerator.is_main_process)
         self.accelerator.project_configuration.logging_dir = str(self.run.path)
         self.key = recipe.key(*SECTIONS)
@@ -109,7 +113,14 @@ class Stage(Numbers):
         if self.run.writes:
             with atomic(self.run.path / "adapter") as folder:
                 _adapter.save(self.family, folder)
-        self.record("finetune", self.key, base=self._base(), data=self.fingerprints, adapter=self.hash(self.run.path / "adapter"), **facts)
+        self.record(
+            "finetune",
+            self.key,
+            base=self._base(),
+            data=self.fingerprints,
+            adapter=self.hash(self.run.path / "adapter"),
+            **facts,
+        )
 
     def record(self, stage: str, key: str, **facts: Any) -> None:
         self.run.record(stage, key, **facts)
@@ -168,7 +179,9 @@ class Stage(Numbers):
         from datasets import concatenate_datasets
 
         parts = [self.data[name] for name in ("train", "unlabelled") if name in self.data]
-        return concatenate_datasets([part.select_columns([c for c in ("image", "label") if c in part.column_names]) for part in parts])
+        return concatenate_datasets(
+            [part.select_columns([c for c in ("image", "label") if c in part.column_names]) for part in parts]
+        )
 
     def save_student(self, student) -> None:
         """Write the student in timm's layout, with what a user must know of its input."""
@@ -179,9 +192,19 @@ class Stage(Numbers):
             with atomic(self.run.path / "student") as folder:
                 folder.mkdir()
                 save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-                about = {"architecture": self.recipe.distill.student, "outputs": len(names), "classes": names, "input": student.input}
+                about = {
+                    "architecture": self.recipe.distill.student,
+                    "outputs": len(names),
+                    "classes": names,
+                    "input": student.input,
+                }
                 (folder / "config.json").write_text(json.dumps(about, indent=1))
-        self.record("distill", self.distill_key, parent=self.hash(self.run.path / "adapter"), student=self.hash(self.run.path / "student"))
+        self.record(
+            "distill",
+            self.distill_key,
+            parent=self.hash(self.run.path / "adapter"),
+            student=self.hash(self.run.path / "student"),
+        )
 
     # ------------------------------------------------------------------------------------------------------------ export
 
@@ -243,3 +266,16 @@ class Stage(Numbers):
             self.update(name, latency=times["adapted"], size_bytes=size)
         for name in runners:
             self.update(name, latency=times[name])
+
+
+def _quiet() -> None:
+    """Libraries that talk about themselves are asked not to; our own lines are what a user should see."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -37,7 +37,9 @@ def tokenizer() -> CLIPTokenizer:
     """CLIP's own tokenizer, with a vocabulary learnt here."""
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     trainer = BpeTrainer(
         vocab_size=VOCABULARY - 2,
         end_of_word_suffix="</w>",
@@ -63,7 +65,13 @@ def main() -> None:
     special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     text = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 3}
     text["hidden_act"] = "gelu"
-    vision = {"hidden_act": "gelu", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4}
+    vision = {
+        "hidden_act": "gelu",
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+    }
     config = CLIPConfig(
         text_config=text | special | {"vocab_size": len(words), "max_position_embeddings": CONTEXT, "projection_dim": 256},
         vision_config=vision | {"image_size": 48, "patch_size": 12, "projection_dim": 256},

@@ -18,7 +18,13 @@ from adapt.assets._sources import draw, iconify, key, members, png, read, read_j
 
 OUT = Path(__file__).parent / "emoji"
 FEATURES = Features(
-    {"id": Value("string"), "name": Value("string"), "keywords": List(Value("string")), "subgroup": Value("string"), "image": Image()}
+    {
+        "id": Value("string"),
+        "name": Value("string"),
+        "keywords": List(Value("string")),
+        "subgroup": Value("string"),
+        "image": Image(),
+    }
 )
 PACKAGES = {
     "noto": "emoji-datasource-google",

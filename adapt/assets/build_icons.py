@@ -82,7 +82,11 @@ def chosen(set_name: str) -> dict[str, str]:
         by_key = {key(emoji["id"]): emoji for emoji in emojis()}
         by_slug = {slug(emoji["name"]): emoji for emoji in emojis()}
         found = {icon: by_slug[icon]["name"].lower() for icon in icons["icons"] if icon in by_slug}
-        found |= {icon: by_key[key(code)]["name"].lower() for code, icon in chars.items() if key(code) in by_key and icon in icons["icons"]}
+        found |= {
+            icon: by_key[key(code)]["name"].lower()
+            for code, icon in chars.items()
+            if key(code) in by_key and icon in icons["icons"]
+        }
         return {icon: name for icon, name in found.items() if name in lexicon()[0]}
     kept, count = {}, {}
     for icon in sorted(icons["icons"], key=lambda icon: (len(icon), icon)):

@@ -9,19 +9,16 @@ Severe problems stop a training or leave the picture out (`data.on_error`); the 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
-from PIL import Image as Picture
 
-from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason, unrle
+from adapt.data._images import unrle
+from adapt.data._scan import Finding, existing, inspect, layout, scan, walk
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.train.progress import progress
@@ -33,19 +30,19 @@ KINDS = {
     "zero-size": (True, "copy or download the file again, or delete it"),
     "decompression bomb": (True, "scale the picture down, or delete it"),
     "leads outside": (True, "copy the file into the folder in place of the link"),
-    "empty class": (True, "put pictures in it, or delete the class"),
-    "unseen class": (True, "put pictures of the class in train, or delete it here"),
-    "box off the image": (True, "clip the box to the image"),
+    "no class": (True, "put the picture into the folder of its class"),
+    "empty class": (True, "give the class pictures, or delete it"),
+    "unseen class": (True, "give the class pictures in train, or delete it here"),
     "box reversed": (True, "write boxes as left, top, right, bottom with left < right and top < bottom"),
-    "mask off the image": (True, "make the mask as large as its image, and not empty"),
-    "no class": (True, "put the picture in the folder of its class"),
-    "two classes": (False, "the same picture has two classes: delete the wrong one"),
-    "leak": (False, "the same picture is in two splits: delete it in one, or the test is too kind"),
-    "duplicate": (False, "delete one of the two, if its weight should not be doubled"),
-    "wrong mode": (False, "nothing: it is converted to RGB when read"),
-    "turned": (False, "nothing: it is turned as its EXIF tag says when read"),
-    "many frames": (False, "nothing: the first frame is used"),
-    "link": (False, "links to folders are not followed: copy the folder to its place"),
+    "box off the image": (True, "clip the box to the image"),
+    "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
+    "two classes": (False, "delete it in the wrong class"),
+    "leak": (False, "delete it in one of the splits, or the score is too kind"),
+    "duplicate": (False, "delete one of the two, unless it should count twice"),
+    "wrong mode": (False, "nothing to do: converted to RGB when read"),
+    "turned": (False, "nothing to do: turned upright when read"),
+    "many frames": (False, "nothing to do: the first frame is used"),
+    "link": (False, "links to folders are not followed: copy the folder to this place"),
 }
 
 
@@ -56,11 +53,12 @@ class Problem:
     id: str
     split: str
     problem: str
+    """A key of `KINDS`."""
     detail: str = ""
 
     @property
     def severe(self) -> bool:
-        """It stops a training."""
+        """It stops a training, or leaves the picture out."""
         return KINDS[self.problem][0]
 
     @property
@@ -69,8 +67,8 @@ class Problem:
         return KINDS[self.problem][1]
 
     def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.split + ': ' if self.split else ''}{self.id}: {self.problem}{detail}; {self.todo}"
+        where = f"{self.split}: " if self.split and not self.id.startswith(f"{self.split}/") else ""
+        return f"{where}{self.id!r}: {self.problem}{f' ({self.detail})' if self.detail else ''}; {self.todo}"
 
 
 @dataclass
@@ -78,11 +76,12 @@ class Report:
     """All that was found."""
 
     pictures: int = 0
+    """How many were looked at."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def severe(self) -> list[Problem]:
-        """What stops a training, or is left out with `on_error: skip`."""
+        """What stops a training; with `data.on_error: skip`, what was left out."""
         return [problem for problem in self.problems if problem.severe]
 
     def counts(self) -> dict[str, int]:
@@ -90,11 +89,11 @@ class Report:
         return dict(Counter(problem.problem for problem in self.problems).most_common())
 
     def rows(self) -> list[dict]:
-        """One dictionary a problem: id, split, problem, detail, severe, todo."""
+        """A dictionary a problem: id, split, problem, detail, severe, todo."""
         return [asdict(problem) | {"severe": problem.severe, "todo": problem.todo} for problem in self.problems]
 
     def write(self, path: str | Path) -> Path:
-        """Write the list as CSV, or as JSON if the name ends so."""
+        """Write the list as CSV, or as JSON when the name ends in .json."""
         path = Path(path)
         with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
             if path.suffix == ".json":
@@ -106,17 +105,16 @@ class Report:
         return path
 
     def error(self, place: str, most: int = 10) -> UserError:
-        """The severe problems, one a line, as the error that stops."""
+        """The severe problems, one a line, to be raised; `place` is the field of the recipe."""
         severe = self.severe
         lines = [f"{place}: {problem}." for problem in severe[:most]]
         if len(severe) > most:
-            lines.append(f"{place}: … and {len(severe) - most} more; `adapt doctor data.path=…` lists all.")
-        lines.append("data.on_error: skip leaves these out.")
-        return UserError("\n".join(lines))
+            lines.append(f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data data.path=…")
+        return UserError("\n".join([*lines, "data.on_error=skip would leave all these out."]))
 
 
 def check(data: str | Path | Dataset | DatasetDict) -> Report:
-    """Look at every picture, box, mask and class.
+    """Look at every picture, box, mask and class, one row at a time.
 
     Args:
         data: a folder of pictures, in class folders or not, or rows with the standard columns.
@@ -125,16 +123,125 @@ def check(data: str | Path | Dataset | DatasetDict) -> Report:
         UserError: the folder is missing or has no pictures.
     """
     if isinstance(data, str | Path):
-        return _check_folder(folder(data, "data"))
+        return check_folder(existing(data, "data.path"), "data.path")[0]
     splits = data if isinstance(data, dict) else {"": data}
     report = Report()
     seen: dict = {}
-    with progress("check", sum(len(rows) for rows in splits.values())) as tick:
+    with progress("check pictures", sum(map(len, splits.values()))) as tick:
         for split, rows in splits.items():
-            for problem in _check_rows(split, rows, seen):
-                report.problems.append(problem)
-                # wait: ticks are counted per picture below
             report.pictures += len(rows)
-            tick()
-    report.problems += _check_classes(splits)
+            report.problems += _rows(split, rows, seen, tick)
+    report.problems += _classes(splits)
     return report
+
+
+def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[dict]]:
+    """Look at a folder of pictures.
+
+    Args:
+        root: absolute.
+        place: the field of the recipe, for messages.
+        split: that all pictures belong to; then folders inside mean nothing. By default they are splits and classes.
+
+    Returns:
+        What is wrong, and a row for each picture that can be used: id (path below `root`), split ('' when folders do not say),
+        class (a folder's name, or none), digest of the bytes.
+
+    Raises:
+        UserError: there are no pictures.
+    """
+    ids, wrong = walk(root)
+    if not ids and not wrong:
+        raise UserError(f"{place}: {str(root)!r} has no pictures (.jpg, .png, .webp, …). Give a folder that has some.")
+    report = Report(0, [Problem(name, split, kind, detail) for name, kind, detail in wrong])
+    places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids)
+    data = {name: where for name, where in zip(ids, places, strict=True) if where[0] != "-"}
+    seen: dict = {}
+    rows = []
+    for name, finding in scan(root, list(data)).items():
+        where, label = data[name]
+        report.pictures += 1
+        problems = [Problem(name, where, *problem) for problem in finding.problems]
+        problems += _repeated(seen, finding, name, where, label)
+        if folders and label is None:
+            problems.append(Problem(name, where, "no class"))
+        report.problems += problems
+        if not any(problem.severe for problem in problems):
+            rows.append({"id": name, "split": where, "class": label, "digest": finding.digest})
+    known = {row["class"] for row in rows if row["split"] not in ("validation", "test")}
+    alive = {(row["split"], row["class"]) for row in rows}
+    for where, label in folders:
+        if label not in known:
+            kind = "unseen class" if (where, label) in alive else "empty class"
+            report.problems.append(Problem(label, where, kind))
+    return report, [row for row in rows if row["class"] in known]
+
+
+def _repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
+    """The problem, if the same bytes have been seen; else remember them."""
+    if not finding.digest:
+        return
+    if finding.digest not in seen:
+        seen[finding.digest] = (name, split, label)
+        return
+    other, where, what = seen[finding.digest]
+    if where != split and {where, split} & {"validation", "test"}:
+        yield Problem(name, split, "leak", f"same bytes as {other!r} in {where}")
+    if what != label and what is not None and label is not None:
+        yield Problem(name, split, "two classes", f"same bytes as {other!r}")
+    elif where == split:
+        yield Problem(name, split, "duplicate", f"same bytes as {other!r}")
+
+
+def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> Iterator[Problem]:
+    """Problems of pictures, boxes and masks."""
+    rows = rows.select_columns([name for name in ("id", "image", "label", "objects") if name in rows.column_names])
+    if "image" in rows.column_names:
+        rows = rows.cast_column("image", Image(decode=False))
+    for index, row in enumerate(rows):
+        name = str(row.get("id") or f"{split or 'row'}/{index}")
+        finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
+        yield from (Problem(name, split, *problem) for problem in finding.problems)
+        yield from _repeated(seen, finding, name, split, row.get("label"))
+        yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))
+        tick()
+
+
+def _objects(objects: dict, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """Kinds and details of wrong boxes float[N, 4] XYXY and masks (COCO RLE) on an image of `size` (width, height)."""
+    for number, (left, top, right, bottom) in enumerate(objects.get("bbox") or []):
+        where = f"object {number}: {left:g}, {top:g}, {right:g}, {bottom:g}"
+        if not (left < right and top < bottom):
+            yield "box reversed", where
+        # half a pixel is rounding
+        elif size and (left < -0.5 or top < -0.5 or right > size[0] + 0.5 or bottom > size[1] + 0.5):
+            yield "box off the image", f"{where}; the image is {size[0]} × {size[1]}"
+    for number, code in enumerate(objects.get("mask") or []):
+        height, width = code["size"]
+        if size and (width, height) != size:
+            yield "mask off the image", f"object {number}: {width} × {height}; the image is {size[0]} × {size[1]}"
+        elif not _drawn(code):
+            yield "mask off the image", f"object {number}: no pixel, or no run lengths"
+
+
+def _drawn(code: dict) -> bool:
+    """Has the mask (COCO RLE) a pixel?"""
+    try:
+        return bool(unrle(code).any())
+    except ValueError:
+        return False
+
+
+def _classes(splits: dict[str, Dataset]) -> Iterator[Problem]:
+    """Classes that training does not see."""
+    train = splits.get("train", splits.get(""))
+    if train is None or not isinstance(train.features.get("label"), ClassLabel):
+        return
+    names = train.features["label"].names
+    missing = set(range(len(names))) - set(train["label"])
+    empty = set(missing)
+    for split, rows in splits.items():
+        here = missing & set(rows["label"]) if "label" in rows.column_names else set()
+        yield from (Problem(names[label], split, "unseen class") for label in sorted(here))
+        empty -= here
+    yield from (Problem(names[label], "train", "empty class") for label in sorted(empty))

@@ -21,9 +21,8 @@ from adapt.plug import UserError
 
 # What Pillow may open: not EPS, which starts a program, and nothing that no camera or browser writes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .avif .jp2 .ico .heic .heif".split()
-)
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".avif", ".heic", ".heif")
+SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".ico")
 # Objects of a picture: boxes float[N, 4] XYXY in its pixels (right and bottom edges exclusive), masks COCO RLE.
 BOXES = List(List(Value("float32"), length=4))
 MASKS = List({"size": List(Value("int32"), length=2), "counts": Value("string")})
@@ -46,9 +45,8 @@ class RGB(Image):
         try:
             return rgb(open_picture(value))
         except Exception as error:  # decoders raise nearly anything on broken bytes
-            raise UserError(
-                f"picture {value.get('path') or '(bytes)'}: {reason(error)}. Find all such pictures with: adapt doctor data.path=…"
-            ) from None
+            name = value.get("path") or "(bytes)"
+            raise UserError(f"data: picture {name}: {reason(error)}. See all such pictures with: adapt doctor data") from None
 
 
 with warnings.catch_warnings(action="ignore"):  # "experimental"; without it rows saved to disk would not find their way back

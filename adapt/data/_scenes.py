@@ -141,5 +141,6 @@ def article(name: str) -> str:
     head = name.split()[-1] if " with " not in name and " of " not in name else name.split()[0]
     if head.endswith("s") and not head.endswith(("ss", "us", "is")):
         return name
-    vowel = name[0].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one")) or name.startswith("hour")
+    consonant = name[0].lower() not in "aeiou" or name.lower().startswith(("uni", "use", "eu", "one"))
+    vowel = not consonant or name.startswith("hour")
     return f"{'an' if vowel else 'a'} {name}"

@@ -33,7 +33,7 @@ class Config(Spec):
         own = info.data.get("hand", "")
         # the two Fluent sets are one artist's drawing twice
         if same := [hand for hand in hands if hand.split("_")[0] == own.split("_")[0]]:
-            raise ValueError(f"{same[0]} is by the artist of data.hand={own}: its pictures show the test split; name other hands")
+            raise ValueError(f"{same[0]} is by the artist of data.hand={own} and shows the test split; name other hands")
         return list(dict.fromkeys(hands))
 
 
@@ -41,8 +41,8 @@ def load(config: Config):
     """Read the pictures.
 
     Returns:
-        `DatasetDict` with train, validation and test (id `hand/hexcode`, image, label, caption: the CLDR name, objects: one, from
-        the transparency), and with `unlabelled` hands also unlabelled (id, image).
+        `DatasetDict` with train, validation and test (id `hand/hexcode`, image, label, caption: the CLDR name, objects: the
+        thing drawn, from the transparency), and with `unlabelled` hands also unlabelled (id, image).
     """
     from datasets import concatenate_datasets
 

@@ -1,4 +1,4 @@
-"""Scenes of the embedded world: one to four things on a textured background, with boxes, masks of what is visible, and captions.
+"""Scenes of the embedded world: one to four things on a textured background, with boxes, masks and captions.
 
 A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`. Scenes are
 drawn once and kept in `$ADAPT_CACHE/scenes` (`~/.cache/adapt` by default).
@@ -43,8 +43,8 @@ def load(config: Config):
     """Draw the scenes, or find them drawn.
 
     Returns:
-        `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels around the visible part,
-        category int[N]: the Unicode subgroup, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
+        `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
+        part, category int[N]: the Unicode subgroup, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
     """
     from datasets import DatasetDict
 

@@ -37,9 +37,7 @@ class Cache:
 
 
 @torch.inference_mode()
-def build(
-    folder: Path, teacher: Callable, views: Views, augmentation: Augment, batch: int, accelerator: Accelerator
-) -> Cache:
+def build(folder: Path, teacher: Callable, views: Views, augmentation: Augment, batch: int, accelerator: Accelerator) -> Cache:
     """Compute the shards that `folder` lacks; process r of n takes every n-th of them.
 
     Args:

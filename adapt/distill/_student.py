@@ -96,4 +96,8 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
 
 def _near(arch: str) -> str:
     family = [name for name in timm.list_models() if name[:6] == arch[:6]]
-    return nearest(arch, family[:12]) if family else nearest(arch, ["resnet18", "resnet10t", "efficientnet_lite0", "mobilenetv4_conv_small"])
+    return (
+        nearest(arch, family[:12])
+        if family
+        else nearest(arch, ["resnet18", "resnet10t", "efficientnet_lite0", "mobilenetv4_conv_small"])
+    )

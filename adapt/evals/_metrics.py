@@ -5,14 +5,16 @@ from __future__ import annotations
 import datasets
 import evaluate
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
 
 
 class Classification(evaluate.Metric):
     """Top-1, top-k, mean per class, ECE and NLL of class probabilities."""
 
     def _info(self):
-        features = datasets.Features({"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")})
+        features = datasets.Features(
+            {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
+        )
         return evaluate.MetricInfo(
             description="Top-1, top-k, mean per class, ECE (Guo et al. 2017, arXiv:1706.04599), NLL.",
             citation="",
@@ -24,12 +26,14 @@ class Classification(evaluate.Metric):
         probabilities, labels = np.asarray(predictions), np.asarray(references)
         classes = probabilities.shape[1]
         best = probabilities.argmax(1)
-        ordered = top_k_accuracy_score(labels, probabilities, k=min(top, classes), labels=range(classes)) if classes > 2 else 1.0
+        ordered = (
+            top_k_accuracy_score(labels, probabilities, k=min(top, classes), labels=range(classes)) if classes > 2 else 1.0
+        )
         truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
             "top1": float((best == labels).mean()),
             f"top{top}": float(ordered),
-            "mean_per_class": float(balanced_accuracy_score(labels, best)) if len(labels) else 0.0,
+            "mean_per_class": float(recall_score(labels, best, labels=np.unique(labels), average="macro", zero_division=0)),
             "ece": calibration_error(reliability(probabilities, labels, bins)),
             "nll": float(-np.log(truth).mean()),
         }

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 
-def compare(runners: dict[str, Callable], example: np.ndarray, seconds: float = 2.0, least: int = 50) -> dict[str, dict[str, float]]:
+def compare(
+    runners: dict[str, Callable], example: np.ndarray, seconds: float = 2.0, least: int = 50
+) -> dict[str, dict[str, float]]:
     """p50 and p99 of each runner.
 
     Args:

@@ -35,7 +35,9 @@ def check(module: nn.Module, runner: Runner, samples: np.ndarray) -> dict[str, f
     }
 
 
-def gate(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float, layers: Callable | None = None) -> dict[str, float]:
+def gate(
+    module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float, layers: Callable | None = None
+) -> dict[str, float]:
     """`check`, and refuse a file that differs.
 
     Args:

@@ -76,7 +76,9 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
 
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
-    _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, lambda names, images: layer_outputs(fp32, names, images))
+    _parity.gate(
+        module, Runner(fp32), samples[:64], config.max_abs_error, lambda names, images: layer_outputs(fp32, names, images)
+    )
     if config.int8:
         quantize(fp32, folder / FILES["int8"], samples)
 
@@ -127,7 +129,17 @@ def quantize(fp32: Path, path: Path, samples: np.ndarray) -> None:
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool", "Relu", "AveragePool", "ReduceMean"],
+            op_types_to_quantize=[
+                "Conv",
+                "Gemm",
+                "MatMul",
+                "Add",
+                "MaxPool",
+                "GlobalAveragePool",
+                "Relu",
+                "AveragePool",
+                "ReduceMean",
+            ],
         )
         model, source = onnx.load(path), onnx.load(fp32, load_external_data=False)
         onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
@@ -180,5 +192,3 @@ def _run_with(model, wanted: dict[str, str], samples: np.ndarray) -> dict[str, n
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     values = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"images": samples}), strict=True))
     return {name: values[output] for name, output in wanted.items()}
-
-

@@ -28,8 +28,6 @@ class Towers:
     """(module, normalised float[B, 3, H, W]) → float[B, D], not L2-normalised."""
     encode_text: Callable[[nn.Module, list[str]], Tensor]
     """(module, texts) → float[N, D], not L2-normalised."""
-    is_text: Callable[[str], bool]
-    """Does a parameter of this name belong to the text tower?"""
     input: dict[str, Any]
     """See `adapt/train/images.py`."""
     sigmoid: bool = False
@@ -175,12 +173,12 @@ def load_transformers(config) -> Clip:
         if config.weights == "random":
             backbone = AutoModel.from_config(AutoConfig.from_pretrained(place))
         else:
-            backbone, info = AutoModel.from_pretrained(
-                place, dtype=torch.float32, output_loading_info=True
-            )
+            backbone, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
             lacking = [name for name in info["missing_keys"] if "position_ids" not in name]
             if lacking:
-                raise UserError(f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}.")
+                raise UserError(
+                    f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
+                )
     except (OSError, ValueError) as error:
         raise UserError(f"model.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 
@@ -197,7 +195,7 @@ def load_transformers(config) -> Clip:
         tokens = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         return net.get_text_features(input_ids=tokens["input_ids"].to(net.logit_scale.device)).pooler_output
 
-    towers = Towers(encode_image, encode_text, lambda name: "text_" in name, spec, sigmoid=kind == "siglip")
+    towers = Towers(encode_image, encode_text, spec, sigmoid=kind == "siglip")
     return Clip(backbone, towers, config.loss, config.train_templates)
 
 
@@ -220,7 +218,7 @@ def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str,
         "size": out,
         "resize": shorter if processor.get("do_resize", True) else None,
         "interpolation": modes[int(processor.get("resample", 3))],
-        "crop": bool(crop),
+        "crop": "floor" if crop else None,
         "mean": list(processor["image_mean"]),
         "std": list(processor["image_std"]),
     }

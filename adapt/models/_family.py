@@ -22,6 +22,7 @@ class Family(nn.Module, ABC):
     """The foundation model; a `peft.PeftModel` around it after LoRA."""
     adapter_targets: ClassVar[dict[str, str]]
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
+
     @abstractmethod
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a collated batch, and scalars to log."""
@@ -47,7 +48,9 @@ class Family(nn.Module, ABC):
         """
         lacking = [name for name in self.columns if name not in columns]
         if lacking:
-            raise UserError(f"data: no column {', '.join(lacking)}; training needs {', '.join(self.columns)}. Have: {', '.join(columns)}.")
+            raise UserError(
+                f"data: no column {', '.join(lacking)}; training needs {', '.join(self.columns)}. Have: {', '.join(columns)}."
+            )
 
     @property
     @abstractmethod

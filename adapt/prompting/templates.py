@@ -29,7 +29,9 @@ def words(prompts: Prompts, labels: list[str]) -> tuple[list[str], list[str]]:
         classes = {label: label.replace("_", " ").replace("-", " ") for label in labels}
     lacking = [label for label in labels if label not in classes]
     if lacking:
-        raise UserError(f"prompts.classes: no class name for the label {lacking[0]!r} ({len(lacking)} in all).{nearest(lacking[0], classes)}")
+        raise UserError(
+            f"prompts.classes: no class name for the label {lacking[0]!r} ({len(lacking)} in all).{nearest(lacking[0], classes)}"
+        )
     return [str(classes[label]) for label in labels], list(templates)
 
 

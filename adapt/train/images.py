@@ -1,6 +1,7 @@
 """From a picture to what a network takes, described by one dictionary, `input`, that travels with the weights.
 
-`size` (H, W); `resize` an int (the shorter side), (H, W), or none; `interpolation`; `crop` (the centre, after resizing);
+`size` (H, W); `resize` an int (the shorter side), (H, W), or none; `interpolation`; `crop`: none, or how the centre's odd
+pixel is rounded, `floor` (transformers) or `round` (torchvision, open_clip);
 `mean` and `std` float[3] for values 0–1.
 """
 
@@ -19,7 +20,16 @@ def view(image, spec: dict[str, Any]) -> Tensor:
     if spec["resize"] is not None:
         size = spec["resize"] if isinstance(spec["resize"], int) else list(spec["resize"])
         pixels = F.resize(pixels, size, interpolation=F.InterpolationMode(spec["interpolation"]), antialias=True)
-    return F.center_crop(pixels, list(spec["size"])) if spec["crop"] else pixels
+    return centre(pixels, spec["size"], spec["crop"]) if spec["crop"] else pixels
+
+
+def centre(pixels: Tensor, size: tuple[int, int], rounding: str) -> Tensor:
+    """The centre of [3, H, W], black where the image is smaller than `size`."""
+    wide, high = (max(0, wanted - have) for wanted, have in zip(reversed(size), reversed(pixels.shape[-2:]), strict=True))
+    pixels = F.pad(pixels, [wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2])
+    half = [(have - wanted) / 2 for have, wanted in zip(pixels.shape[-2:], size, strict=True)]
+    top, left = (int(value) if rounding == "floor" else round(value) for value in half)
+    return F.crop(pixels, top, left, *size)
 
 
 class Normalise(nn.Module):

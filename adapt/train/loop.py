@@ -46,7 +46,9 @@ def fit(
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if train.batch % (world * train.accumulate):
-        raise UserError(f"train.batch: {train.batch} does not divide by {world} processes × train.accumulate={train.accumulate}.")
+        raise UserError(
+            f"train.batch: {train.batch} does not divide by {world} processes × train.accumulate={train.accumulate}."
+        )
     epoch_steps = len(order(seed, 0, len(views), train.batch))
     total = train.epochs * epoch_steps
     optimizer = _optimizer(family, train)
@@ -127,7 +129,9 @@ def _step(model, optimizer, batch: dict, train: Train, accumulate: int, seed: in
     packed = accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
     logs = dict(zip(totals, packed, strict=True))
     if not math.isfinite(logs["loss"]):
-        raise UserError(f"train: the loss is {logs['loss']} at step {step + 1}. Lower train.lr ({train.lr}) or set train.clip=1.")
+        raise UserError(
+            f"train: the loss is {logs['loss']} at step {step + 1}. Lower train.lr ({train.lr}) or set train.clip=1."
+        )
     return logs
 
 

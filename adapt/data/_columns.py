@@ -1,0 +1,135 @@
+"""Anyone's columns → the standard columns of a sample, without copying a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Image, List, Value
+
+from adapt.data._images import RGB
+from adapt.plug import UserError, nearest
+
+TEXTS = ("string", "large_string")
+
+
+def standard(rows: Dataset, split: str, config, places: list[Path]) -> Dataset:
+    """A split with our columns alone: id, image (RGB when looked at), of label, caption, objects, prefix, suffix what there is.
+
+    Args:
+        config: of `hub`: their names for image, label, caption.
+        places: folders that paths to pictures may lead to; the first is where relative paths start.
+    """
+    names = {"image": config.image, "label": config.label, "caption": config.caption}
+    if split == "unlabelled":
+        names = {"image": config.image}
+    kept = {}
+    for ours, theirs in (names | dict.fromkeys(("objects", "prefix", "suffix"))).items():
+        if theirs is not None and theirs not in rows.column_names:
+            pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+            hint = f" Pictures are in: {', '.join(pictures)}." if ours == "image" and pictures else ""
+            raise UserError(f"data.{ours}: no column {theirs!r} in {split}.{hint}{nearest(theirs, rows.column_names)}")
+        if (theirs or ours) in rows.column_names and not (split == "unlabelled" and ours != "image"):
+            kept[ours] = theirs or ours
+    ids = _ids(rows, split)
+    rows = rows.select_columns(list(dict.fromkeys(kept.values())))
+    for ours, theirs in kept.items():
+        if ours != theirs:
+            rows = rows.rename_column(theirs, ours)
+    rows = _pictures(rows, config.image, places)
+    caption = rows.features.get("caption")
+    if caption is not None and not _is_text(caption) and not (isinstance(caption, List) and _is_text(caption.feature)):
+        raise UserError(f"data.caption: {kept['caption']!r} holds {caption}. Name a column of texts, or of lists of texts.")
+    return rows.add_column("id", ids).select_columns(["id", *kept])
+
+
+def _is_text(feature) -> bool:
+    return isinstance(feature, Value) and feature.dtype in TEXTS
+
+
+def _ids(rows: Dataset, split: str) -> list[str]:
+    """Their own ids, if they are all different; else split/number."""
+    for name in ("id", "__key__"):
+        if name in rows.column_names:
+            ids = [str(value) for value in rows[name]]
+            if len(set(ids)) == len(ids):
+                return ids
+    return [f"{split}/{row}" for row in range(len(rows))]
+
+
+def _pictures(rows: Dataset, name: str, places: list[Path]) -> Dataset:
+    """The column `image` as `RGB`; raises a `UserError` when it holds no pictures, or paths that lead outside."""
+    feature = rows.features["image"]
+    if _is_text(feature):
+        paths = [os.path.join(places[0], path or "") for path in rows["image"]]
+        column = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
+        rows = rows.remove_columns("image").add_column("image", column, feature=Image())
+    try:
+        rows = rows.cast_column("image", RGB())
+    except (ValueError, TypeError, pa.ArrowException):
+        raise UserError(f"data.image: {name!r} holds {feature}, no pictures. Have: {', '.join(rows.column_names)}.") from None
+    column = rows.data.column("image")
+    bare = pc.is_null(pc.struct_field(column, "bytes"))
+    for path in pc.struct_field(column, "path").filter(bare).to_pylist():
+        if path is None:
+            raise UserError(f"data.image: {name!r} has rows without a picture. Leave them out of the files.")
+        if not any(Path(path).resolve().is_relative_to(place) for place in places):
+            raise UserError(f"data.image: {path!r} lies outside {places[0]}. Pictures must lie in the data set's own folder.")
+    return rows
+
+
+def labelled(parts: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Splits whose labels are `ClassLabel`s of the same names, all of them seen in train.
+
+    Raises:
+        UserError: rows without a class, a single class, or a class that train has not.
+    """
+    if "label" not in parts["train"].column_names:
+        return parts
+    values = {split: _names(rows, split) for split, rows in parts.items() if split != "unlabelled"}
+    seen = set(values["train"])
+    if len(seen) < 2:
+        raise UserError(f"data.label: train has only one class, {values['train'][0]!r}. A classifier needs two or more.")
+    own = parts["train"].features["label"]
+    label = own if isinstance(own, ClassLabel) else ClassLabel(names=sorted(seen, key=_order))
+    labelled = dict(parts)
+    for split, names in values.items():
+        if unseen := sorted(set(names) - seen, key=_order):
+            raise UserError(
+                f"data.label: {split} has classes that train never saw: {_some(unseen)}. Name other splits; "
+                "of rows sorted by class take no slices, but shares: data.validation, data.test."
+            )
+        if parts[split].features["label"] != label:
+            index = {name: number for number, name in enumerate(label.names)}
+            numbers = np.array([index[name] for name in names])
+            labelled[split] = parts[split].remove_columns("label").add_column("label", numbers, feature=label)
+    return labelled
+
+
+def _names(rows: Dataset, split: str) -> list[str]:
+    """The class of each row; raises a `UserError` for rows without one."""
+    feature = rows.features.get("label")
+    if feature is None:
+        raise UserError(f"data.label: train has classes and {split} has none. Name another split with data.splits.")
+    if not (isinstance(feature, ClassLabel) or _is_text(feature) or (isinstance(feature, Value) and "int" in feature.dtype)):
+        raise UserError(f"data.label: it holds {feature}. Name a column of class names or of class numbers.")
+    values = list(rows["label"])
+    missing = sum(value is None or (isinstance(value, int) and value < 0) for value in values)
+    if missing:
+        raise UserError(
+            f"data.label: {missing} of {len(values)} rows of {split} have no class. Name another split with data.splits."
+        )
+    return [feature.names[value] for value in values] if isinstance(feature, ClassLabel) else [str(value) for value in values]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Numbers by their size, before words."""
+    number = name.isdecimal()
+    return not number, int(name) if number else 0, name
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

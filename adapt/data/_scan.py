@@ -1,0 +1,191 @@
+"""Folders of pictures: what lies in them, and whether each picture can be read; remembered, so that a second look is quick."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image as Picture
+
+from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason
+from adapt.plug import UserError
+from adapt.run import atomic
+from adapt.train.progress import progress
+
+# what `rgb` can convert
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look at a picture told."""
+
+    digest: str
+    """Of its bytes, 32 hex digits; empty when there are none."""
+    size: tuple[int, int] | None
+    """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
+    problems: list[tuple[str, str]]
+    """Kind (a key of `_check.KINDS`) and detail."""
+
+
+def inspect(value: dict) -> Finding:
+    """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it."""
+    try:
+        data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
+    except (OSError, TypeError, ValueError) as error:
+        return Finding("", None, [("unreadable", reason(error) if isinstance(error, OSError) else "no picture in this row")])
+    if not data:
+        return Finding("", None, [("zero-size", "")])
+    name = hashlib.blake2b(data, digest_size=16).hexdigest()
+    problems = []
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of large and of slightly broken files: the first is a problem below
+            image = open_picture({"bytes": data})
+            mode, turned = image.mode, image.getexif().get(ORIENTATION, 1)
+            width, height = image.size
+            many = image.format != "MPO" and getattr(image, "is_animated", False)
+            image.draft("RGB", (width // 8, height // 8))  # of a JPEG all bytes are read, but fewer pixels made
+            image.load()
+    except Picture.DecompressionBombError as error:
+        return Finding(name, None, [("decompression bomb", reason(error))])
+    except Exception as error:  # decoders raise nearly anything on broken bytes
+        text = reason(error)
+        cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
+        return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+    if mode not in MODES:
+        return Finding(name, None, [("unreadable", f"no conversion from {mode} to RGB")])
+    if mode != "RGB":
+        problems.append(("wrong mode", mode))
+    if turned in range(2, 9):
+        problems.append(("turned", f"EXIF orientation {turned}"))
+    if many:
+        problems.append(("many frames", image.format or ""))
+    return Finding(name, (height, width) if turned in range(5, 9) else (width, height), problems)
+
+
+def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:
+    """Inspect the files `root/id`; those that have not changed since the last time are not opened again."""
+    memory = cache_folder("scans") / f"{digest(root)}.json"
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    stamps = {}
+    for name in ids:
+        status = os.stat(root / name)
+        stamps[name] = [status.st_size, status.st_mtime_ns]
+    new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
+    try:
+        with progress(title, len(new)) as tick:
+            for name in new:
+                finding = inspect({"path": str(root / name), "bytes": None})
+                known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
+                tick()
+    finally:
+        if new:
+            with atomic(memory) as temporary:
+                temporary.write_text(json.dumps(known))
+    findings = {}
+    for name in ids:
+        _, found, size, problems = known[name]
+        findings[name] = Finding(found, tuple(size) if size else None, [tuple(problem) for problem in problems])
+    return findings
+
+
+def existing(path: str | Path, place: str) -> Path:
+    """The folder of that path, absolute.
+
+    Raises:
+        UserError: there is none; the message starts with `place`, the field of the recipe.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise UserError(f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub.")
+    parent = folder.parent
+    near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
+    hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
+    raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")
+
+
+def walk(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """The pictures below a folder, as sorted relative paths; and what is wrong with links and names: (id, kind, detail).
+
+    A picture is a file with an image's suffix. Hidden files and folders are passed over, links to folders not followed, and
+    links that lead out of the folder refused.
+    """
+    ids, problems = [], []
+    for place, folders, files in os.walk(root):
+        relative = Path(place).relative_to(root)
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for name in folders:
+            if (Path(place) / name).is_symlink():
+                problems.append((_printable(relative / name), "link", ""))
+        for name in files:
+            path = Path(place) / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            identity = (relative / name).as_posix()
+            if _printable(identity) != identity:
+                problems.append((_printable(identity), "unreadable", "the file's name is not UTF-8"))
+            elif path.is_symlink() and not path.resolve().is_relative_to(root):
+                problems.append((identity, "leads outside", f"to {path.resolve()}"))
+            elif not path.is_file():
+                problems.append((identity, "unreadable", "a link to nothing, or no regular file"))
+            else:
+                ids.append(identity)
+    return sorted(ids), problems
+
+
+def _printable(path: str | Path) -> str:
+    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def layout(root: Path, ids: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[tuple[str, str]]]:
+    """Split and class of each picture by its folders, and all class folders, also those without a picture.
+
+    With a folder `train` that has folders in it, a path's first folder is the split (one that is neither train, val nor test is
+    no data) and the second the class; else the first is the class, and the split is ''.
+
+    Returns:
+        (split, class) for each id, class none for a picture in no class folder, split '-' for a picture that is no data;
+        (split, class) of all class folders.
+    """
+    tops = _folders(root)
+    splits = {item.name: SPLIT_FOLDERS[item.name.lower()] for item in tops if item.name.lower() in SPLIT_FOLDERS}
+    trains = [item for item in tops if splits.get(item.name) == "train"]
+    if not any(_folders(item) for item in trains):
+        places = [("", parts[0] if len(parts) > 1 else None) for parts in (name.split("/") for name in ids)]
+        return places, [("", item.name) for item in tops]
+    places = []
+    for first, *rest in (name.split("/") for name in ids):
+        split = splits.get(first, "-") if rest else ""
+        places.append((split, rest[0] if len(rest) > 1 else None))
+    classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item)}
+    return places, sorted(classes)
+
+
+def _folders(place: Path) -> list[Path]:
+    """The folders that `walk` enters, sorted."""
+    return sorted(item for item in place.iterdir() if item.is_dir() and not item.is_symlink() and not _hidden(item.name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))

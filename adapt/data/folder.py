@@ -1,0 +1,119 @@
+"""Your own pictures: a folder for each class, with or without folders train, val and test above them.
+
+    photos/cat/1.jpg  photos/dog/1.jpg …                         → split here: stratified by class, drawn by `seed`
+    photos/train/cat/1.jpg  photos/test/cat/9.jpg …              → as they lie; what is missing is taken from train
+
+Every picture is opened once (and that remembered, so the next start is quick). Rows hold paths; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adapt.plug import Spec, UserError
+
+
+class Config(Spec):
+    """Where the pictures lie, and how they are split."""
+
+    source: str = "folder"
+    """This file."""
+    path: str
+    """A folder of class folders, or of train, val and test folders of class folders."""
+    validation: float = Field(0.15, ge=0, le=0.9)
+    """Share of each class for validation, when there is no folder for it; 0 = none."""
+    test: float = Field(0.15, ge=0, le=0.9)
+    """Share of each class for the test, when there is no folder for it; 0 = none."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of the split, which depends on the paths below the folder and on nothing else."""
+    unlabelled: str | None = None
+    """A folder of pictures without labels, at any depth: the split `unlabelled`."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
+
+
+def load(config: Config):
+    """Read the folder.
+
+    Returns:
+        `DatasetDict` with train and, where there are any, validation, test (id: the path below the folder, image, label) and
+        unlabelled (id, image). Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
+
+    Raises:
+        UserError: no folder, no pictures, a single class; with `on_error: stop`, pictures or classes that cannot be used.
+    """
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    from adapt.data._check import Report, check_folder
+    from adapt.data._images import RGB
+    from adapt.data._scan import existing
+    from adapt.data._split import by_split
+
+    root = existing(config.path, "data.path")
+    report, rows = check_folder(root, "data.path")
+    other, others = Report(), []
+    if config.unlabelled:
+        other_root = existing(config.unlabelled, "data.unlabelled")
+        other, others = check_folder(other_root, "data.unlabelled", split="unlabelled")
+    if config.on_error == "stop" and (report.severe or other.severe):
+        raise Report(problems=report.severe + other.severe).error("data.path")
+    names = _classes(config, rows)
+    split = _split(rows, config)
+    features = {"id": Value("string"), "image": RGB()}
+    splits = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
+    if others:
+        splits["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
+    held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
+    splits.report = Report(report.pictures + other.pictures, report.problems + other.problems + _leaks(held_out, others))
+    return splits
+
+
+def _classes(config: Config, rows: list[dict]) -> list[str]:
+    """Names of the classes; raises a `UserError` when there are fewer than two."""
+    names = sorted({row["class"] for row in rows} - {None})
+    if len(names) > 1:
+        return names
+    if rows and not names:
+        raise UserError(
+            f"data.path: the pictures lie in {config.path!r} itself. Put each into a folder named after its class; "
+            "pictures without a class go to data.unlabelled."
+        )
+    have = f"only one class, {names[0]!r}," if names else "no class with a picture that can be read"
+    raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.")
+
+
+def _split(rows: list[dict], config: Config) -> list[str]:
+    """A split for each row: its folder's, or drawn by class and seed. Pictures with the same bytes are drawn together."""
+    from adapt.data._split import stratified
+
+    given = {row["split"] for row in rows}
+    pool = [row for row in rows if row["split"] in ("", "train")]
+    unique = {row["digest"]: row for row in reversed(pool)}
+    drawn = stratified(
+        [row["id"] for row in unique.values()],
+        [row["class"] for row in unique.values()],
+        0 if "validation" in given else config.validation,
+        0 if "test" in given else config.test,
+        config.seed,
+    )
+    chosen = dict(zip(unique, drawn, strict=True))
+    return [chosen[row["digest"]] if row["split"] in ("", "train") else row["split"] for row in rows]
+
+
+def _columns(root, rows: list[dict]) -> dict:
+    """Rows → columns; pictures are paths."""
+    columns = {"id": [row["id"] for row in rows], "image": [{"path": str(root / row["id"]), "bytes": None} for row in rows]}
+    return columns | ({"label": [row["class"] for row in rows]} if rows[0]["class"] else {})
+
+
+def _leaks(held_out: dict[str, str], others: list[dict]) -> list:
+    """Unlabelled pictures that validation or test have too."""
+    from adapt.data._check import Problem
+
+    return [
+        Problem(row["id"], "unlabelled", "leak", f"same bytes as {held_out[row['digest']]!r}")
+        for row in others
+        if row["digest"] in held_out
+    ]

@@ -1,0 +1,204 @@
+"""Anything that `datasets.load_dataset` reads: a hub id, Parquet or CSV files, a folder of images, WebDataset archives.
+
+    data: {source: hub, path: ethz/food101, splits: {test: validation}}
+    data: {source: hub, path: "photos/*.parquet", caption: text}
+    data: {source: hub, path: shards/train-0001.tar, image: jpg, label: cls}
+
+Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when its row is looked at. Nobody's code is run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adapt.plug import Spec, UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+KINDS = {
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".arrow": "arrow",
+}
+OWN_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing")}
+
+
+class Config(Spec):
+    """A data set, and which of its columns and splits are ours."""
+
+    source: str = "hub"
+    """This file."""
+    path: str
+    """A hub id (owner/name), a file, a glob of files of one kind, or a folder."""
+    subset: str | None = None
+    """The data set's configuration, where it has several."""
+    splits: dict[Literal["train", "validation", "test", "unlabelled"], str] = {}
+    """Our split → theirs, slices and sums allowed: {train: 'train[:80%]', test: validation}; empty: by their own names."""
+    image: str = "image"
+    """Their column of pictures: encoded bytes, or paths inside the data set's own folder."""
+    label: str | None = None
+    """Their column of classes, names or numbers; none: `label`, if there is one."""
+    caption: str | None = None
+    """Their column of captions, a text or a list of texts; none: `caption`, if there is one."""
+    validation: float | None = Field(None, ge=0, le=0.9)
+    """Share of train for a missing validation split; none: .15 with classes, 0 without; by class if there are classes."""
+    test: float | None = Field(None, ge=0, le=0.9)
+    """Share of train for a missing test split; none: .15 with classes, 0 without."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of these shares."""
+
+
+def load(config: Config) -> DatasetDict:
+    """Read the data set.
+
+    Returns:
+        `DatasetDict` with train and, where there are any, validation, test, unlabelled: id, image, and of label, caption,
+        objects, prefix, suffix what there is.
+
+    Raises:
+        UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
+            or one that training never saw.
+    """
+    from datasets import DatasetDict
+
+    from adapt.data._columns import labelled, standard
+    from adapt.data._split import by_split, stratified
+
+    found, places = _read(config)
+    chosen = _choose(config, found)
+    parts = labelled({ours: standard(rows, ours, config, places) for ours, rows in chosen.items()})
+    train = parts["train"]
+    share = 0.15 if "label" in train.column_names else 0.0
+    missing = {
+        name: share if value is None else value
+        for name, value in (("validation", config.validation), ("test", config.test))
+        if name not in parts
+    }
+    if any(missing.values()):
+        labels = train["label"] if "label" in train.column_names else [0] * len(train)
+        drawn = stratified(train["id"], labels, missing.get("validation", 0), missing.get("test", 0), config.seed)
+        parts |= by_split(train, drawn)
+    return DatasetDict({name: parts[name] for name in ("train", "validation", "test", "unlabelled") if name in parts})
+
+
+def _read(config: Config) -> tuple[dict[str, Dataset], list]:
+    """The data set's own splits, and the folders that paths in it may lead to."""
+    from pathlib import Path
+
+    from datasets import config as settings
+    from datasets import load_dataset
+    from huggingface_hub import constants
+
+    files = _files(config.path)
+    folder = Path(config.path).expanduser()
+    try:
+        if files:
+            kind = files[0].suffix.lower()
+            options = {"sep": "\t"} if kind == ".tsv" else {}
+            rows = load_dataset(KINDS[kind], data_files={"train": [str(file) for file in files]}, **options)
+            return dict(rows), sorted({file.parent for file in files})
+        if folder.is_dir():
+            return dict(load_dataset(str(folder.resolve()), config.subset)), [folder.resolve()]
+        caches = constants.HF_HUB_CACHE, settings.HF_DATASETS_CACHE
+        return dict(load_dataset(config.path, config.subset)), [Path(cache).resolve() for cache in caches]
+    except Exception as error:  # datasets raises its own, the hub's, pyarrow's and fsspec's errors
+        raise _explain(config, error, local=bool(files) or folder.is_dir()) from None
+
+
+def _files(path: str) -> list:
+    """The files that a path or a glob means, absolute; none for a folder or a hub id.
+
+    Raises:
+        UserError: they are of several kinds, or of none that is known; or it can only be a local path, and nothing is there.
+    """
+    from glob import glob
+    from pathlib import Path
+
+    local = Path(path).expanduser()
+    wild = bool(set(path) & set("*?["))
+    found = [local] if local.is_file() or not wild else map(Path, sorted(glob(str(local), recursive=True)))
+    files = [file.resolve() for file in found if file.is_file()]
+    kinds = sorted({file.suffix.lower() for file in files})
+    if len(kinds) > 1 or not set(kinds) <= set(KINDS):
+        raise UserError(f"data.path: {path!r} has files {', '.join(kinds)}. Give files of one kind of: {', '.join(KINDS)}.")
+    hub_id = path.count("/") <= 1 and not path.startswith(("/", ".", "~")) and not wild and local.suffix.lower() not in KINDS
+    if not files and not local.is_dir() and not hub_id:
+        raise UserError(
+            f"data.path: no file or folder {path!r}, looked in {Path.cwd()}. Check the path, or give a hub id: owner/name."
+        )
+    return files
+
+
+def _explain(config: Config, error: Exception, local: bool) -> UserError:
+    """One line on why `load_dataset` has failed."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    cause = error.__cause__ or error
+    text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+    if isinstance(error, ValueError) and "onfig" in str(error):
+        return UserError(f"data.subset: {config.subset!r}: {' '.join(str(error).split())[:400]}")
+    if local:
+        return UserError(f"data.path: {config.path!r} cannot be read ({text}). Check the files, or give them as Parquet.")
+    if isinstance(error, DatasetNotFoundError):
+        why = "the hub has no such data set, or it is private (then: hf auth login)"
+    elif isinstance(error, ConnectionError | OSError):
+        why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
+    else:
+        why = f"the hub's data set cannot be read ({text})"
+    return UserError(f"data.path: {config.path!r} is no file or folder here, and {why}. Give a local path, or another hub id.")
+
+
+def _choose(config: Config, found: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Our splits of theirs."""
+    have = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in found.items())
+    if not config.splits:
+        names = {ours: next((name for name in theirs if name in found), None) for ours, theirs in OWN_NAMES.items()}
+        chosen = {ours: found[name] for ours, name in names.items() if name}
+    else:
+        ranges = {ours: _ranges(ours, theirs, found, have) for ours, theirs in config.splits.items()}
+        _refuse_overlap(ranges)
+        chosen = {ours: _rows(found, part) for ours, part in ranges.items()}
+    if "train" not in chosen:
+        raise UserError(f"data.splits: which is train? Write data.splits={{train: NAME}}. Have: {have}.")
+    for ours, rows in chosen.items():
+        if not len(rows):
+            raise UserError(f"data.splits.{ours}: {config.splits.get(ours, ours)!r} has no rows. Have: {have}.")
+    return chosen
+
+
+def _ranges(ours: str, theirs: str, found: dict[str, Dataset], have: str) -> list[tuple[str, int, int]]:
+    """'train[:80%]+extra' → (split, from, to) for each part of the sum."""
+    from datasets import ReadInstruction
+
+    try:
+        parts = ReadInstruction.from_spec(theirs).to_absolute({name: len(rows) for name, rows in found.items()})
+    except (ValueError, AssertionError, KeyError, TypeError):
+        raise UserError(f"data.splits.{ours}: {theirs!r} is no split of it. Have: {have}; slices: train[:80%].") from None
+    return [(part.splitname, part.from_, part.to) for part in parts]
+
+
+def _rows(found: dict[str, Dataset], parts: list[tuple[str, int, int]]) -> Dataset:
+    from datasets import concatenate_datasets
+
+    slices = [found[name].select(range(start, max(start, stop))) for name, start, stop in parts]
+    return slices[0] if len(slices) == 1 else concatenate_datasets(slices)
+
+
+def _refuse_overlap(ranges: dict[str, list[tuple[str, int, int]]]) -> None:
+    """Raises a `UserError` when train has rows that another split has."""
+    for name, start, stop in ranges.get("train", []):
+        for ours in ("validation", "test"):
+            for other, begin, end in ranges.get(ours, []):
+                first, last = max(start, begin), min(stop, end)
+                if name == other and first < last:
+                    raise UserError(
+                        f"data.splits: train and {ours} share rows {first} to {last - 1} of {name!r}. "
+                        f"Slices that do not meet: {{train: '{name}[:80%]', {ours}: '{name}[80%:]'}}."
+                    )

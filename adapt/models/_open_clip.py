@@ -1,0 +1,67 @@
+"""open_clip checkpoints behind the same family."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from adapt.models._clip import Clip, Towers
+from adapt.plug import UserError, nearest
+
+
+class OpenClip(Clip):
+    """open_clip's own module; its `nn.MultiheadAttention` holds q, k and v in one matrix, which LoRA adapts as one."""
+
+    adapter_targets = {"q": "attn", "k": "attn", "v": "attn", "mlp": "c_fc|c_proj"}
+
+
+def load_open_clip(config) -> OpenClip:
+    """`open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag or a file; see `adapt.models.clip.load`.
+
+    Raises:
+        UserError: no such architecture or tag, no network, or the file's weights do not fit.
+    """
+    import open_clip
+
+    arch, _, pretrained = config.checkpoint.removeprefix("open_clip:").partition("/")
+    if arch not in open_clip.list_models():
+        near = difflib.get_close_matches(arch, open_clip.list_models(), n=8, cutoff=0.3)
+        raise UserError(f"model.checkpoint: open_clip has no architecture {arch!r}. Near it: {', '.join(near) or 'none'}.")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    file = Path(pretrained).expanduser()
+    if pretrained and pretrained not in tags and not file.is_file():
+        raise UserError(f"model.checkpoint: {pretrained!r} is neither a file nor a tag of {arch}.{nearest(pretrained, tags)}")
+    wanted = None if config.weights == "random" or not pretrained else (str(file) if file.is_file() else pretrained)
+    try:
+        backbone = open_clip.create_model(arch, pretrained=wanted, precision="fp32", weights_only=True)
+    except Exception as error:
+        # open_clip passes on what urllib, the hub, torch.load and load_state_dict raise
+        problem = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"model.checkpoint: {config.checkpoint!r} cannot be loaded ({type(error).__name__}: {problem})."
+        ) from None
+    tokenizer = open_clip.get_tokenizer(arch)
+    about = open_clip.get_model_preprocess_cfg(backbone)
+    size = about["size"] if isinstance(about["size"], (tuple, list)) else (about["size"], about["size"])
+    if config.image_size:
+        raise UserError("model.image_size: not for open_clip checkpoints. Leave it out, or use the transformers version.")
+    squash = about.get("resize_mode") == "squash"
+    spec = {
+        "size": tuple(size),
+        "resize": tuple(size) if squash else size[0],
+        "interpolation": about["interpolation"],
+        "crop": None if squash else "round",
+        "mean": list(about["mean"]),
+        "std": list(about["std"]),
+    }
+
+    def encode_image(net: nn.Module, images: Tensor) -> Tensor:
+        return net.encode_image(images)
+
+    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
+        return net.encode_text(tokenizer(texts).to(net.logit_scale.device))
+
+    sigmoid = getattr(backbone, "logit_bias", None) is not None
+    return OpenClip(backbone, Towers(encode_image, encode_text, spec, sigmoid), config.loss, config.train_templates)
