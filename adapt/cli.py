@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapt.overrides import parse_yaml
 from adapt.plug import UserError, nearest
-from adapt.recipe import Recipe, available, find, load_recipe, parse_yaml, read_text
+from adapt.recipe import Recipe, available, find, load_recipe, read_text
 
 VERBS = {
     "evaluate": "measure the model, and its adapted version if there is one",

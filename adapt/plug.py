@@ -15,6 +15,16 @@ from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).resolve().parent
 
+# A section that names a plug-in: its key in the recipe → (folder of plug-ins, the key that names the plug-in, is it a list).
+SECTIONS = {
+    "model": ("models", "name", False),
+    "data": ("data", "source", False),
+    "method": ("methods", "name", False),
+    "evals": ("evals", "name", True),
+    "distill": ("distill", "name", False),
+    "export": ("export", "name", True),
+}
+
 
 class UserError(Exception):
     """A mistake in a recipe, in the data or in the surroundings: one clear line a problem, no traceback, exit status 2."""

@@ -15,7 +15,7 @@ from adapt.recipe import Recipe
 from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
 
 if TYPE_CHECKING:
-    from torch import nn
+    import numpy as np
 
 
 class Stage(Numbers):

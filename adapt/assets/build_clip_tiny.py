@@ -18,7 +18,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 from adapt.assets._sources import CACHE
 from adapt.models._checkpoint import EMBEDDED
-from adapt.recipe import find, parse_yaml
+from adapt.overrides import parse_yaml
+from adapt.recipe import find
 
 VOCABULARY = 3000
 CONTEXT = 16

@@ -18,18 +18,74 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
 from adapt.assets._sources import CACHE, draw, emojis, iconify, key, png, slug, svg
-from adapt.recipe import find, parse_yaml
+from adapt.overrides import parse_yaml
+from adapt.recipe import find
 
 ALLOWED = {"Apache-2.0", "MIT", "ISC", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0", "BSD-3-Clause", "Unlicense"}
-EMOJI_SETS = (
-    "noto noto-v1 twemoji emojione emojione-monotone fluent-emoji fluent-emoji-flat fluent-emoji-high-contrast fxemoji streamline-emojis"
-).split()
-ICON_SETS = (
-    "basil bi carbon cil covid f7 fa6-solid fa7-solid flat-color-icons fluent fluent-color foundation game-icons gis guidance healthicons "
-    "hugeicons ic icon-park icon-park-outline icon-park-solid iconamoon iconoir icons8 ion la lets-icons lucide majesticons maki "
-    "material-symbols mdi medical-icon meteocons mingcute mynaui pepicons-pop ph proicons solar streamline streamline-color "
-    "streamline-plump-color streamline-ultimate-color tabler teenyicons temaki uil vaadin zondicons"
-).split()
+EMOJI_SETS = [
+    "noto",
+    "noto-v1",
+    "twemoji",
+    "emojione",
+    "emojione-monotone",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "fluent-emoji-high-contrast",
+    "fxemoji",
+    "streamline-emojis",
+]
+ICON_SETS = [
+    "basil",
+    "bi",
+    "carbon",
+    "cil",
+    "covid",
+    "f7",
+    "fa6-solid",
+    "fa7-solid",
+    "flat-color-icons",
+    "fluent",
+    "fluent-color",
+    "foundation",
+    "game-icons",
+    "gis",
+    "guidance",
+    "healthicons",
+    "hugeicons",
+    "ic",
+    "icon-park",
+    "icon-park-outline",
+    "icon-park-solid",
+    "iconamoon",
+    "iconoir",
+    "icons8",
+    "ion",
+    "la",
+    "lets-icons",
+    "lucide",
+    "majesticons",
+    "maki",
+    "material-symbols",
+    "mdi",
+    "medical-icon",
+    "meteocons",
+    "mingcute",
+    "mynaui",
+    "pepicons-pop",
+    "ph",
+    "proicons",
+    "solar",
+    "streamline",
+    "streamline-color",
+    "streamline-plump-color",
+    "streamline-ultimate-color",
+    "tabler",
+    "teenyicons",
+    "temaki",
+    "uil",
+    "vaadin",
+    "zondicons",
+]
 # A drawing style, not a part of the name.
 STYLE = re.compile(
     r"-(outline|outlined|outlines|line|linear|fill|filled|solid|regular|light|thin|bold|duotone|twotone|two-tone|sharp|rounded|round|broken|color|flat|"
@@ -37,14 +93,17 @@ STYLE = re.compile(
 )
 # Signs of user interfaces: no things.
 SIGNS = set(
-    "arrow arrows chevron chevrons caret align alignment format border text letter number alpha logo sort filter angle cursor corner "
-    "bracket brackets braces parentheses equal plus minus add remove delete cancel check checkmark close menu layout column columns row "
-    "rows grid table list indent outdent undo redo refresh reload sync login logout user users person account wifi signal network api code "
-    "git github data database server cloud-upload css html js sql json csv xml settings config zoom fullscreen expand collapse maximize "
-    "minimize drag drop paragraph heading font bold italic underline strikethrough circle square rectangle triangle hexagon octagon "
-    "pentagon ellipsis dots more share link unlink upload download import export copy paste cut slide screen window tab tabs flag "
-    "navigation axis vector node function math percent hashtag at slash question exclamation info error warning clef button face hand "
-    "hands gesture finger man woman boy girl people family kiss couple medium high low off hdr iso qr barcode".split()
+    """
+    arrow arrows chevron chevrons caret align alignment format border text letter number alpha logo sort filter angle cursor
+    corner bracket brackets braces parentheses equal plus minus add remove delete cancel check checkmark close menu layout
+    column columns row rows grid table list indent outdent undo redo refresh reload sync login logout user users person
+    account wifi signal network api code git github data database server cloud-upload css html js sql json csv xml settings
+    config zoom fullscreen expand collapse maximize minimize drag drop paragraph heading font bold italic underline
+    strikethrough circle square rectangle triangle hexagon octagon pentagon ellipsis dots more share link unlink upload
+    download import export copy paste cut slide screen window tab tabs flag navigation axis vector node function math
+    percent hashtag at slash question exclamation info error warning clef button face hand hands gesture finger man woman
+    boy girl people family kiss couple medium high low off hdr iso qr barcode
+    """.split()  # noqa: SIM905
 )
 
 

@@ -238,10 +238,10 @@ def _classes(splits: dict[str, Dataset]) -> Iterator[Problem]:
     if train is None or not isinstance(train.features.get("label"), ClassLabel):
         return
     names = train.features["label"].names
-    missing = set(range(len(names))) - set(train["label"])
+    missing = set(range(len(names))) - set(train["label"][:])
     empty = set(missing)
     for split, rows in splits.items():
-        here = missing & set(rows["label"]) if "label" in rows.column_names else set()
+        here = missing & set(rows["label"][:]) if "label" in rows.column_names else set()
         yield from (Problem(names[label], split, "unseen class") for label in sorted(here))
         empty -= here
     yield from (Problem(names[label], "train", "empty class") for label in sorted(empty))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, List, Value
 
-from adapt.data._images import RGB
+from adapt.data._images import MASKS, RGB
 from adapt.plug import UserError, nearest
 
 TEXTS = ("string", "large_string")
@@ -23,27 +23,37 @@ def standard(rows: Dataset, split: str, config, places: list[Path]) -> Dataset:
         config: of `hub`: their names for image, label, caption.
         places: folders that paths to pictures may lead to; the first is where relative paths start.
     """
-    names = {"image": config.image, "label": config.label, "caption": config.caption}
-    if split == "unlabelled":
-        names = {"image": config.image}
-    kept = {}
-    for ours, theirs in (names | dict.fromkeys(("objects", "prefix", "suffix"))).items():
-        if theirs is not None and theirs not in rows.column_names:
-            pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
-            hint = f" Pictures are in: {', '.join(pictures)}." if ours == "image" and pictures else ""
-            raise UserError(f"data.{ours}: no column {theirs!r} in {split}.{hint}{nearest(theirs, rows.column_names)}")
-        if (theirs or ours) in rows.column_names and not (split == "unlabelled" and ours != "image"):
-            kept[ours] = theirs or ours
+    kept = _kept(rows, split, config)
     ids = _ids(rows, split)
-    rows = rows.select_columns(list(dict.fromkeys(kept.values())))
-    for ours, theirs in kept.items():
-        if ours != theirs:
-            rows = rows.rename_column(theirs, ours)
+    rows = rows.select_columns(list(kept.values())).rename_columns({theirs: ours for ours, theirs in kept.items()})
+    rows = rows.add_column("id", ids)
     rows = _pictures(rows, config.image, places)
     caption = rows.features.get("caption")
     if caption is not None and not _is_text(caption) and not (isinstance(caption, List) and _is_text(caption.feature)):
         raise UserError(f"data.caption: {kept['caption']!r} holds {caption}. Name a column of texts, or of lists of texts.")
-    return rows.add_column("id", ids).select_columns(["id", *kept])
+    return rows.select_columns(["id", *kept])
+
+
+def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
+    """Our column → theirs; raises a `UserError` when one that is named is missing, or is named twice."""
+    names = {"image": config.image}
+    if split != "unlabelled":
+        names |= {"label": config.label, "caption": config.caption, "objects": None, "prefix": None, "suffix": None}
+    kept: dict[str, str] = {}
+    for ours, theirs in names.items():
+        if (theirs or ours) in rows.column_names:
+            if theirs in kept.values():
+                raise UserError(
+                    f"data.{ours}: {theirs!r} is another of our columns already. Have: {', '.join(rows.column_names)}."
+                )
+            # other people's objects are boxes in other orders and units; ours have masks in run lengths
+            if ours != "objects" or (isinstance(rows.features[ours], dict) and rows.features[ours].get("mask") == MASKS):
+                kept[ours] = theirs or ours
+        elif theirs is not None:
+            pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+            hint = f" Pictures are in: {', '.join(pictures)}." if ours == "image" and pictures else ""
+            raise UserError(f"data.{ours}: no column {theirs!r} in {split}.{hint}{nearest(theirs, rows.column_names)}")
+    return kept
 
 
 def _is_text(feature) -> bool:
@@ -54,7 +64,7 @@ def _ids(rows: Dataset, split: str) -> list[str]:
     """Their own ids, if they are all different; else split/number."""
     for name in ("id", "__key__"):
         if name in rows.column_names:
-            ids = [str(value) for value in rows[name]]
+            ids = [str(value) for value in rows[name][:]]
             if len(set(ids)) == len(ids):
                 return ids
     return [f"{split}/{row}" for row in range(len(rows))]
@@ -64,7 +74,7 @@ def _pictures(rows: Dataset, name: str, places: list[Path]) -> Dataset:
     """The column `image` as `RGB`; raises a `UserError` when it holds no pictures, or paths that lead outside."""
     feature = rows.features["image"]
     if _is_text(feature):
-        paths = [os.path.join(places[0], path or "") for path in rows["image"]]
+        paths = [os.path.join(places[0], path or "") for path in rows["image"][:]]
         column = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
         rows = rows.remove_columns("image").add_column("image", column, feature=Image())
     try:
@@ -76,6 +86,8 @@ def _pictures(rows: Dataset, name: str, places: list[Path]) -> Dataset:
     for path in pc.struct_field(column, "path").filter(bare).to_pylist():
         if path is None:
             raise UserError(f"data.image: {name!r} has rows without a picture. Leave them out of the files.")
+        if not os.path.isfile(path):
+            raise UserError(f"data.image: {name!r} names {path!r}, which is no file. Paths start from {places[0]}.")
         if not any(Path(path).resolve().is_relative_to(place) for place in places):
             raise UserError(f"data.image: {path!r} lies outside {places[0]}. Pictures must lie in the data set's own folder.")
     return rows
@@ -105,7 +117,8 @@ def labelled(parts: dict[str, Dataset]) -> dict[str, Dataset]:
         if parts[split].features["label"] != label:
             index = {name: number for number, name in enumerate(label.names)}
             numbers = np.array([index[name] for name in names])
-            labelled[split] = parts[split].remove_columns("label").add_column("label", numbers, feature=label)
+            coded = parts[split].remove_columns("label").add_column("label", numbers, feature=label)
+            labelled[split] = coded.select_columns(parts[split].column_names)
     return labelled
 
 
@@ -116,7 +129,7 @@ def _names(rows: Dataset, split: str) -> list[str]:
         raise UserError(f"data.label: train has classes and {split} has none. Name another split with data.splits.")
     if not (isinstance(feature, ClassLabel) or _is_text(feature) or (isinstance(feature, Value) and "int" in feature.dtype)):
         raise UserError(f"data.label: it holds {feature}. Name a column of class names or of class numbers.")
-    values = list(rows["label"])
+    values = rows["label"][:]
     missing = sum(value is None or (isinstance(value, int) and value < 0) for value in values)
     if missing:
         raise UserError(

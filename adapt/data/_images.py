@@ -7,12 +7,11 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Image, List, Value, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+from datasets import Dataset, Image, List, Value
 from datasets.features.features import register_feature
 from PIL import Image as Picture
 from PIL import ImageOps
@@ -143,16 +142,3 @@ def cached(path: Path, build: Callable[[Path], None]) -> Dataset:
         with atomic(path) as temporary:
             build(temporary)
     return Dataset.from_file(str(path))
-
-
-@contextmanager
-def quiet(silent: bool):
-    """No progress bars of `datasets` inside, if `silent`."""
-    change = silent and is_progress_bar_enabled()
-    if change:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if change:
-            enable_progress_bars()

@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def inspect(value: dict) -> Finding:
 
 def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:
     """Inspect the files `root/id`; those that have not changed since the last time are not opened again."""
-    memory = cache_folder("scans") / f"{digest(root)}.json"
+    memory = cache_folder("scans") / f"{digest(str(root))}.json"
     try:
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
@@ -98,9 +99,10 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
                 known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
                 tick()
     finally:
-        if new:
-            with atomic(memory) as temporary:
-                temporary.write_text(json.dumps(known))
+        with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
+            if new:
+                with atomic(memory) as temporary:
+                    temporary.write_text(json.dumps(known))
     findings = {}
     for name in ids:
         _, found, size, problems = known[name]

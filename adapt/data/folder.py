@@ -28,7 +28,7 @@ class Config(Spec):
     """Share of each class for the test, when there is no folder for it; 0 = none."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split, which depends on the paths below the folder and on nothing else."""
-    unlabelled: str | None = None
+    unlabelled_path: str | None = None
     """A folder of pictures without labels, at any depth: the split `unlabelled`."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
@@ -54,9 +54,9 @@ def load(config: Config):
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path")
     other, others = Report(), []
-    if config.unlabelled:
-        other_root = existing(config.unlabelled, "data.unlabelled")
-        other, others = check_folder(other_root, "data.unlabelled", split="unlabelled")
+    if config.unlabelled_path:
+        other_root = existing(config.unlabelled_path, "data.unlabelled_path")
+        other, others = check_folder(other_root, "data.unlabelled_path", split="unlabelled")
     if config.on_error == "stop" and (report.severe or other.severe):
         raise Report(problems=report.severe + other.severe).error("data.path")
     names = _classes(config, rows)
@@ -78,7 +78,7 @@ def _classes(config: Config, rows: list[dict]) -> list[str]:
     if rows and not names:
         raise UserError(
             f"data.path: the pictures lie in {config.path!r} itself. Put each into a folder named after its class; "
-            "pictures without a class go to data.unlabelled."
+            "pictures without a class go to data.unlabelled_path."
         )
     have = f"only one class, {names[0]!r}," if names else "no class with a picture that can be read"
     raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.")

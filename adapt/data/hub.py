@@ -82,8 +82,8 @@ def load(config: Config) -> DatasetDict:
         if name not in parts
     }
     if any(missing.values()):
-        labels = train["label"] if "label" in train.column_names else [0] * len(train)
-        drawn = stratified(train["id"], labels, missing.get("validation", 0), missing.get("test", 0), config.seed)
+        labels = train["label"][:] if "label" in train.column_names else [0] * len(train)
+        drawn = stratified(train["id"][:], labels, missing.get("validation", 0), missing.get("test", 0), config.seed)
         parts |= by_split(train, drawn)
     return DatasetDict({name: parts[name] for name in ("train", "validation", "test", "unlabelled") if name in parts})
 

@@ -62,7 +62,11 @@ def first_difference(module: nn.Module, layers: Callable, samples: np.ndarray, t
     outputs: dict[str, np.ndarray] = {}
 
     def keep(name: str):
-        return lambda _, __, output: outputs.setdefault(name, output.numpy()) if isinstance(output, torch.Tensor) else None
+        def hook(_, __, output) -> None:
+            if isinstance(output, torch.Tensor):
+                outputs.setdefault(name, output.clone().numpy())  # an in-place activation would change it
+
+        return hook
 
     leaves = [(name, leaf) for name, leaf in module.named_modules() if name and not list(leaf.children())]
     hooks = [leaf.register_forward_hook(keep(name)) for name, leaf in leaves]

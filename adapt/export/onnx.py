@@ -7,7 +7,6 @@ is resized and cropped, and what the outputs are called.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

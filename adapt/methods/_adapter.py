@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 
-from adapt.models._family import Family
 from adapt.plug import UserError
 from adapt.train.checkpoint import load_trainable, trainable
+
+if TYPE_CHECKING:
+    from adapt.models._family import Family
 
 FILE = "weights.safetensors"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapt.overrides import parse_yaml
 from adapt.plug import UserError, nearest
-from adapt.recipe import Prompts, find, parse_yaml, read_text
+from adapt.recipe import Prompts, find, read_text
 
 
 def words(prompts: Prompts, labels: list[str]) -> tuple[list[str], list[str]]:

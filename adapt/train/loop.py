@@ -142,7 +142,7 @@ def _move(value, device):
 def _smaller(error: RuntimeError, accumulate: int, size: int, title: str) -> int:
     """After an out-of-memory error: twice the accumulation steps; any other error, or a micro-batch of one, is raised again."""
     # CPU allocations fail with a plain RuntimeError
-    if "out of memory" not in str(error) and "can't allocate memory" not in str(error) or size % (2 * accumulate):
+    if ("out of memory" not in str(error) and "can't allocate memory" not in str(error)) or size % (2 * accumulate):
         raise error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,0 +1,127 @@
+"""From text to a mapping: YAML without surprises, and `a.b=value` overrides."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from adapt.plug import SECTIONS, UserError, names, schema
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars (1e-3 is a float, `no` is a word), no repeated keys, no aliases."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed in a recipe")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} is repeated (line {key_node.start_mark.line + 1})")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in [
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    text = loader.construct_scalar(node)
+    # base ten always (YAML 1.1 reads 010 as 8); Python refuses absurdly long digits, and so do we
+    return int(text) if len(text) < 1000 else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Read YAML with this package's rules.
+
+    Raises:
+        UserError: not YAML, a repeated key, an alias, a tag; the message starts with `place`.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise UserError(f"{place}: nested too deeply.") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{place}: not readable as YAML: {problem[:300]}") from None
+
+
+def override(raw: dict, overrides: Iterable[str]) -> dict:
+    """Apply `a.b=value` overrides to a recipe's mapping; values are read by the same YAML rules as the file.
+
+    Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means a folder of images, when the recipe's own source has no path.
+    """
+    raw = json.loads(json.dumps(raw, default=str))  # a deep copy with string keys
+    pairs = []
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise UserError(f"{text!r} is no override. Write key=value, such as train.epochs=5.")
+        pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
+    given = {".".join(path) for path, _ in pairs}
+    source = raw.get("data", {}).get("source") if isinstance(raw.get("data"), dict) else None
+    pathless = source in names("data") and "path" not in schema("data", source).model_fields
+    if pathless and "data.path" in given and not given & {"data", "data.source"}:
+        pairs.insert(0, (["data", "source"], "folder"))
+    for path, value in pairs:
+        if len(path) > 1:
+            _restart(raw, path, value)
+        _set(raw, path, value)
+    return raw
+
+
+def _restart(raw: dict, path: list[str], value: Any) -> None:
+    """If the override names another plug-in, forget what the file said in its section."""
+    section, *index, last = path
+    if section not in SECTIONS or not isinstance(value, str):
+        return
+    kind, key, is_list = SECTIONS[section]
+    if last != key or len(index) != int(is_list) or value not in names(kind):
+        return
+    if section == "data" and isinstance(raw.get("prompts"), dict):
+        raw["prompts"].pop("classes", None)  # other data have other labels
+    old = raw.get(section)
+    if is_list:
+        old = old[int(index[0])] if isinstance(old, list) and index[0].isdigit() and int(index[0]) < len(old) else None
+    if isinstance(old, dict) and old.get(key) != value:
+        old.clear()
+
+
+def _set(raw: Any, path: list[str], value: Any) -> None:
+    place = []
+    for step, then in zip(path, [*path[1:], None], strict=True):
+        place.append(step)
+        dotted = ".".join(place)
+        if isinstance(raw, list):
+            if not (step.isascii() and step.isdigit() and int(step[:9]) <= len(raw)):
+                raise UserError(f"{dotted}: {step!r} is no place in a list of {len(raw)}. Use 0 to {len(raw)}.")
+            if int(step) == len(raw):
+                raw.append(None)
+            step = int(step)
+        elif not isinstance(raw, dict):
+            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {raw!r}, it has no {step!r} inside.")
+        if then is None:
+            raw[step] = value
+            return
+        inner = raw.get(step) if isinstance(raw, dict) else raw[step]
+        if inner is None:
+            inner = raw[step] = [] if then == "0" else {}
+        raw = inner

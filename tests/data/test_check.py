@@ -1,0 +1,176 @@
+"""Bad pictures, boxes, masks and classes are found, each by its name."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from PIL import Image
+
+from adapt.data import _scan, emoji
+from adapt.data._check import KINDS, Problem, Report, check
+from adapt.data._images import BOXES, MASKS, RGB, rle
+from adapt.plug import UserError
+
+
+@pytest.fixture
+def broken(photos, make, tmp_path):
+    """One of everything in class folders cat and dog; the problem is the file's name."""
+    cat = photos / "cat"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [make.picture(i) for i in (60, 61)]
+    files = {
+        "truncated.jpg": make.encode(make.picture(50, (64, 64)))[:-500],
+        "truncated.png": make.encode(make.picture(51, (64, 64)), "PNG")[:3000],
+        "unreadable.png": b"no picture at all",
+        "unreadable.heic": b"\0\0\0\x18ftypheic",
+        "zero-size.jpg": b"",
+        "decompression bomb.png": make.bomb(),
+        "decompression bomb of the smaller kind.png": make.bomb(10_000, 10_000),
+        "wrong mode, cmyk.jpg": make.encode(make.picture(52, mode="CMYK")),
+        "wrong mode, 16 bit.png": make.encode(Image.fromarray(np.full((4, 4), 9000, np.uint16)), "PNG"),
+        "wrong mode, alpha.png": make.encode(make.picture(53, mode="RGBA"), "PNG"),
+        "turned.jpg": make.encode(make.picture(54), exif=exif),
+        "many frames.gif": make.encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "duplicate.jpg": (cat / "0.jpg").read_bytes(),
+    }
+    for name, data in files.items():
+        (cat / name).write_bytes(data)
+    (photos / "dog" / "two classes.jpg").write_bytes((cat / "1.jpg").read_bytes())
+    (photos / "empty class").mkdir()
+    (photos / "no class.jpg").write_bytes(make.encode(make.picture(55)))
+    (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture(56)))
+    (cat / "leads outside.jpg").symlink_to(tmp_path / "secret.jpg")
+    (cat / "link").symlink_to(tmp_path)
+    (cat / ".hidden.jpg").write_bytes(b"")
+    (cat / "notes.txt").write_text("no picture")
+    return photos
+
+
+def test_each_problem_is_found_and_nothing_else(broken):
+    report = check(broken)
+    found = {(problem.id.split("/")[-1], problem.problem) for problem in report.problems}
+    named = {(name, kind) for name, kind in found if kind in name}
+    assert {kind for _, kind in named} == set(KINDS) - {
+        "unseen class",
+        "leak",
+        "box reversed",
+        "box off the image",
+        "mask off the image",
+    }
+    assert found - named == {("many frames.gif", "wrong mode")}  # its palette
+    assert len(named) == 18
+    assert report.pictures == 20 + 13 + 1 + 1
+
+
+def test_the_list_can_be_written_and_read(broken, tmp_path):
+    report = check(broken)
+    with open(report.write(tmp_path / "list.csv"), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [problem.id for problem in report.problems]
+    assert all(row["todo"] for row in rows)
+    assert json.loads(report.write(tmp_path / "list.json").read_text())["pictures"] == report.pictures
+
+
+def test_a_picture_is_opened_again_only_when_it_has_changed(photos, monkeypatch):
+    check(photos)
+    opened = []
+    inspect = _scan.inspect
+    monkeypatch.setattr(_scan, "inspect", lambda value: opened.append(value["path"]) or inspect(value))
+    (photos / "cat" / "0.jpg").write_bytes(b"cut")
+    report = check(photos)
+    assert [path[-9:] for path in opened] == ["cat/0.jpg"]
+    assert report.counts() == {"unreadable": 1}
+
+
+def test_a_look_that_cannot_be_remembered_is_still_a_look(photos, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert check(photos).problems == []
+
+
+def test_the_embedded_world_is_clean():
+    report = check(emoji.load(emoji.Config()))
+    assert report.pictures == 849
+    assert report.severe == []
+
+
+def test_problems_print_as_one_line_with_what_to_do():
+    problem = Problem("cat/0.jpg", "train", "truncated", "image file is truncated")
+    assert (
+        str(problem) == "train: 'cat/0.jpg': truncated (image file is truncated); copy or download the file again, or delete it"
+    )
+
+
+def test_a_long_list_of_errors_is_cut_and_says_so():
+    report = Report(50, [Problem(str(i), "", "zero-size") for i in range(50)])
+    lines = str(report.error("data.path")).splitlines()
+    assert len(lines) == 12
+    assert "40 more" in lines[10]
+
+
+def rows(make, boxes, masks, label=0, seed=0, names=("a", "b")):
+    features = Features(
+        id=Value("string"),
+        image=RGB(),
+        label=ClassLabel(names=list(names)),
+        objects={"bbox": BOXES, "category": [Value("int32")], "mask": MASKS},
+    )
+    image = {"bytes": make.encode(make.picture(seed, (24, 16)), "PNG"), "path": None}
+    objects = {"bbox": boxes, "category": [0] * len(boxes), "mask": masks}
+    return Dataset.from_dict({"id": ["x"], "image": [image], "label": [label], "objects": [objects]}, features)
+
+
+GOOD = np.ones((16, 24), bool)
+
+
+@pytest.mark.parametrize(
+    ("box", "mask", "problems"),
+    [
+        ([0, 0, 24, 16], rle(GOOD), []),
+        ([0, 0, 24.4, 16], rle(GOOD), []),
+        ([5, 5, 4, 9], rle(GOOD), ["box reversed"]),
+        ([5, 5, 5, 9], rle(GOOD), ["box reversed"]),
+        ([float("nan"), 5, 9, 9], rle(GOOD), ["box reversed"]),
+        ([0, 0, 30, 16], rle(GOOD), ["box off the image"]),
+        ([-3, 0, 9, 16], rle(GOOD), ["box off the image"]),
+        ([0, 0, 9, 9], rle(GOOD.T), ["mask off the image"]),
+        ([0, 0, 9, 9], rle(~GOOD), ["mask off the image"]),
+        ([0, 0, 9, 9], {"size": [16, 24], "counts": rle(np.ones((99, 99), bool))["counts"]}, ["mask off the image"]),
+    ],
+)
+def test_boxes_and_masks_are_held_against_the_image(make, box, mask, problems):
+    report = check(rows(make, [box], [mask], names=["a"]))
+    assert [problem.problem for problem in report.problems] == problems
+
+
+def test_boxes_of_a_turned_picture_are_in_the_pixels_that_are_seen(make):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = {"bytes": make.encode(make.picture(size=(24, 16)), exif=exif), "path": None}
+    features = Features(image=RGB(), objects={"bbox": BOXES})
+    dataset = Dataset.from_dict({"image": [data], "objects": [{"bbox": [[0, 0, 16, 24]]}]}, features)
+    assert check(dataset).counts() == {"turned": 1}
+
+
+def test_leaks_and_classes_across_splits(make):
+    parts = {
+        "train": rows(make, [], [], label=0, names="abc"),
+        "validation": rows(make, [], [], label=1, seed=1, names="abc"),
+        "test": rows(make, [], [], label=0, names="abc"),
+    }
+    found = {(problem.split, problem.id, problem.problem) for problem in check(DatasetDict(parts)).problems}
+    assert found == {("test", "x", "leak"), ("validation", "b", "unseen class"), ("train", "c", "empty class")}
+
+
+def test_a_missing_and_an_empty_folder_are_user_errors(tmp_path, photos):
+    with pytest.raises(UserError, match=r"Did you mean '.*photos'"):
+        check(tmp_path / "photo")
+    with pytest.raises(UserError, match="source=hub"):
+        check(photos / "cat" / "0.jpg")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="no pictures"):
+        check(tmp_path / "nothing")

@@ -1,0 +1,149 @@
+"""The embedded world as classes, and as scenes."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from adapt.data import _emoji, _scenes, emoji, emoji_scenes
+from adapt.data._images import unrle
+from adapt.data._split import SPLITS
+
+HANDS = get_args(emoji.Hand)
+
+
+def concepts(splits, split):
+    return {name.split("/")[1] for name in splits[split]["id"]}
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return {hand: emoji.load(emoji.Config(hand=hand)) for hand in HANDS}
+
+
+def test_every_concept_is_in_the_same_split_for_every_hand(worlds):
+    for split in SPLITS:
+        assert len({frozenset(concepts(world, split)) for world in worlds.values()}) == 1
+    sizes = [len(worlds["noto"][split]) for split in SPLITS]
+    assert sum(sizes) == 849
+    assert np.abs(np.array(sizes) / 849 - [0.6, 0.15, 0.25]).max() < 0.02
+
+
+def test_every_class_is_trained_and_every_class_of_two_concepts_is_tested(worlds):
+    world = worlds["openmoji"]
+    names = world["train"].features["label"].names
+    assert len(names) == 49
+    assert set(world["train"]["label"]) == set(range(49))
+    untested = set(range(49)) - set(world["test"]["label"])
+    assert [names[label] for label in untested] == ["animal-amphibian"]  # there is one frog
+
+
+def test_classes_are_the_same_for_every_hand_and_split(worlds):
+    assert len({tuple(rows.features["label"].names) for world in worlds.values() for rows in world.values()}) == 1
+
+
+def test_a_row_is_a_sample(worlds):
+    row = next(row for rows in worlds["openmoji"].values() for row in rows if row["caption"] == "tiger")
+    assert row["id"] == "openmoji/1F405"
+    assert row["image"].mode == "RGB"
+    assert row["image"].getpixel((0, 0)) == (255, 255, 255)
+    mask = unrle(row["objects"]["mask"][0])
+    left, top, right, bottom = (int(side) for side in row["objects"]["bbox"][0])
+    assert mask[top:bottom, left:right].sum() == mask.sum() > 300
+    assert row["objects"]["category"] == [row["label"]]
+
+
+def test_shots_limit_the_training_pictures_alone(worlds):
+    few = emoji.load(emoji.Config(shots=2))
+    assert max(np.bincount(few["train"]["label"])) == 2
+    assert few["test"]["id"][:] == worlds["openmoji"]["test"]["id"][:]
+
+
+def test_unlabelled_hands_have_no_words():
+    rows = emoji.load(emoji.Config(unlabelled=["noto", "twemoji"]))["unlabelled"]
+    assert len(rows) == 2 * 849
+    assert rows.column_names == ["id", "image"]
+
+
+@pytest.mark.parametrize(("hand", "other"), [("openmoji", "openmoji"), ("fluent_flat", "fluent_3d")])
+def test_an_artist_does_not_show_the_test_to_themselves(hand, other):
+    with pytest.raises(ValidationError, match="artist"):
+        emoji.Config(hand=hand, unlabelled=[other])
+
+
+# ---------------------------------------------------------------------------------------------------------------- scenes
+
+
+def small(**options):
+    return emoji_scenes.load(emoji_scenes.Config(size=96, **({"train": 12, "validation": 3, "test": 6} | options)))
+
+
+def test_both_files_know_the_same_hands():
+    assert get_args(emoji_scenes.Hand) == HANDS
+    assert all(_emoji.file(hand).is_file() for hand in HANDS)
+
+
+def test_masks_and_boxes_are_of_what_is_visible():
+    for row in small()["train"]:
+        masks = [unrle(mask) for mask in row["objects"]["mask"]]
+        assert 1 <= row["count"] == len(masks) == len(row["objects"]["category"]) <= 4
+        assert np.sum(masks, 0).max() == 1  # no pixel belongs to two things
+        for mask, (left, top, right, bottom) in zip(masks, row["objects"]["bbox"], strict=True):
+            rows, columns = np.nonzero(mask)
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (left, top, right, bottom)
+
+
+def test_a_scene_depends_on_seed_split_and_index_alone():
+    many, few = small(), small(train=3)
+    assert [np.asarray(row["image"]).tobytes() for row in few["train"]] == [
+        np.asarray(many["train"][i]["image"]).tobytes() for i in range(3)
+    ]
+    assert few["train"][2]["objects"] == many["train"][2]["objects"]
+    other = small(train=3, seed=1)
+    assert np.asarray(other["train"][0]["image"]).tobytes() != np.asarray(few["train"][0]["image"]).tobytes()
+
+
+def test_test_scenes_show_test_concepts_alone():
+    names = {split: {thing["name"] for thing in _scenes.cast(["openmoji"], split)[0]} for split in SPLITS}
+    assert not names["train"] & names["test"]
+    scenes = small(test=20)
+    for row in scenes["test"]:
+        assert sum(name in row["caption"] for name in names["test"]) >= row["count"]
+
+
+def test_captions_are_prefix_and_suffix():
+    row = small()["train"][0]
+    assert (row["prefix"], row["suffix"]) == ("caption en", row["caption"])
+
+
+def test_scenes_are_drawn_once_and_memory_mapped(tmp_path):
+    first = small()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "scenes").iterdir()}
+    assert len(files) == 3
+    again = small()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "scenes").iterdir()} == files
+    assert again["train"].cache_files == first["train"].cache_files != []
+
+
+def test_a_failure_leaves_no_half_written_scenes(tmp_path, monkeypatch):
+    whole = _scenes.scene
+    monkeypatch.setattr(_scenes, "scene", lambda *args: whole(*args) if args[-1] < 5 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        small()
+    assert list((tmp_path / "cache" / "scenes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "caption"),
+    [
+        (["tiger"], "a tiger"),
+        (["red apple", "tiger"], "a red apple and a tiger"),
+        (["umbrella", "unicorn", "scissors", "bus"], "an umbrella, a unicorn, scissors and a bus"),
+        (["hourglass done", "bouquet of roses"], "an hourglass done and a bouquet of roses"),
+    ],
+)
+def test_captions_are_english(names, caption):
+    assert _scenes.listing(names) == caption

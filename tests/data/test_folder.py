@@ -1,0 +1,161 @@
+"""Class folders, with or without split folders."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from datasets import Image
+
+from adapt.data.folder import Config, load
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+
+
+def ids(splits):
+    return {name: list(rows["id"]) for name, rows in splits.items()}
+
+
+@pytest.fixture
+def ready(photos):
+    """The same pictures in folders train (7 a class) and test (3 a class)."""
+    for name in ("cat", "dog"):
+        for i in range(10):
+            target = photos / ("test" if i > 6 else "train") / name
+            target.mkdir(parents=True, exist_ok=True)
+            (photos / name / f"{i}.jpg").rename(target / f"{i}.jpg")
+        (photos / name).rmdir()
+    return photos
+
+
+def test_class_folders_become_a_seeded_stratified_split(photos):
+    splits = load(Config(path=str(photos), validation=0.2, test=0.3))
+    assert {name: sorted(rows["label"]) for name, rows in splits.items()} == {
+        "train": [0] * 5 + [1] * 5,
+        "validation": [0, 0, 1, 1],
+        "test": [0, 0, 0, 1, 1, 1],
+    }
+    row = splits["train"][0]
+    assert row["id"].split("/")[0] == splits["train"].features["label"].names[row["label"]]
+    assert row["image"].mode == "RGB"
+    assert splits.report.problems == []
+
+
+def test_the_split_is_the_same_wherever_the_folder_lies(photos, tmp_path):
+    before = ids(load(Config(path=str(photos))))
+    shutil.copytree(photos, tmp_path / "elsewhere" / "copy")
+    assert ids(load(Config(path=str(tmp_path / "elsewhere" / "copy")))) == before
+    assert ids(load(Config(path=str(photos), seed=1))) != before
+
+
+def test_rows_hold_paths_and_no_pictures(photos):
+    rows = load(Config(path=str(photos)))["train"].cast_column("image", Image(decode=False))
+    assert rows[0]["image"] == {"bytes": None, "path": str(photos / rows[0]["id"])}
+
+
+def test_split_folders_are_kept_and_validation_taken_from_train(ready):
+    splits = load(Config(path=str(ready), validation=0.3))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 10, "validation": 4, "test": 6}
+    assert all(name.startswith("test/") for name in splits["test"]["id"])
+    assert all(name.startswith("train/") for name in splits["validation"]["id"])
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_a_validation_folder_has_many_names(ready, name):
+    shutil.copytree(ready / "test", ready / name)
+    splits = load(Config(path=str(ready)))
+    assert len(splits["train"]) == 14
+    assert len(splits["validation"]) == 6
+    assert splits.report.counts() == {"leak": 6}
+
+
+def test_pictures_with_the_same_bytes_are_never_on_both_sides(photos):
+    for i in range(10):
+        shutil.copy(photos / "cat" / f"{i}.jpg", photos / "cat" / f"copy of {i}.jpg")
+    splits = load(Config(path=str(photos), validation=0.3, test=0.3))
+    sides = {
+        name: {item.split("/")[1].removeprefix("copy of ") for item in rows["id"] if "cat" in item}
+        for name, rows in splits.items()
+    }
+    assert not sides["train"] & sides["test"]
+    assert not sides["train"] & sides["validation"]
+    assert splits.report.counts() == {"duplicate": 10}
+
+
+def test_unlabelled_pictures_are_a_split_without_labels(photos, tmp_path, make):
+    more = tmp_path / "more" / "deep"
+    more.mkdir(parents=True)
+    (more / "a.png").write_bytes(make.encode(make.picture(99), "PNG"))
+    test = load(Config(path=str(photos)))["test"]["id"][0]
+    shutil.copy(photos / test, more / "b.jpg")
+    splits = load(Config(path=str(photos), unlabelled_path=str(tmp_path / "more")))
+    assert splits["unlabelled"].column_names == ["id", "image"]
+    assert splits["unlabelled"]["id"][:] == ["deep/a.png", "deep/b.jpg"]
+    assert [(problem.id, problem.problem) for problem in splits.report.problems] == [("deep/b.jpg", "leak")]
+
+
+def spoil(photos):
+    (photos / "cat" / "0.jpg").write_bytes(b"")
+    (photos / "dog" / "1.jpg").write_bytes((photos / "dog" / "1.jpg").read_bytes()[:-300])
+    (photos / "bird").mkdir()
+
+
+def test_bad_pictures_and_classes_stop_with_a_line_each(photos):
+    spoil(photos)
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(photos)))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 4
+    assert "'cat/0.jpg': zero-size" in lines[0]
+    assert "'dog/1.jpg': truncated" in lines[1]
+    assert "'bird': empty class" in lines[2]
+    assert "data.on_error=skip" in lines[3]
+
+
+def test_bad_pictures_and_classes_are_left_out_and_listed(photos):
+    spoil(photos)
+    splits = load(Config(path=str(photos), on_error="skip"))
+    assert sum(map(len, splits.values())) == 18
+    assert splits["train"].features["label"].names == ["cat", "dog"]
+    assert {problem.id for problem in splits.report.severe} == {"cat/0.jpg", "dog/1.jpg", "bird"}
+
+
+def test_a_class_that_training_never_saw_stops(ready, make):
+    (ready / "test" / "bird").mkdir()
+    (ready / "test" / "bird" / "0.png").write_bytes(make.encode(make.picture(80), "PNG"))
+    with pytest.raises(UserError, match="test: 'bird': unseen class"):
+        load(Config(path=str(ready)))
+    assert len(load(Config(path=str(ready), on_error="skip"))["test"]) == 6
+
+
+def test_one_class_only_is_a_user_error(photos):
+    shutil.rmtree(photos / "dog")
+    with pytest.raises(UserError, match=r"data\.path: only one class, 'cat'"):
+        load(Config(path=str(photos)))
+
+
+def test_pictures_without_class_folders_are_a_user_error(photos):
+    with pytest.raises(UserError, match="folder named after its class"):
+        load(Config(path=str(photos / "cat")))
+
+
+def test_a_folder_of_broken_pictures_is_a_user_error(photos):
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no class with a picture that can be read"):
+        load(Config(path=str(photos), on_error="skip"))
+
+
+def test_nothing_outside_the_folder_is_read(photos, tmp_path, make):
+    (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture(70)))
+    (photos / "cat" / "link.jpg").symlink_to("../../secret.jpg")
+    (photos / "cat" / "folder").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(UserError, match=r"'cat/link\.jpg': leads outside"):
+        load(Config(path=str(photos)))
+    splits = load(Config(path=str(photos), on_error="skip"))
+    assert not any("link" in name or "folder" in name for names in ids(splits).values() for name in names)
+
+
+def test_a_recipe_for_the_embedded_world_takes_a_folder_by_its_path_alone(photos):
+    recipe = load_recipe("clip_lora", [f"data.path={photos}"])
+    assert recipe.data == Config(path=str(photos))

@@ -1,0 +1,198 @@
+"""What `datasets.load_dataset` reads, in our columns; without a network."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from adapt.data import emoji_scenes
+from adapt.data.hub import Config, load
+from adapt.plug import UserError
+
+
+@pytest.fixture
+def parquet(tmp_path, make):
+    """40 rows: img, class name, text, more; sorted by class."""
+
+    def write(name="data.parquet", **columns):
+        rows = {
+            "img": [{"bytes": make.encode(make.picture(i, mode="RGBA"), "PNG"), "path": None} for i in range(40)],
+            "kind": ["cat"] * 20 + ["dog"] * 20,
+            "text": [f"picture {i}" for i in range(40)],
+            "more": [0.5] * 40,
+        } | columns
+        features = Features(img=Image(), kind=Value("string"), text=Value("string"), more=Value("float32"))
+        features |= {key: ClassLabel(names=["x", "y"]) for key in columns if key == "coded"}
+        features |= {key: Value("string") for key in columns if key == "caption"}
+        features |= {key: Value("int64") for key in columns if key == "number"}
+        Dataset.from_dict(rows, Features(features)).to_parquet(tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_a_parquet_file_becomes_samples_with_a_split_by_class(parquet):
+    splits = load(Config(path=parquet(), image="img", label="kind", caption="text", validation=0.1, test=0.2))
+    assert splits["train"].column_names == ["id", "image", "label", "caption"]
+    assert splits["train"].features["label"] == ClassLabel(names=["cat", "dog"])
+    assert {name: sorted(rows["label"]) for name, rows in splits.items()} == {
+        "train": [0] * 14 + [1] * 14,
+        "validation": [0, 0, 1, 1],
+        "test": [0] * 4 + [1] * 4,
+    }
+    row = splits["test"][0]
+    assert row["image"].mode == "RGB"
+    assert row["caption"] == f"picture {row['id'].split('/')[1]}"
+
+
+def test_rows_stay_memory_mapped(parquet):
+    rows = load(Config(path=parquet(), image="img", caption="text"))["train"]
+    assert rows.cache_files
+    assert rows.cast_column("image", Image(decode=False))[3]["image"]["bytes"][:4] == b"\x89PNG"
+
+
+def test_captions_alone_need_no_other_split(parquet):
+    path = parquet()
+    assert set(load(Config(path=path, image="img", caption="text"))) == {"train"}
+    splits = load(Config(path=path, image="img", caption="text", validation=0.1))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 36, "validation": 4}
+
+
+def test_our_name_for_another_column_is_no_clash(parquet):
+    splits = load(Config(path=parquet(caption=["x"] * 40), image="img", caption="text"))
+    assert splits["train"][0]["caption"] == "picture 0"
+
+
+def test_our_own_objects_come_back_and_those_of_others_do_not(tmp_path, make):
+    scenes = emoji_scenes.load(emoji_scenes.Config(size=64, train=3, validation=1, test=1))["train"]
+    scenes.to_parquet(tmp_path / "scenes.parquet")
+    row = load(Config(path=str(tmp_path / "scenes.parquet")))["train"][2]
+    assert row["objects"] == scenes[2]["objects"]
+    assert row["suffix"] == scenes[2]["suffix"]
+    foreign = {"image": [{"bytes": make.encode(make.picture()), "path": None}], "objects": [{"bbox": [[1.0, 2.0, 3.0, 4.0]]}]}
+    features = Features(image=Image(), objects={"bbox": scenes.features["objects"]["bbox"]})
+    Dataset.from_dict(foreign, features).to_parquet(tmp_path / "foreign.parquet")
+    assert load(Config(path=str(tmp_path / "foreign.parquet")))["train"].column_names == ["id", "image"]
+
+
+def test_numbers_and_class_labels_are_classes_too(parquet):
+    path = parquet(number=[3, 10] * 20, coded=[0, 1] * 20)
+    assert load(Config(path=path, image="img", label="number"))["train"].features["label"].names == ["3", "10"]
+    assert load(Config(path=path, image="img", label="coded"))["train"].features["label"].names == ["x", "y"]
+
+
+def test_a_glob_of_files_is_one_split(parquet, tmp_path):
+    parquet("a.parquet")
+    parquet("b.parquet")
+    assert len(load(Config(path=str(tmp_path / "*.parquet"), image="img"))["train"]) == 80
+
+
+def test_slices_make_splits(parquet):
+    splits = load(Config(path=parquet(), image="img", splits={"train": "train[:50%]+train[30:]", "validation": "train[20:30]"}))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 30, "validation": 10}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": "imag"}, r"data\.image: no column 'imag' in train\. Pictures are in: img\. Did you mean 'img'\?"),
+        ({"label": "kin"}, r"data\.label: no column 'kin' in train\. Did you mean 'kind'\?"),
+        ({"caption": "more"}, r"data\.caption: 'more' holds .*float"),
+        ({"label": "more"}, r"data\.label: it holds .*float"),
+        ({"image": "kind"}, r"data\.image: 'kind' names '.*cat', which is no file"),
+        ({"label": "text", "caption": "text"}, r"data\.caption: 'text' is another"),
+        ({"image": "more"}, r"data\.image: 'more' holds .* no pictures"),
+        ({"splits": {"train": "train", "test": "train[90%:]"}}, r"data\.splits: train and test share rows 36 to 39 of 'train'"),
+        ({"splits": {"train": "tran"}}, r"data\.splits\.train: 'tran' is no split of it\. Have: train \(40 rows\)"),
+        ({"splits": {"train": "train[:x%]"}}, r"data\.splits\.train: 'train\[:x%\]' is no split"),
+        ({"splits": {"test": "train"}}, "which is train"),
+        ({"splits": {"train": "train[:0]"}}, r"data\.splits\.train: 'train\[:0\]' has no rows"),
+        (
+            {"label": "kind", "splits": {"train": "train[:50%]", "test": "train[50%:]"}},
+            r"data\.label: train has only one class, 'cat'",
+        ),
+    ],
+)
+def test_mistakes_are_one_clear_line(parquet, options, message):
+    config = Config(**({"path": parquet(), "image": "img"} | options))
+    with pytest.raises(UserError, match=message) as error:
+        load(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_that_training_never_saw_is_a_user_error(parquet):
+    path = parquet(kind=["cat"] * 15 + ["dog"] * 15 + ["bird"] * 10)
+    with pytest.raises(UserError, match=r"data\.label: test has classes that train never saw: 'bird'"):
+        load(Config(path=path, image="img", label="kind", splits={"train": "train[:30]", "test": "train[30:]"}))
+
+
+def test_rows_without_a_class_are_a_user_error(parquet):
+    # how the hub's hidden test labels look
+    path = parquet(coded=[0, 1] * 15 + [-1] * 10)
+    with pytest.raises(UserError, match=r"data\.label: 10 of 10 rows of test have no class"):
+        load(Config(path=path, image="img", label="coded", splits={"train": "train[:30]", "test": "train[30:]"}))
+
+
+def test_an_imagefolder_is_read_with_its_splits(photos, tmp_path):
+    for split, last in (("train", "01234567"), ("test", "89")):
+        for name in ("cat", "dog"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in last:
+                (photos / name / f"{i}.jpg").rename(tmp_path / "set" / split / name / f"{i}.jpg")
+    splits = load(Config(path=str(tmp_path / "set"), validation=0))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 16, "test": 4}
+    assert splits["test"].features["label"].names == ["cat", "dog"]
+    assert splits["test"][0]["image"].size == (24, 16)
+
+
+def test_a_webdataset_archive_is_read(tmp_path, make):
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for i in range(12):
+            for ending, data in {"jpg": make.encode(make.picture(i)), "cls": str(i % 3).encode(), "txt": b"a thing"}.items():
+                info = tarfile.TarInfo(f"{i:03}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    splits = load(Config(path=str(tmp_path / "shard.tar"), image="jpg", label="cls", caption="txt"))
+    assert splits["train"].features["label"].names == ["0", "1", "2"]
+    row = splits["test"][0]
+    assert (row["image"].mode, row["caption"], int(row["id"]) % 3) == ("RGB", "a thing", row["label"])
+
+
+def test_a_csv_of_paths_reads_pictures_beside_it_and_none_elsewhere(photos, tmp_path, make):
+    lines = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
+    (photos / "list.csv").write_text("\n".join(["image,label", *lines]))
+    splits = load(Config(path=str(photos / "list.csv")))
+    assert splits["train"][0]["image"].mode == "RGB"
+    (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture()))
+    (photos / "list.csv").write_text("\n".join(["image,label", *lines, "../secret.jpg,cat"]))
+    with pytest.raises(UserError, match=r"secret\.jpg' lies outside"):
+        load(Config(path=str(photos / "list.csv")))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("owner/name", "no file or folder here, and the hub cannot be reached"),
+        ("./nowhere", "no file or folder './nowhere'"),
+        ("nowhere.parquet", "no file or folder 'nowhere.parquet'"),
+        ("some/*.parquet", r"no file or folder 'some/\*.parquet'"),
+    ],
+)
+def test_what_cannot_be_had_is_one_clear_line(path, message, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=rf"^data\.path: .*{message}") as error:
+        load(Config(path=path))
+    assert "\n" not in str(error.value)
+
+
+def test_broken_files_are_one_clear_line(tmp_path):
+    (tmp_path / "data.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match=r"data\.path: .*data\.parquet' cannot be read"):
+        load(Config(path=str(tmp_path / "data.parquet")))
+    (tmp_path / "data.xyz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"has files \.xyz"):
+        load(Config(path=str(tmp_path / "data.xyz")))

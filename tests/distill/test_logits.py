@@ -1,0 +1,113 @@
+"""Distillation: the loss, the cache, the student."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from adapt.distill import _cache, logits
+from adapt.distill._student import Deployed, Student
+from adapt.plug import UserError
+from adapt.recipe import Augment, Train
+from adapt.train.loop import fit
+from adapt.train.views import Views
+
+AUGMENT = Augment(crop=0.6, flip=0.5, colour=0.2)
+CONFIG = logits.Config(name="logits", student="resnet10t", views=2, train=Train(epochs=3, batch=16, augment=AUGMENT))
+
+
+@pytest.fixture(scope="module")
+def teacher(clip_tiny):
+    clip_tiny.set_classes(["cat", "car", "apple", "house"], ["{}"])
+    return clip_tiny.eval()
+
+
+@pytest.fixture(scope="module")
+def rows(emoji):
+    return emoji["train"].select(range(40)).select_columns(["image", "label"])
+
+
+def test_loss_is_hintons():
+    """T² KL(teacher ‖ student) of softened probabilities, and cross-entropy on labelled rows only."""
+    config = logits.Config(name="logits", temperature=3.0, hard=0.25)
+    student, teacher = torch.randn(4, 5), torch.randn(4, 5)
+    loss, _ = logits.objective(config)(student, {"teacher": teacher, "label": torch.tensor([1, -1, 2, -1])})
+    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
+    soft = 9 * (p * (p / q).log()).sum(1).mean()
+    hard = -(student.log_softmax(1)[0, 1] + student.log_softmax(1)[2, 2]) / 2
+    torch.testing.assert_close(loss, 0.75 * soft + 0.25 * hard)
+
+
+def student_of(teacher, live=None):
+    torch.manual_seed(0)
+    return Student("resnet10t", 4, teacher.input, logits.objective(CONFIG), teacher=live)
+
+
+def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
+    function = teacher.predictors()["class_logits"]
+    accelerator = Accelerator(cpu=True)
+    views = Views(rows, teacher.preprocess, 0, CONFIG.views)
+    rows = rows.map(lambda row: {"label": row["label"] % 4})
+    cache = _cache.build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
+    losses = []
+    for name, live, extra in (("cached", None, cache), ("live", torch.no_grad()(function), None)):
+        student = student_of(teacher, live)
+        views = Views(rows, student.preprocess, 0, CONFIG.views, extra)
+        losses.append([row["loss"] for row in fit(student, views, CONFIG.train, 0, tmp_path / name, accelerator)])
+    assert len(losses[0]) == 6
+    # the same views, so the same targets; in-loop batches of another size round differently
+    torch.testing.assert_close(losses[0][:2], losses[1][:2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
+
+
+def test_cache_resumes_at_the_last_whole_shard(teacher, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(_cache, "SHARD", 16)
+    calls = []
+
+    def function(images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return images.mean((2, 3))
+
+    views = Views(rows, teacher.preprocess, 0, 2)
+    with pytest.raises(KeyboardInterrupt):
+        _cache.build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    cache = _cache.build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
+    assert sum(calls[3:]) == 80 - 32
+    whole = _cache.build(tmp_path / "whole", lambda images: images.mean((2, 3)), views, AUGMENT, 16, Accelerator(cpu=True))
+    for view in range(2):
+        for row in range(40):
+            assert torch.equal(cache(view, row)["teacher"], whole(view, row)["teacher"])
+
+
+def test_deployed_module_is_the_student(teacher):
+    student = student_of(teacher).eval()
+    images = torch.rand(2, 3, 48, 48) * 255
+    with torch.no_grad():
+        torch.testing.assert_close(Deployed(student)(images), student.outputs(images))
+
+
+def test_teacher_is_no_part_of_the_student(teacher):
+    student = student_of(teacher, live=teacher.predictors()["class_logits"])
+    assert sum(p.numel() for p in student.parameters()) == sum(p.numel() for p in student.net.parameters())
+
+
+def test_students_preprocessing_is_the_teachers(teacher, rows):
+    student = student_of(teacher)
+    for row in rows.select(range(5)):
+        assert torch.equal(student.preprocess(row, True)["image"], teacher.preprocess(row, False)["image"])
+
+
+def test_an_unknown_architecture_is_one_line(teacher):
+    with pytest.raises(UserError, match=r"'resnet81' is no timm model. Did you mean"):
+        Student("resnet81", 4, teacher.input, None)
+
+
+def test_unlabelled_rows_have_the_label_minus_one(teacher, rows):
+    item = student_of(teacher).preprocess({"image": rows[0]["image"], "label": None}, True)
+    assert item["label"] == -1
+    assert np.isscalar(item["label"])

@@ -1,0 +1,84 @@
+"""Metrics against scikit-learn and the formulas written out."""
+
+from __future__ import annotations
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+
+from adapt.evals import _metrics, retrieval, zeroshot
+from adapt.evals._result import differing, protocol_key
+
+NAMES = [f"class {i}" for i in range(6)]
+
+
+def data(n: int = 300):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, n)  # the sixth class never occurs
+    logits = random.normal(size=(n, 6)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.5
+    rows = Dataset.from_dict(
+        {"id": [str(i) for i in range(n)], "label": labels, "caption": [f"thing {i % 7}" for i in range(n)]}
+    )
+    return rows.cast_column("label", ClassLabel(names=NAMES)), labels, logits
+
+
+def test_metrics_equal_scikit_learn_and_the_formulas():
+    rows, labels, logits = data()
+    result = zeroshot.evaluate(zeroshot.Config(name="zeroshot", top=3), lambda _: logits, rows, {"data": "x"})
+    probabilities = _metrics.softmax(logits)
+    best = probabilities.argmax(1)
+    assert np.isclose(result.metrics["top1"], accuracy_score(labels, best))
+    assert np.isclose(result.metrics["top3"], top_k_accuracy_score(labels, probabilities, k=3, labels=range(6)))
+    assert np.isclose(result.metrics["nll"], log_loss(labels, probabilities, labels=range(6)))
+    recalls = [(best[labels == c] == c).mean() for c in range(5)]
+    assert np.isclose(result.metrics["mean_per_class"], np.mean(recalls))
+    assert np.array(result.figures["confusion"]).sum() == 300
+    assert result.figures["confusion"][2][3] == ((labels == 2) & (best == 3)).sum()
+    low, high = result.intervals["top1"]
+    assert low < result.metrics["top1"] < high
+    assert result.table["correct"] == (best == labels).tolist()
+
+
+def test_ece_is_guos_formula():
+    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.3, 0.7], [0.45, 0.55]])
+    labels = np.array([0, 1, 1, 0])
+    # bins of width .1: (.9, 1]: confidence .93, accuracy .5; (.6, .7]: .7 and 1; (.5, .6]: .55 and 0
+    expected = 2 / 4 * abs(0.93 - 0.5) + 1 / 4 * abs(0.7 - 1) + 1 / 4 * abs(0.55 - 0)
+    assert np.isclose(_metrics.calibration_error(_metrics.reliability(probabilities, labels, 10)), expected)
+
+
+def test_bootstrap_interval_has_the_normal_approximations_width():
+    values = np.random.default_rng(1).random(2000)
+    low, high = _metrics.bootstrap(values, 2000)
+    assert np.isclose((high - low) / 2, 1.96 * values.std() / np.sqrt(2000), rtol=0.1)
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    random = np.random.default_rng(0)
+    before = random.random(500) < 0.5
+    after = before | (random.random(500) < 0.1)
+    delta, low, high = _metrics.difference(before, after)
+    assert np.isclose(delta, after.mean() - before.mean())
+    assert low > 0, "a gain on every changed sample is a sure gain"
+    assert high - low < 0.06
+
+
+def test_retrieval_counts_the_ranks_of_the_own_caption():
+    rows, _, _ = data(14)
+    texts = list(dict.fromkeys(rows["caption"]))
+    scores = np.zeros((14, 7), np.float32)
+    for i, caption in enumerate(rows["caption"]):
+        scores[i, texts.index(caption)] = 2 if i < 7 else 0.5
+        scores[i, (texts.index(caption) + 1) % 7] = 1
+    result = retrieval.evaluate(
+        retrieval.Config(name="retrieval"), lambda _, wanted: scores if wanted == texts else None, rows, {}
+    )
+    assert result.metrics == {"r1": 0.5, "r5": 1.0}
+
+
+def test_protocols_that_differ_say_where():
+    a, b = {"split": "test", "templates": ["{}"]}, {"split": "test", "templates": ["a {}"]}
+    assert differing(a, b) == ["templates"]
+    assert protocol_key(a) != protocol_key(b)
+    assert differing(a, dict(a)) == []

@@ -1,0 +1,105 @@
+"""Exported files: equal, really int8, usable alone; a broken one is refused and its layer named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from adapt.distill._student import Deployed, Student
+from adapt.export import _bench, _parity
+from adapt.export import onnx as target
+from adapt.plug import UserError
+
+SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.fixture(scope="module")
+def module():
+    torch.manual_seed(0)
+    student = Student("resnet10t", 7, SPEC, None)
+    student.train()
+    with torch.no_grad():  # running statistics of a network that has seen images
+        for layer in student.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):  # timm starts residual branches at zero, where no mistake would show
+                layer.weight.uniform_(0.5, 1.5)
+        for _ in range(20):
+            student.outputs(torch.rand(16, 3, 48, 48) * 255)
+    return Deployed(student).eval()
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return (np.random.default_rng(0).random((64, 3, 48, 48)) * 255).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(module, samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    target.export(target.Config(name="onnx"), module, samples, folder, {"input": SPEC, "classes": list("abcdefg")})
+    return {name: folder / file for name, file in target.FILES.items()}
+
+
+def test_fp32_equals_torch_at_any_batch(module, samples, files):
+    result = _parity.check(module, target.Runner(files["fp32"]), samples)
+    assert result["max_abs_error"] < 1e-4
+    assert result["argmax_agreement"] == 1
+    runner = target.Runner(files["fp32"])
+    for batch in (1, 3, 7):
+        np.testing.assert_allclose(runner(samples[:batch]), runner(samples)[:batch], atol=1e-5)
+
+
+def test_int8_is_really_int8(files):
+    operators = target.operators(files["int8"])
+    assert operators["QLinearConv"] >= 10
+    assert "Conv" not in operators
+    assert files["int8"].stat().st_size < 0.3 * files["fp32"].stat().st_size
+
+
+def test_int8_is_faster_at_one_thread(files, samples):
+    runners = {name: target.Runner(path) for name, path in files.items()}
+    times = _bench.compare(runners, samples[:1], seconds=1)
+    assert times["int8"]["p50_ms"] < times["fp32"]["p50_ms"]
+    assert times["int8"]["p50_ms"] <= times["int8"]["p99_ms"]
+    assert times["int8"]["calls"] == times["fp32"]["calls"] >= 50
+
+
+def test_metadata_say_how_to_use_the_file_alone(files):
+    for path in files.values():
+        metadata = target.Runner(path).metadata
+        assert json.loads(metadata["classes"]) == list("abcdefg")
+        assert json.loads(metadata["input"])["mean"] == [0.5] * 3
+
+
+def broken(path, out, layer: str):
+    """The file with the weights of one layer turned round."""
+    model = onnx.load(path)
+    (weight,) = [w for w in model.graph.initializer if w.name == f"{layer}.weight"]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[::-1].copy(), weight.name))
+    onnx.save(model, out)
+    return out
+
+
+@pytest.mark.parametrize("layer", ["net.layer2.0.conv1", "net.fc"])
+def test_a_swapped_layer_is_refused_and_named(module, samples, files, tmp_path, layer):
+    path = broken(files["fp32"], tmp_path / "broken.onnx", layer)
+    with pytest.raises(UserError, match="refused") as error:
+        _parity.gate(
+            module, target.Runner(path), samples, 1e-4, lambda names, images: target.layer_outputs(path, names, images)
+        )
+    named = str(error.value).split("differs: ")[1].rstrip(".")
+    assert named == layer or named == layer.replace("conv1", "bn1"), named
+
+
+def test_an_export_that_is_refused_leaves_nothing(module, samples, tmp_path, monkeypatch):
+    from adapt.run import atomic
+
+    monkeypatch.setattr(target.Runner, "__call__", lambda self, images: np.zeros((len(images), 7), np.float32))
+    with pytest.raises(UserError, match="refused"), atomic(tmp_path / "out") as folder:
+        folder.mkdir()
+        target.export(target.Config(name="onnx"), module, samples, folder, {})
+    assert list(tmp_path.iterdir()) == []
