@@ -1,0 +1,145 @@
+"""The road, small: every verb, in order, again, and with what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from adapt import pipeline
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+
+SMALL = ["data.shots=2", "data.unlabelled=[]", "train.epochs=2", "distill.train.epochs=2", "distill.views=1", "export.0.calibration=32"]
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return load_recipe("clip_lora", SMALL)
+
+
+@pytest.fixture(scope="module")
+def done(recipe, tmp_path_factory):
+    """The run folder of a whole road."""
+    import os
+
+    here = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("road"))
+    try:
+        outcome = pipeline.road(recipe)
+        return outcome, Path.cwd() / outcome.path
+    finally:
+        os.chdir(here)
+
+
+def test_the_road_leaves_what_the_design_says(done):
+    _, folder = done
+    for name in (
+        "recipe.yaml manifest.json metrics.json history.jsonl report.html report.md adapter/adapter_model.safetensors student/model.safetensors "
+        "student/config.json export/onnx/model.onnx export/onnx/model.int8.onnx predictions/adapted.parquet"
+    ).split():
+        assert (folder / name).is_file(), name
+    assert not [path for path in folder.rglob(".*")], "no temporary file is left"
+
+
+def test_the_table_has_the_four_rows_with_their_numbers(done):
+    outcome, _ = done
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    assert list(entries) == ["zero-shot", "adapted", "student", "onnx fp32", "onnx int8"]
+    for name in ("zero-shot", "adapted", "onnx fp32", "onnx int8"):
+        entry = entries[name]
+        assert 0 <= entry["metrics"]["top1"] <= 1
+        assert entry["intervals"]["top1"][0] <= entry["metrics"]["top1"] <= entry["intervals"]["top1"][1]
+        assert entry["latency"]["p50_ms"] <= entry["latency"]["p99_ms"]
+        assert entry["size_bytes"] > 1e6
+    assert entries["onnx fp32"]["metrics"]["top1"] == entries["student"]["metrics"]["top1"], "fp32 ONNX is the student"
+
+
+def test_every_number_can_be_traced_to_the_base_checkpoint(done):
+    outcome, folder = done
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    exported = next(entry for entry in outcome.entries if entry["name"] == "onnx int8")
+    from adapt.export.onnx import Runner
+    from adapt.run import hash_path
+
+    assert exported["hash"] == hash_path(folder / exported["file"])
+    metadata = {key: json.loads(value) for key, value in Runner(folder / exported["file"]).metadata.items() if key in ("student", "adapter", "base")}
+    assert metadata["student"] == stages["distill"]["student"] == hash_path(folder / "student")
+    assert metadata["adapter"] == stages["finetune"]["adapter"] == stages["distill"]["parent"]
+    assert metadata["base"] == stages["finetune"]["base"]
+
+
+def test_the_page_is_self_contained_and_says_the_same(done):
+    outcome, folder = done
+    page = (folder / "report.html").read_text()
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert all(link.startswith(("data:", "#")) for link in loaded)
+    assert "<script" not in page
+    for entry in outcome.entries:
+        if entry["name"] != "student":
+            assert f"{100 * entry['metrics']['top1']:.1f} %" in page
+            assert f"{100 * entry['metrics']['top1']:.1f} %" in (folder / "report.md").read_text()
+
+
+def test_the_report_can_be_rebuilt_from_the_folder(done):
+    _, folder = done
+    (folder / "report.html").unlink()
+    assert pipeline.report(folder).read_text().startswith("<!doctype html>")
+
+
+def test_text_of_users_is_escaped(done, tmp_path):
+    import shutil
+
+    _, folder = done
+    copy = tmp_path / "<b>run"
+    shutil.copytree(folder, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["entries"][0]["title"] = "<img src=x onerror=alert(1)>"
+    metrics["guards"] = [{"name": "<u>g", "ok": False, "message": "bad & red"}]
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    page = pipeline.report(copy).read_text()
+    assert "<img src=x" not in page
+    assert "<b>run" not in page
+    assert "<li class=broken>" in page
+    assert "bad &amp; red" in page
+
+
+def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
+    _, folder = done
+    monkeypatch.chdir(folder.parents[1])
+    before = {name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")}
+    pipeline.finetune(recipe)
+    pipeline.distill(recipe)
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+
+
+def test_predictions_carry_pictures_of_the_surest_mistakes(done):
+    _, folder = done
+    rows = pq.read_table(folder / "predictions" / "onnx_int8.parquet").to_pylist()
+    pictured = [row for row in rows if row["thumbnail"]]
+    assert pictured
+    assert not any(row["correct"] for row in pictured)
+    assert len(pictured) <= 24
+
+
+def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
+    from adapt.cli import main
+
+    worse = ["data.shots=1", "train.epochs=1", "train.lr=0.3", "train.clip=0", "train.warmup=0", "distill=null", "export=[]", "strict=true", "tracker=none"]
+    # one step at an absurd rate spoils the model for certain
+    status = main(["finetune", "recipe=clip_lora", "method={name: full}", "data.unlabelled=[]", *worse])
+    assert status == 1
+    assert "no worse than zero-shot on validation: NO" in " ".join(capsys.readouterr().out.split())
+
+
+def test_distilling_before_adapting_says_what_comes_first():
+    with pytest.raises(UserError, match="First: adapt finetune"):
+        pipeline.distill(load_recipe("clip_lora", [*SMALL, "seed=5"]))
+
+
+def test_a_source_without_the_column_is_refused_with_both_names():
+    with pytest.raises(UserError, match="no column label; training needs image, label"):
+        pipeline.finetune(load_recipe("clip_lora", ["data={source: emoji_scenes, train: 4, validation: 2, test: 2}", "model.loss=classification", "tracker=none"]))
