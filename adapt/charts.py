@@ -78,10 +78,15 @@ def trade_off(entries: list[dict]) -> str:
     axis = figure.add_subplot()
     for entry, colour in zip(entries, COLOURS, strict=False):
         x, y = entry["latency"]["p50_ms"], 100 * entry["metrics"]["top1"]
-        axis.scatter(x, y, s=20 + entry["size_bytes"] / 1e5, color=colour, alpha=0.75)
-        axis.annotate(entry["title"], (x, y), xytext=(0, 9), textcoords="offset points", fontsize=8, color=colour, ha="center")
+        axis.scatter(x, y, s=20 + entry["size_bytes"] / 1e5, color=colour, alpha=0.75, label=entry["title"])
     axis.set(xscale="log", xlabel="latency, ms (p50, one thread)", ylabel="top-1, %")
-    axis.margins(0.35, 0.25)
+    axis.margins(0.25, 0.25)
+    legend = figure.legend(
+        *axis.get_legend_handles_labels(), frameon=False, fontsize=8, labelcolor="#6b7078", loc="lower center", ncols=2
+    )
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])
+    figure.subplots_adjust(bottom=0.3)
     return svg(figure)
 
 

@@ -134,6 +134,15 @@ class Numbers:
         """The metric by which guards compare."""
         return entry["metrics"][plug.load("evals", self.recipe.evals[0].name).MAIN]
 
+    def title(self, name: str) -> str:
+        """How the model is called in tables, before or after its adaptation."""
+        family = plug.load("models", self.recipe.model.name).TITLE
+        return (
+            f"zero-shot {family}"
+            if name == "zero-shot"
+            else f"{family} + {plug.load('methods', self.recipe.method.name).TITLE}"
+        )
+
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""
         self.accelerator.print(text)

@@ -13,7 +13,14 @@ from adapt import pipeline
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
 
-SMALL = ["data.shots=2", "data.unlabelled=[]", "train.epochs=2", "distill.train.epochs=2", "distill.views=1", "export.0.calibration=32"]
+SMALL = [
+    "data.shots=2",
+    "data.unlabelled=[]",
+    "train.epochs=2",
+    "distill.train.epochs=2",
+    "distill.views=1",
+    "export.0.calibration=32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +44,22 @@ def done(recipe, tmp_path_factory):
 
 def test_the_road_leaves_what_the_design_says(done):
     _, folder = done
-    for name in (
-        "recipe.yaml manifest.json metrics.json history.jsonl report.html report.md adapter/adapter_model.safetensors student/model.safetensors "
-        "student/config.json export/onnx/model.onnx export/onnx/model.int8.onnx predictions/adapted.parquet"
-    ).split():
+    for name in [
+        "recipe.yaml",
+        "manifest.json",
+        "metrics.json",
+        "history.jsonl",
+        "report.html",
+        "report.md",
+        "adapter/adapter_model.safetensors",
+        "student/model.safetensors",
+        "student/config.json",
+        "export/onnx/model.onnx",
+        "export/onnx/model.int8.onnx",
+        "predictions/adapted.parquet",
+    ]:
         assert (folder / name).is_file(), name
-    assert not [path for path in folder.rglob(".*")], "no temporary file is left"
+    assert not list(folder.rglob(".*")), "no temporary file is left"
 
 
 def test_the_table_has_the_four_rows_with_their_numbers(done):
@@ -66,7 +83,11 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     from adapt.run import hash_path
 
     assert exported["hash"] == hash_path(folder / exported["file"])
-    metadata = {key: json.loads(value) for key, value in Runner(folder / exported["file"]).metadata.items() if key in ("student", "adapter", "base")}
+    metadata = {
+        key: json.loads(value)
+        for key, value in Runner(folder / exported["file"]).metadata.items()
+        if key in ("student", "adapter", "base")
+    }
     assert metadata["student"] == stages["distill"]["student"] == hash_path(folder / "student")
     assert metadata["adapter"] == stages["finetune"]["adapter"] == stages["distill"]["parent"]
     assert metadata["base"] == stages["finetune"]["base"]
@@ -110,7 +131,9 @@ def test_text_of_users_is_escaped(done, tmp_path):
 def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
     _, folder = done
     monkeypatch.chdir(folder.parents[1])
-    before = {name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")}
+    before = {
+        name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")
+    }
     pipeline.finetune(recipe)
     pipeline.distill(recipe)
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
@@ -128,7 +151,17 @@ def test_predictions_carry_pictures_of_the_surest_mistakes(done):
 def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
     from adapt.cli import main
 
-    worse = ["data.shots=1", "train.epochs=1", "train.lr=0.3", "train.clip=0", "train.warmup=0", "distill=null", "export=[]", "strict=true", "tracker=none"]
+    worse = [
+        "data.shots=1",
+        "train.epochs=1",
+        "train.lr=0.3",
+        "train.clip=0",
+        "train.warmup=0",
+        "distill=null",
+        "export=[]",
+        "strict=true",
+        "tracker=none",
+    ]
     # one step at an absurd rate spoils the model for certain
     status = main(["finetune", "recipe=clip_lora", "method={name: full}", "data.unlabelled=[]", *worse])
     assert status == 1
@@ -142,4 +175,9 @@ def test_distilling_before_adapting_says_what_comes_first():
 
 def test_a_source_without_the_column_is_refused_with_both_names():
     with pytest.raises(UserError, match="no column label; training needs image, label"):
-        pipeline.finetune(load_recipe("clip_lora", ["data={source: emoji_scenes, train: 4, validation: 2, test: 2}", "model.loss=classification", "tracker=none"]))
+        pipeline.finetune(
+            load_recipe(
+                "clip_lora",
+                ["data={source: emoji_scenes, train: 4, validation: 2, test: 2}", "model.loss=classification", "tracker=none"],
+            )
+        )

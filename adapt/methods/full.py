@@ -9,6 +9,9 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
+TITLE = "full"
+"""Its name in tables."""
+
 
 class Config(Plugin):
     """No options: choose the learning rate in `train`."""

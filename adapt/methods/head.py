@@ -9,6 +9,9 @@ from adapt.plug import Plugin, UserError
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
+TITLE = "linear probe"
+"""Its name in tables."""
+
 
 class Config(Plugin):
     """A linear classifier on frozen embeddings."""

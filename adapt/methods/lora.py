@@ -15,6 +15,9 @@ from adapt.plug import Plugin, UserError, nearest
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
+TITLE = "LoRA"
+"""Its name in tables."""
+
 
 class Config(Plugin):
     """Low-rank adapters."""

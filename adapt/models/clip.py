@@ -18,6 +18,9 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     from adapt.models._clip import Clip
 
+TITLE = "CLIP"
+"""Its name in tables."""
+
 
 class Config(Plugin):
     """A two-tower checkpoint and its loss."""
