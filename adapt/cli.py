@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapt.overrides import parse_yaml
-from adapt.plug import UserError, nearest
+from adapt.plug import UserError, load, nearest
 from adapt.recipe import Recipe, available, find, load_recipe, read_text
 
 VERBS = {
@@ -19,37 +18,39 @@ VERBS = {
     "export": "write the CNN for its device, prove it equal, time it",
     "road": "all four, one after the other",
     "report": "write a run's report anew: adapt report run=runs/NAME-HASH",
-    "doctor": "describe this machine; adapt doctor data data.path=photos looks for bad images",
+    "doctor": "describe this machine; adapt doctor data data.path=photos (or recipe=…) looks for bad images",
     "recipes": "list the recipes; adapt recipes NAME prints one with every default",
 }
+KNOWN = ("data.path", "recipe", "run", "write")
 HELP = """adapt VERB recipe=NAME|FILE.yaml [key=value …]     or     adapt VERB run=runs/NAME-HASH [key=value …]
 
 {verbs}
 
 Overrides are paths into the recipe: train.epochs=5, method={{name: full}}, data.source=folder data.path=photos.
-Exit status: 0 done, 1 a guard fired and strict=true, 2 a mistake in the recipe or the data."""
+Exit status: 0 done, 1 a guard fired and strict=true, 2 a mistake in the recipe or the data, 130 stopped by Ctrl-C.
+ADAPT_DEBUG=1 shows where in the code an error was raised."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(arguments)
-    except UserError as error:
-        print(error, file=sys.stderr)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if os.environ.get("ADAPT_DEBUG") or not (full or isinstance(error, UserError)):
             raise
-        print(
-            f"{error.filename or 'disk'}: no space left. Make room; the same command goes on where this one was.",
-            file=sys.stderr,
-        )
-    if os.environ.get("ADAPT_DEBUG"):
-        raise
-    return 2
+        place = f"{getattr(error, 'filename', None) or 'disk'}: no space left."
+        print(f"{place} Make room; the same command goes on where this one was." if full else error, file=sys.stderr)
+        return 2
 
 
 def _run(arguments: list[str]) -> int:
@@ -79,16 +80,21 @@ def parse(arguments: list[str]) -> Recipe:
     """`recipe=…` or `run=…`, and overrides → the recipe.
 
     Raises:
-        UserError: neither or both are given, or the recipe is wrong.
+        UserError: neither is given, the recipe is wrong, or the run folder is another recipe's.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
     overrides = [argument for argument in arguments if not argument.startswith(("recipe=", "run="))]
     if given.get("run"):
         from adapt.run import Run
 
-        recipe = load_recipe(Run.from_folder(Path(given["run"])).path / "recipe.yaml", overrides)
-        if given.get("recipe"):
-            Run.from_folder(Path(given["run"]), load_recipe(given["recipe"], overrides))
+        path = Run.from_folder(Path(given["run"])).path
+        recipe = load_recipe(given.get("recipe") or path / "recipe.yaml", overrides)
+        Run.from_folder(path, recipe)
+        home = Run.open(recipe, writes=False).path
+        if home.resolve() != path.resolve():
+            raise UserError(
+                f"run: {str(path)!r} is not {str(home)!r}, where its recipe works. Go to the folder that holds runs/."
+            )
         return recipe
     if not given.get("recipe"):
         raise UserError(f"recipe: missing. Write recipe=NAME or recipe=FILE.yaml. Have: {', '.join(available('recipes'))}.")
@@ -150,17 +156,30 @@ def _doctor(rest: list[str]) -> int:
         return 0
     if rest[0] != "data":
         raise UserError(f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, or `adapt doctor data data.path=FOLDER`.")
+    return _doctor_data(rest[1:])
+
+
+def _doctor_data(rest: list[str]) -> int:
+    """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the list. Status 2 when there are severe problems."""
+    given = dict(argument.partition("=")[::2] for argument in rest)
+    folder, list_file = given.get("data.path"), given.get("write")
+    recipe = None
+    if "recipe" in given or "run" in given:
+        recipe = parse([argument for argument in rest if not argument.startswith("write=")])
+        folder = recipe.data.path if recipe.data.source == "folder" else None
+    elif not folder:
+        raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
+    elif unknown := set(given) - {"data.path", "write"}:
+        raise UserError(f"doctor data: {sorted(unknown)[0]!r} is unknown without recipe=.{nearest(min(unknown), KNOWN)}")
     from adapt.data import _check
 
-    values = {key.removeprefix("data."): parse_yaml(value, key) for key, _, value in (a.partition("=") for a in rest[1:])}
-    if "path" not in values:
-        raise UserError("doctor data: which folder? Write data.path=FOLDER.")
-    report = _check.check(str(values["path"]))
+    # a folder is looked at as it lies, also what the source would refuse or leave out
+    report = _check.check(folder or load("data", recipe.data.source).load(recipe.data))
     for problem in report.problems:
         print(problem)
     print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
-    if "write" in values:
-        print(f"List: {report.write(str(values['write']))}")
+    if list_file:
+        print(f"List: {report.write(list_file)}")
     return 2 if report.severe else 0
 
 

@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ from adapt.plug import ROOT, UserError
 from adapt.recipe import Recipe, load_recipe
 
 SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
+UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
 
 
@@ -31,25 +42,62 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "open-clip-torch", "t
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path`, for a file or a folder; renamed to `path` on success, removed on failure.
 
+    What a killed process left of the same name is removed first.
+
     Raises:
-        UserError: the disk is full or read-only; nothing is left behind.
+        UserError: the disk is full or read-only, the place forbidden or no folder; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield temporary
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise UserError(f"{path}: cannot be written: {error.strerror}. Make room, or work in another folder.") from None
+    except Exception as error:
+        if reason := unwritable(error):
+            raise UserError(f"{path}: cannot be written: {reason}. Make room, or work in another folder.") from error
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def unwritable(error: BaseException) -> str:
+    """Why the place refused what was written to it: full, read-only, forbidden, no folder; empty for any other error."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return os.strerror(error.errno)
+    # safetensors and torch wrap the system's error in their own classes and keep its words only
+    text = str(error)
+    return next(
+        (os.strerror(number) for number in UNWRITABLE if not isinstance(error, UserError) and os.strerror(number) in text), ""
+    )
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`, and this process's own number from an earlier life."""
+    for left in path.parent.glob(f".{escape(path.name)}.*"):
+        number = left.name.rpartition(".")[2]
+        if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
+            _remove(left)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(NotADirectoryError):
+            path.unlink(missing_ok=True)
 
 
 class Run:
@@ -62,7 +110,9 @@ class Run:
     def open(cls, recipe: Recipe, root: Path = Path("runs"), writes: bool = True) -> Run:
         """The recipe's folder, made if need be."""
         run = cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes)
-        run.write_text("recipe.yaml", recipe.to_yaml())
+        text = recipe.to_yaml()
+        if not (run.path / "recipe.yaml").is_file() or (run.path / "recipe.yaml").read_text(encoding="utf-8") != text:
+            run.write_text("recipe.yaml", text)
         return run
 
     @classmethod
@@ -97,9 +147,18 @@ class Run:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        """A JSON file's content, or the default when there is none."""
+        """A JSON file's content, or the default when there is none.
+
+        Raises:
+            UserError: the file is there but is no JSON.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+        if not path.exists():
+            return default
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}. Put the file back, or delete it to do its part again.") from None
 
     def done(self, stage: str, key: str) -> bool:
         """Has this stage been finished with just these settings?"""
