@@ -8,12 +8,14 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
-$(STAMP): requirements.lock pyproject.toml
-	python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+$(BIN)/uv:
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 demo: setup
 	$(BIN)/adapt road recipe=clip_lora
@@ -30,8 +32,8 @@ format: setup
 	$(BIN)/ruff format .
 
 # Names, versions and hashes only: no address of any registry.
-lock:
-	uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --extra test --extra assets pyproject.toml --output-file requirements.lock
 
 clean:

@@ -21,6 +21,12 @@ VERBS = {
     "doctor": "describe this machine; adapt doctor data data.path=photos (or recipe=…) looks for bad images",
     "recipes": "list the recipes; adapt recipes NAME prints one with every default",
 }
+# a system's refusal → the next step
+SURROUNDINGS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room; the same command goes on where this one was"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for the right, or work in another folder"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
+}
 KNOWN = ("data.path", "recipe", "run", "write")
 HELP = """adapt VERB recipe=NAME|FILE.yaml [key=value …]     or     adapt VERB run=runs/NAME-HASH [key=value …]
 
@@ -44,17 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UserError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if os.environ.get("ADAPT_DEBUG") or not (full or isinstance(error, UserError)):
+    except UserError as error:
+        return _mistake(error, str(error))
+    except OSError as error:
+        if error.errno not in SURROUNDINGS:
             raise
-        place = f"{getattr(error, 'filename', None) or 'disk'}: no space left."
-        print(f"{place} Make room; the same command goes on where this one was." if full else error, file=sys.stderr)
-        return 2
+        return _mistake(error, f"{error.filename or 'disk'}: {error.strerror}. {SURROUNDINGS[error.errno]}.")
+
+
+def _mistake(error: Exception, text: str) -> int:
+    if os.environ.get("ADAPT_DEBUG"):
+        raise error
+    print(text, file=sys.stderr)
+    return 2
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help") or "--help" in arguments:
+    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         print(HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
         return 0
     verb, *rest = arguments
@@ -140,6 +152,8 @@ def _report(rest: list[str]) -> int:
         from adapt.run import Run
 
         path = Run.open(parse(rest), writes=False).path
+    if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
+        raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
     from adapt.pipeline import report
 
     print(f"Report: {report(path)}")

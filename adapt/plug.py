@@ -33,7 +33,9 @@ class UserError(Exception):
 class Spec(BaseModel):
     """Base of every config section: frozen, unknown keys forbidden, each field's docstring is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class Plugin(Spec):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,9 +140,10 @@ def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
     """
     base = folder(kind)
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
-        if path.is_file():
-            return path
+        with suppress(OSError, RuntimeError):  # a name too long; a `~user` that there is not
+            path = Path(name).expanduser()
+            if path.is_file():
+                return path
         raise UserError(f"{kind[:-1]}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
     if name in available(kind):
         return base / f"{name}.yaml"
@@ -239,6 +241,9 @@ def _explain(error: ValidationError, prefix: str, root: type[Spec]) -> list[str]
             lines[path] = f"{path}: no such option.{nearest(steps[-1], have)}"
         elif problem["type"] == "missing":
             lines[path] = f"{path}: missing."
+        elif problem["type"] == "model_type":
+            options = _fields(root, problem["loc"])
+            lines[path] = f"{path}: got {_short(problem['input'])}; write a mapping of its options. Have: {', '.join(options)}."
         else:
             lines.setdefault(path, f"{path}: got {_short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
     return list(lines.values())

@@ -25,16 +25,8 @@ from adapt.plug import ROOT, UserError
 from adapt.recipe import Recipe, load_recipe
 
 SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
-UNWRITABLE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
 
 
@@ -56,22 +48,23 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
     except Exception as error:
-        if reason := unwritable(error):
+        if reason := _refusal(error, path.parent):
             raise UserError(f"{path}: cannot be written: {reason}. Make room, or work in another folder.") from error
         raise
     finally:
         _remove(temporary)
 
 
-def unwritable(error: BaseException) -> str:
+def _refusal(error: Exception, folder: Path) -> str:
     """Why the place refused what was written to it: full, read-only, forbidden, no folder; empty for any other error."""
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, UserError):
+        return ""
+    if isinstance(error, OSError) and error.errno in FULL + FORBIDDEN:
         return os.strerror(error.errno)
-    # safetensors and torch wrap the system's error in their own classes and keep its words only
-    text = str(error)
-    return next(
-        (os.strerror(number) for number in UNWRITABLE if not isinstance(error, UserError) and os.strerror(number) in text), ""
-    )
+    # safetensors keeps the system's words only; torch and numpy not even these, so the disk is asked
+    words = next((words for words in map(os.strerror, FULL) if words in str(error)), "")
+    full = isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < 1 << 20
+    return words or (os.strerror(errno.ENOSPC) if full else "")
 
 
 def _sweep(path: Path) -> None:

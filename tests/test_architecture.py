@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,43 @@ def test_imagenets_templates_are_open_clips():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_have_one_subject(path):
     assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_have_one_subject(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            most = 100 if node.name == "fit" else 50  # the one training loop is a function of about a hundred lines
+            assert node.end_lineno - node.lineno < most, node.name
+
+
+def test_every_library_that_is_imported_is_declared():
+    declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    listed = [*declared["dependencies"], *(name for extra in declared["optional-dependencies"].values() for name in extra)]
+    ours = {_plain(re.split(r"[^\w.-]", name)[0]) for name in listed} | {"adapt_vision"}
+    homes = importlib.metadata.packages_distributions()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found = [node.module]
+            for library in {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) - {"adapt"}:
+                assert {_plain(home) for home in homes.get(library, [library])} & ours, f"{path.name}: {library}"
+
+
+def test_the_lock_has_a_hash_for_each_version_and_every_dependency():
+    text = (ROOT.parent / "requirements.lock").read_text()
+    locked = re.findall(r"^([\w.-]+)==(\S+)(?: ;[^\n]*)? \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert len(locked) == len(re.findall(r"^\S", text, re.MULTILINE)), "a line is no name==version with hashes"
+    declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = declared["optional-dependencies"]
+    needed = {_plain(re.split(r"[^\w.-]", name)[0]) for name in [*declared["dependencies"], *extras["test"], *extras["assets"]]}
+    assert needed <= {_plain(name) for name, _ in locked}
+    assert "://" not in text
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def test_no_address_and_no_machine_path_is_committed():

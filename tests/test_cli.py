@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -9,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adapt.cli import VERBS, main
-from adapt.recipe import available
+from adapt import pipeline
+from adapt.cli import VERBS, main, parse
+from adapt.plug import UserError
+from adapt.recipe import available, load_recipe
+from adapt.run import Run
 
 
 def test_help_names_every_verb(capsys):
@@ -37,6 +42,14 @@ def test_recipes_lists_each_with_a_line(capsys):
         (["distill", "run=nowhere"], "no run folder"),
         (["report", "run=nowhere"], "no run folder"),
         (["doctor", "dta"], "'dta' is unknown"),
+        (["doctor", "data"], "which pictures?"),
+        (["doctor", "data", "data.path=nowhere"], "no folder 'nowhere'"),
+        (["doctor", "data", "data.path=x", "wrte=y"], "Did you mean 'write'?"),
+        (["doctor", "data", f"data.path={'x' * 300}"], "File name too long"),
+        (["report", f"run={'x' * 300}"], "File name too long"),
+        (["report", "recipe=clip_lora"], "no run folder"),
+        (["recipes", f"{'x' * 300}.yaml"], "no file"),
+        (["recipes", "~nobody-of-that-name/x.yaml"], "no file"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, words, capsys):
@@ -80,3 +93,91 @@ def test_data_that_are_wrong_are_lines_and_status_2(tmp_path, capsys):
 def test_verbs_out_of_order_say_what_comes_first(capsys):
     assert main(["export", "recipe=clip_lora", "tracker=none"]) == 2
     assert "First: adapt distill" in capsys.readouterr().err
+
+
+def test_a_printed_recipe_has_every_default(capsys):
+    assert main(["recipes", "clip_lora", "train.epochs=3"]) == 0
+    Path("mine.yaml").write_text(capsys.readouterr().out)
+    assert load_recipe("mine.yaml") == load_recipe("clip_lora", ["train.epochs=3"])
+    assert "weight_decay: 0.01" in Path("mine.yaml").read_text()
+
+
+def test_a_run_is_its_recipe_with_other_students_and_nothing_else(tmp_path, monkeypatch):
+    path = Run.open(load_recipe("clip_lora", ["train.epochs=3"])).path
+    assert parse([f"run={path}"]).train.epochs == 3
+    assert parse([f"run={path}", "distill.train.epochs=2"]).distill.train.epochs == 2
+    with pytest.raises(UserError, match="belongs to another recipe: train differ"):
+        parse([f"run={path}", "train.epochs=4"])
+    with pytest.raises(UserError, match="belongs to another recipe: train differ"):
+        parse([f"run={path}", "recipe=clip_lora"])
+    monkeypatch.chdir(tmp_path / "runs")
+    with pytest.raises(UserError, match="Go to the folder that holds runs/"):
+        parse([f"run={path.name}"])
+
+
+def test_a_report_needs_numbers(capsys):
+    path = Run.open(load_recipe("clip_lora")).path
+    assert main(["report", f"run={path}"]) == 2
+    assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
+
+
+def test_doctor_finds_bad_pictures_and_writes_the_list(tmp_path, capsys):
+    from PIL import Image
+
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), colour).save(tmp_path / "photos" / name / "good.png")
+    assert main(["doctor", "data", "data.path=photos"]) == 0
+    (tmp_path / "photos" / "cat" / "bad.png").write_bytes(b"no picture")
+    for arguments in (["data.path=photos"], ["recipe=clip_lora", "data.path=photos"]):
+        assert main(["doctor", "data", *arguments, "write=bad.csv"]) == 2
+        assert "cat/bad.png" in capsys.readouterr().out
+        assert "cat/bad.png" in Path("bad.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "The same command goes on"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2, "runs/x: No space left on device. Make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "runs: Permission denied."),
+    ],
+)
+def test_what_stops_a_verb_is_one_line(error, status, words, monkeypatch, capsys):
+    def verb(recipe):
+        raise error
+
+    monkeypatch.setattr(pipeline, "finetune", verb)
+    assert main(["finetune", "recipe=clip_lora"]) == status
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    if status == 2:
+        monkeypatch.setenv("ADAPT_DEBUG", "1")
+        with pytest.raises(OSError):
+            main(["finetune", "recipe=clip_lora"])
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def verb(recipe):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "finetune", verb)
+    with pytest.raises(ZeroDivisionError):
+        main(["finetune", "recipe=clip_lora"])
+
+
+@pytest.mark.parametrize(("strict", "status"), [("true", 1), ("false", 0)])
+def test_a_guard_decides_the_status_when_strict(strict, status, monkeypatch, capsys):
+    guards = [{"name": "no worse", "ok": False, "message": "it is"}]
+    monkeypatch.setattr(pipeline, "finetune", lambda recipe: pipeline.Outcome(Path("runs/x"), [], guards))
+    assert main(["finetune", "recipe=clip_lora", f"strict={strict}"]) == status
+    assert "no worse: NO" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "adapt.cli", "recipes"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

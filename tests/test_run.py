@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,3 +94,99 @@ def test_fingerprints_follow_the_data_and_its_order():
     assert fingerprint(test) == fingerprint(load(Config())["test"])
     assert fingerprint(test.select(range(10))) != fingerprint(test.select(range(9, -1, -1)))
     assert fingerprint(load(Config(hand="noto"))["test"]) != fingerprint(test)
+
+
+def killed() -> int:
+    """The number of a process that has ended."""
+    return int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True).stdout)
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path):
+    (tmp_path / f".f.{killed()}").mkdir()
+    (tmp_path / f".f.{os.getpid()}").mkdir()  # a container's processes have the same numbers each time
+    (tmp_path / f".f.{os.getppid()}").mkdir()
+    (tmp_path / f".other.{os.getpid()}").mkdir()
+    with atomic(tmp_path / "f") as folder:
+        folder.mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {"f", f".f.{os.getppid()}", f".other.{os.getpid()}"}
+
+
+@pytest.mark.parametrize("write", ["text", "torch", "numpy", "parquet"])
+def test_every_writer_on_a_full_disk_is_one_line(write, tmp_path, monkeypatch):
+    """Each library is given the device that is always full; the disk of the run folder is said to be full, too."""
+    import numpy as np
+    import pyarrow
+    import pyarrow.parquet
+    import torch
+
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    writers = {
+        "text": lambda path: path.write_text("x" * 10**6),
+        "torch": lambda path: torch.save({"a": torch.zeros(10**6)}, path),
+        "numpy": lambda path: np.save(path, np.zeros(10**6)),
+        "parquet": lambda path: pyarrow.parquet.write_table(pyarrow.table({"a": np.random.rand(10**6)}), path),
+    }
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(UserError, match="No space left on device") as error, atomic(tmp_path / "a.npy") as temporary:
+        temporary = temporary.with_name(temporary.name + ".npy") if write == "numpy" else temporary
+        temporary.symlink_to("/dev/full")
+        try:
+            writers[write](temporary)
+        finally:
+            if write == "numpy":
+                temporary.unlink()
+    assert len(str(error.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_known_by_its_words(tmp_path):
+    from safetensors import SafetensorError
+
+    with pytest.raises(UserError, match="No space left on device"), atomic(tmp_path / "a"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_bug_on_a_disk_with_room_stays_a_bug(tmp_path):
+    with pytest.raises(RuntimeError, match="shape"), atomic(tmp_path / "a"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_a_place_that_is_no_folder_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot be written: (Not a directory|File exists)"):
+        Run.open(load_recipe("clip_lora"), root=tmp_path / "runs")
+
+
+def test_a_spoiled_json_file_is_named():
+    run = Run.open(load_recipe("clip_lora"))
+    (run.path / "manifest.json").write_text("{half")
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+        run.done("finetune", "k")
+
+
+def test_opening_again_rewrites_the_recipe_only_when_it_has_changed():
+    before = Run.open(load_recipe("clip_lora")).path / "recipe.yaml"
+    times = [before.stat().st_mtime_ns]
+    for overrides in ([], ["distill.train.epochs=2"]):
+        Run.open(load_recipe("clip_lora", overrides))
+        times.append(before.stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2]
+
+
+def test_fingerprints_read_encoded_pictures_in_memory_or_by_path(tmp_path):
+    from datasets import Dataset, Features, Image, Value
+    from PIL import Image as Pillow
+
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for i, path in enumerate(paths):
+        Pillow.new("RGB", (4, 4), (i, 0, 0)).save(path)
+    features = Features(id=Value("string"), image=Image())
+
+    def rows(images):
+        return Dataset.from_dict({"id": ["a", "b", "c"], "image": images}, features)
+
+    by_path, in_memory = rows(paths), rows([{"bytes": Path(path).read_bytes(), "path": None} for path in paths])
+    assert fingerprint(by_path) == fingerprint(in_memory)
+    Pillow.new("RGB", (4, 4), (9, 9, 9)).save(paths[1])
+    assert fingerprint(by_path) != fingerprint(in_memory)

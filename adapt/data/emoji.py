@@ -24,10 +24,12 @@ class Config(Spec):
     """Who drew them. The target hand, openmoji, has been in no pre-training."""
     shots: int | None = Field(None, ge=1)
     """At most so many training pictures a class; none: all."""
+    also: list[Hand] = []
+    """More hands, all concepts, with labels, in the training split: a labelled source domain beside the target's few labels."""
     unlabelled: list[Hand] = []
     """More hands, all concepts, without labels, as the split `unlabelled`; not by the artist of `hand`."""
 
-    @field_validator("unlabelled")
+    @field_validator("also", "unlabelled")
     @classmethod
     def _other_artists(cls, hands: list[str], info: ValidationInfo) -> list[str]:
         own = info.data.get("hand", "")
@@ -53,6 +55,8 @@ def load(config: Config):
     splits = by_split(rows, concept_splits(rows))
     if config.shots:
         splits["train"] = splits["train"].select(_first(splits["train"]["label"], config.shots))
+    if config.also:
+        splits["train"] = concatenate_datasets([splits["train"], *(read(hand) for hand in config.also)])
     if config.unlabelled:
         splits["unlabelled"] = concatenate_datasets([read(hand).select_columns(["id", "image"]) for hand in config.unlabelled])
     return splits

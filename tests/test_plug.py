@@ -1,0 +1,65 @@
+"""A folder of plug-ins is the registry."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from adapt import plug
+from adapt.plug import SECTIONS, Plugin, Spec, UserError, load, names, nearest, schema
+
+FOLDERS = sorted({folder for folder, _, _ in SECTIONS.values()})
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A registry of its own: the folder of methods with some files."""
+    (tmp_path / "methods").mkdir()
+    for name in ("_private.py", "__init__.py", "one.py", "two.py", "notes.txt"):
+        (tmp_path / "methods" / name).touch()
+    monkeypatch.setattr(plug, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_new_file_is_a_new_name(house):
+    assert names("methods") == ["one", "two"]
+    (house / "methods" / "three.py").touch()
+    assert names("methods") == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_plug_in_has_a_schema_that_names_itself(folder):
+    key = next(key for kind, key, _ in SECTIONS.values() if kind == folder)
+    assert names(folder)
+    for name in names(folder):
+        config = schema(folder, name)
+        assert issubclass(config, Spec)
+        assert key in config.model_fields
+        assert config.__module__ == f"adapt.{folder}.{name}"
+
+
+@pytest.mark.parametrize("name", ["lorra", "_adapter", "__init__", "../plug", "os", "", "lora.py"])
+def test_only_the_folders_own_names_are_imported(name):
+    with pytest.raises(UserError, match=r"is none of adapt/methods\..* Have: full, head, lora"):
+        load("methods", name)
+
+
+def test_the_nearest_name_is_offered_when_one_is_near():
+    assert nearest("lorra", ["full", "lora"]) == " Did you mean 'lora'? Have: full, lora."
+    assert nearest("zzz", ["full", "lora"]) == " Have: full, lora."
+    assert nearest(None, []) == " Have: none."
+    assert nearest("x" * 10**6, ["full"]) == " Have: full.", "a long word takes no time"
+
+
+def test_configs_are_frozen_strict_and_finite():
+    class Config(Plugin):
+        rate: float = 1.0
+        """A number."""
+
+    config = Config(name="x")
+    assert Config.model_fields["rate"].description == "A number."
+    for bad in ({"name": "x", "rat": 1}, {"name": "x", "rate": float("inf")}, {"name": "x", "rate": float("nan")}, {}):
+        with pytest.raises(ValidationError):
+            Config(**bad)
+    with pytest.raises(ValidationError):
+        config.rate = 2.0
