@@ -41,8 +41,8 @@ class Found:
     """Sixteen codewords of its mask, or none."""
     name: str
     """The words that follow."""
-    span: tuple[int, int]
-    """Where in the text it stands, from its first location to the end of its name."""
+    spans: tuple[tuple[int, int], tuple[int, int]]
+    """Where in the text its four locations stand, and its name."""
 
 
 def encode_box(box: Sequence[float], size: tuple[int, int]) -> str:
@@ -83,9 +83,9 @@ def parse(text: str) -> tuple[list[Found], int]:
             top, left, bottom, right = places[start : start + 4]
             whole = not codes or (len(codes) == MASK_TOKENS and max(codes) < SEGMENTS)
             if top < bottom < LOCATIONS and left < right < LOCATIONS and whole:
-                # the words of earlier boxes of the same run are of no use for this one's score
-                span = (run.start() + start * len(WORDS[0]), run.end())
-                found.append(Found((top, left, bottom, right), codes, run[3].strip(), span))
+                first = run.start() + start * len(WORDS[0])
+                spans = ((first, first + 4 * len(WORDS[0])), run.span(3))
+                found.append(Found((top, left, bottom, right), codes, run[3].strip(), spans))
             else:
                 unread += 1
     return found, unread

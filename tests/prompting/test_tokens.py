@@ -87,7 +87,10 @@ def test_fuzz_no_text_ends_in_a_traceback(parts):
     text = "".join(parts)
     found, unread = parse(text)
     assert unread >= 0
-    assert all(0 <= each.span[0] < each.span[1] <= len(text) for each in found)
+    for each in found:
+        (start, stop), (first, last) = each.spans
+        assert text[start:stop] == "".join(WORDS[place] for place in each.locations)
+        assert text[first:last].strip() == each.name
 
 
 def test_suppression_equals_torchvisions():
