@@ -39,7 +39,13 @@ def texts() -> list[str]:
     names = sorted(set(_emoji.read("noto")["caption"]))
     classes = sorted(parse_yaml(find("prompts", "emoji").read_text(), "prompts")["classes"].values())
     asked = [tasks.CAPTION, tasks.COUNT, tasks.CLASSIFY, tasks.OCR, tasks.detect(classes), f"segment {classes[0]}"]
-    return [*asked * 50, *names, *(f"{article(name)} and {article(name)}, " for name in names), *classes * 20, " ".join("0123456789") * 50]
+    return [
+        *asked * 50,
+        *names,
+        *(f"{article(name)} and {article(name)}, " for name in names),
+        *classes * 20,
+        " ".join("0123456789") * 50,
+    ]
 
 
 def tokenizer(most: int = VOCABULARY) -> GemmaTokenizer:
