@@ -117,7 +117,12 @@ def test_image_and_padding_and_prefix_are_not_learnt(family, pictures):
     assert learnt.sum(1).tolist() == ends
     # the loss pulls at the logits before each token of the suffix, and at no others: a prefix token as target changes nothing
     seen = []
-    hook = family.net.lm_head.register_forward_hook(lambda _, __, output: (output.retain_grad(), seen.append(output)) and None)
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        seen.append(output)
+
+    hook = family.net.lm_head.register_forward_hook(keep)
     family(ours)[0].backward()
     hook.remove()
     pulled = seen[0].grad.abs().sum(-1) > 0
