@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -22,10 +22,12 @@ class Result:
     """A row a sample."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What the report draws."""
+    pictures: list[tuple[str, Any]] = field(default_factory=list)
+    """At most 24 captions and `PIL.Image`s that the report shows."""
 
     def to_json(self) -> dict[str, Any]:
-        """Without the table, which goes to Parquet."""
-        return {name: value for name, value in asdict(self).items() if name != "table"}
+        """Without the table, which goes to Parquet, and the pictures."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("table", "pictures")}
 
 
 def protocol_key(protocol: dict[str, Any]) -> str:
