@@ -87,7 +87,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         metrics=metrics,
         protocol=protocol | {"eval": "segmentation", "split": config.split, "objects": sum(map(len, every["miou"]))} | rules,
         intervals={name: _masks.interval(values, config.bootstrap) for name, values in every.items()},
-        table=_table(dataset, objects, records, found, names),
+        table=_table(list(dataset["id"]), chosen, found, every, names),
         pictures=_worst(config, dataset, chosen, objects, records, found, names),
     )
 
@@ -135,21 +135,16 @@ def class_names(features) -> list[str] | None:
     return getattr(category, "names", None)
 
 
-def _table(dataset, objects: list[dict], records: dict, found: list[dict], names: list[str] | None) -> dict[str, list]:
-    """A row a sample: its objects' mean IoU; a sample without objects has none, and is right."""
-    import numpy as np
-
-    scores = {i: float(row["score"].mean()) for i, row in zip(sorted(records), found, strict=True)}
-    mean = {i: float(np.mean(values["miou"])) for i, values in records.items()}
-    every = range(len(objects))
-    return {
-        "id": list(dataset["id"]),
-        "label": [", ".join(names[c] if names else str(c) for c in row.get("category") or []) for row in objects],
-        "prediction": [f"IoU {mean[i]:.2f}" if i in mean else "" for i in every],
-        "confidence": [scores.get(i, 0.0) for i in every],
-        "correct": [mean.get(i, 1.0) >= 0.5 for i in every],
-        "miou": [mean.get(i) for i in every],
+def _table(
+    ids: list[str], chosen: list[int], found: list[dict], every: dict[str, list], names: list[str] | None
+) -> dict[str, list]:
+    """A row an object: `id#number`, its class, the model's own score, and the metrics; by `score`, its IoU, models are compared."""
+    table = {
+        "id": [f"{ids[i]}#{n}" for i, row in zip(chosen, found, strict=True) for n in range(len(row["category"]))],
+        "label": [names[c] if names else str(c) for row in found for c in row["category"]],
+        "confidence": [float(value) for row in found for value in row["score"]],
     }
+    return table | {{"miou": "score"}.get(name, name): [v for part in values for v in part] for name, values in every.items()}
 
 
 def _worst(config: Config, dataset, chosen, objects, records, found, names) -> list[tuple[str, Any]]:

@@ -80,10 +80,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             "label": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(1)) if c) for matrix in matrices],
             "prediction": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(0)) if c) for matrix in matrices],
             "confidence": confidence,
-            "correct": (right >= 0.5).tolist(),
-            "miou": right.tolist(),
+            "score": right.tolist(),
         },
-        figures={"classes": names, "iou": _semantic.class_iou(matrices.sum(0)).tolist()},
+        figures={"classes": names, "confusion": matrices.sum(0).tolist()},
         pictures=[_picture(dataset[i], value, found) for value, i, found in maps],
     )
 
