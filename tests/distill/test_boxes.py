@@ -27,8 +27,8 @@ from adapt.train.loop import fit
 from adapt.train.views import Views
 
 PLAIN = Augment(crop=1, flip=0, colour=0.2)
-TRAIN = Train(epochs=10, batch=12, lr=3e-3, weight_decay=0.02, augment=PLAIN)
-CONFIG = boxes.Config(name="boxes", student="resnet10t", width=32, convs=1, train=TRAIN)
+TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=PLAIN)
+CONFIG = boxes.Config(name="boxes", student="test_resnet", width=32, convs=1, train=TRAIN)
 INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
@@ -181,7 +181,9 @@ def test_a_picture_without_things_is_background(scenes):
 def test_the_student_learns_from_the_teachers_boxes(scenes, trained):
     student, before, losses = trained
     assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
-    assert ap50(student, scenes["validation"]) > before + 0.2
+    after = ap50(student, scenes["validation"])
+    print(before, after, losses[::8])
+    assert after > before + 0.2
 
 
 def test_boxes_are_in_pixels_of_the_samples_own_picture(scenes, trained):
