@@ -22,10 +22,12 @@ class Result:
     """A row a sample."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What the report draws."""
+    pictures: list[tuple[str, Any]] = field(default_factory=list)
+    """At most 24 (caption, PIL image), which the report shows."""
 
     def to_json(self) -> dict[str, Any]:
-        """Without the table, which goes to Parquet."""
-        return {name: value for name, value in asdict(self).items() if name != "table"}
+        """Without the table, which goes to Parquet, and the pictures."""
+        return {name: value for name, value in asdict(self).items() if name not in ("table", "pictures")}
 
 
 def protocol_key(protocol: dict[str, Any]) -> str:
