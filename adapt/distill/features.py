@@ -11,6 +11,7 @@ Fang et al. 2021, arXiv:2101.04731.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
     from adapt.distill._features import FeatureStudent
+    from adapt.models._family import Family
 
 PREDICTOR = "distill_features"
 """What of the teacher is cached: float[B, 1 + local², D], the global feature, then a square grid of local ones."""
@@ -56,12 +58,11 @@ class Config(Plugin):
     """The student's training loop."""
 
 
-def build(config: Config, family, outputs: int = 0, live=None) -> FeatureStudent:
+def build(config: Config, family: Family, live: Callable | None = None) -> FeatureStudent:
     """The student of a family that offers `distill_features`.
 
     Args:
         family: the teacher, whose input and widths the student takes over.
-        outputs: of no use here: there are no classes.
         live: the teacher's function, when it is in the loop and not cached.
 
     Raises:

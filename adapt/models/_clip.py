@@ -43,8 +43,7 @@ class Clip(Family):
         super().__init__()
         self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
         self.head: nn.Linear | None = None
-        self.classes: list[str] = []
-        self.templates: list[str] = ["{}"]
+        self.set_classes([], ["{}"])
         self.normalise = Normalise(towers.input)
 
     @property
@@ -64,10 +63,6 @@ class Clip(Family):
         if self.loss == "auto":
             self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
         super().bind(columns)
-
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
-        self.classes, self.templates = classes, templates
 
     @torch.no_grad()
     def new_head(self, init: str = "zero") -> None:

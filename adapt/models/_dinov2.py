@@ -44,8 +44,6 @@ class Dino(Family):
         self.task, self.embedding, self.names = config.task, config.embedding, config.classes
         self.target_column = "objects"
         self.head: nn.Module | None = None
-        self.classes: list[str] = []
-        self.templates: list[str] = []
         self.normalise = Normalise(spec)
         own = backbone.config
         self.kind = own.model_type
@@ -70,11 +68,6 @@ class Dino(Family):
             return ("image", self.target_column)
         return ("image", "label") if self.task == "classification" else ("image",)
 
-    @property
-    def class_column(self) -> str:
-        """The column whose feature names the classes: `label`, or `objects` (its categories)."""
-        return COLUMNS.get(self.task, "label")
-
     def bind(self, columns: list[str]) -> None:
         if self.task == "auto":
             found = [task for task, needs in COLUMNS.items() if needs in columns]
@@ -82,15 +75,11 @@ class Dino(Family):
         self.target_column = "segmentation" if "segmentation" in columns else "objects"
         super().bind(columns)
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say what the labels (or the objects' categories) 0, 1, … are called; templates are of no use here."""
-        self.classes = classes
-
     @property
     def outputs(self) -> list[str]:
         """The names of the head's outputs; of pixels, 0 is the background."""
         if self.task == "classification":
-            return self.classes
+            return list(self.classes)
         return self.names if self.target_column == "segmentation" else [BACKGROUND, *self.classes]
 
     # -------------------------------------------------------------------------------------------------------- features
@@ -208,8 +197,6 @@ class Dino(Family):
 
     def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
         """Random views; the class map goes where its pixels go."""
-        if "features" in batch:
-            return batch
         views = {"image": augment(batch["image"], batch["seed"], config)}
         if "target" in batch:
             views["target"] = augment_map(batch["target"], batch["seed"], config)

@@ -46,7 +46,7 @@ def config(**options) -> features.Config:
 
 def student_of(teacher, live=None, **options):
     torch.manual_seed(0)
-    return features.build(config(**options), teacher, 0, live)
+    return features.build(config(**options), teacher, live)
 
 
 def batch(teacher, count: int = 4) -> dict:
@@ -72,7 +72,9 @@ def test_loss_is_one_minus_cosine_of_the_global_and_the_local_features(teacher):
 def test_relation_is_the_kl_of_softened_similarities_and_the_queue_turns(teacher):
     student, items = student_of(teacher, relation=2.0, local=0, queue=6, mixup=0), batch(teacher)
     theirs = F.normalize(items["teacher"][:, 0], dim=1)
-    for turn, others in enumerate((theirs, torch.cat([theirs, theirs]), torch.cat([theirs, theirs[2:], theirs[2:], theirs[:2]]))):
+    for turn, others in enumerate(
+        (theirs, torch.cat([theirs, theirs]), torch.cat([theirs, theirs[2:], theirs[2:], theirs[:2]]))
+    ):
         with torch.no_grad():
             student.eval()
             loss, logs = student(items)
@@ -135,13 +137,14 @@ def test_what_is_deployed_is_the_student_and_it_comes_back_from_disk(teacher, tm
     student = features.build(config().model_copy(update={"student": arch}), teacher)
     for embedding in ("projected", "pooled"):
         student.config = student.config.model_copy(update={"embedding": embedding})
-        module, example = student.eval().deployed()["embedding"]
-        images = torch.rand(2, *example[0].shape[1:]) * 255
+        module, images = student.eval().deployed().eval(), torch.rand(2, 3, 32, 32) * 255
+        by_file = student.file_predictors(lambda x: module(torch.from_numpy(x)).detach().numpy())["image_embedding"]
         with torch.no_grad():
-            torch.testing.assert_close(module.eval()(images), student.image_embedding(images))
-    save_file({name: value.contiguous() for name, value in student.state_dict().items()}, tmp_path / "model.safetensors")
+            torch.testing.assert_close(by_file(images), student.image_embedding(images))
+    state = student.net.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "model.safetensors")
     other = features.build(student.config, teacher).eval()
-    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    other.net.load_state_dict(load_file(tmp_path / "model.safetensors"))
     with torch.no_grad():
         torch.testing.assert_close(other.image_embedding(images), student.image_embedding(images))
         assert student.block_features(images).shape == (2, 2, 24)
