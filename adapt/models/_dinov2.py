@@ -40,7 +40,7 @@ class Dino(Family):
 
     def __init__(self, backbone: nn.Module, spec: dict[str, Any], config):
         super().__init__()
-        self.backbone, self.spec, self.local = backbone, spec, config.local
+        self.backbone, self.spec, self.local = backbone, dict(spec), config.local
         self.task, self.embedding, self.names = config.task, config.embedding, config.classes
         self.target_column = "objects"
         self.head: nn.Module | None = None
@@ -73,6 +73,8 @@ class Dino(Family):
             found = [task for task, needs in COLUMNS.items() if needs in columns]
             self.task = found[0] if found else "segmentation" if "segmentation" in columns else "features"
         self.target_column = "segmentation" if "segmentation" in columns else "objects"
+        if self.task == "segmentation":  # whole pictures: a crop would leave pixels without a class
+            self.spec |= {"resize": self.spec["size"], "crop": None}
         super().bind(columns)
 
     @property
@@ -127,17 +129,12 @@ class Dino(Family):
         if self.head is not None and self.task == "classification":
             functions["class_logits"] = lambda images: self.head(self.image_embedding(images))
         elif self.head is not None:
-            functions |= {"semantic_logits": self.semantic_logits, "semantic_map": self.semantic_map}
+            functions["semantic_logits"] = self.semantic_logits
         return functions
 
     def semantic_logits(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] 0–255 → float[B, C, H, W]: the head's outputs at the patches, between them bilinear."""
-        logits = self.head(self.patch_features(images))
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-
-    def semantic_map(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] 0–255 → the likeliest class of each pixel, int64[B, H, W]."""
-        return self.semantic_logits(images).argmax(1)
+        """float[B, 3, H, W] 0–255 → float[B, C, H/stride, W/stride], a logit a class and patch; between patches go bilinear."""
+        return self.head(self.patch_features(images))
 
     # ------------------------------------------------------------------------------------------------------------ head
 

@@ -138,7 +138,9 @@ def test_what_is_deployed_is_the_student_and_it_comes_back_from_disk(teacher, tm
     for embedding in ("projected", "pooled"):
         student.config = student.config.model_copy(update={"embedding": embedding})
         module, images = student.eval().deployed().eval(), torch.rand(2, 3, 32, 32) * 255
-        by_file = student.file_predictors(lambda x: module(torch.from_numpy(x)).detach().numpy())["image_embedding"]
+        by_file = student.file_predictors(lambda x, module=module: module(torch.from_numpy(x)).detach().numpy())[
+            "image_embedding"
+        ]
         with torch.no_grad():
             torch.testing.assert_close(by_file(images), student.image_embedding(images))
     state = student.net.state_dict()

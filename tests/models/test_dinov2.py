@@ -199,26 +199,34 @@ def scene():
     small = np.zeros((24, 24), bool)
     small[8:10, 8:10] = True
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))
-    return {"image": picture, "objects": {"mask": [rle(small), rle(mask)], "category": [2, 0]}}, mask, small
+    return {"image": picture, "objects": {"mask": [rle(mask), rle(small)], "category": [0, 2]}}, mask, small
 
 
 def test_segmentation_learns_from_objects_and_upsamples_its_logits(places):
     ours = family(places["dinov2"], task="segmentation")
-    ours.spec["resize"] = 24
     head.apply(ours, head.Config(name="head"))
     sample, mask, small = scene()
     item = ours.preprocess(sample, True)
     expected = np.where(small, 3, np.where(mask, 1, 0))
-    assert np.array_equal(item["target"].numpy(), expected), "background, category + 1, the smaller mask in front"
+    assert np.array_equal(item["target"].numpy(), expected), "background, category + 1, painted in order"
     batch = ours.collate([item, item])
     losses = steps(ours, batch, 8, 0.05)
     assert losses[-1] < losses[0]
     with torch.no_grad():
         logits = ours.eval().predictors()["semantic_logits"](batch["image"].float())
-        assert logits.shape == (2, 4, 24, 24)
-        want = F.interpolate(ours.head(ours.patch_features(batch["image"].float())), size=(24, 24), mode="bilinear")
-        torch.testing.assert_close(logits, want)
-        assert torch.equal(ours.predictors()["semantic_map"](batch["image"].float()), logits.argmax(1))
+        assert logits.shape == (2, 4, 3, 3)
+        upsampled = F.interpolate(logits, size=(24, 24), mode="bilinear")
+        torch.testing.assert_close(
+            ours(batch | {"image": batch["image"].float()})[0], F.cross_entropy(upsampled, batch["target"])
+        )
+
+
+def test_segmentation_sees_the_whole_picture(places):
+    ours = family(places["dinov2"], task="segmentation")
+    assert ours.input["resize"] == (24, 24)
+    assert ours.input["crop"] is None
+    wide = Image.new("RGB", (60, 20))
+    assert ours.preprocess({"image": wide}, False)["image"].shape == (3, 24, 24)
 
 
 def test_a_segmentation_column_has_its_own_classes_and_255_is_none(places):
@@ -226,7 +234,6 @@ def test_a_segmentation_column_has_its_own_classes_and_255_is_none(places):
     ours.bind(["image", "segmentation"])
     values = np.full((24, 24), 1, np.uint8)
     values[:5] = 255
-    ours.spec["resize"] = 24
     item = ours.preprocess({"image": Image.new("RGB", (24, 24)), "segmentation": Image.fromarray(values)}, True)
     assert (item["target"][:5] == -1).all()
     assert (item["target"][5:] == 1).all()
