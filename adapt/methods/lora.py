@@ -37,7 +37,8 @@ class Config(Plugin):
 
 
 def apply(family: Family, config: Config) -> None:
-    """Freeze the family and put adapters on its targets; `family.backbone` becomes a `PeftModel`.
+    """Freeze the family and put adapters on its targets; `family.backbone` becomes a `PeftModel`; a head that the family
+    needs learns beside them.
 
     Raises:
         UserError: a target matches no module, or the module's kind cannot take an option.
@@ -62,3 +63,4 @@ def apply(family: Family, config: Config) -> None:
             hint = nearest(config.targets[0] if config.targets else "", family.adapter_targets)
             raise UserError(f"method.targets: {config.targets} match no module of this checkpoint.{hint}") from None
         raise UserError(f"method: this checkpoint's layers do not take these options: {' '.join(str(error).split())}") from None
+    family.complete()

@@ -64,6 +64,15 @@ class Clip(Family):
             self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
         super().bind(columns)
 
+    @torch.no_grad()
+    def new_head(self, init: str = "zero") -> None:
+        if not self.classes:
+            raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
+        weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
+        self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
+        self.head.weight.copy_(weight if init == "text" else torch.zeros_like(weight))
+        self.head.bias.zero_()
+
     # ------------------------------------------------------------------------------------------------------ embeddings
 
     def image_embedding(self, images: Tensor) -> Tensor:
