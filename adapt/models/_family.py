@@ -22,6 +22,8 @@ class Family(nn.Module, ABC):
     """The foundation model; a `peft.PeftModel` around it after LoRA."""
     adapter_targets: ClassVar[dict[str, str]]
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
+    quantised: ClassVar[str]
+    """Pattern of the modules whose linear layers QLoRA puts in 4 bits: the encoder's, the language model's; the rest stays."""
 
     @abstractmethod
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
