@@ -56,10 +56,19 @@ def dinov2():
 
 def sam():
     vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 128, "output_channels": 32}
-    vision |= {"image_size": 64, "patch_size": 16, "window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 16}
+    vision |= {
+        "image_size": 64,
+        "patch_size": 16,
+        "window_size": 2,
+        "global_attn_indexes": [1],
+        "num_pos_feats": 16,
+        "initializer_range": 0.1,
+    }
     prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16, "image_embedding_size": 4, "mask_input_channels": 4}
     masks = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
-    config = transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=masks)
+    config = transformers.SamConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=masks, initializer_range=0.1
+    )
 
     def loss(net, batch):
         points = torch.full((len(batch["image"]), 1, 1, 2), 30.0)
