@@ -319,3 +319,17 @@ def test_random_weights_take_the_configuration_alone():
     parameters = sum(value.numel() for value in family.parameters())
     assert parameters < 8e6
     assert family.input["size"] == (128, 128)
+
+
+def test_qlora_quantises_the_language_model_and_learns(family, pictures):
+    import bitsandbytes as bnb
+
+    from adapt.methods import qlora
+
+    qlora.apply(family, qlora.Config(name="qlora", rank=4))
+    small = [name for name, module in family.backbone.named_modules() if isinstance(module, bnb.nn.Linear4bit)]
+    assert len(small) == 2 * 7
+    assert all("language_model" in name for name in small)
+    loss, _ = family.train()(batch(family, rows(pictures)))
+    loss.backward()
+    assert all(value.grad is not None for value in family.parameters() if value.requires_grad)
