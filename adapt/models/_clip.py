@@ -38,6 +38,7 @@ class Clip(Family):
     """Two towers with `logit_scale` (and SigLIP's `logit_bias`); see `Family` for the surface."""
 
     adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
+    quantised = r"(?:vision|text)_model\.encoder\..*"
 
     def __init__(self, backbone: nn.Module, towers: Towers, loss: str = "auto", train_templates: int = 1):
         super().__init__()
