@@ -72,14 +72,14 @@ def reliability(entries: list[dict]) -> str:
     return svg(figure)
 
 
-def trade_off(entries: list[dict]) -> str:
-    """Accuracy against latency; a point's area is the size on disk."""
+def trade_off(entries: list[dict], metric: str) -> str:
+    """The main metric against latency; a point's area is the size on disk."""
     figure = Figure((3.6, 3.4))
     axis = figure.add_subplot()
     for entry, colour in zip(entries, COLOURS, strict=False):
-        x, y = entry["latency"]["p50_ms"], 100 * entry["metrics"]["top1"]
+        x, y = entry["latency"]["p50_ms"], 100 * entry["metrics"][entry["main"]]
         axis.scatter(x, y, s=20 + entry["size_bytes"] / 1e5, color=colour, alpha=0.75, label=entry["title"])
-    axis.set(xscale="log", xlabel="latency, ms (p50, one thread)", ylabel="top-1, %")
+    axis.set(xscale="log", xlabel="latency, ms (p50, one thread)", ylabel=f"{metric}, %")
     axis.margins(0.25, 0.25)
     legend = figure.legend(
         *axis.get_legend_handles_labels(), frameon=False, fontsize=8, labelcolor="#6b7078", loc="lower center", ncols=2

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapt import plug
 from adapt.plug import UserError
 from adapt.run import atomic
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BATCH = 256
 
@@ -19,55 +18,67 @@ BATCH = 256
 class Numbers:
     """The measuring half of a `Stage`."""
 
-    def predictor(self, module) -> Callable[..., np.ndarray]:
-        """(data set, texts=None) → float32[N, C], by a family or a student."""
+    def predictor(self, module, predictors: Callable[..., dict] | None = None) -> Callable[..., Any]:
+        """What evals ask: (data set, name="class_logits", texts=None, **options) → float32[N, …], or a list of N results.
+
+        Args:
+            module: a family or a student.
+            predictors: others than the module's own, such as those of an exported file.
+        """
         from adapt.train.predict import predict
 
-        def run(dataset, texts: list[str] | None = None) -> np.ndarray:
-            function = module.predictors(texts)["class_logits"]
+        def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
+            function = (predictors or module.predictors)(texts)[name]
+            if options:
+                rows = getattr(function, "rows", False)
+                function = partial(function, **options)
+                function.rows = rows
             return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate")
-
-        return run
-
-    def runner_predictor(self, runner: Callable, student) -> Callable[..., np.ndarray]:
-        """The same by an exported file, with the student's own preprocessing."""
-        import numpy as np
-
-        def run(dataset, texts: None = None) -> np.ndarray:
-            views = (student.preprocess(row, False)["image"].numpy() for row in dataset)
-            return np.concatenate([runner(batch) for batch in _batches(views, 32)])
 
         return run
 
     def validate(self, module) -> float:
         """The first eval's main metric on the validation split."""
         config = self.recipe.evals[0]
-        target = plug.load("evals", config.name)
-        return target.evaluate(config, self.predictor(module), self.data["validation"], {}).metrics[target.MAIN]
+        result = self._evaluate(config, self.predictor(module), "validation")
+        return result.metrics[plug.load("evals", config.name).MAIN]
 
-    def measure(self, name: str, title: str, predict: Callable, plain: bool = False, **facts: Any) -> dict:
-        """Run the recipe's evals on a predictor; the entry goes into `metrics.json`, the table into `predictions/`.
+    def _evaluate(self, config, predict: Callable, split: str):
+        """One eval; an eval with a `bank_split` gets these rows beside the measured ones."""
+        for name in (split, getattr(config, "bank_split", split)):
+            if name not in self.data:
+                raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(self.data)}.")
+        more = {"bank": self.data[config.bank_split]} if hasattr(config, "bank_split") else {}
+        return plug.load("evals", config.name).evaluate(config, predict, self.data[split], self._protocol(split), **more)
+
+    def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
+        """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
 
         Args:
-            plain: the predictor gives class logits only: evals that need texts are left out.
+            module: a family or a student.
+            predictors: others than the module's own, such as those of an exported file.
         """
         entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}} | facts
+        have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         for config in self.recipe.evals:
-            if plain and plug.load("evals", config.name).TEXTS:
+            target = plug.load("evals", config.name)
+            if target.PREDICTOR not in have or (getattr(target, "TEXTS", False) and not hasattr(module, "text_embedding")):
                 continue
-            if config.split not in self.data:
-                raise UserError(f"evals: no split {config.split!r} in the data. Have: {', '.join(self.data)}.")
-            result = plug.load("evals", config.name).evaluate(
-                config, predict, self.data[config.split], self._protocol(config.split)
-            )
+            result = self._evaluate(config, predict, config.split)
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
             entry |= result.figures
+            entry.setdefault("main", target.MAIN)
             entry.setdefault("split", config.split)
             entry.setdefault("protocol", result.protocol)
-            if result.table:
+            if result.table and "change" not in entry:
                 self._save_table(name, result.table, self.data[config.split])
                 entry["change"] = self._change(name, result.table)
+            if result.pictures:
+                self._save_pictures(name, result.pictures)
+        if not entry["metrics"]:
+            lacking = ", ".join(plug.load("evals", config.name).PREDICTOR for config in self.recipe.evals)
+            raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
         entries = [old for old in self.entries() if old["name"] != name] + [entry]
         self._save(entries=entries)
         return entry
@@ -76,29 +87,39 @@ class Numbers:
         family = self.family
         return {
             "data": self.fingerprints[split],
-            "classes": family.classes,
-            "templates": family.templates,
-            "input": {name: family.input[name] for name in ("size", "resize", "interpolation", "crop")},
+            "classes": list(family.classes),
+            "templates": list(family.templates),
+            "input": {name: family.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
         }
 
     def _save_table(self, name: str, table: dict[str, list], rows) -> None:
-        """The predictions, with pictures of the surest mistakes."""
+        """The predictions, with pictures of the surest mistakes, where answers are right or wrong."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        sure = sorted((i for i, right in enumerate(table["correct"]) if not right), key=lambda i: -table["confidence"][i])[:24]
+        wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         pictures: list[bytes | None] = [None] * len(table["id"])
-        for i in sure:
+        for i in sorted(wrong, key=lambda i: -table["confidence"][i])[:24]:
             pictures[i] = _thumbnail(rows[i]["image"])
         if self.run.writes:
             with atomic(self._table(name)) as path:
                 pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 
+    def _save_pictures(self, name: str, pictures: list[tuple[str, Any]]) -> None:
+        """What an eval drew, with its captions in the file names' order."""
+        if not self.run.writes:
+            return
+        with atomic(self.run.path / "pictures" / name.replace(" ", "_")) as folder:
+            folder.mkdir(parents=True)
+            for number, (_, picture) in enumerate(pictures):
+                picture.save(folder / f"{number:02d}.png")
+            (folder / "captions.json").write_text(json.dumps([caption for caption, _ in pictures], ensure_ascii=False))
+
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
     def _change(self, name: str, table: dict[str, list]) -> tuple[float, float, float] | None:
-        """Against the row before on the road, on the same samples: top-1 difference with its paired 95 % interval."""
+        """Against the row before on the road, on the same samples: mean difference with its paired 95 % interval."""
         import pyarrow.parquet as pq
 
         from adapt.evals._metrics import difference
@@ -110,8 +131,9 @@ class Numbers:
             before = name.replace("int8", "fp32")
         if before is None or not self._table(before).exists():
             return None
-        old = pq.read_table(self._table(before), columns=["id", "correct"]).to_pydict()
-        return difference(old["correct"], table["correct"]) if old["id"] == table["id"] else None
+        old = pq.read_table(self._table(before)).to_pydict()
+        by = "correct" if "correct" in table else "score"
+        return difference(old[by], table[by]) if old["id"] == table["id"] and by in old and by in table else None
 
     def metrics(self) -> dict[str, Any]:
         return self.run.read_json("metrics.json", {"entries": [], "guards": []})
@@ -132,7 +154,7 @@ class Numbers:
 
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""
-        return entry["metrics"][plug.load("evals", self.recipe.evals[0].name).MAIN]
+        return entry["metrics"][entry["main"]]
 
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
@@ -155,20 +177,6 @@ class Numbers:
         """Note whether a promise was kept."""
         guards = [old for old in self.metrics()["guards"] if old["name"] != name]
         self._save(guards=[*guards, {"name": name, "ok": bool(ok), "message": message}])
-
-
-def _batches(views, size: int):
-    """Stack single views into float32[≤ size, 3, H, W]."""
-    import numpy as np
-
-    part: list[np.ndarray] = []
-    for view in views:
-        part.append(view)
-        if len(part) == size:
-            yield np.stack(part).astype(np.float32)
-            part = []
-    if part:
-        yield np.stack(part).astype(np.float32)
 
 
 def _thumbnail(image) -> bytes:

@@ -45,9 +45,9 @@ def evaluate(recipe: Recipe) -> Outcome:
     stage = Stage(recipe)
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
     if not stage.measured("zero-shot"):
-        stage.measure("zero-shot", stage.title("zero-shot"), stage.predictor(stage.family))
+        stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
     if stage.run.done("finetune", stage.key) and not stage.measured("adapted"):
-        stage.measure("adapted", stage.title("adapted"), stage.predictor(stage.adapted()))
+        stage.measure("adapted", stage.title("adapted"), stage.adapted())
     return _finish(stage)
 
 
@@ -59,7 +59,7 @@ def finetune(recipe: Recipe) -> Outcome:
         return evaluate(recipe) if recipe.evals else _finish(stage)
     before = None
     if recipe.evals:
-        stage.measure("zero-shot", stage.title("zero-shot"), stage.predictor(stage.family))
+        stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
         before = stage.validate(stage.family) if "validation" in stage.data else None
     stage.apply_method()
     began = time.perf_counter()
@@ -67,7 +67,7 @@ def finetune(recipe: Recipe) -> Outcome:
     seconds = round(time.perf_counter() - began, 1)
     stage.save_adapter(seconds=seconds)
     if recipe.evals:
-        stage.measure("adapted", stage.title("adapted"), stage.predictor(stage.family), seconds=seconds)
+        stage.measure("adapted", stage.title("adapted"), stage.family, seconds=seconds)
     if before is not None:
         after = stage.validate(stage.family)
         stage.guard(
@@ -93,7 +93,7 @@ def distill(recipe: Recipe) -> Outcome:
         )
     student = stage.teach()
     stage.save_student(student)
-    entry = stage.measure("student", "CNN student", stage.predictor(student), plain=True)
+    entry = stage.measure("student", "CNN student", student)
     lost = stage.main(stage.entry(teacher)) - stage.main(entry)
     stage.guard(
         "student within its budget",
@@ -119,9 +119,8 @@ def export(recipe: Recipe) -> Outcome:
                 "file": path.relative_to(stage.run.path).as_posix(),
                 "hash": stage.hash(path),
             }
-            entry = stage.measure(
-                f"{config.name} {name}", title, stage.runner_predictor(runner(path), student), plain=True, **facts
-            )
+            file = student.file_predictors(runner(path))
+            entry = stage.measure(f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
             tops[name] = stage.main(entry)
         stage.time(config, student)
         if "int8" in tops:

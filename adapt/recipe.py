@@ -80,6 +80,8 @@ class Train(Spec):
     """Validations without improvement before training stops; 0 = never."""
     checkpoint_every: int = Field(200, ge=1)
     """Optimiser steps between checkpoints, from which a killed run resumes."""
+    cache: bool = False
+    """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
     workers: int = Field(0, ge=0)
     """Data-loading processes for each training process."""
     augment: Augment = Augment()

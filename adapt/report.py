@@ -13,7 +13,18 @@ from adapt.run import atomic
 
 STYLE = ROOT / "assets" / "report.css"
 WORST = 12
-COLUMNS = ("", "top-1 (95 % interval)", "change", "ECE", "size", "latency p50 / p99")
+LABELS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "ece": "ECE",
+    "nll": "NLL",
+    "miou": "mIoU",
+    "map50": "mAP@50",
+    "map": "mAP",
+    "r1": "R@1",
+    "r5": "R@5",
+}
+"""How metrics are called in tables; others by their names."""
 
 
 def build(folder: Path) -> Path:
@@ -25,6 +36,8 @@ def build(folder: Path) -> Path:
         _guards(metrics["guards"]),
         _table(rows),
         _notes(rows),
+        _metrics(rows),
+        _pictures(folder, rows),
         _figures(folder, rows),
         _mistakes(folder, rows),
         _confusion(rows),
@@ -49,11 +62,20 @@ def road(entries: list[dict]) -> list[dict]:
     return sorted(kept, key=lambda entry: order.get(entry["name"], 3))
 
 
+def label(metric: str) -> str:
+    """A metric's name in tables."""
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def columns(rows: list[dict]) -> list[str]:
+    """The table's head."""
+    return ["", f"{label(rows[0]['main'])} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
+
+
 def cells(entry: dict) -> list[str]:
     """One row of the table, as text."""
-    main = next(iter(entry["metrics"]), None)
-    value = entry["metrics"].get("top1", entry["metrics"].get(main, float("nan")))
-    low, high = entry["intervals"].get("top1") or next(iter(entry["intervals"].values()), (None, None))
+    value = entry["metrics"][entry["main"]]
+    low, high = entry["intervals"].get(entry["main"], (None, None))
     interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
     change = "" if not entry.get("change") else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in entry["change"]))
     size, latency = entry.get("size_bytes"), entry.get("latency")
@@ -73,7 +95,7 @@ def table(entries: list[dict]):
 
     rows = road(entries)
     out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, name in enumerate(COLUMNS):
+    for i, name in enumerate(columns(rows)):
         out.add_column(name, justify="left" if i == 0 else "right")
     for entry in rows:
         out.add_row(*cells(entry))
@@ -82,7 +104,8 @@ def table(entries: list[dict]):
 
 def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
     """The road in Markdown."""
-    lines = [f"# {folder.name}", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    names = columns(rows)
+    lines = [f"# {folder.name}", "", "| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(cells(entry)) + " |" for entry in rows]
     lines += [""] + [
         f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}"
@@ -96,8 +119,8 @@ def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
 
 def _head(folder: Path, rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
-    name = next(iter(first["metrics"]))
-    a, b = (100 * entry["metrics"].get(name, float("nan")) for entry in (first, last))
+    name = label(first["main"])
+    a, b = (100 * entry["metrics"][entry["main"]] for entry in (first, last))
     text = f"{name} goes from {a:.1f} % ({first['title']}) to {b:.1f} % ({last['title']}) on the {first.get('split', 'test')} split."
     if len(rows) == 1:
         text = f"{name} is {a:.1f} % ({first['title']}) on the {first.get('split', 'test')} split."
@@ -114,7 +137,7 @@ def _guards(guards: list[dict]) -> str:
 
 
 def _table(rows: list[dict]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    head = "".join(f"<th>{name}</th>" for name in columns(rows))
     body = ""
     for entry in rows:
         first, *rest = cells(entry)
@@ -136,6 +159,41 @@ def _notes(rows: list[dict]) -> str:
     return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 
+def _metrics(rows: list[dict]) -> str:
+    """Every metric of every row."""
+    names = list(dict.fromkeys(name for entry in rows for name in entry["metrics"]))
+    head = "".join(f"<th>{escape(label(name))}</th>" for name in names)
+    body = "".join(
+        f"<tr><th>{escape(entry['title'])}</th>"
+        + "".join(f"<td>{entry['metrics'][name]:.3f}</td>" if name in entry["metrics"] else "<td></td>" for name in names)
+        + "</tr>"
+        for entry in rows
+    )
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<details><summary>All metrics</summary><div class=wide>{table}</div></details>"
+
+
+def _pictures(folder: Path, rows: list[dict]) -> str:
+    """What the evals drew."""
+    parts = []
+    for entry in rows:
+        place = folder / "pictures" / entry["name"].replace(" ", "_")
+        if not place.is_dir():
+            continue
+        captions = json.loads((place / "captions.json").read_text())
+        cards = "".join(
+            f"<figure>{_image(path.read_bytes(), caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+            for path, caption in zip(sorted(place.glob("*.png")), captions, strict=True)
+        )
+        shown = " open" if entry is rows[-1] else ""
+        parts.append(f"<details{shown}><summary>{escape(entry['title'])}</summary><div class=pictures>{cards}</div></details>")
+    return f"<section><h2>Pictures</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _image(png: bytes, text: str) -> str:
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
 def _figures(folder: Path, rows: list[dict]) -> str:
     from adapt import charts
 
@@ -148,9 +206,10 @@ def _figures(folder: Path, rows: list[dict]) -> str:
     calibrated = [entry for entry in rows if "reliability" in entry]
     if calibrated:
         figures.append(("Reliability: is 80 % sure right 80 % of the time?", charts.reliability(calibrated)))
-    placed = [entry for entry in rows if entry.get("latency") and entry.get("size_bytes") and "top1" in entry["metrics"]]
+    placed = [entry for entry in rows if entry.get("latency") and entry.get("size_bytes")]
     if len(placed) > 1:
-        figures.append(("Accuracy against latency; area is size", charts.trade_off(placed)))
+        name = label(placed[0]["main"])
+        figures.append((f"{name} against latency; area is size", charts.trade_off(placed, name)))
     body = "".join(f"<figure>{drawing}<figcaption>{escape(title)}</figcaption></figure>" for title, drawing in figures)
     return f"<section class=figures>{body}</section>" if body else ""
 
@@ -164,7 +223,9 @@ def _mistakes(folder: Path, rows: list[dict]) -> str:
         path = folder / "predictions" / f"{entry['name'].replace(' ', '_')}.parquet"
         if not path.exists():
             continue
-        wrong = [row for row in pq.read_table(path).to_pylist() if not row["correct"]]
+        wrong = [row for row in pq.read_table(path).to_pylist() if not row.get("correct", True)]
+        if not wrong:
+            continue
         worst = sorted(wrong, key=lambda row: -row["confidence"])[:WORST]
         cards = "".join(_card(row) for row in worst)
         parts.append(
@@ -174,11 +235,7 @@ def _mistakes(folder: Path, rows: list[dict]) -> str:
 
 
 def _card(row: dict[str, Any]) -> str:
-    picture = ""
-    if row.get("thumbnail"):
-        picture = (
-            f'<img alt="{escape(row["label"])}" src="data:image/png;base64,{base64.b64encode(row["thumbnail"]).decode()}">'
-        )
+    picture = _image(row["thumbnail"], row["label"]) if row.get("thumbnail") else ""
     return (
         f"<div class=card>{picture}<span><b>{escape(row['label'])}</b><br>taken for {escape(row['prediction'])}"
         f"<br><small>{100 * row['confidence']:.0f} % sure</small></span></div>"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
-from adapt.measuring import BATCH, Numbers
+from adapt.measuring import Numbers
 from adapt.plug import UserError
 from adapt.recipe import Recipe
 from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
+from adapt.teaching import Students
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class Stage(Numbers):
+class Stage(Students, Numbers):
     """One recipe at work in its run folder."""
 
     def __init__(self, recipe: Recipe):
@@ -51,6 +50,11 @@ class Stage(Numbers):
     def fingerprints(self) -> dict[str, str]:
         return {split: fingerprint(rows) for split, rows in self.data.items()}
 
+    @property
+    def labels(self) -> list[str]:
+        """The names of the data's classes, of the pictures or of the objects on them; empty without any."""
+        return class_names(self.data["train"].features)
+
     @cached_property
     def family(self):
         """The model as it comes, told the classes of the data."""
@@ -59,8 +63,9 @@ class Stage(Numbers):
         family = plug.load("models", self.recipe.model.name).load(self.recipe.model)
         rows = self.data["train"]
         family.bind(rows.column_names)
-        if "label" in rows.column_names:
-            family.set_classes(*words(self.recipe.prompts, rows.features["label"].names))
+        names = self.labels
+        if names:
+            family.set_classes(*words(self.recipe.prompts, names))
         return family.to(self.accelerator.device)
 
     def apply_method(self) -> None:
@@ -78,16 +83,6 @@ class Stage(Numbers):
         _adapter.load(self.family, self.run.path / "adapter")
         return self.family
 
-    def student(self):
-        """The student that `distill` left."""
-        from safetensors.torch import load_file
-
-        if not self.run.done("distill", self.distill_key):
-            raise UserError(f"{self.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
-        student = self._new_student(json.loads((self.run.path / "student" / "config.json").read_text())["outputs"])
-        student.net.load_state_dict(load_file(self.run.path / "student" / "model.safetensors"))
-        return student
-
     # ---------------------------------------------------------------------------------------------------------- training
 
     def fit(self) -> None:
@@ -95,12 +90,24 @@ class Stage(Numbers):
         from adapt.train.loop import fit
         from adapt.train.views import Views
 
-        views = Views(self.data["train"], self.family.preprocess, self.recipe.seed)
+        views = Views(self.data["train"], self.family.preprocess, self.recipe.seed, extra=self._features())
         validate = self.validate if self.recipe.evals and "validation" in self.data else None
         self._track("finetune")
         self.history = fit(
             self.family, views, self.recipe.train, self.recipe.seed, self.run.path, self.accelerator, validate, title="finetune"
         )
+
+    def _features(self):
+        """With `train.cache`: a frozen encoder's features of the training rows, computed once."""
+        if not self.recipe.train.cache:
+            return None
+        function = self.family.frozen_features()
+        if function is None:
+            raise UserError(
+                f"train.cache: with method {self.recipe.method.name!r} the encoder of {self.recipe.model.name!r} learns, or this "
+                "family has no features to keep. Set train.cache=false."
+            )
+        return self.cache("features", function, self.family, self.data["train"], 1, None)
 
     def _track(self, name: str) -> None:
         if self.accelerator.log_with:
@@ -137,85 +144,14 @@ class Stage(Numbers):
         place = EMBEDDED / checkpoint if (EMBEDDED / checkpoint).is_dir() else Path(checkpoint)
         return {"checkpoint": checkpoint, "hash": hash_path(place) if place.exists() else "hub"}
 
-    # ----------------------------------------------------------------------------------------------------------- student
-
-    def teach(self):
-        """Cache the teacher's outputs, then train the student from them; returns it with its best weights."""
-        from adapt.distill import _cache
-        from adapt.train.loop import fit
-        from adapt.train.views import Views
-
-        config = self.recipe.distill
-        teacher, rows = self._teacher(), self._student_rows()
-        spec, classes = teacher.input, len(self.family.classes)
-        function = teacher.predictors()[plug.load("distill", config.name).PREDICTOR]
-        extra = None
-        student = self._new_student(classes, None if config.cache else function)
-        if config.cache:
-            key = self.recipe.key(*SECTIONS, "distill") + self.fingerprints["train"][:8]
-            views = Views(rows, teacher.preprocess, self.recipe.seed, config.views)
-            folder = self.run.path / "cache" / key
-            extra = _cache.build(folder, function, views, config.train.augment, BATCH, self.accelerator)
-            del self.__dict__["family"]  # students train without the teacher in memory
-        views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
-        student.to(self.accelerator.device)
-        assert student.input["size"] == spec["size"]
-        self._track("distill")
-        folder = self.run.path / "distill"
-        fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, self.validate, title="distill")
-        return student
-
-    def _teacher(self):
-        return self.adapted() if self.recipe.distill.teacher == "adapted" else self.family
-
-    def _new_student(self, outputs: int, live: Callable | None = None):
-        from adapt.distill._student import Student
-
-        config = self.recipe.distill
-        objective = plug.load("distill", config.name).objective(config)
-        return Student(config.student, outputs, self.family.input, objective, config.pretrained, live)
-
-    def _student_rows(self):
-        from datasets import concatenate_datasets
-
-        parts = [self.data[name] for name in ("train", "unlabelled") if name in self.data]
-        return concatenate_datasets(
-            [part.select_columns([c for c in ("image", "label") if c in part.column_names]) for part in parts]
-        )
-
-    def save_student(self, student) -> None:
-        """Write the student in timm's layout, with what a user must know of its input."""
-        from safetensors.torch import save_file
-
-        names = self.data["train"].features["label"].names
-        if self.run.writes:
-            with atomic(self.run.path / "student") as folder:
-                folder.mkdir()
-                save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-                about = {
-                    "architecture": self.recipe.distill.student,
-                    "outputs": len(names),
-                    "classes": names,
-                    "input": student.input,
-                }
-                (folder / "config.json").write_text(json.dumps(about, indent=1))
-        self.record(
-            "distill",
-            self.distill_key,
-            parent=self.hash(self.run.path / "adapter"),
-            student=self.hash(self.run.path / "student"),
-        )
-
     # ------------------------------------------------------------------------------------------------------------ export
 
     def convert(self, config, student) -> dict[str, Path]:
         """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
-        from adapt.distill._student import Deployed
-
         target = plug.load("export", config.name)
         metadata = {
             "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
-            "classes": self.data["train"].features["label"].names,
+            "classes": self.labels,
             "architecture": self.recipe.distill.student,
             "student": self.hash(self.run.path / "student"),
             "adapter": self.hash(self.run.path / "adapter"),
@@ -225,7 +161,7 @@ class Stage(Numbers):
         if self.run.writes:
             with atomic(place) as folder:
                 folder.mkdir()
-                target.export(config, Deployed(student.cpu()), self.samples(student, config.calibration), folder, metadata)
+                target.export(config, student.cpu().deployed(), self.samples(student, config.calibration), folder, metadata)
         self.accelerator.wait_for_everyone()
         return {name: place / file for name, file in target.FILES.items() if (place / file).exists()}
 
@@ -281,3 +217,12 @@ def _quiet() -> None:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def class_names(features) -> list[str]:
+    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
+    kind = features.get("label")
+    if kind is None and isinstance(features.get("objects"), dict):
+        kind = features["objects"].get("category")
+        kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
+    return list(getattr(kind, "names", None) or [])

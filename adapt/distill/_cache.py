@@ -24,39 +24,51 @@ SHARD = 1024
 
 
 class Cache:
-    """Memory-mapped teacher outputs."""
+    """Memory-mapped outputs."""
 
-    def __init__(self, folder: Path, rows: int):
-        self.rows = rows
+    def __init__(self, folder: Path, rows: int, name: str = "teacher"):
+        self.rows, self.name = rows, name
         self.shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
 
     def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
-        """The item's part of a batch: `teacher`, float32[…]."""
+        """The item's part of a batch."""
         shard, place = divmod(view * self.rows + row, SHARD)
-        return {"teacher": torch.from_numpy(self.shards[shard][place].copy())}
+        return {self.name: torch.from_numpy(self.shards[shard][place].copy())}
 
 
 @torch.inference_mode()
-def build(folder: Path, teacher: Callable, views: Views, augmentation: Augment, batch: int, accelerator: Accelerator) -> Cache:
+def build(
+    folder: Path,
+    teacher: Callable,
+    views: Views,
+    augmentation: Augment | None,
+    batch: int,
+    accelerator: Accelerator,
+    name: str = "teacher",
+) -> Cache:
     """Compute the shards that `folder` lacks; process r of n takes every n-th of them.
 
     Args:
         folder: named by the caller after data, teacher, augmentation and seed, so that a stale cache is never read.
         teacher: images float[B, 3, H, W] 0–255 → float[B, …].
         views: the rows and how many views each has.
+        augmentation: of the views; none: plain images.
+        name: of the outputs in a batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = views.views * len(views)
     shards = [folder / f"{start // SHARD:06d}.npy" for start in range(0, total, SHARD)]
     lacking = [i for i, path in enumerate(shards) if not path.exists()]
     mine = lacking[accelerator.process_index :: accelerator.num_processes]
-    with progress("teacher", len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
+    with progress(name, len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
         for shard in mine:
             parts = []
             for start in range(shard * SHARD, min(total, (shard + 1) * SHARD), batch):
                 stop = min(start + batch, total, (shard + 1) * SHARD)
                 items = collate([_item(views, flat) for flat in range(start, stop)])
-                images = augment(items["image"].to(accelerator.device), items["seed"], augmentation)
+                images = items["image"].to(accelerator.device).float()
+                if augmentation:
+                    images = augment(images, items["seed"], augmentation)
                 parts.append(teacher(images).float().cpu().numpy())
             temporary = shards[shard].with_name(f".{shards[shard].name}.{os.getpid()}")
             with open(temporary, "wb") as file:
@@ -64,7 +76,7 @@ def build(folder: Path, teacher: Callable, views: Views, augmentation: Augment, 
             os.replace(temporary, shards[shard])
             tick()
     accelerator.wait_for_everyone()
-    return Cache(folder, len(views))
+    return Cache(folder, len(views), name)
 
 
 def _item(views: Views, flat: int) -> dict:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import timm
+import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from adapt.plug import UserError, nearest
+from adapt.recipe import Augment
+from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
 
 
@@ -60,8 +64,19 @@ class Student(nn.Module):
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         return collate(items)
 
+    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
+        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
         return {"class_logits": self.outputs}
+
+    def deployed(self) -> nn.Module:
+        """What is exported."""
+        return Deployed(self)
+
+    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The predictors, by an exported file."""
+        return {"class_logits": lambda images: torch.from_numpy(runner(images.cpu().numpy()))}
 
 
 class Deployed(nn.Module):

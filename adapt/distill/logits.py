@@ -6,12 +6,17 @@ augmented view for both, many epochs).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from adapt.plug import Plugin
 from adapt.recipe import Augment, Train
+
+if TYPE_CHECKING:
+    from adapt.distill._student import Student
+    from adapt.models._family import Family
 
 PREDICTOR = "class_logits"
 """What of the teacher is cached."""
@@ -38,6 +43,13 @@ class Config(Plugin):
     """Top-1 that the student may lose against its teacher before the guard fires."""
     train: Train = Train(epochs=20, batch=64, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
+
+
+def build(config: Config, family: Family, live: Callable | None = None) -> Student:
+    """The student of a family with classes; `live`: the teacher in the loop."""
+    from adapt.distill._student import Student
+
+    return Student(config.student, len(family.classes), family.input, objective(config), config.pretrained, live)
 
 
 def objective(config: Config):

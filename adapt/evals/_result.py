@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -19,13 +19,11 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """95 % bootstrap intervals."""
     table: dict[str, list] = field(default_factory=dict)
-    """A row a sample."""
+    """A row a sample; `correct` or `score` is what rows are compared by."""
+    pictures: list[tuple[str, Any]] = field(default_factory=list)
+    """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What the report draws."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Without the table, which goes to Parquet."""
-        return {name: value for name, value in asdict(self).items() if name != "table"}
 
 
 def protocol_key(protocol: dict[str, Any]) -> str:

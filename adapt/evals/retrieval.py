@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAIN = "r1"
 """The metric by which guards compare."""
+PREDICTOR = "class_logits"
+"""What it asks of a module; where it is lacking, the eval is left out."""
 TEXTS = True
 """Does it ask the predictor about texts of its own?"""
 
@@ -30,7 +32,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """Measure a predictor.
 
     Args:
-        predict: (a data set, texts) → similarities float32[N, len(texts)].
+        predict: (a data set, texts=…) → similarities float32[N, len(texts)].
         dataset: rows with `id` and `caption`.
         protocol: what the caller knows.
     """
@@ -41,7 +43,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
     captions = list(dataset["caption"])
     texts = list(dict.fromkeys(captions))
-    scores = predict(dataset, texts)
+    scores = predict(dataset, texts=texts)
     own = scores[np.arange(len(captions)), [texts.index(caption) for caption in captions]]
     rank = (scores > own[:, None]).sum(1)
     hits = {"r1": (rank < 1).astype(float), "r5": (rank < 5).astype(float)}

@@ -7,6 +7,7 @@ is resized and cropped, and what the outputs are called.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,12 @@ def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[s
     onnx.save(model, path)
 
 
-def quantize(fp32: Path, path: Path, samples: np.ndarray) -> None:
-    """Static QDQ int8: weights per channel, activations unsigned, ranges by min and max over the samples."""
+def quantize(fp32: Path, path: Path, samples: np.ndarray, exclude: Sequence[str] = ()) -> None:
+    """Static QDQ int8: weights per channel, activations unsigned, ranges by min and max over the samples.
+
+    Args:
+        exclude: names of nodes that stay in float.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -128,6 +133,7 @@ def quantize(fp32: Path, path: Path, samples: np.ndarray) -> None:
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=list(exclude),
             op_types_to_quantize=[
                 "Conv",
                 "Gemm",

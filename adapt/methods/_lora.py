@@ -65,3 +65,4 @@ def add(family: Family, config: Adapters, modules: str | list[str], targets: lis
             hint = nearest(targets[0] if targets else "", family.adapter_targets)
             raise UserError(f"method.targets: {targets} match no module of this checkpoint.{hint}") from None
         raise UserError(f"method: this checkpoint's layers do not take these options: {' '.join(str(error).split())}") from None
+    family.complete()

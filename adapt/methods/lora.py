@@ -25,7 +25,8 @@ class Config(_lora.Adapters):
 
 
 def apply(family: Family, config: Config) -> None:
-    """Freeze the family and put adapters on its targets; `family.backbone` becomes a `PeftModel`.
+    """Freeze the family and put adapters on its targets; `family.backbone` becomes a `PeftModel`; a head that the family
+    needs learns beside them.
 
     Raises:
         UserError: a target matches no module, or the module's kind cannot take an option.

@@ -44,8 +44,7 @@ class Clip(Family):
         super().__init__()
         self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
         self.head: nn.Linear | None = None
-        self.classes: list[str] = []
-        self.templates: list[str] = ["{}"]
+        self.set_classes([], ["{}"])
         self.normalise = Normalise(towers.input)
 
     @property
@@ -66,9 +65,14 @@ class Clip(Family):
             self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
         super().bind(columns)
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
-        self.classes, self.templates = classes, templates
+    @torch.no_grad()
+    def new_head(self, init: str = "zero") -> None:
+        if not self.classes:
+            raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
+        weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
+        self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
+        self.head.weight.copy_(weight if init == "text" else torch.zeros_like(weight))
+        self.head.bias.zero_()
 
     # ------------------------------------------------------------------------------------------------------ embeddings
 

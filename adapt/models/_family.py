@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from adapt.plug import UserError
+from adapt.recipe import Augment
+from adapt.train.augment import augment
 from adapt.train.images import collate
 
 
@@ -22,8 +24,12 @@ class Family(nn.Module, ABC):
     """The foundation model; a `peft.PeftModel` around it after LoRA."""
     adapter_targets: ClassVar[dict[str, str]]
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
-    quantised: ClassVar[str]
-    """Pattern of the modules whose linear layers QLoRA puts in 4 bits: the encoder's, the language model's; the rest stays."""
+    quantised: ClassVar[str] = ""
+    """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    classes: Sequence[str] = ()
+    """The words that stand for the labels 0, 1, …, where the family has such."""
+    templates: Sequence[str] = ()
+    """The templates these words are put in."""
 
     @abstractmethod
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -35,7 +41,11 @@ class Family(nn.Module, ABC):
 
     @abstractmethod
     def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
-        """Named functions of images, such as `class_logits` and `image_embedding`; `texts` stand for the classes, if given."""
+        """Named functions of two kinds; `texts` stand for the classes, if given.
+
+        Of images: float[B, 3, H, W] 0–255 → Tensor[B, …], such as `class_logits` and `image_embedding`; they can be cached and
+        exported. Of rows, marked `function.rows = True`: samples with the data's columns → a list of results, such as `masks`.
+        """
 
     @property
     @abstractmethod
@@ -54,6 +64,21 @@ class Family(nn.Module, ABC):
                 f"data: no column {', '.join(lacking)}; training needs {', '.join(self.columns)}. Have: {', '.join(columns)}."
             )
 
+    def set_classes(self, classes: list[str], templates: list[str]) -> None:
+        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+        self.classes, self.templates = classes, templates
+
+    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
+        """A batch with random views in the place of its images, by its `seed`s; overridden where boxes or masks must follow."""
+        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+
+    def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
+        """What a frozen encoder makes of images; the trainer computes it once, and `batch["features"]` brings it to `forward`.
+
+        None: nothing is frozen, or random views are needed.
+        """
+        return None
+
     @property
     @abstractmethod
     def input(self) -> dict[str, Any]:
@@ -62,3 +87,19 @@ class Family(nn.Module, ABC):
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items → a batch."""
         return collate(items)
+
+    # ------------------------------------------------------------------------------------------------------------ head
+
+    def new_head(self, init: str = "zero") -> None:
+        """Put a fresh linear head, which learns, on the frozen features (`method: head`).
+
+        Args:
+            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier.
+
+        Raises:
+            UserError: the family has no head of its own, or the data have no classes.
+        """
+        raise UserError("method.name: 'head' is not for this family, which has no linear head. Use lora or full.")
+
+    def complete(self) -> None:
+        """What a method that changes the backbone calls last: a family that needs a head to learn its task makes it here."""

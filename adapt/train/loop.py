@@ -19,7 +19,7 @@ from torch import nn
 from adapt.plug import UserError
 from adapt.recipe import Train
 from adapt.train import checkpoint
-from adapt.train.augment import augment, view_seed
+from adapt.train.augment import view_seed
 from adapt.train.progress import progress
 from adapt.train.views import Views, batches, order
 
@@ -37,7 +37,7 @@ def fit(
     """Train the parameters of `family` that require gradients; on return they are the best on validation.
 
     Args:
-        views: the training rows; each batch's `image` is augmented here, on the device, by its `seed`s.
+        views: the training rows; the family augments each batch on the device, by its `seed`s.
         folder: gets `history.jsonl` and `checkpoints/`; a state found there is continued.
         validate: a score of the family, higher is better; none: the last weights are kept.
 
@@ -80,7 +80,7 @@ def fit(
                 _set_lr(optimizer, train, step, total)
                 while True:
                     try:
-                        logs = _step(model, optimizer, batch, train, accumulate, seed, step, accelerator)
+                        logs = _step(model, family, optimizer, batch, train, accumulate, seed, step, accelerator)
                         break
                     except RuntimeError as error:
                         accumulate = _smaller(error, accumulate, train.batch // world, title)
@@ -105,8 +105,11 @@ def fit(
     return history.rows
 
 
-def _step(model, optimizer, batch: dict, train: Train, accumulate: int, seed: int, step: int, accelerator) -> dict[str, float]:
-    """One optimiser step over `accumulate` micro-batches; returns the logs, averaged over them and over the processes."""
+def _step(model, family, optimizer, batch: dict, train: Train, accumulate: int, seed: int, step: int, accelerator) -> dict:
+    """One optimiser step over `accumulate` micro-batches; returns the logs, averaged over them and over the processes.
+
+    `model` is the family, perhaps wrapped for several processes.
+    """
     model.train()
     optimizer.zero_grad()
     torch.manual_seed(view_seed(seed, step, accelerator.process_index))  # dropout: a function of the step
@@ -115,7 +118,8 @@ def _step(model, optimizer, batch: dict, train: Train, accumulate: int, seed: in
     for i in range(accumulate):
         rows = slice(i * size // accumulate, (i + 1) * size // accumulate)
         micro = {name: _move(value[rows], accelerator.device) for name, value in batch.items()}
-        micro["image"] = augment(micro["image"], micro["seed"], train.augment)
+        if "features" not in micro:  # a frozen encoder's, of the plain view
+            micro = family.augment(micro, train.augment)
         last = i == accumulate - 1
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
 from adapt.train.progress import progress
@@ -14,14 +15,22 @@ from adapt.train.views import Views
 
 
 @torch.inference_mode()
-def predict(function: Callable, family, dataset, batch: int, accelerator: Accelerator, title: str = "predict") -> np.ndarray:
-    """`function(images float[B, 3, H, W] 0–255) -> [B, …]` over all rows, in their order, on every process: float32[N, …].
+def predict(
+    function: Callable, family, dataset, batch: int, accelerator: Accelerator, title: str = "predict"
+) -> np.ndarray | list:
+    """A predictor over all rows, in their order, on every process.
 
-    The copies that fill up the last batch of a distributed run are dropped (`gather_for_metrics`).
+    Args:
+        function: of images, float[B, 3, H, W] 0–255 → [B, …]; or, with `function.rows`, of samples → a list of results.
+
+    Returns:
+        float32[N, …], or a list of N results. The copies that fill up the last batch of a distributed run are dropped.
     """
+    family.eval()
+    if getattr(function, "rows", False):
+        return _of_rows(function, dataset, batch, accelerator, title)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)
-    family.eval()
     parts = []
     with progress(title, len(loader), shown=accelerator.is_main_process) as tick:
         for item in loader:
@@ -30,3 +39,17 @@ def predict(function: Callable, family, dataset, batch: int, accelerator: Accele
             parts.append(accelerator.gather_for_metrics(output.float()).cpu().numpy())
             tick()
     return np.concatenate(parts)
+
+
+def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str) -> list:
+    """Each process takes a run of the rows."""
+    results = []
+    with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
+        starts = range(0, len(mine), batch)
+        with progress(title, len(starts), shown=accelerator.is_main_process) as tick:
+            for start in starts:
+                rows = [dataset[number] for number in mine[start : start + batch]]
+                with accelerator.autocast():
+                    results += function(rows)
+                tick()
+    return gather_object(results) if accelerator.num_processes > 1 else results

@@ -66,13 +66,13 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
 
 def test_retrieval_counts_the_ranks_of_the_own_caption():
     rows, _, _ = data(14)
-    texts = list(dict.fromkeys(rows["caption"]))
+    names = list(dict.fromkeys(rows["caption"]))
     scores = np.zeros((14, 7), np.float32)
     for i, caption in enumerate(rows["caption"]):
-        scores[i, texts.index(caption)] = 2 if i < 7 else 0.5
-        scores[i, (texts.index(caption) + 1) % 7] = 1
+        scores[i, names.index(caption)] = 2 if i < 7 else 0.5
+        scores[i, (names.index(caption) + 1) % 7] = 1
     result = retrieval.evaluate(
-        retrieval.Config(name="retrieval"), lambda _, wanted: scores if wanted == texts else None, rows, {}
+        retrieval.Config(name="retrieval"), lambda _, texts: scores if texts == names else None, rows, {}
     )
     assert result.metrics == {"r1": 0.5, "r5": 1.0}
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
+from adapt.train.augment import augment
 from adapt.train.images import collate
 from adapt.train.loop import fit
 from adapt.train.views import Views, order
@@ -56,6 +57,9 @@ class Toy(nn.Module):
 
     def collate(self, items):
         return collate(items)
+
+    def augment(self, batch, config):
+        return batch | {"image": augment(batch["image"], batch["seed"], config)}
 
 
 ROWS = Dataset.from_dict({"value": [i * 3 % 251 for i in range(80)], "label": [i % 4 for i in range(80)]})

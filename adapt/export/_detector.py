@@ -1,0 +1,181 @@
+"""Detectors as ONNX, fp32 and int8, with the removal of duplicates inside the file.
+
+The network and its decoding come from torch; behind them stands ONNX's own NonMaxSuppression, so that the number of boxes is
+dynamic and every runtime knows the operator. In int8 only the network is quantised: boxes and scores are decoded in float.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from adapt.export import _modules
+from adapt.export.onnx import FILES, quantize
+from adapt.plug import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adapt.export.onnx import Config
+
+OUTPUTS = ("boxes", "scores", "labels", "rows")
+"""boxes float[M, 4] XYXY in pixels of the input, scores float[M] best first, labels int64[M], rows int64[M]: its place in
+the batch."""
+
+
+class Runner(_modules.Runner):
+    """An exported detector."""
+
+    def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """float32[B, 3, S, S] 0–255 → an image's bbox float32[N, 4] XYXY in pixels, category int64[N], score float32[N]."""
+        boxes, scores, labels, rows = super().__call__(images)
+        found = (rows == i for i in range(len(images)))
+        return [{"bbox": boxes[mine], "category": labels[mine], "score": scores[mine]} for mine in found]
+
+
+def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+    """Write the `FILES` of a detector into `folder`; the fp32 file has passed the gate when this returns.
+
+    Args:
+        module: images 0–255 → boxes float[B, N, 4], scores float[B, C, N]; `options` with `score` and `nms`.
+        samples: float32[N, 3, S, S] of the training split.
+        metadata: kept in the files, values as JSON.
+
+    Raises:
+        UserError: the gate refuses the file.
+    """
+    dense = folder / "dense.onnx"
+    metadata = metadata | {"outputs": list(OUTPUTS), "nms": module.options}
+    try:
+        _modules.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
+        # each box as pixels of the input, so the tolerance grows with it
+        _modules.gate(module, _modules.Runner(dense), [(samples[:64],)], config.max_abs_error)
+        with_nms(dense, folder / FILES["fp32"], **module.options)
+        gate(module, Runner(folder / FILES["fp32"]), samples[:64], config.max_abs_error)
+        if config.int8:
+            small = folder / "dense.int8.onnx"
+            quantize(dense, small, samples, exclude=behind_convolutions(dense))
+            with_nms(small, folder / FILES["int8"], **module.options)
+            small.unlink()
+    finally:
+        dense.unlink(missing_ok=True)
+
+
+def with_nms(dense: Path, path: Path, score: float, nms: float) -> None:
+    """Append the removal of duplicates, class by class, to a file with outputs boxes[B, N, 4] and scores[B, C, N].
+
+    Args:
+        score: only what scores more is kept.
+        nms: of two boxes of a class that overlap by more than this IoU, the better stays.
+    """
+    model = onnx.load(dense)
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = f"dense_{name}" if name in ("boxes", "scores") else name
+    constants = {
+        "most": np.array([2**31 - 1], np.int64),
+        "overlap": np.array([nms], np.float32),
+        "least": np.array([score], np.float32),
+        "columns_02": np.array([0, 2], np.int64),
+        "column_0": np.array(0, np.int64),
+        "column_1": np.array(1, np.int64),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, f"nms_{name}") for name, value in constants.items())
+
+    def node(kind: str, inputs: str, outputs: str, **attributes) -> None:
+        graph.node.append(
+            helper.make_node(kind, inputs.split(), outputs.split(), f"nms_{kind}_{outputs.split()[0]}", **attributes)
+        )
+
+    # the operator asks for y1 x1 y2 x2; swapping both axes leaves every overlap as it is
+    node("NonMaxSuppression", "dense_boxes dense_scores nms_most nms_overlap nms_least", "nms_found")
+    node("GatherND", "dense_scores nms_found", "nms_scores")
+    node("Shape", "nms_scores", "nms_count")
+    node("TopK", "nms_scores nms_count", "scores nms_order")
+    node("Gather", "nms_found nms_order", "nms_sorted", axis=0)
+    node("Gather", "nms_sorted nms_columns_02", "nms_places", axis=1)
+    node("GatherND", "dense_boxes nms_places", "boxes")
+    node("Gather", "nms_sorted nms_column_1", "labels", axis=1)
+    node("Gather", "nms_sorted nms_column_0", "rows", axis=1)
+    del graph.output[:]
+    kinds = {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT, "labels": TensorProto.INT64, "rows": TensorProto.INT64}
+    for name, kind in kinds.items():
+        graph.output.append(helper.make_tensor_value_info(name, kind, ["detections", 4][: 2 if name == "boxes" else 1]))
+    keep = [value for value in graph.value_info if value.name not in OUTPUTS]
+    del graph.value_info[:]
+    graph.value_info.extend(keep)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def behind_convolutions(path: Path) -> list[str]:
+    """Names of the nodes between the last convolutions and the outputs: decoding, which stays in float."""
+    graph = onnx.load(path, load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    todo, found = [output.name for output in graph.output], []
+    while todo:
+        node = makers.get(todo.pop())
+        if node is not None and node.op_type != "Conv" and node.name not in found:
+            found.append(node.name)
+            todo.extend(node.input)
+    return found
+
+
+@torch.inference_mode()
+def check(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
+    """Compare detections with those of torch, after duplicates were removed by torchvision.
+
+    Returns:
+        max_abs_error (boxes as a fraction of the input's side, and scores, over the detections that both have), agreement (the
+        share of all detections that both have), detections (their number).
+    """
+    from torchvision.ops import nms
+
+    errors, total = [], 0
+    boxes, scores = module.eval()(torch.from_numpy(samples))
+    for box, points, one in zip(boxes.double(), scores.double(), runner(samples), strict=True):
+        for label, point in enumerate(points):
+            cells = (point > module.options["score"]).nonzero().flatten()
+            cells = cells[nms(box[cells], point[cells], module.options["nms"])]
+            ours = torch.cat([box[cells] / samples.shape[-1], point[cells, None]], 1).numpy()
+            mine = one["category"] == label
+            theirs = np.concatenate([one["bbox"][mine] / samples.shape[-1], one["score"][mine, None]], 1)
+            errors += _matched(ours, theirs, max(10 * tolerance, 1e-3))
+            total += max(len(ours), len(theirs))
+    return {"max_abs_error": max(errors, default=0.0), "agreement": len(errors) / max(total, 1), "detections": total}
+
+
+def _matched(ours: np.ndarray, theirs: np.ndarray, limit: float) -> list[float]:
+    """The errors of the pairs that are nearest to each other, one to one, of float[N, 5] and float[M, 5]."""
+    far = np.abs(ours[:, None] - theirs[None]).max(2, initial=0)
+    errors = []
+    while far.size and far.min() < limit:
+        i, j = np.unravel_index(far.argmin(), far.shape)
+        errors.append(float(far[i, j]))
+        far[i], far[:, j] = np.inf, np.inf
+    return errors
+
+
+def gate(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
+    """`check`, and refuse a file that differs.
+
+    A box whose score or overlap lies within rounding of a threshold may be kept by one and dropped by the other: one detection in
+    a hundred may be missing, none may be elsewhere.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    result = check(module, runner, samples, tolerance)
+    if result["max_abs_error"] < tolerance and (result["agreement"] >= 0.99 or not result["detections"]):
+        return result
+    raise UserError(
+        f"export: refused: of {result['detections']} detections {result['agreement']:.1%} agree; max abs error "
+        f"{result['max_abs_error']:.2e} (allowed {tolerance:.0e})."
+    )

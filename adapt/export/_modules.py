@@ -1,0 +1,101 @@
+"""ONNX files of modules with several inputs or outputs: written, run and compared by the names of their forward's arguments."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from adapt.plug import UserError
+
+
+class Runner:
+    """An exported file: arrays in, in the order of its inputs; arrays out.
+
+    Args:
+        path: an `.onnx` file.
+        threads: of ONNX Runtime's own.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.outputs = [one.name for one in self.session.get_outputs()]
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        return self.session.run(None, dict(zip(self.inputs, arrays, strict=True)))
+
+
+def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, metadata: dict[str, Any]) -> None:
+    """Write a module as fp32 ONNX; inputs are called as the arguments of its forward.
+
+    Args:
+        module: with `OUTPUTS`, the names of what it returns, and optionally `DYNAMIC`, argument → {dimension: its name}; an
+            argument of which `DYNAMIC` says nothing keeps its shape. Without `DYNAMIC`, every first dimension is the batch.
+        metadata: kept in the file, values as JSON.
+    """
+    names = list(inspect.signature(module.forward).parameters)
+    dynamic = getattr(module, "DYNAMIC", None) or {name: {0: "batch"} for name in names}
+    words = {word for one in dynamic.values() for word in one.values()}
+    dims = {word: torch.export.Dim(word, min=1, max=4096) for word in words}
+    shapes = tuple({place: dims[word] for place, word in dynamic.get(name, {}).items()} for name in names)
+    program = torch.onnx.export(
+        module.eval(),
+        tuple(example),
+        dynamo=True,
+        input_names=names,
+        output_names=list(module.OUTPUTS),
+        dynamic_shapes=shapes,
+        verbose=False,
+    )
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+@torch.inference_mode()
+def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+    """Compare outputs on several sets of inputs.
+
+    Returns:
+        max_abs_error of each output by its name, as a fraction of the output's largest value where that is above 1.
+    """
+    worst = dict.fromkeys(module.OUTPUTS, 0.0)
+    module.eval()
+    for arrays in samples:
+        expected = module(*(torch.from_numpy(array) for array in arrays))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for name, ours, theirs in zip(module.OUTPUTS, expected, runner(*arrays), strict=True):
+            if tuple(ours.shape) != theirs.shape:
+                worst[name] = float("inf")
+                continue
+            error = np.abs(ours.numpy() - theirs).max() / max(1.0, float(ours.abs().max()))
+            worst[name] = max(worst[name], float(error))
+    return worst
+
+
+def gate(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarray]], tolerance: float) -> dict[str, float]:
+    """`check`, and refuse a file that differs.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    worst = check(module, runner, samples)
+    bad = {name: error for name, error in worst.items() if not error < tolerance}
+    if bad:
+        said = ", ".join(f"{name} differs by {error:.2e}" for name, error in bad.items())
+        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}).")
+    return worst

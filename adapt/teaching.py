@@ -1,0 +1,88 @@
+"""The teaching half of a `Stage`: teacher outputs are cached, a student learns from them, and lies in `student/` afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from adapt import plug
+from adapt.measuring import BATCH
+from adapt.plug import UserError
+from adapt.run import SECTIONS, atomic
+
+
+class Students:
+    """What `distill` needs of a stage."""
+
+    def teach(self):
+        """Cache the teacher's outputs, or let it label the images, then train the student; returns it with its best weights."""
+        from adapt.train.loop import fit
+        from adapt.train.views import Views
+
+        config = self.recipe.distill
+        target = plug.load("distill", config.name)
+        teacher, rows, extra = self._teacher(), self._student_rows(), None
+        if hasattr(target, "label"):
+            rows = target.label(config, teacher, rows)
+        function = teacher.predictors()[target.PREDICTOR] if target.PREDICTOR else None
+        student = target.build(config, teacher, None if config.cache else function)
+        if function and config.cache:
+            extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)
+        del self.__dict__["family"], teacher, function  # students train without the teacher in memory
+        views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
+        student.to(self.accelerator.device)
+        self._track("distill")
+        folder = self.run.path / "distill"
+        validate = self.validate if "validation" in self.data else None
+        fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, title="distill")
+        return student
+
+    def cache(self, name: str, function: Callable, module, rows, views: int, augmentation):
+        """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`."""
+        from adapt.distill import _cache
+        from adapt.train.views import Views
+
+        sections = (*SECTIONS, "distill") if name == "teacher" else SECTIONS
+        folder = self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{self.fingerprints['train'][:8]}"
+        views = Views(rows, module.preprocess, self.recipe.seed, views)
+        return _cache.build(folder, function, views, augmentation, BATCH, self.accelerator, name)
+
+    def student(self):
+        """The student that `distill` left."""
+        from safetensors.torch import load_file
+
+        if not self.run.done("distill", self.distill_key):
+            raise UserError(f"{self.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
+        config = self.recipe.distill
+        student = plug.load("distill", config.name).build(config, self.family)
+        student.net.load_state_dict(load_file(self.run.path / "student" / "model.safetensors"))
+        return student
+
+    def save_student(self, student) -> None:
+        """Write the student's network as safetensors, with what a user must know of its input."""
+        from safetensors.torch import save_file
+
+        if self.run.writes:
+            with atomic(self.run.path / "student") as folder:
+                folder.mkdir()
+                save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
+                about: dict[str, Any] = {"architecture": self.recipe.distill.student, "classes": self.labels}
+                (folder / "config.json").write_text(json.dumps(about | {"input": student.input}, indent=1))
+        self.record(
+            "distill",
+            self.distill_key,
+            parent=self.hash(self.run.path / "adapter"),
+            student=self.hash(self.run.path / "student"),
+        )
+
+    def _teacher(self):
+        return self.adapted() if self.recipe.distill.teacher == "adapted" else self.family
+
+    def _student_rows(self):
+        """Training rows with their labels, and unlabelled ones."""
+        from datasets import concatenate_datasets
+
+        wanted = ("image", "label", "objects", "caption")
+        parts = [self.data[name] for name in ("train", "unlabelled") if name in self.data]
+        return concatenate_datasets([part.select_columns([c for c in wanted if c in part.column_names]) for part in parts])

@@ -1,0 +1,246 @@
+"""The detection student: learns from a teacher's boxes alone, and its file gives the same boxes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from adapt.data.emoji_scenes import Config as Scenes
+from adapt.data.emoji_scenes import load
+from adapt.distill import boxes
+from adapt.distill._detector import follow, select
+from adapt.export import _detector as target
+from adapt.export import _modules
+from adapt.export.onnx import FILES, operators
+from adapt.export.onnx import Config as Export
+from adapt.plug import UserError
+from adapt.recipe import Augment, Train
+from adapt.train.augment import augment, uniforms
+from adapt.train.loop import fit
+from adapt.train.views import Views
+
+PLAIN = Augment(crop=1, flip=0, colour=0.2)
+TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=PLAIN)
+CONFIG = boxes.Config(name="boxes", student="test_resnet", width=32, convs=1, train=TRAIN)
+INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+class Teacher(torch.nn.Module):
+    """Knows where things are, by the pictures' names; it also stammers, doubts and points outside, as real teachers do."""
+
+    input = INPUT
+
+    def __init__(self, rows):
+        super().__init__()
+        self.truth = dict(zip(rows["id"], rows["objects"], strict=True))
+        self.asked: list[set] = []
+
+    def predictors(self, texts=None):
+        def detections(samples):
+            self.asked += [set(sample) for sample in samples]
+            return [self.answer(sample) for sample in samples]
+
+        detections.rows = True
+        return {"detections": detections}
+
+    def answer(self, sample):
+        bbox = self.truth[sample["id"]]["bbox"]
+        if sample["id"] == "train/3":
+            return {"bbox": np.zeros((0, 4)), "category": [], "score": []}
+        stammer = [[x + 1, y, right, bottom] for x, y, right, bottom in bbox]
+        doubt = [[0.0, 0.0, 9.0, 9.0]]
+        outside = [[-50.0, -50.0, -5.0, -5.0], [float("nan"), 0, 9, 9]]
+        scores = [0.9] * len(bbox) + [0.8] * len(bbox) + [0.1] + [0.9, 0.9]
+        return {"bbox": bbox + stammer + doubt + outside, "category": [0] * len(scores), "score": scores}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return load(Scenes(hands=["noto"], size=64, train=96, validation=24, test=1))
+
+
+@pytest.fixture(scope="module")
+def labelled(scenes):
+    return boxes.label(CONFIG, Teacher(scenes["train"]), scenes["train"])
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, labelled, tmp_path_factory):
+    """The student before and after training, and the losses."""
+    torch.manual_seed(0)
+    teacher = Teacher(scenes["validation"])
+    student = boxes.build(CONFIG, teacher, 1)
+    before = ap50(student, scenes["validation"])
+    views = Views(labelled, student.preprocess, 0)
+    rows = fit(student, views, CONFIG.train, 0, tmp_path_factory.mktemp("student"), Accelerator(cpu=True))
+    return student.eval(), before, [row["loss"] for row in rows]
+
+
+def ap50(student, rows) -> float:
+    """AP at IoU 0.5 of things, whatever they are, by pycocotools."""
+    found = student.predictors()["detections"](list(rows))
+    return coco(found, rows)
+
+
+def coco(found, rows) -> float:
+    truth = COCO()
+    annotations, detections = [], []
+    for i, row in enumerate(rows):
+        for x, y, right, bottom in row["objects"]["bbox"]:
+            box = [x, y, right - x, bottom - y]
+            common = {"image_id": i, "category_id": 1, "bbox": box, "area": box[2] * box[3]}
+            annotations.append(common | {"id": len(annotations) + 1, "iscrowd": 0})
+        for (x, y, right, bottom), score in zip(found[i]["bbox"].tolist(), found[i]["score"].tolist(), strict=True):
+            detections.append({"image_id": i, "category_id": 1, "bbox": [x, y, right - x, bottom - y], "score": score})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.dataset = {"images": [{"id": i} for i in range(len(rows))], "annotations": annotations, "categories": [{"id": 1}]}
+        truth.createIndex()
+        result = COCOeval(truth, truth.loadRes(detections) if detections else COCO(), "bbox")
+        result.evaluate()
+        result.accumulate()
+        result.summarize()
+    return float(result.stats[1])
+
+
+def test_labels_are_the_teachers_without_duplicates_doubts_and_nonsense(scenes, labelled):
+    train = scenes["train"]
+    assert len(labelled) == len(train) - 1, "the picture in which nothing was found is left out"
+    assert "train/3" not in labelled["id"]
+    truth = dict(zip(train["id"], train["objects"], strict=True))
+    for row in labelled:
+        assert sorted(row["objects"]["bbox"]) == sorted(truth[row["id"]]["bbox"])
+        assert row["score"] == pytest.approx([0.9] * len(row["score"]))
+    assert labelled.features["objects"]["category"].feature.names == train.features["objects"]["category"].feature.names
+
+
+def test_no_human_label_reaches_the_teacher(scenes):
+    rows = scenes["train"].select(range(4))
+    teacher = Teacher(rows)
+    kept = boxes.label(CONFIG.model_copy(update={"empty": True}), teacher, rows)
+    assert teacher.asked == [{"id", "image", "prefix"}] * 4
+    assert kept[3]["objects"] == {"bbox": [], "category": []}
+
+
+def test_a_teacher_without_boxes_is_one_line(scenes, clip_tiny):
+    rows = scenes["train"].select(range(4))
+    clip_tiny.set_classes(["thing"], ["{}"])
+    with pytest.raises(UserError, match=r"needs a teacher that finds detections\. This one has: .*image_embedding"):
+        boxes.label(CONFIG, clip_tiny, rows)
+    with pytest.raises(UserError, match=r"finds nothing above distill\.score=0\.95 in 4 pictures"):
+        boxes.label(CONFIG.model_copy(update={"score": 0.95}), Teacher(rows), rows)
+
+
+def test_boxes_follow_the_pixels():
+    """A white rectangle on black: after crop and flip, the box is where the white is."""
+    config = Augment(crop=0.4, flip=0.5, colour=0)
+    seeds = torch.arange(64)
+    picture = torch.zeros(1, 3, 96, 96)
+    picture[:, :, 24:60, 18:66] = 255
+    views = augment(picture.expand(64, -1, -1, -1), seeds, config)
+    seen = 0
+    for image, seed in zip(views, seeds, strict=True):
+        box, label = follow(torch.tensor([[18.0, 24, 66, 60]]), torch.tensor([5]), uniforms(seed[None], 6)[0], 96, config)
+        white = image[0] > 127
+        if len(box):
+            rows, columns = white.any(1).nonzero(), white.any(0).nonzero()
+            expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            torch.testing.assert_close(box[0], torch.stack(expected).float(), atol=1.5, rtol=0)
+            assert label.tolist() == [5]
+            seen += 1
+    assert seen > 32
+
+
+def test_duplicates_are_removed_class_by_class():
+    box = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])
+    scores = torch.tensor([[0.8, 0.9, 0.0], [0.3, 0.0, 0.2]])
+    found = select(box, scores, 0.1, 0.5)
+    assert found["category"].tolist() == [0, 1, 1]
+    assert found["score"].tolist() == pytest.approx([0.9, 0.3, 0.2])
+    assert found["bbox"].tolist() == [[0, 0, 10, 9], [0, 0, 10, 10], [50, 50, 60, 60]]
+    assert select(box, scores, 0.95, 0.5)["bbox"].shape == (0, 4)
+
+
+def test_a_picture_without_things_is_background(scenes):
+    student = boxes.build(CONFIG, Teacher(scenes["train"]), 3)
+    row = scenes["train"][0] | {"objects": {"bbox": [], "category": []}}
+    batch = student.collate([student.preprocess(row, True) | {"seed": 0}])
+    batch = student.augment(batch, Augment(crop=0.5))
+    loss, logs = student(batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert logs["regression"] == 0
+
+
+def test_the_student_learns_from_the_teachers_boxes(scenes, trained):
+    student, before, losses = trained
+    assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
+    after = ap50(student, scenes["validation"])
+    print(before, after, losses[::8])
+    assert after > before + 0.2
+
+
+def test_boxes_are_in_pixels_of_the_samples_own_picture(scenes, trained):
+    student, _, _ = trained
+    row = scenes["validation"][0]
+    wide = row | {"image": row["image"].resize((192, 128))}
+    one, other = student.predictors()["detections"]([row, wide])
+    best = one["bbox"][0] * [3, 2, 3, 2]
+    assert np.abs(other["bbox"] - best).max(1).min() < 8
+
+
+@pytest.fixture(scope="module")
+def exported(trained, scenes, tmp_path_factory):
+    student, _, _ = trained
+    folder = tmp_path_factory.mktemp("export")
+    ((module, _),) = student.deployed().values()
+    samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["train"]]).astype(np.float32)
+    target.export(Export(name="onnx"), module, samples, folder, {"classes": ["thing"]})
+    return module, samples, {name: folder / file for name, file in FILES.items()}
+
+
+def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
+    module, samples, files = exported
+    result = target.check(module, target.Runner(files["fp32"]), samples, 1e-4)
+    assert result["detections"] > 100
+    assert result["agreement"] > 0.99
+    assert result["max_abs_error"] < 1e-4
+    runner = target.Runner(files["fp32"])
+    assert runner.outputs == list(target.OUTPUTS)
+    for batch in (1, 5):
+        for one, other in zip(runner(samples[:batch]), runner(samples[:8]), strict=False):
+            np.testing.assert_allclose(one["bbox"], other["bbox"], atol=1e-3)
+            assert (np.diff(one["score"]) <= 0).all()
+
+
+def test_a_blank_picture_gives_no_boxes_and_no_error(exported):
+    _, _, files = exported
+    runner = target.Runner(files["fp32"])
+    (one,) = runner(np.zeros((1, 3, 64, 64), np.float32))
+    assert one["bbox"].shape == (len(one["score"]), 4)
+
+
+def test_int8_finds_nearly_as_much(exported, scenes, trained):
+    student, _, _ = trained
+    _, _, files = exported
+    rows = scenes["validation"]
+    scores = {name: coco(student.rows(target.Runner(path))(list(rows)), rows) for name, path in files.items()}
+    assert scores["int8"] > scores["fp32"] - 0.05
+    assert scores["fp32"] == pytest.approx(ap50(student, rows), abs=0.01)
+    assert operators(files["int8"])["QLinearConv"] > 10
+    assert files["int8"].stat().st_size < 0.4 * files["fp32"].stat().st_size
+
+
+def test_a_file_with_another_threshold_is_refused(exported, tmp_path):
+    module, samples, _ = exported
+    path = tmp_path / "dense.onnx"
+    _modules.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    target.with_nms(path, tmp_path / "other.onnx", score=0.3, nms=0.2)
+    with pytest.raises(UserError, match="refused"):
+        target.gate(module, target.Runner(tmp_path / "other.onnx"), samples[:16], 1e-4)
