@@ -153,7 +153,7 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
     stage = Stage(recipe)
     place = join(stage, scale, budget)
     if recipe.evals:
-        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.predictor(stage.family))
+        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.family)
     stage.say(f"Merged: {place}")
     return _finish(stage)
 

@@ -163,3 +163,21 @@ def test_answers_are_compared_whatever_their_kind():
     found = joining.compare(one, other)
     assert found["error"] == pytest.approx(1e-3)
     assert found["agreement"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "model", ["{name: sam, clicks: 0, objects: 1}", "{name: paligemma, max_tokens: 8}"], ids=["sam", "paligemma"]
+)
+def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = "data={source: emoji_scenes, train: 4, validation: 2, test: 2}"
+    small = ["distill=null", "evals=[]", "train.epochs=1", "train.batch=4", "tracker=none", "train.precision=fp32"]
+    recipe = load_recipe("clip_qlora", [f"model={model}", data, *small])
+    folder = pipeline.finetune(recipe).path
+    out = pipeline.merge(recipe).path
+    assert out == folder
+    assert "QLoRA: " in capsys.readouterr().out
+    proof = json.loads((folder / "manifest.json").read_text())["stages"]["merge"]["proof"]
+    assert proof["agreement"] == 1
+    again = load_recipe("clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", data, *small])
+    assert pipeline.Stage(again).family.backbone.config.model_type == recipe.model.name
