@@ -166,7 +166,9 @@ def test_answers_are_compared_whatever_their_kind():
 
 
 @pytest.mark.parametrize(
-    "model", ["{name: sam, clicks: 0, objects: 1}", "{name: paligemma, max_tokens: 8}"], ids=["sam", "paligemma"]
+    "model",
+    ["{name: sam, clicks: 0, objects: 1, weights: random}", "{name: paligemma, max_tokens: 8, weights: random}"],
+    ids=["sam", "paligemma"],
 )
 def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -179,5 +181,7 @@ def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, 
     assert "QLoRA: " in capsys.readouterr().out
     proof = json.loads((folder / "manifest.json").read_text())["stages"]["merge"]["proof"]
     assert proof["agreement"] == 1
-    again = load_recipe("clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", data, *small])
+    again = load_recipe(
+        "clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", "model.weights=pretrained", data, *small]
+    )
     assert pipeline.Stage(again).family.backbone.config.model_type == recipe.model.name
