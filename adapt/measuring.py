@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,7 @@ class Numbers:
 
         def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
             function = (predictors or module.predictors)(texts)[name]
-            if options:
-                rows = getattr(function, "rows", False)
-                function = partial(function, **options)
-                function.rows = rows
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate")
+            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", **options)
 
         return run
 
