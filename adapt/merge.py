@@ -70,6 +70,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
                 f"merge: the merged model does not answer as base + adapter do: largest error {proof['error']:.2g}, "
                 f"agreement {proof['agreement']:.3f} on {len(samples)} samples. Nothing was written. Is it the same base checkpoint?"
             )
+        (folder / "README.md").write_text(card(stage, float(scale), proof, len(samples)), encoding="utf-8")
     stage.say(
         f"merge: scale {float(scale):g}; against base + adapter on {len(samples)} samples: largest error {proof['error']:.2g}, "
         f"agreement {proof['agreement']:.1%}"
@@ -157,6 +158,16 @@ def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
     for file in sorted(file for pattern in COMPANIONS for file in Path(place).glob(pattern)):
         if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
             shutil.copy(file, folder / file.name)
+
+
+def card(stage: Stage, scale: float, proof: dict[str, float], count: int) -> str:
+    """What the folder is and where it comes from, for whoever finds it alone."""
+    recipe = stage.recipe
+    return (
+        f"# {recipe.name}\n\n`{recipe.model.checkpoint}` with a {recipe.method.name} adapter at scale {scale:g}, merged in full "
+        f"precision by Adapt.\n\nAgainst base + adapter on {count} samples: largest error {proof['error']:.2g}, equal choices "
+        f"{proof['agreement']:.1%}.\n\nThe licence of the base checkpoint applies.\n"
+    )
 
 
 def read(net: nn.Module, folder: Path) -> nn.Module:

@@ -71,6 +71,7 @@ def test_the_manifest_says_what_was_merged_and_how_equal_it_is(done):
     assert facts["proof"]["agreement"] == 1
     assert facts["proof"]["relative"] < 1e-4
     assert facts["base"]["checkpoint"] == "clip-tiny"
+    assert "`clip-tiny` with a qlora adapter at scale 1" in (done / "merged" / "README.md").read_text()
     entries = [entry["name"] for entry in json.loads((done / "metrics.json").read_text())["entries"]]
     assert entries == ["zero-shot", "adapted", "merged"]
     assert not list(done.rglob(".*"))
