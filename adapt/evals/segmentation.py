@@ -24,7 +24,7 @@ MAIN = "miou"
 """The metric by which guards compare."""
 PREDICTOR = "masks"
 """What it asks of the model: masks of given boxes or points."""
-CHUNK = 16
+CHUNK = 64
 """Rows that are predicted at once: masks are not gathered in memory."""
 
 
