@@ -527,5 +527,5 @@ def test_the_embedded_layout_is_what_its_script_writes():
     sam = load(Config(name="sam", weights="random"))
     assert sum(parameter.numel() for parameter in sam.parameters()) < 4e6
     assert sam.input["size"] == (128, 128)
-    assert 0.9 < sam.net.shared_image_embedding.positional_embedding.std() < 1.1, "not hidden_size / 2, as transformers draws"
+    assert 0.5 < sam.net.shared_image_embedding.positional_embedding.std() < 2, "not hidden_size / 2, as transformers draws"
     assert sam.net.vision_encoder.layers[0].attn.qkv.weight.std() > 0.01, "not 1e-10"
