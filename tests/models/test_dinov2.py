@@ -177,14 +177,16 @@ def test_a_method_learns_with_its_head_and_comes_back_from_disk(places, tmp_path
             _adapter.load(other, tmp_path / "adapter")
 
 
-def test_cached_features_give_the_same_loss(places):
+@pytest.mark.parametrize("name", ["dinov2", "dinov3"])
+def test_cached_features_give_the_same_loss_in_training_too(places, name):
     for task in ("classification", "segmentation"):
-        ours = family(places["dinov2"], task=task)
+        ours = family(places[name], task=task)
         assert ours.frozen_features() is None, "nothing learns yet"
         head.apply(ours, head.Config(name="head"))
         batch = {"image": images(), "label": torch.tensor([1, 2]), "target": torch.randint(-1, 4, (2, 24, 24))}
         with torch.no_grad():
-            features = ours.frozen_features()(batch["image"])
+            features = ours.eval().frozen_features()(batch["image"])
+            ours.train()
             torch.testing.assert_close(ours(batch | {"features": features, "image": None})[0], ours(batch)[0])
         torch.nn.init.normal_(list(ours.head.parameters())[-2])
         full.apply(ours, full.Config(name="full"))
