@@ -223,6 +223,20 @@ def test_segmentation_learns_from_objects_and_upsamples_its_logits(places):
         )
 
 
+def test_qlora_quantises_every_linear_of_the_encoder_and_learns(places):
+    pytest.importorskip("bitsandbytes")
+    from adapt.methods import qlora
+
+    ours = family(places["dinov2"])
+    qlora.apply(ours, qlora.Config(name="qlora", dropout=0))
+    whole = [name for name, module in ours.backbone.named_modules() if type(module) is torch.nn.Linear]
+    assert whole
+    assert all("lora_" in name for name in whole), "only the adapters are whole"
+    label = torch.arange(6) % 3
+    losses = steps(ours, {"image": images(count=6) * (label[:, None, None, None] + 0.1) / 2.1, "label": label}, 10)
+    assert losses[-1] < losses[0]
+
+
 def test_segmentation_sees_the_whole_picture(places):
     ours = family(places["dinov2"], task="segmentation")
     assert ours.input["resize"] == (24, 24)
