@@ -135,17 +135,16 @@ def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> 
     return {"bbox": bbox[order], "category": category[order], "score": scores[order]}
 
 
-def build(config: Config, family, outputs: int, live: Callable | None = None) -> Detector:
+def build(config: Config, family, live: Callable | None = None) -> Detector:
     """The student: learns from batches of pictures with boxes, as `label` gives them.
 
     Args:
-        family: the teacher, for its `input`.
-        outputs: number of categories.
+        family: the teacher, for its `input` and its number of `classes`.
         live: no use here: a teacher in the loop would be asked for the same boxes again and again.
     """
     from adapt.distill._detector import Detector
 
-    return Detector(config.student, outputs, family.input, config)
+    return Detector(config.student, len(family.classes), family.input, config)
 
 
 def _predictor(family: nn.Module) -> Callable:
