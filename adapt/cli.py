@@ -16,6 +16,7 @@ VERBS = {
     "finetune": "adapt the model; measure before and after",
     "distill": "teach a small CNN what the adapted model knows",
     "export": "write the CNN for its device, prove it equal, time it",
+    "merge": "join adapter and base into one checkpoint: adapt merge run=… [scale=0.5|sweep] [budget=0.1]",
     "road": "all four, one after the other",
     "report": "write a run's report anew: adapt report run=runs/NAME-HASH",
     "doctor": "describe this machine; adapt doctor data data.path=photos (or recipe=…) looks for bad images",
@@ -78,13 +79,14 @@ def _run(arguments: list[str]) -> int:
         return _doctor(rest)
     if verb == "report":
         return _report(rest)
+    options = _merging(rest) if verb == "merge" else {}
     recipe = parse(rest)
     from adapt import hardware
 
     hardware.guard()
     from adapt import pipeline
 
-    outcome = getattr(pipeline, verb)(recipe)
+    outcome = getattr(pipeline, verb)(recipe, **options)
     return show(outcome, recipe)
 
 
@@ -142,6 +144,22 @@ def _recipes(rest: list[str]) -> int:
         first = read_text(find("recipes", name), "recipe").splitlines()[0]
         print(f"{name:<24} {first.lstrip('# ')}")
     return 0
+
+
+def _merging(rest: list[str]) -> dict[str, float | str]:
+    """Take `scale=` and `budget=` out of the arguments of `adapt merge`."""
+    options: dict[str, float | str] = {}
+    for argument in [argument for argument in rest if argument.startswith(("scale=", "budget="))]:
+        rest.remove(argument)
+        name, _, text = argument.partition("=")
+        try:
+            value = "sweep" if (name, text) == ("scale", "sweep") else float(text)
+        except ValueError:
+            value = -1.0
+        if value != "sweep" and not 0 <= value <= 1:
+            raise UserError(f"{name}: {text!r} is no number from 0 to 1{', nor the word sweep' if name == 'scale' else ''}.")
+        options[name] = value
+    return options
 
 
 def _report(rest: list[str]) -> int:

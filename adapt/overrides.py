@@ -20,10 +20,17 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError("aliases (*name) are not allowed in a recipe")
         return super().compose_node(parent, index)
 
+    def construct_object(self, node, deep=False):
+        if node.tag.rpartition(":")[2] not in ("bool", "null", "int", "float", "str", "seq", "map"):
+            raise yaml.YAMLError(f"tag {node.tag!r} is not allowed in a recipe (line {node.start_mark.line + 1})")
+        return super().construct_object(node, deep)
+
     def construct_mapping(self, node, deep=False):
         seen = []
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | None):
+                raise yaml.YAMLError(f"a key is a {type(key).__name__}, not a word (line {key_node.start_mark.line + 1})")
             if key in seen:
                 raise yaml.YAMLError(f"key {key!r} is repeated (line {key_node.start_mark.line + 1})")
             seen.append(key)
@@ -59,7 +66,14 @@ def parse_yaml(text: str, place: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise UserError(f"{place}: nested too deeply.") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # `!!bool foo`, "\UFFFFFFFF"
         problem = " ".join(str(error).split())
         raise UserError(f"{place}: not readable as YAML: {problem[:300]}") from None
 
@@ -67,14 +81,15 @@ def parse_yaml(text: str, place: str) -> Any:
 def override(raw: dict, overrides: Iterable[str]) -> dict:
     """Apply `a.b=value` overrides to a recipe's mapping; values are read by the same YAML rules as the file.
 
-    Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means a folder of images, when the recipe's own source has no path.
+    Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means a
+    folder of images, when the recipe's own source has no path.
     """
     raw = json.loads(json.dumps(raw, default=str))  # a deep copy with string keys
     pairs = []
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(f"{text!r} is no override. Write key=value, such as train.epochs=5.")
+            raise UserError(f"{text[:80]!r} is no override. Write key=value, such as train.epochs=5.")
         pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
     given = {".".join(path) for path, _ in pairs}
     source = raw.get("data", {}).get("source") if isinstance(raw.get("data"), dict) else None
@@ -117,7 +132,7 @@ def _set(raw: Any, path: list[str], value: Any) -> None:
                 raw.append(None)
             step = int(step)
         elif not isinstance(raw, dict):
-            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {raw!r}, it has no {step!r} inside.")
+            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]}, it has no {step!r} inside.")
         if then is None:
             raw[step] = value
             return

@@ -20,7 +20,7 @@ from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.stage import Stage
 
-__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "report", "road"]
+__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "report", "road"]
 
 
 @dataclass
@@ -138,6 +138,23 @@ def export(recipe: Recipe) -> Outcome:
                 f"{fp32:.2f} ms in fp32, {int8:.2f} ms in int8, one thread. If it is slower: a student with plain convolutions.",
             )
     stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"))
+    return _finish(stage)
+
+
+def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:
+    """Join the adapter with the base in full precision into one checkpoint that plain transformers loads.
+
+    Args:
+        scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
+        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+    """
+    from adapt.merge import merge as join
+
+    stage = Stage(recipe)
+    place = join(stage, scale, budget)
+    if recipe.evals:
+        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.predictor(stage.family))
+    stage.say(f"Merged: {place}")
     return _finish(stage)
 
 

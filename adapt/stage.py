@@ -207,10 +207,12 @@ class Stage(Students, Numbers):
 def _quiet() -> None:
     """Libraries that talk about themselves are asked not to; our own lines are what a user should see."""
     import warnings
+    from logging import ERROR, getLogger
 
     import datasets
     from transformers.utils import logging
 
+    getLogger("bitsandbytes").setLevel(ERROR)  # before peft imports it: it tells of kernels that it has not found
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -84,13 +84,13 @@ def square(image: Image.Image, size: int = SIZE) -> Image.Image:
     return canvas
 
 
-def png(image: Image.Image) -> bytes:
-    """Lossless bytes; what nobody sees, under transparent pixels, is zeroed so that it compresses."""
+def lossless(image: Image.Image) -> bytes:
+    """Lossless WebP; what nobody sees, under transparent pixels, is zeroed so that it compresses."""
     if image.mode == "RGBA":
         clear = image.getchannel("A").point(lambda a: 255 if a < 6 else 0)
         image.paste((0, 0, 0, 0), mask=clear)
     out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
+    image.save(out, "WEBP", lossless=True, quality=100, method=6, exact=True)
     return out.getvalue()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
-from adapt.assets._sources import draw, iconify, key, members, png, read, read_json, slug, square, svg, things, version
+from adapt.assets._sources import draw, iconify, key, lossless, members, read, read_json, slug, square, svg, things, version
 
 OUT = Path(__file__).parent / "emoji"
 FEATURES = Features(
@@ -67,7 +67,7 @@ def main() -> None:
     shared = [emoji for emoji in things() if all(emoji["id"] in drawn for drawn in pictures.values())]
     shared.sort(key=lambda emoji: emoji["id"])
     for hand, drawn in pictures.items():
-        rows = [{**emoji, "image": {"bytes": png(drawn[emoji["id"]]), "path": None}} for emoji in shared]
+        rows = [{**emoji, "image": {"bytes": lossless(drawn[emoji["id"]]), "path": None}} for emoji in shared]
         for row in rows:
             del row["group"]
         path = OUT / f"{hand}.parquet"

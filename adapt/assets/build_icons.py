@@ -17,7 +17,7 @@ from functools import cache
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
-from adapt.assets._sources import CACHE, draw, emojis, iconify, key, png, slug, svg
+from adapt.assets._sources import CACHE, draw, emojis, iconify, key, lossless, slug, svg
 from adapt.overrides import parse_yaml
 from adapt.recipe import find
 
@@ -193,7 +193,7 @@ def embedded() -> None:
         for row in source:
             white = Picture.new("RGB", row["image"].size, "white")
             white.paste(row["image"], mask=row["image"].getchannel("A"))
-            rows["image"].append({"bytes": png(white), "path": None})
+            rows["image"].append({"bytes": lossless(white), "path": None})
             rows["caption"].append(captions(row["name"].lower()))
             rows["hand"].append(hand)
         features = Features({"image": Image(), "caption": List(Value("string")), "hand": Value("string")})

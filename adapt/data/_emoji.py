@@ -16,7 +16,7 @@ VALIDATION, TEST = 0.15, 0.25
 
 
 def file(hand: str) -> Path:
-    """The Parquet file of a hand: id (hexcode), name, keywords, subgroup, image (PNG RGBA 64 × 64)."""
+    """The Parquet file of a hand: id (hexcode), name, keywords, subgroup, image (WebP RGBA 64 × 64)."""
     return ROOT / "assets" / "emoji" / f"{hand}.parquet"
 
 

@@ -24,10 +24,11 @@ VERSION = 1
 def rows(config, split: str, count: int) -> Dataset:
     """The first `count` scenes of a split, memory-mapped."""
     files = [_emoji.file(hand) for hand in config.hands]
-    key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files)
+    every = config.things == "all"
+    key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *(["all"] if every else []))
 
     def build(path: Path) -> None:
-        things, names = cast(config.hands, split)
+        things, names = cast(config.hands, None if every else split)
         # a short write buffer: pictures are not gathered in memory
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
@@ -46,15 +47,15 @@ def features(names: list[str]) -> Features:
     return Features(id=text, image=RGB(), objects=objects, caption=text, count=Value("int32"), prefix=text, suffix=text)
 
 
-def cast(hands: list[str], split: str) -> tuple[list[dict], list[str]]:
-    """The things that play in a split: name, category, pictures (one RGBA a hand); and the names of all categories."""
+def cast(hands: list[str], split: str | None) -> tuple[list[dict], list[str]]:
+    """The things that play in a split (none: all things): name, category, pictures (one RGBA a hand); and the names of all categories."""
     things: dict[str, dict] = {}
     for hand in hands:
         table = _emoji.read(hand)
         names = table.features["label"].names
         stored = table.data["image"].to_pylist()
         for row, place, image in zip(table.remove_columns("image"), _emoji.concept_splits(table), stored, strict=True):
-            if place == split:
+            if split in (None, place):
                 concept = row["id"].rpartition("/")[2]
                 thing = things.setdefault(concept, {"name": row["caption"], "category": row["label"], "pictures": []})
                 thing["pictures"].append(open_picture(image).convert("RGBA"))

@@ -1,7 +1,7 @@
 """Scenes of the embedded world: one to four things on a textured background, with boxes, masks and captions.
 
-A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`. Scenes are
-drawn once and kept in `$ADAPT_CACHE/scenes` (`~/.cache/adapt` by default).
+A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`, unless `things`
+is `all`: to teach words in one hand that are to be told in another. Scenes are drawn once and kept in `$ADAPT_CACHE/scenes` (`~/.cache/adapt` by default).
 
     >>> load(Config())["train"][0]
     {'id': 'train/0', 'image': <PIL 128 × 128>, 'caption': 'a pig face and a bus', 'count': 2,
@@ -27,6 +27,8 @@ class Config(Spec):
     """This file."""
     hands: list[Hand] = Field(["openmoji"], min_length=1)
     """Who drew the things; a thing's hand is drawn by lot."""
+    things: Literal["split", "all"] = "split"
+    """all: every split shows every thing, for pre-training on hands that are no test."""
     size: int = Field(128, ge=64, le=1024)
     """Height and width of a scene, pixels."""
     train: int = Field(1000, ge=1)

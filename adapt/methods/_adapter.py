@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from adapt.plug import UserError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from adapt.models._family import Family
 
 FILE = "weights.safetensors"
+HEAD = "head.safetensors"
+"""Beside an adapter: what else learned, such as the family's head."""
 
 
 def save(family: Family, folder: Path) -> None:
@@ -21,6 +24,8 @@ def save(family: Family, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(family.backbone, "peft_config"):
         family.backbone.save_pretrained(folder)
+        if beside := _beside(family):
+            save_file({name: value.contiguous() for name, value in beside.items()}, folder / HEAD)
     else:
         save_file({name: value.contiguous() for name, value in trainable(family).items()}, folder / FILE)
 
@@ -38,7 +43,22 @@ def load(family: Family, folder: Path) -> None:
             outcome = set_peft_model_state_dict(family.backbone, load_peft_weights(str(folder), device="cpu"))
             if outcome.unexpected_keys:
                 raise KeyError(outcome.unexpected_keys[0])
+            _load_beside(family, load_file(folder / HEAD) if (folder / HEAD).exists() else {})
         else:
             load_trainable(family, load_file(folder / FILE))
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder}: these weights do not fit this model and method ({str(error).splitlines()[0]}).") from None
+
+
+def _beside(family: Family) -> dict[str, torch.Tensor]:
+    """What learns outside the backbone, by name."""
+    return {name: value for name, value in trainable(family).items() if not name.startswith("backbone.")}
+
+
+@torch.no_grad()
+def _load_beside(family: Family, state: dict[str, torch.Tensor]) -> None:
+    own = _beside(family)
+    if own.keys() != state.keys():
+        raise KeyError(f"{HEAD} and model differ in {sorted(own.keys() ^ state.keys())[:3]}")
+    for name, value in own.items():
+        value.copy_(state[name])

@@ -18,5 +18,6 @@ class Config(Plugin):
 
 
 def apply(family: Family, config: Config) -> None:
-    """Let every parameter of the backbone learn."""
+    """Let every parameter of the backbone learn, and the head that the family needs."""
     family.backbone.requires_grad_(True)
+    family.complete()

@@ -1,10 +1,10 @@
-"""Linear probe: the backbone is frozen, a linear layer on its image embedding learns."""
+"""Linear probe: the backbone is frozen, a linear layer on its features learns; which layer, the family knows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from adapt.plug import Plugin, UserError
+from adapt.plug import Plugin
 
 if TYPE_CHECKING:
     from adapt.models._family import Family
@@ -14,7 +14,7 @@ TITLE = "linear probe"
 
 
 class Config(Plugin):
-    """A linear classifier on frozen embeddings."""
+    """A linear classifier on frozen features."""
 
     init: Literal["zero", "text"] = "zero"
     """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903)."""
@@ -24,17 +24,7 @@ def apply(family: Family, config: Config) -> None:
     """Freeze the backbone and put a linear layer of the classes on it.
 
     Raises:
-        UserError: the data have no labels.
+        UserError: the data have no classes, or the family has no linear head.
     """
-    import torch
-    from torch import nn
-
     family.requires_grad_(False)
-    if not family.classes:
-        raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
-    with torch.no_grad():
-        weight = family.text_classifier(family.templates) * family.net.logit_scale.exp()
-    family.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
-    with torch.no_grad():
-        family.head.weight.copy_(weight if config.init == "text" else torch.zeros_like(weight))
-        family.head.bias.zero_()
+    family.new_head(config.init)

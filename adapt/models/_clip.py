@@ -38,6 +38,7 @@ class Clip(Family):
     """Two towers with `logit_scale` (and SigLIP's `logit_bias`); see `Family` for the surface."""
 
     adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
+    quantised = r"(?:vision|text)_model\.encoder\..*"
 
     def __init__(self, backbone: nn.Module, towers: Towers, loss: str = "auto", train_templates: int = 1):
         super().__init__()
@@ -63,6 +64,15 @@ class Clip(Family):
         if self.loss == "auto":
             self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
         super().bind(columns)
+
+    @torch.no_grad()
+    def new_head(self, init: str = "zero") -> None:
+        if not self.classes:
+            raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
+        weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
+        self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
+        self.head.weight.copy_(weight if init == "text" else torch.zeros_like(weight))
+        self.head.bias.zero_()
 
     # ------------------------------------------------------------------------------------------------------ embeddings
 

@@ -87,3 +87,19 @@ class Family(nn.Module, ABC):
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items → a batch."""
         return collate(items)
+
+    # ------------------------------------------------------------------------------------------------------------ head
+
+    def new_head(self, init: str = "zero") -> None:
+        """Put a fresh linear head, which learns, on the frozen features (`method: head`).
+
+        Args:
+            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier.
+
+        Raises:
+            UserError: the family has no head of its own, or the data have no classes.
+        """
+        raise UserError("method.name: 'head' is not for this family, which has no linear head. Use lora or full.")
+
+    def complete(self) -> None:
+        """What a method that changes the backbone calls last: a family that needs a head to learn its task makes it here."""

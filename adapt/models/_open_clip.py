@@ -15,6 +15,7 @@ class OpenClip(Clip):
     """open_clip's own module; its `nn.MultiheadAttention` holds q, k and v in one matrix, which LoRA adapts as one."""
 
     adapter_targets = {"q": "attn", "k": "attn", "v": "attn", "mlp": "c_fc|c_proj"}
+    quantised = r".*resblocks\..*"
 
 
 def load_open_clip(config) -> OpenClip:

@@ -66,11 +66,17 @@ def augment(images: Tensor, seeds: Tensor, config: Augment) -> Tensor:
     return images
 
 
+def augment_map(classes: Tensor, seeds: Tensor, config: Augment) -> Tensor:
+    """Class maps int64[B, H, W], cropped, turned and flipped as `augment` does the images of the same seeds; nearest."""
+    u = uniforms(seeds, 6).to(classes.device)
+    return _geometry(classes[:, None].float(), u, config, "nearest")[:, 0].round().long()
+
+
 def _column(mask: Tensor) -> Tensor:
     return mask[:, None, None, None]
 
 
-def _geometry(images: Tensor, u: Tensor, config: Augment) -> Tensor:
+def _geometry(images: Tensor, u: Tensor, config: Augment, mode: str = "bilinear") -> Tensor:
     """Crop, rotate and flip in one resampling."""
     if config.crop == 1 and config.rotate == 0 and config.flip == 0:
         return images
@@ -81,7 +87,7 @@ def _geometry(images: Tensor, u: Tensor, config: Augment) -> Tensor:
     shift = (2 * u[:, 3:5] - 1) * (1 - scale)[:, None]
     rows = [torch.stack([mirror * cos, -sin, shift[:, 0]], 1), torch.stack([mirror * sin, cos, shift[:, 1]], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def _line(images: Tensor, u: Tensor, probability: float) -> Tensor:

@@ -155,7 +155,7 @@ def _smaller(error: RuntimeError, accumulate: int, size: int, title: str) -> int
 
 
 def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """AdamW, SGD or Muon; no decay on vectors and scalars (biases, norms, scales)."""
+    """AdamW (also in 8 bits), SGD or Muon; no decay on vectors and scalars (biases, norms, scales)."""
     learning = {name: parameter for name, parameter in family.named_parameters() if parameter.requires_grad}
     if train.optimizer == "muon":
         hidden = [p for name, p in learning.items() if p.ndim == 2 and "embed" not in name]
@@ -169,6 +169,10 @@ def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if train.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=train.lr, momentum=0.9)
+    if train.optimizer == "paged_adamw_8bit" and next(family.parameters()).is_cuda:
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        return PagedAdamW8bit(groups, lr=train.lr)
     return torch.optim.AdamW(groups, lr=train.lr)
 
 

@@ -1,0 +1,80 @@
+"""Captions: what a model says of a picture against what people said.
+
+    >>> evaluate(Config(name="caption"), predict, dataset, {}).metrics
+    {'exact': 0.31, 'bleu4': 0.52, 'cider': 1.42}
+
+Source: BLEU, Papineni et al. 2002, by sacrebleu (Post 2018, arXiv:1804.08771); CIDEr-D, Vedantam et al. 2015, arXiv:1411.5726.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    from adapt.evals._result import Result
+
+MAIN = "exact"
+"""The metric by which guards compare."""
+PREDICTOR = "text"
+"""What it asks of a module; where it is lacking, the eval is left out."""
+
+
+class Config(Plugin):
+    """Exact match, BLEU-4, CIDEr-D."""
+
+    split: str = "test"
+    """The split that is measured."""
+    prefix: str = "caption en"
+    """What is asked, where the data has a column `caption`; else rows ask it themselves, by a prefix that begins with `caption`."""
+    pictures: int = Field(12, ge=0, le=24)
+    """Pictures for the report."""
+
+
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+    """Measure a predictor.
+
+    Args:
+        predict: (a data set with `image` and `prefix`, name="text") → N texts.
+        dataset: rows with `id` and `caption` (a text or several), or with `prefix` and `suffix` or `answers`.
+        protocol: what the caller knows.
+    """
+    import numpy as np
+    import sacrebleu
+
+    from adapt.evals._metrics import bootstrap
+    from adapt.evals._result import Result
+    from adapt.evals._text import cider, plain, rows
+
+    asked, references = rows(dataset, ("caption", "cap "), "caption", config.prefix)
+    texts = predict(asked, name=PREDICTOR)
+    exact = np.array(
+        [any(plain(text) == plain(right) for right in each) for text, each in zip(texts, references, strict=True)], float
+    )
+    similar = cider(texts, references) / 10
+    bleu = sacrebleu.corpus_bleu(texts, _streams(references), lowercase=True)
+    table = {
+        "id": list(asked["id"]),
+        "label": [each[0] for each in references],
+        "prediction": list(texts),
+        "confidence": similar.tolist(),
+        "correct": (exact > 0).tolist(),
+    }
+    shown = range(min(config.pictures, len(texts)))
+    return Result(
+        metrics={"exact": float(exact.mean()), "bleu4": bleu.score / 100, "cider": float(10 * similar.mean())},
+        protocol=protocol | {"eval": "caption", "split": config.split, "prefix": config.prefix, "words": "lower case, \\w+"},
+        intervals={"exact": bootstrap(exact, 1000), "cider": tuple(10 * end for end in bootstrap(similar, 1000))},
+        table=table if len(asked) == len(dataset) else {},
+        pictures=[(f"{texts[i]} — {references[i][0]}", asked[i]["image"]) for i in shown],
+    )
+
+
+def _streams(references: list[list[str]]) -> list[list[str | None]]:
+    """References by row → by their number, as sacrebleu takes them."""
+    most = max(len(each) for each in references)
+    return [[each[i] if i < len(each) else None for each in references] for i in range(most)]

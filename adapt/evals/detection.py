@@ -1,0 +1,94 @@
+"""Detection: COCO's mean average precision of boxes, by pycocotools.
+
+    >>> evaluate(Config(name="detection"), predict, dataset, {}).metrics
+    {'map': 0.33, 'map50': 0.58, 'map75': 0.35, 'recall': 0.47, 'unread': 0.01}
+
+Source: Lin et al. 2014, arXiv:1405.0312, and cocodataset.org/#detection-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from adapt.plug import Plugin, UserError
+
+if TYPE_CHECKING:
+    from adapt.evals._result import Result
+
+MAIN = "map50"
+"""The metric by which guards compare."""
+PREDICTOR = "detections"
+"""What it asks of a module; where it is lacking, the eval is left out."""
+
+
+class Config(Plugin):
+    """mAP, mAP at an IoU of .5 and of .75, recall; the share of generated objects that could not be read."""
+
+    split: str = "test"
+    """The split that is measured."""
+    ask: Literal["present", "all"] = "present"
+    """A model that is asked for categories by name: present, those on the picture (PaliGemma's protocol); all, every one."""
+    class_agnostic: bool = False
+    """Count a box as right whatever its category."""
+    pictures: int = Field(12, ge=0, le=24)
+    """Pictures for the report."""
+
+
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+    """Measure a predictor.
+
+    Args:
+        predict: (a data set, name="detections") → a row's `bbox` float[N, 4] XYXY in pixels, `category` int[N] (−1: none of the
+            classes), `score` float[N], and of generated ones `unread`. Where the rows bring `objects`, their categories may be asked for.
+        dataset: rows with `id`, `image` and `objects`.
+        protocol: what the caller knows.
+
+    Raises:
+        UserError: the data has no objects.
+    """
+    from adapt.evals._boxes import coco, draw
+    from adapt.evals._result import Result
+
+    if "objects" not in dataset.column_names:
+        raise UserError(f"evals: detection needs a column 'objects'. Have: {', '.join(dataset.column_names)}.")
+    truth = dataset.select_columns("objects")["objects"][:]
+    found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=PREDICTOR)
+    judged = [_one_class(row) for row in found] if config.class_agnostic else [_known(row) for row in found]
+    metrics = coco([_one_class(row) for row in truth] if config.class_agnostic else truth, judged)
+    if any("unread" in row for row in found):
+        unread, read = sum(row["unread"] for row in found), sum(len(row["bbox"]) for row in found)
+        metrics["unread"] = unread / max(1, unread + read)
+    names = list(protocol.get("classes") or [])
+    shown = range(min(config.pictures, len(found)))
+    more = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
+    return Result(
+        metrics=metrics,
+        protocol=protocol | more,
+        table={
+            "id": list(dataset["id"]),
+            "label": [_listing(row, names) for row in truth],
+            "prediction": [_listing(row, names) for row in found],
+            "confidence": [float(max(row["score"], default=0.0)) for row in found],
+        },
+        pictures=[
+            (_listing(found[i], names) or "nothing", draw(dataset[i]["image"], truth[i], found[i], names)) for i in shown
+        ],
+    )
+
+
+def _one_class(row: dict) -> dict:
+    return dict(row) | {"category": [0] * len(row["bbox"])}
+
+
+def _known(row: dict) -> dict:
+    """Without boxes of no known category, which no object could match."""
+    kept = [i for i, label in enumerate(row["category"]) if label >= 0]
+    return {name: [row[name][i] for i in kept] for name in ("bbox", "category", "score")}
+
+
+def _listing(row: dict, names: list[str]) -> str:
+    """Category names of the boxes, in their order."""
+    return ", ".join(names[label] if 0 <= label < len(names) else str(int(label)) for label in row["category"])

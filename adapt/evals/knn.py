@@ -1,0 +1,113 @@
+"""k nearest neighbours: do frozen embeddings know the classes, with nothing learnt?
+
+Each row is given to the class of its nearest labelled rows (the bank) by cosine, every vote weighted by exp(similarity / T).
+
+Source: Wu et al. 2018, arXiv:1805.01978; DINOv2 §7.1 and its k of 10, 20, 100, 200 with T = .07, arXiv:2304.07193.
+
+    >>> evaluate(Config(name="knn"), predict, dataset, {}, bank).metrics
+    {'knn': 0.61, 'knn_mean_per_class': 0.58, 'knn@10': 0.60, 'knn@20': 0.61, 'knn@100': 0.57, 'knn@200': 0.52}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from adapt.evals._result import Result
+
+MAIN = "knn"
+"""The metric by which guards compare: top-1 at `k`, which is chosen beforehand and not on the test."""
+PREDICTOR = "image_embedding"
+"""What it asks a predictor for."""
+TEXTS = False
+"""Does it ask the predictor about texts of its own?"""
+
+
+class Config(Plugin):
+    """Weighted vote of the nearest rows of the bank."""
+
+    split: str = "test"
+    """The split that is measured."""
+    bank_split: str = "train"
+    """The split with the labelled rows that vote; a row does not vote for itself."""
+    k: int = Field(20, ge=1)
+    """Neighbours of the main number."""
+    also: list[int] = [10, 20, 100, 200]
+    """Further numbers of neighbours; those beyond the bank's size are left out."""
+    temperature: float = Field(0.07, gt=0)
+    """T: votes weigh exp(cosine / T)."""
+    bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Resamples of the 95 % interval."""
+    pictures: int = Field(0, ge=0, le=24)
+    """How many pictures are shown beside their patch features as colours (PCA)."""
+
+
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
+    """Measure a predictor.
+
+    Args:
+        predict: (a data set, predictor's name) → embeddings float32[N, D].
+        dataset: rows with `id` and `label`.
+        protocol: what the caller knows.
+        bank: rows of `config.bank_split`.
+    """
+    from adapt.evals import _bank
+
+    truth, votes, names = _bank.labels(dataset, bank, config.name)
+    embeddings, stored = predict(dataset, PREDICTOR), predict(bank, PREDICTOR)
+    own = set(dataset["id"]) & set(bank["id"]) if "id" in bank.column_names else set()
+    place = {name: row for row, name in enumerate(bank["id"])} if own else {}
+    itself = [place.get(name, -1) for name in dataset["id"]]
+    ks = sorted({config.k, *(k for k in config.also if k <= len(votes))})
+    shares = vote(embeddings, stored, votes, len(names), ks, config.temperature, itself)
+    more = {f"knn@{k}": float((shares[k].argmax(1) == truth).mean()) for k in ks}
+    out = _bank.result(config, shares[config.k], truth, dataset, protocol, **more)
+    out.protocol["bank"] = len(votes)
+    out.pictures = _bank.pca_pictures(predict, dataset, config.pictures, protocol)
+    return out
+
+
+def vote(
+    queries: np.ndarray,
+    bank: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    ks: list[int],
+    temperature: float,
+    itself: list[int] | None = None,
+) -> dict[int, np.ndarray]:
+    """Shares of the vote: for each k, float64[N, C].
+
+    Args:
+        queries: float[N, D]; bank: float[M, D]; both are L2-normalised here.
+        labels: int64[M], the bank's classes.
+        itself: for each query the row of the bank that is the same picture, or −1.
+    """
+    import numpy as np
+
+    queries, bank = (np.asarray(rows, np.float64) for rows in (queries, bank))
+    unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (queries, bank)]
+    most = min(max(ks), len(bank))
+    out = {k: np.zeros((len(queries), classes)) for k in ks}
+    for start in range(0, len(queries), 1024):
+        rows = slice(start, start + 1024)
+        similar = unit[0][rows] @ unit[1].T
+        for row, same in enumerate(itself[rows] if itself else []):
+            if same >= 0:
+                similar[row, same] = -np.inf
+        near = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(similar, near, 1), axis=1, kind="stable"), 1)
+        best = np.take_along_axis(similar, near, 1)
+        weights = np.exp((best - best[:, :1]) / temperature)  # the same shares, without overflow
+        for k in ks:
+            for c in range(min(k, most)):
+                out[k][np.arange(start, start + len(near)), labels[near[:, c]]] += weights[:, c]
+            out[k][rows] /= out[k][rows].sum(1, keepdims=True)
+    return out

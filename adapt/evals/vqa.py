@@ -1,0 +1,79 @@
+"""Questions with short answers; where the data has a column `count`, how many things there are.
+
+    >>> evaluate(Config(name="vqa"), predict, dataset, {}).metrics
+    {'accuracy': 0.71, 'exact': 0.71, 'within_one': 0.96}
+
+Source: the VQA rule, Antol et al. 2015, arXiv:1505.00468; counts as TallyQA scores them, arXiv:1810.12440.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+from adapt.prompting.tasks import COUNT
+
+if TYPE_CHECKING:
+    from adapt.evals._result import Result
+
+MAIN = "accuracy"
+"""The metric by which guards compare."""
+PREDICTOR = "text"
+"""What it asks of a module; where it is lacking, the eval is left out."""
+
+
+class Config(Plugin):
+    """VQA accuracy; exact match; numbers that are off by one at most, among the answers that are numbers."""
+
+    split: str = "test"
+    """The split that is measured."""
+    prefix: str = COUNT
+    """What is asked, where the data has the column; else rows ask it themselves, by a prefix that begins with `answer` or `question`."""
+    column: str = "count"
+    """The column of right answers."""
+    pictures: int = Field(12, ge=0, le=24)
+    """Pictures for the report."""
+
+
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+    """Measure a predictor.
+
+    Args:
+        predict: (a data set with `image` and `prefix`, name="text") → N texts.
+        dataset: rows with `id` and the column of answers, or with `prefix` and `answers` or `suffix`.
+        protocol: what the caller knows.
+    """
+    import numpy as np
+
+    from adapt.evals._metrics import bootstrap
+    from adapt.evals._result import Result
+    from adapt.evals._text import normal, rows, vqa_accuracy
+
+    asked, answers = rows(dataset, ("answer", "question"), config.column, config.prefix)
+    texts = predict(asked, name=PREDICTOR)
+    pairs = list(zip(texts, answers, strict=True))
+    scores = np.array([vqa_accuracy(text, right) for text, right in pairs])
+    exact = np.array([normal(text) in {normal(each) for each in right} for text, right in pairs], float)
+    metrics = {"accuracy": float(scores.mean()), "exact": float(exact.mean())}
+    numbers = [(normal(text), normal(right[0])) for text, right in pairs if normal(right[0]).isdecimal()]
+    if numbers:
+        close = [text.isdecimal() and abs(int(text) - int(right)) <= 1 for text, right in numbers]
+        metrics["within_one"] = float(np.mean(close))
+    table = {
+        "id": list(asked["id"]),
+        "label": [right[0] for right in answers],
+        "prediction": list(texts),
+        "confidence": scores.tolist(),
+        "correct": (exact > 0).tolist(),
+    }
+    shown = range(min(config.pictures, len(texts)))
+    return Result(
+        metrics=metrics,
+        protocol=protocol | {"eval": "vqa", "split": config.split, "prefix": config.prefix, "column": config.column},
+        intervals={"accuracy": bootstrap(scores, 1000), "exact": bootstrap(exact, 1000)},
+        table=table if len(asked) == len(dataset) else {},
+        pictures=[(f"{asked[i]['prefix']} {texts[i]} — {answers[i][0]}", asked[i]["image"]) for i in shown],
+    )

@@ -1,0 +1,254 @@
+"""Adapter + base → one checkpoint, in full precision, proven equal before it is called merged.
+
+The adapter may have been trained on a 4-bit base (QLoRA); it is always the unquantised base that it is added to.
+A scale α below 1 goes part of the way, θ₀ + α ΔW, without retraining: WiSE-FT over LoRA, arXiv:2109.01903 §3.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapt import plug
+from adapt.plug import UserError
+from adapt.run import atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adapt.models._family import Family
+    from adapt.stage import Stage
+
+SCALES = [i / 10 for i in range(11)]
+FIRST = ("class_logits", "image_embedding", "patch_features")
+OPEN_CLIP = "open_clip_model.safetensors"
+COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
+"""What lies beside the weights of a public checkpoint: tokenizer, processor, templates."""
+TOLERANCE = 1e-3
+"""Largest error allowed, as a share of the largest output."""
+AGREEMENT = 0.99
+"""Least share of the samples on which both decide alike."""
+
+
+def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
+    """Write `merged/` into the run folder, proven against base + adapter on real samples; returns its path.
+
+    Args:
+        scale: α, or "sweep": the best on validation within the budget.
+        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+
+    Raises:
+        UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
+    """
+    adapter = _adapter(stage, scale)
+    family = _with_adapter(stage.family, adapter)
+    family.to(stage.accelerator.device)
+    rows: list[dict[str, float]] = []
+    if scale == "sweep":
+        rows = sweep(stage, family)
+        scale = choose(rows, budget)
+        _tell(stage, rows, scale)
+    set_scale(family.backbone, float(scale))
+    samples = _samples(stage)
+    expected = answers(family, samples)
+    place = stage.run.path / "merged"
+    with atomic(place) as folder:
+        folder.mkdir()
+        net = _joined(family.backbone)
+        write(net, folder, stage.recipe.model.checkpoint)
+        family.backbone = read(net, folder).to(stage.accelerator.device)
+        proof = compare(expected, answers(family, samples))
+        if proof["relative"] > TOLERANCE or proof["agreement"] < AGREEMENT:
+            raise UserError(
+                f"merge: the merged model does not answer as base + adapter do: largest error {proof['error']:.2g}, "
+                f"agreement {proof['agreement']:.3f} on {len(samples)} samples. Nothing was written. Is it the same base checkpoint?"
+            )
+    stage.say(
+        f"merge: scale {float(scale):g}; against base + adapter on {len(samples)} samples: largest error {proof['error']:.2g}, "
+        f"agreement {proof['agreement']:.1%}"
+    )
+    facts = {"scale": float(scale), "sweep": rows, "proof": proof, "base": stage._base()}
+    stage.record("merge", stage.key, adapter=stage.hash(adapter), merged=stage.hash(place), **facts)
+    return place
+
+
+def _adapter(stage: Stage, scale: float | str) -> Path:
+    """The run's adapter, if it can be merged at this scale."""
+    if stage.accelerator.num_processes > 1:
+        raise UserError("merge: one process does it. Run it without accelerate launch.")
+    if not stage.run.done("finetune", stage.key):
+        raise UserError(f"{stage.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
+    folder = stage.run.path / "adapter"
+    method = stage.recipe.method.name
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"merge: method {method!r} leaves no adapter to merge. It works on lora and qlora runs.")
+    about = json.loads((folder / "adapter_config.json").read_text())
+    if about.get("peft_type") != "LORA":
+        raise UserError(f"merge: {about.get('peft_type')} adapters cannot be merged into the weights; LoRA ones can.")
+    if about.get("use_dora") and scale != 1:
+        raise UserError(f"scale: {scale} is not for DoRA, whose magnitudes do not scale with the adapter. Leave it out.")
+    return folder
+
+
+def _with_adapter(family: Family, adapter: Path) -> Family:
+    """The base as it came from its checkpoint, never quantised, with the adapter on it."""
+    from peft import PeftModel
+
+    assert not getattr(family.backbone, "is_loaded_in_4bit", False)
+    try:
+        family.backbone = PeftModel.from_pretrained(family.backbone, str(adapter), torch_device="cpu")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{adapter}: does not fit this checkpoint ({str(error).splitlines()[0]}).") from None
+    return family
+
+
+def set_scale(backbone: nn.Module, scale: float) -> None:
+    """Scale the update of every LoRA layer: 0 is the base, 1 what was trained."""
+    from peft.tuners.lora import LoraLayer
+
+    for part in backbone.modules():
+        if isinstance(part, LoraLayer):
+            for name in part.scaling:
+                part.set_scale(name, scale)
+
+
+def _joined(backbone: nn.Module) -> nn.Module:
+    try:
+        return backbone.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise UserError(f"merge: {str(error).splitlines()[0]}. Train again with a lower train.lr or train.clip=1.") from None
+
+
+# ------------------------------------------------------------------------------------------------------------------ files
+
+
+def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
+    """Weights, configuration, processor and tokenizer, as the base checkpoint has them.
+
+    Args:
+        net: the library's own module: `transformers` writes its layout, open_clip's becomes one file of its names.
+        checkpoint: where what lies beside the weights is copied from.
+    """
+    from safetensors.torch import save_file
+
+    from adapt.models import _checkpoint
+
+    if not hasattr(net, "save_pretrained"):
+        save_file({name: value.detach().cpu().clone() for name, value in net.state_dict().items()}, folder / OPEN_CLIP)
+        return
+    net.save_pretrained(folder)
+    place = _checkpoint.resolve(checkpoint)
+    if not Path(place).is_dir():
+        from huggingface_hub import snapshot_download
+
+        place = snapshot_download(place, allow_patterns=list(COMPANIONS))
+    for file in sorted(file for pattern in COMPANIONS for file in Path(place).glob(pattern)):
+        if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
+            shutil.copy(file, folder / file.name)
+
+
+def read(net: nn.Module, folder: Path) -> nn.Module:
+    """What was written, by the library alone; `net` says of what kind it is, and its own weights are not used."""
+    import torch
+    from safetensors.torch import load_file
+
+    if hasattr(net, "save_pretrained"):
+        return type(net).from_pretrained(folder, dtype=torch.float32)
+    net.load_state_dict(load_file(folder / OPEN_CLIP))
+    return net
+
+
+# ------------------------------------------------------------------------------------------------------------------ proof
+
+
+def _samples(stage: Stage, count: int = 64) -> list[dict[str, Any]]:
+    """Rows of the validation split (of the training split, if there is none), evenly chosen."""
+    rows = stage.data["validation" if "validation" in stage.data else "train"]
+    return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, min(count, len(rows)))]
+
+
+def answers(family: Family, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a family says of samples: `values` float[…] (its image function's, or its loss) and `choices`, one a sample."""
+    import torch
+
+    family.eval()
+    device = next(family.parameters()).device
+    functions = family.predictors()
+    name = next((name for name in (*FIRST, *functions) if name in functions), None)
+    function = functions.get(name)
+    with torch.inference_mode():
+        if function is not None and not getattr(function, "rows", False):
+            images = family.collate([family.preprocess(sample, False) for sample in samples])["image"]
+            values = torch.cat([function(part.float()) for part in images.to(device).split(16)]).float().cpu()
+            return {"values": values.numpy(), "choices": list(values.flatten(1).argmax(1).numpy())}
+        samples = samples[:8]
+        batch = family.collate([family.preprocess(sample, True) for sample in samples]) | {"seed": torch.arange(len(samples))}
+        batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        torch.manual_seed(0)
+        loss = family(batch)[0].float().cpu().numpy()
+        return {"values": loss[None], "choices": list(function(samples)) if function else [0]}
+
+
+def compare(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, float]:
+    """Largest absolute error, the same as a share of the largest output, and the share of equal choices."""
+    error = float(np.abs(expected["values"] - got["values"]).max())
+    alike = [_alike(a, b) for a, b in zip(expected["choices"], got["choices"], strict=True)]
+    largest = float(np.abs(expected["values"]).max())
+    return {"error": error, "relative": error / max(largest, 1e-12), "agreement": float(np.mean(alike))}
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal words, numbers and shapes; of masks and boxes nearly all entries equal to a hundredth."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[name], b[name]) for name in a)
+    if isinstance(a, str):
+        return a == b
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return a.shape == b.shape and (a.size == 0 or bool((np.abs(a - b) <= 0.01).mean() > 0.99))
+
+
+# ------------------------------------------------------------------------------------------------------------------ sweep
+
+
+def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
+    """The first eval on the validation split for each scale: the metric, and what is lost of that which zero-shot had right.
+
+    Raises:
+        UserError: there is nothing to choose by.
+    """
+    if not stage.recipe.evals or "validation" not in stage.data:
+        raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one of them.")
+    config = stage.recipe.evals[0]
+    target = plug.load("evals", config.name)
+    rows: list[dict[str, float]] = []
+    before = None
+    for scale in SCALES:
+        set_scale(family.backbone, scale)
+        result = target.evaluate(config, stage.predictor(family), stage.data["validation"], {})
+        if "correct" not in result.table:
+            raise UserError(
+                f"scale: sweep needs an eval that says which rows are right; {config.name} does not. Give a number."
+            )
+        right = np.asarray(result.table["correct"], bool)
+        before = right if before is None else before
+        lost = float((before & ~right).sum() / max(1, before.sum()))
+        rows.append({"scale": scale, target.MAIN: float(result.metrics[target.MAIN]), "forgotten": lost})
+    return rows
+
+
+def choose(rows: list[dict[str, float]], budget: float) -> float:
+    """The scale of the best metric among those that forget no more than the budget; of equals the smallest."""
+    main = next(name for name in rows[0] if name not in ("scale", "forgotten"))
+    return max((row for row in rows if row["forgotten"] <= budget), key=lambda row: (row[main], -row["scale"]))["scale"]
+
+
+def _tell(stage: Stage, rows: list[dict[str, float]], chosen: float) -> None:
+    for row in rows:
+        scale, value, lost = row.values()
+        main = list(row)[1]
+        mark = "  ← chosen" if scale == chosen else ""
+        stage.say(f"scale {scale:.1f}   validation {main} {value:6.1%}   forgotten {lost:6.1%}{mark}")

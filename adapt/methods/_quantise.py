@@ -1,0 +1,101 @@
+"""Linear layers in 4 or 8 bits, in place: the same module with bitsandbytes' layers where a pattern says so."""
+
+from __future__ import annotations
+
+import logging
+import re
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from adapt.plug import UserError
+
+
+def library() -> ModuleType:
+    """bitsandbytes, without its talk of kernels that it has not found.
+
+    Raises:
+        UserError: it is missing, or its library does not load.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"method.name: 'qlora' needs bitsandbytes, which does not load here ({str(error).splitlines()[0]}). "
+            "Install it (pip install bitsandbytes), or use method.name=lora."
+        ) from None
+    return bitsandbytes
+
+
+def size(module: nn.Module) -> int:
+    """Bytes of a module's weights, buffers and quantisation constants; what is shared counts once."""
+    held = {value.data_ptr(): value.numel() * value.element_size() for value in module.state_dict().values()}
+    return sum(held.values())
+
+
+def linears(module: nn.Module, pattern: str) -> list[str]:
+    """Names of the linear layers that a pattern of whole names matches.
+
+    Subclasses are left out: `nn.MultiheadAttention` reads the weight of its own past the layer's forward.
+    """
+    return [name for name, part in module.named_modules() if type(part) is nn.Linear and re.fullmatch(pattern, name)]
+
+
+def quantise(module: nn.Module, names: list[str], bits: int, double: bool, compute: torch.dtype) -> None:
+    """Replace the named linear layers by frozen ones of 4 bits (nf4) or 8 bits with the same weights, rounded.
+
+    Args:
+        double: the constants of the 4-bit blocks are quantised too (QLoRA §3, arXiv:2305.14314).
+        compute: the type in which 4-bit weights are multiplied.
+    """
+    library()
+    for name in names:
+        old = module.get_submodule(name)
+        new = _four(old, double, compute) if bits == 4 else _eight(old)
+        new.int8_original_dtype = old.weight.dtype  # open_clip asks its MLP for the type of the activations
+        module.set_submodule(name, new.train(old.training))
+    setattr(module, f"is_loaded_in_{bits}bit", True)  # peft looks here to choose its layers
+
+
+def _four(old: nn.Linear, double: bool, compute: torch.dtype) -> nn.Module:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    options = {"compress_statistics": double, "quant_type": "nf4"}
+    # on meta: no memory, and no random number is drawn
+    new = Linear4bit(old.in_features, old.out_features, old.bias is not None, compute, device="meta", **options)
+    new.weight = Params4bit(old.weight.data, requires_grad=False, module=new, **options).to(old.weight.device)
+    new.bias = old.bias
+    return plain(new)
+
+
+def plain(layer: nn.Module) -> nn.Module:
+    """Keep a 4-bit layer in the layout that it trains in.
+
+    On processors with AVX512-BF16 bitsandbytes repacks the weights at the first prediction, multiplies in bf16 whatever the
+    compute type says, and no gradient passes from then on: what is trained after a validation would be noise.
+    """
+    layer.support_avx512bf16_for_cpu = False
+    return layer
+
+
+def _eight(old: nn.Linear) -> nn.Module:
+    from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+    new = Linear8bitLt(old.in_features, old.out_features, old.bias is not None, has_fp16_weights=False, device="meta")
+    # bitsandbytes rounds to 8 bits on the way from the CPU to anywhere, and only then
+    new.weight = Int8Params(old.weight.data.cpu(), requires_grad=False, has_fp16_weights=False).to(old.weight.device)
+    new.bias = old.bias
+    return new
+
+
+def save_memory(module: nn.Module) -> bool:
+    """Compute the layers' activations again in the backward pass instead of keeping them; False when it is not offered."""
+    if getattr(module, "supports_gradient_checkpointing", False):  # transformers
+        module.activation_checkpointing_enable({"use_reentrant": False})
+    elif hasattr(module, "set_grad_checkpointing"):  # open_clip, timm
+        module.set_grad_checkpointing()
+    else:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""QLoRA: low-rank adapters in full precision beside frozen weights in 4 bits.
+
+Merging goes to the base in full precision, never into the 4-bit weights: `adapt merge`.
+
+Source: Dettmers et al. 2023, arXiv:2305.14314; LLM.int8(), arXiv:2208.07339.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adapt.methods import _lora
+from adapt.plug import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import BitsAndBytesConfig
+
+    from adapt.models._family import Family
+
+TITLE = "QLoRA"
+"""Its name in tables."""
+
+
+class Config(_lora.Adapters):
+    """Low-rank adapters on a quantised model."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    """Rank r of the update."""
+    alpha: float = Field(32, gt=0)
+    """The update is scaled by α/r (α/√r with rslora)."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    targets: list[str] | None = None
+    """The family's names of what is adapted, or ends of module names; none: every layer that is quantised (QLoRA §4)."""
+    bits: Literal[4, 8] = 4
+    """4: nf4 in blocks of 64; 8: int8 by rows."""
+    double: bool = True
+    """Quantise the 4-bit blocks' constants too: 4.13 bits a weight in place of 4.5."""
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
+    """The type in which 4-bit weights are multiplied; auto: bf16 on GPU, fp32 on CPU."""
+    checkpointing: bool | None = None
+    """Compute activations again in the backward pass: less memory, a third more time; none: on GPU, where it is offered."""
+
+
+def quantization(config: Config, backbone: nn.Module, pattern: str) -> BitsAndBytesConfig:
+    """For `from_pretrained(quantization_config=…)`: big checkpoints load straight into 4 bits; `apply` takes them as they are.
+
+    Args:
+        backbone: the architecture, which may lie on the meta device.
+        pattern: the family's `quantised`.
+    """
+    from torch import nn
+    from transformers import BitsAndBytesConfig
+
+    from adapt import hardware
+    from adapt.methods import _quantise
+
+    _quantise.library()
+    chosen = set(_quantise.linears(backbone, _lora.ending(pattern)))
+    skipped = [name for name, part in backbone.named_modules() if isinstance(part, nn.Linear) and name not in chosen]
+    if config.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=config.double,
+        bnb_4bit_compute_dtype=_compute(config, hardware.device()),
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def apply(family: Family, config: Config) -> None:
+    """Quantise the family's `quantised` layers where they are, freeze it, and put adapters on it.
+
+    Raises:
+        UserError: bitsandbytes is missing, nothing can be quantised, or a target matches no module.
+    """
+    from adapt.methods import _quantise
+
+    bnb = _quantise.library()
+    backbone = family.backbone
+    device = next(backbone.parameters()).device.type
+    weights, before = sum(p.numel() for p in backbone.parameters()), _quantise.size(backbone)
+    names = [name for name, part in backbone.named_modules() if isinstance(part, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)]
+    if names:  # loaded in 4 bits; `weights` counts two of them as one
+        weights += sum(p.numel() for p in backbone.parameters() if isinstance(p, bnb.nn.Params4bit))
+        for name in names:
+            _quantise.plain(backbone.get_submodule(name))
+    else:
+        names = _quantise.linears(backbone, _lora.ending(family.quantised))
+        if not names:
+            raise UserError("method.name: 'qlora' finds no linear layer to quantise in this checkpoint. Use method.name=lora.")
+        _quantise.quantise(backbone, names, config.bits, config.double, _compute(config, device))
+    after = _quantise.size(backbone)
+    wanted = device == "cuda" if config.checkpointing is None else config.checkpointing
+    if wanted and not _quantise.save_memory(backbone) and config.checkpointing:
+        raise UserError("method.checkpointing: true, but this checkpoint's library does not offer it. Leave it out.")
+    targets = names if config.targets is None else _lora.named(family, config.targets)
+    _lora.add(family, config, targets, config.targets or [])
+    for part in family.backbone.modules():  # an adapter hides the layer below it from open_clip's question
+        base = getattr(part, "base_layer", None)
+        if hasattr(base, "int8_original_dtype"):
+            part.int8_original_dtype = base.int8_original_dtype
+    _say(family, config, len(names), weights, before, after)
+
+
+def _compute(config: Config, device: str):
+    import torch
+
+    name = config.compute if config.compute != "auto" else ("bf16" if device == "cuda" else "fp32")
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def _say(family: Family, config: Config, count: int, weights: int, before: int, after: int) -> None:
+    """One line, once, for the user: what became small, and how much learns."""
+    from accelerate import PartialState
+    from torch import nn
+
+    if not PartialState().is_main_process:
+        return
+    kind = "int8" if config.bits == 8 else "nf4, double quantisation" if config.double else "nf4"
+    learning = sum(p.numel() for p in family.parameters() if p.requires_grad)
+    print(
+        f"QLoRA: {count} layers in {config.bits} bits ({kind}): {before / 1e6:.1f} → {after / 1e6:.1f} MB; "
+        f"{learning:,} weights learn ({learning / (weights + learning):.2%})"
+    )
+    fused = sum(isinstance(part, nn.MultiheadAttention) for part in family.backbone.modules())
+    if fused:
+        print(
+            f"QLoRA: {fused} attention layers keep their precision: their q, k and v are one matrix that bitsandbytes cannot "
+            "replace. The transformers version of the checkpoint has them apart."
+        )

@@ -1,0 +1,130 @@
+"""Every mask in an image: a grid of points is asked, and what is poor, unstable or found twice is dropped.
+
+Two functions of a model are all it takes, so any promptable family can be given:
+
+    embed(image uint8[H, W, 3] RGB) -> anything
+    decode(embedding, points float64[N, 2] XY pixels of that image) -> (logits float[N, M, H, W], scores float[N, M])
+
+    >>> objects = generate(Automatic(points_per_side=16), image, embed, decode)
+    >>> objects["bbox"][0], objects["score"][0]
+
+Source: Kirillov et al. 2023 (SAM, arXiv:2304.02643), appendix B; `SamAutomaticMaskGenerator` of segment-anything, whose names and
+defaults these are and with which the tests compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adapt.plug import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class Automatic(Spec):
+    """How densely to ask, and what to keep."""
+
+    points_per_side: int = Field(32, ge=1, le=256)
+    """Points along each side of the image."""
+    points_per_batch: int = Field(64, ge=1)
+    """Points that are decoded at once."""
+    pred_iou_thresh: float = Field(0.88, ge=0, le=1)
+    """Least IoU that the model itself predicts for a mask; 0 = any."""
+    stability_score_thresh: float = Field(0.95, ge=0, le=1)
+    """Least IoU between the masks at a higher and at a lower threshold; 0 = any."""
+    stability_score_offset: float = Field(1.0, gt=0)
+    """How much higher and lower, in logits."""
+    mask_threshold: float = 0.0
+    """A pixel belongs to a mask when its logit is above."""
+    box_nms_thresh: float = Field(0.7, gt=0, le=1)
+    """Of two masks of a crop whose boxes overlap more (IoU), the one with the higher predicted IoU stays."""
+    crop_n_layers: int = Field(0, ge=0, le=4)
+    """Layers of crops that are looked at as images of their own; layer i has 4^i."""
+    crop_nms_thresh: float = Field(0.7, gt=0, le=1)
+    """The same between crops; the mask of the smaller crop stays."""
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, lt=1)
+    """How far crops of the first layer overlap, as a share of the image's shorter side; half of it in the next layer, and so on."""
+    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    """Layer i has fewer points a side by this factor to the power i."""
+    min_mask_region_area: int = Field(0, ge=0)
+    """Holes and islands of fewer pixels are removed; 0 = none."""
+
+
+def generate(
+    config: Automatic,
+    image: np.ndarray,
+    embed: Callable[[np.ndarray], Any],
+    decode: Callable[[Any, np.ndarray], tuple[Tensor, Tensor]],
+) -> dict[str, Any]:
+    """All masks of an image.
+
+    Args:
+        image: uint8[H, W, 3], RGB.
+        embed, decode: see above. Logits are of the size of the image that was embedded: the whole one, or a crop of it.
+
+    Returns:
+        Of N masks, those of an NMS in its order: mask (N COCO run lengths), bbox float32[N, 4] XYXY pixels (right and bottom edges
+        exclusive), score float32[N] (predicted IoU), stability float32[N], point float64[N, 2] XY pixels, crop int64[N, 4] XYXY.
+    """
+    import torch
+
+    from adapt.prompting import _candidates as candidates
+
+    height, width = image.shape[:2]
+    parts = []
+    for crop, layer in candidates.crops((height, width), config.crop_n_layers, config.crop_overlap_ratio):
+        left, top, right, bottom = crop
+        embedding = embed(image[top:bottom, left:right])
+        side = max(1, int(config.points_per_side / config.crop_n_points_downscale_factor**layer))
+        points = candidates.grid(side) * [right - left, bottom - top]
+        batches = [points[i : i + config.points_per_batch] for i in range(0, len(points), config.points_per_batch)]
+        found = candidates.join([_decoded(config, decode, embedding, batch, crop, (height, width)) for batch in batches])
+        parts.append(candidates.thin(found, found["score"], config.box_nms_thresh))
+    found = candidates.join(parts)
+    if len(parts) > 1:  # what a smaller crop shows larger is preferred
+        crop = found["crop"]
+        area = (crop[:, 2] - crop[:, 0]) * (crop[:, 3] - crop[:, 1])
+        found = candidates.thin(found, 1 / area, config.crop_nms_thresh)
+    if config.min_mask_region_area:
+        found = candidates.tidy(found, config.min_mask_region_area, max(config.box_nms_thresh, config.crop_nms_thresh))
+    found["bbox"] = (found["bbox"] + torch.tensor([0, 0, 1, 1])).float()  # until here the edges were inclusive, as theirs
+    return {name: value if name == "mask" else value.numpy() for name, value in found.items()}
+
+
+def _decoded(
+    config: Automatic, decode: Callable, embedding, points: np.ndarray, crop: list[int], size: tuple[int, int]
+) -> dict:
+    """The masks of some points of a crop that are good, stable and not cut by the crop's edge."""
+    import torch
+
+    from adapt.prompting import _candidates as candidates
+
+    with torch.no_grad():
+        logits, scores = decode(embedding, points)
+    place = torch.from_numpy(points).repeat_interleave(logits.shape[1], 0)
+    logits, scores = logits.flatten(0, 1), scores.flatten()
+    if config.pred_iou_thresh > 0:
+        keep = scores > config.pred_iou_thresh
+        logits, scores, place = logits[keep], scores[keep], place[keep.cpu()]
+    stable = candidates.stability(logits, config.mask_threshold, config.stability_score_offset)
+    if config.stability_score_thresh > 0:
+        keep = stable >= config.stability_score_thresh
+        logits, scores, stable, place = logits[keep], scores[keep], stable[keep], place[keep.cpu()]
+    masks = logits > config.mask_threshold
+    boxes = candidates.boxes(masks)
+    keep = ~candidates.cut(boxes, crop, size) & masks.any((1, 2))
+    shift = torch.tensor([crop[0], crop[1]])
+    kept = keep.cpu()
+    return {
+        "mask": candidates.encode(masks[keep].cpu(), crop, size),
+        "bbox": boxes[keep].cpu() + shift.repeat(2),
+        "score": scores[keep].float().cpu(),
+        "stability": stable[keep].cpu(),
+        "point": place[kept] + shift,
+        "crop": torch.tensor(crop).expand(int(kept.sum()), 4),
+    }

@@ -1,0 +1,108 @@
+"""Lines of questions and answers: what is read, and one clear error for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapt.data.jsonl import Config, load
+from adapt.plug import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, make):
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    for i in range(10):
+        (root / "images" / f"{i}.jpg").write_bytes(make.encode(make.picture(i)))
+    return root
+
+
+def write(root, *lines, name: str = "train.jsonl") -> str:
+    path = root / name
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return str(path)
+
+
+def line(number: int = 0, **other) -> dict:
+    return {"image": f"images/{number}.jpg", "prefix": "caption en", "suffix": f"thing {number}"} | other
+
+
+def test_lines_become_rows(folder):
+    path = write(folder, line(0), "", line(1, answers=["a", "b"], more=3))
+    rows = load(Config(path=path, validation=0, test=0))["train"]
+    assert rows["id"] == ["train/1", "train/3"]
+    assert rows[0]["suffix"] == "thing 0"
+    assert rows["answers"] == [["thing 0"], ["a", "b"]]
+    assert rows[1]["image"].size == (24, 16)
+
+
+def test_all_lines_of_a_picture_are_in_one_split(folder):
+    path = write(folder, *(line(i, prefix=f"question {j}") for i in range(10) for j in range(3)))
+    splits = load(Config(path=path, validation=0.2, test=0.3))
+    pictures = {split: {id.split("/")[1] for id in rows["id"]} for split, rows in splits.items()}
+    names = {split: {row["suffix"] for row in rows.remove_columns("image")} for split, rows in splits.items()}
+    assert {split: len(part) for split, part in names.items()} == {"train": 5, "validation": 2, "test": 3}
+    assert not names["train"] & (names["validation"] | names["test"])
+    assert sum(map(len, pictures.values())) == 30
+
+
+def test_splits_may_have_their_own_files(folder):
+    train, test = write(folder, line(0)), write(folder, line(1), name="test.jsonl")
+    splits = load(Config(path=train, test_path=test, validation=0))
+    assert {split: rows["id"] for split, rows in splits.items()} == {"train": ["train/1"], "test": ["test/1"]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("{no json", ["line 2", "no JSON"]),
+        ("[1]", ["line 2", "no JSON object"]),
+        ({"image": "images/1.jpg", "prefix": "x"}, ["line 2", "'suffix'"]),
+        (line(1, suffix=" "), ["line 2", "suffix is empty"]),
+        (line(1, image="images/99.jpg"), ["line 2", "images/99.jpg"]),
+        (line(1, image="../secret.jpg"), ["line 2", "outside"]),
+        (line(1, image="/etc/hostname"), ["line 2", "outside"]),
+        (line(1, image="a" * 5000), ["line 2", "no picture"]),
+        (line(1, image="a\0b"), ["line 2", "no picture"]),
+        (line(1, answers="x"), ["line 2", "'answers'"]),
+        (line(1, image="images/broken.jpg"), ["line 2", "broken.jpg"]),
+    ],
+)
+def test_bad_lines_are_one_clear_line(folder, make, wrong, words):
+    (folder.parent / "secret.jpg").write_bytes(make.encode(make.picture(1)))
+    (folder / "images" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError) as error:
+        load(Config(path=write(folder, line(0), wrong)))
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_that_leads_outside_is_refused(folder, make):
+    (folder.parent / "secret.jpg").write_bytes(make.encode(make.picture(1)))
+    (folder / "images" / "link.jpg").symlink_to(folder.parent / "secret.jpg")
+    with pytest.raises(UserError, match="outside"):
+        load(Config(path=write(folder, line(image="images/link.jpg"))))
+
+
+def test_a_missing_or_empty_file_is_one_clear_line(folder):
+    with pytest.raises(UserError, match=r"data\.path: no file 'nowhere\.jsonl'"):
+        load(Config(path="nowhere.jsonl"))
+    with pytest.raises(UserError, match="has no lines"):
+        load(Config(path=write(folder, "")))
+    (folder / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="UTF-8"):
+        load(Config(path=str(folder / "bytes.jsonl")))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=60))
+def test_fuzz_lines_never_end_in_a_traceback(folder, text):
+    (folder / "fuzz.jsonl").write_text(text, encoding="utf-8", errors="replace")
+    try:
+        load(Config(path=str(folder / "fuzz.jsonl")))
+    except UserError as error:
+        assert str(error)

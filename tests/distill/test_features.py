@@ -1,0 +1,165 @@
+"""Feature distillation: the losses written out, the cache, and a student that learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+from adapt.distill import _cache, features
+from adapt.evals import knn
+from adapt.models.dinov2 import Config, load
+from adapt.plug import UserError
+from adapt.recipe import Augment, Train
+from adapt.train.loop import fit
+from adapt.train.predict import predict
+from adapt.train.views import Views
+
+AUGMENT = Augment(crop=0.6, flip=0.5, colour=0.2)
+TRAIN = Train(epochs=6, batch=20, lr=3e-3, augment=AUGMENT)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    place = tmp_path_factory.mktemp("dino")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    Dinov2Model(Dinov2Config(**sizes, image_size=32, patch_size=8, initializer_range=0.3)).save_pretrained(place)
+    BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3).save_pretrained(place)
+    family = load(Config(name="dinov2", checkpoint=str(place), local=3))
+    family.bind(["image"])
+    return family.eval()
+
+
+@pytest.fixture(scope="module")
+def rows(emoji):
+    return emoji["train"].select(range(40)).select_columns(["id", "image", "label"])
+
+
+def config(**options) -> features.Config:
+    return features.Config(name="features", student="resnet10t", views=2, train=TRAIN, **options)
+
+
+def student_of(teacher, live=None, **options):
+    torch.manual_seed(0)
+    return features.build(config(**options), teacher, live)
+
+
+def batch(teacher, count: int = 4) -> dict:
+    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 255
+    with torch.no_grad():
+        return {"image": images, "teacher": teacher.distill_features(images)}
+
+
+def test_loss_is_one_minus_cosine_of_the_global_and_the_local_features(teacher):
+    student, items = student_of(teacher, local=0.5).eval(), batch(teacher)
+    with torch.no_grad():
+        loss, logs = student(items)
+        cls, patches = teacher.tokens(items["image"])
+        near = (student.image_embedding(items["image"]) * cls).sum(1)
+        near = near / (student.image_embedding(items["image"]).norm(dim=1) * cls.norm(dim=1))
+        grid = F.interpolate(student.patch_features(items["image"]), size=(3, 3), mode="bilinear")
+        pooled = F.adaptive_avg_pool2d(patches, 3)
+        local = (F.normalize(grid, dim=1) * F.normalize(pooled, dim=1)).sum(1)
+        torch.testing.assert_close(loss, (1 - near).mean() + 0.5 * (1 - local).mean())
+        assert set(logs) == {"global", "local"}
+
+
+def test_relation_is_the_kl_of_softened_similarities_and_the_queue_turns(teacher):
+    student, items = student_of(teacher, relation=2.0, local=0, queue=6, mixup=0), batch(teacher)
+    theirs = F.normalize(items["teacher"][:, 0], dim=1)
+    for turn, others in enumerate(
+        (theirs, torch.cat([theirs, theirs]), torch.cat([theirs, theirs[2:], theirs[2:], theirs[:2]]))
+    ):
+        with torch.no_grad():
+            student.eval()
+            loss, logs = student(items)
+            ours = F.normalize(student.image_embedding(items["image"]), dim=1)
+            p, q = ((x @ others.T / 0.07).softmax(1) for x in (theirs, ours))
+            torch.testing.assert_close(logs["relation"], (p * (p / q).log()).sum(1).mean(), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(loss, logs["global"] + 2 * logs["relation"])
+            assert student.filled == 4 * turn, "measuring fills nothing"
+            student.train()
+            student(items)
+    assert torch.allclose(student.queue.norm(dim=1), torch.ones(6))
+
+
+def test_mixup_mixes_images_and_targets_alike(teacher):
+    student, items = student_of(teacher, mixup=1.0, local=0), batch(teacher)
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    student.training = True
+    torch.manual_seed(5)
+    with torch.no_grad():
+        loss, _ = student(items)
+        torch.manual_seed(5)
+        share = torch.distributions.Beta(1.0, 1.0).sample()
+        mixed = {name: share * x + (1 - share) * x.roll(1, 0) for name, x in items.items()}
+        student.training = False
+        torch.testing.assert_close(loss, student(mixed)[0])
+
+
+def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
+    accelerator = Accelerator(cpu=True)
+    function = teacher.predictors()[features.PREDICTOR]
+    views = Views(rows, teacher.preprocess, 0, 2)
+    cache = _cache.build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
+    assert cache(1, 3)["teacher"].shape == (10, 24)
+    losses = []
+    for name, live, extra in (("cached", None, cache), ("live", function, None)):
+        student = student_of(teacher, live, relation=0.1)
+        views = Views(rows, student.preprocess, 0, 2, extra)
+        losses.append([row["loss"] for row in fit(student, views, TRAIN, 0, tmp_path / name, accelerator)])
+    torch.testing.assert_close(losses[0][:2], losses[1][:2], atol=1e-5, rtol=1e-5)
+    assert np.mean(losses[0][-3:]) < 0.8 * np.mean(losses[0][:3]), losses[0]
+
+
+def test_the_students_embeddings_are_measured_like_the_teachers(teacher, rows):
+    student, accelerator = student_of(teacher), Accelerator(cpu=True)
+
+    def ask(module):
+        return lambda part, name: predict(module.predictors()[name], module, part, 16, accelerator)
+
+    part, bank = rows.select(range(20)), rows.select(range(20, 40))
+    for module in (teacher, student):
+        result = knn.evaluate(knn.Config(name="knn", k=3, pictures=2), ask(module), part, {"input": module.input}, bank)
+        assert 0 <= result.metrics["knn"] <= 1
+        assert len(result.pictures) == 2
+
+
+@pytest.mark.parametrize("arch", ["resnet10t", "mobilenetv4_conv_small", "efficientnet_lite0"])
+def test_what_is_deployed_is_the_student_and_it_comes_back_from_disk(teacher, tmp_path, arch):
+    student = features.build(config().model_copy(update={"student": arch}), teacher)
+    for embedding in ("projected", "pooled"):
+        student.config = student.config.model_copy(update={"embedding": embedding})
+        module, images = student.eval().deployed().eval(), torch.rand(2, 3, 32, 32) * 255
+        by_file = student.file_predictors(lambda x, module=module: module(torch.from_numpy(x)).detach().numpy())[
+            "image_embedding"
+        ]
+        with torch.no_grad():
+            torch.testing.assert_close(by_file(images), student.image_embedding(images))
+    state = student.net.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "model.safetensors")
+    other = features.build(student.config, teacher).eval()
+    other.net.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(other.image_embedding(images), student.image_embedding(images))
+        assert student.block_features(images).shape == (2, 2, 24)
+
+
+def test_teacher_is_no_part_of_the_student(teacher):
+    own = sum(p.numel() for p in student_of(teacher).parameters())
+    assert own == sum(p.numel() for p in student_of(teacher, live=teacher.distill_features).parameters())
+
+
+def test_who_cannot_teach_or_learn_is_told(teacher, clip_tiny):
+    clip_tiny.set_classes(["cat", "car"], ["{}"])
+    with pytest.raises(UserError, match="needs a model with distill_features"):
+        features.build(config(), clip_tiny)
+    with pytest.raises(UserError, match="gives no feature map"):
+        features.build(config().model_copy(update={"student": "vit_tiny_patch16_224"}), teacher)

@@ -1,0 +1,112 @@
+"""Average precision against torchmetrics' definition written out, and against cases that can be told by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from datasets import Dataset, Image
+from PIL import Image as Picture
+
+from adapt.evals import detection
+from adapt.evals._boxes import coco, draw
+from adapt.plug import UserError
+from adapt.prompting.tokens import overlap
+
+
+def average_precision(truth: list[dict], found: list[dict], threshold: float) -> float:
+    """COCO's AP written out: greedy matching by score, 101 recall points, mean over the classes that there are."""
+    labels = sorted({label for row in truth for label in row["category"]})
+    values = []
+    for label in labels:
+        hits, total = [], 0
+        for right, said in zip(truth, found, strict=True):
+            boxes = np.array([b for b, c in zip(right["bbox"], right["category"]) if c == label]).reshape(-1, 4)
+            chosen = sorted((i for i, c in enumerate(said["category"]) if c == label), key=lambda i: -said["score"][i])
+            total += len(boxes)
+            free = np.ones(len(boxes), bool)
+            for i in chosen:
+                shared = overlap(np.array([said["bbox"][i]]), boxes)[0] * free if len(boxes) else np.zeros(0)
+                best = int(shared.argmax()) if len(shared) else -1
+                hit = best >= 0 and shared[best] >= threshold
+                if hit:
+                    free[best] = False
+                hits.append((said["score"][i], hit))
+        order = [hit for _, hit in sorted(hits, key=lambda pair: -pair[0])]
+        right = np.cumsum(order) if order else np.zeros(0)
+        recall, precision = right / total, right / np.arange(1, len(order) + 1)
+        points = [precision[recall >= point].max(initial=0) for point in np.linspace(0, 1, 101)]
+        values.append(np.mean(points))
+    return float(np.mean(values))
+
+
+def scene(seed: int) -> tuple[dict, dict]:
+    """Objects, and guesses of them: most near, some missing, some of another class, some of nothing."""
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, 60, (4, 2))
+    boxes = np.hstack([corner, corner + random.uniform(10, 40, (4, 2))])
+    labels = random.integers(0, 3, 4)
+    guess = np.vstack([boxes[:3] + random.normal(0, 3, (3, 4)), np.add(random.uniform(0, 30, (1, 4)), [0, 0, 40, 40])])
+    said = np.where(random.uniform(size=4) < 0.8, np.append(labels[:3], 1), (np.append(labels[:3], 1) + 1) % 3)
+    truth = {"bbox": boxes.tolist(), "category": labels.tolist()}
+    return truth, {"bbox": guess, "category": said, "score": random.uniform(size=4)}
+
+
+def test_average_precision_equals_the_formula():
+    truth, found = (list(part) for part in zip(*map(scene, range(12)), strict=True))
+    metrics = coco(truth, found)
+    assert np.isclose(metrics["map50"], average_precision(truth, found, 0.5), atol=1e-6)
+    assert np.isclose(metrics["map75"], average_precision(truth, found, 0.75), atol=1e-6)
+    every = [average_precision(truth, found, threshold) for threshold in np.arange(0.5, 1, 0.05)]
+    assert np.isclose(metrics["map"], np.mean(every), atol=1e-6)
+
+
+def data(truth: list[dict]) -> Dataset:
+    pictures = [Picture.new("RGB", (100, 100), "white") for _ in truth]
+    rows = Dataset.from_dict({"id": [str(i) for i in range(len(truth))], "image": pictures, "objects": truth})
+    return rows.cast_column("image", Image())
+
+
+CAT, DOG = [10.0, 10.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0]
+
+
+def test_right_boxes_of_wrong_categories_count_only_class_agnostically():
+    truth = [{"bbox": [CAT, DOG], "category": [0, 1]}]
+    said = {"bbox": np.array([CAT, DOG]), "category": np.array([1, -1]), "score": np.array([0.9, 0.8]), "unread": 1}
+    columns = []
+
+    def predict(dataset, name):
+        columns.append("objects" in dataset.column_names)
+        return [said]
+
+    protocol = {"classes": ["cat", "dog"]}
+    result = detection.evaluate(detection.Config(name="detection"), predict, data(truth), protocol)
+    assert result.metrics["map50"] == 0
+    assert np.isclose(result.metrics["unread"], 1 / 3)
+    assert result.table["label"] == ["cat, dog"]
+    assert result.table["prediction"] == ["dog, -1"]
+    agnostic = detection.Config(name="detection", class_agnostic=True, ask="all")
+    assert detection.evaluate(agnostic, predict, data(truth), protocol).metrics["map50"] == 1
+    assert columns == [True, False]
+
+
+def test_nothing_found_is_zero_and_no_crash():
+    truth = [{"bbox": [CAT], "category": [0]}, {"bbox": [], "category": []}]
+    nothing = {"bbox": np.zeros((0, 4)), "category": np.zeros(0, int), "score": np.zeros(0)}
+    result = detection.evaluate(detection.Config(name="detection"), lambda *_, **__: [nothing] * 2, data(truth), {})
+    assert result.metrics == {"map": 0, "map50": 0, "map75": 0, "recall": 0}
+    assert len(result.pictures) == 2
+    assert result.table["confidence"] == [0, 0]
+
+
+def test_data_without_objects_is_refused():
+    with pytest.raises(UserError, match="needs a column 'objects'"):
+        detection.evaluate(detection.Config(name="detection"), None, data([]).remove_columns("objects"), {})
+
+
+def test_boxes_are_drawn_where_they_are():
+    truth = {"bbox": [CAT], "category": [0]}
+    found = {"bbox": [DOG], "category": [7], "score": [0.5]}
+    picture = np.asarray(draw(Picture.new("RGB", (100, 50), "white"), truth, found, ["cat"], side=200))
+    assert picture.shape == (100, 200, 3)
+    assert (picture[20:100, 20] == (0, 140, 80)).all(-1).any()
+    assert not (picture[:, :15] != 255).any()

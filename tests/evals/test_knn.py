@@ -1,0 +1,108 @@
+"""kNN against scikit-learn's, with the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+
+from adapt.evals import _bank, knn
+from adapt.plug import UserError
+
+NAMES = [f"class {i}" for i in range(6)]
+
+
+def rows(labels, start: int = 0) -> Dataset:
+    columns = {"id": [str(start + i) for i in range(len(labels))], "label": labels}
+    return Dataset.from_dict(columns).cast_column("label", ClassLabel(names=NAMES))
+
+
+def world(n: int = 400, m: int = 300, d: int = 12):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 6, n + m)
+    centres = random.normal(size=(6, d))
+    features = (centres[labels] + 1.3 * random.normal(size=(n + m, d))).astype(np.float32) * random.uniform(1, 9, (n + m, 1))
+    features = features.astype(np.float32)
+    dataset, bank = rows(labels[:n]), rows(labels[n:], n)
+    return dataset, bank, lambda asked, name: features[[int(i) for i in asked["id"]]] if name == "image_embedding" else None
+
+
+@pytest.mark.parametrize("k", [1, 10, 20, 100, 200])
+def test_votes_equal_scikit_learns_with_the_same_weights(k):
+    dataset, bank, predict = world()
+    result = knn.evaluate(knn.Config(name="knn", k=k), predict, dataset, {"data": "x"}, bank)
+    theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    theirs.fit(predict(bank, "image_embedding").astype(np.float64), bank["label"])
+    probabilities = theirs.predict_proba(predict(dataset, "image_embedding").astype(np.float64))
+    assert result.metrics["knn"] == np.mean(probabilities.argmax(1) == np.array(dataset["label"]))
+    np.testing.assert_allclose(result.table["confidence"], probabilities.max(1), atol=1e-9)
+    assert set(result.metrics) >= {"knn@10", "knn@20", "knn@100", "knn@200"}
+    assert result.metrics[f"knn@{k}"] == result.metrics["knn"]
+    assert result.protocol["bank"] == 300
+    assert result.protocol["temperature"] == 0.07
+
+
+def test_k_beyond_the_bank_is_left_out_and_counts_all():
+    dataset, bank, predict = world(m=30)
+    metrics = knn.evaluate(knn.Config(name="knn"), predict, dataset, {}, bank).metrics
+    assert set(metrics) == {"knn", "knn_mean_per_class", "knn@10", "knn@20"}
+    assert "knn@50" in knn.evaluate(knn.Config(name="knn", k=50), predict, dataset, {}, bank).metrics
+
+
+def test_a_row_does_not_vote_for_itself():
+    _, bank, predict = world()
+    with_itself = knn.vote(*[predict(bank, "image_embedding")] * 2, np.array(bank["label"]), 6, [1], 0.07)[1]
+    assert (with_itself.argmax(1) == bank["label"]).all(), "each picture is its own nearest"
+    assert knn.evaluate(knn.Config(name="knn", k=1), predict, bank, {}, bank).metrics["knn"] < 0.95
+
+
+def test_long_similarities_do_not_overflow():
+    one = np.eye(3, dtype=np.float32)
+    shares = knn.vote(one, one, np.arange(3), 3, [3], 1e-4)[3]
+    np.testing.assert_allclose(shares, np.eye(3), atol=1e-12)
+
+
+def test_what_is_lacking_is_said():
+    dataset, bank, predict = world(30, 30)
+    with pytest.raises(UserError, match="bank_split: train"):
+        knn.evaluate(knn.Config(name="knn"), predict, dataset, {})
+    with pytest.raises(UserError, match="bank_split has none"):
+        knn.evaluate(knn.Config(name="knn"), predict, dataset, {}, bank.remove_columns("label"))
+
+
+def test_colours_are_the_first_three_principal_components():
+    features = np.random.default_rng(0).normal(size=(3, 8, 4, 5)) * np.array([9, 5, 3, 1, 1, 1, 1, 1])[None, :, None, None]
+    colours = _bank.pca_colours(features)
+    assert colours.shape == (3, 4, 5, 3)
+    assert colours.dtype == np.uint8
+    parts = PCA(3).fit_transform(features.transpose(0, 2, 3, 1).reshape(-1, 8))
+    for c in range(3):
+        low, high = np.percentile(parts[:, c], [2, 98])
+        stretched = 255 * np.clip((parts[:, c] - low) / (high - low), 0, 1)
+        ours = colours[..., c].ravel().astype(float)
+        assert min(np.abs(ours - stretched).max(), np.abs(255 - ours - stretched).max()) <= 1
+
+
+def test_pictures_show_an_image_beside_its_features():
+    random = np.random.default_rng(0)
+    dataset, bank, embed = world(30, 30)
+    images = [Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(30)]
+    columns = {"id": dataset["id"][:], "label": dataset["label"][:], "image": images}
+    dataset = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=NAMES))
+
+    def predict(asked, name):
+        return embed(asked, name) if name == "image_embedding" else random.normal(size=(len(asked), 8, 4, 4))
+
+    pictures = knn.evaluate(knn.Config(name="knn", pictures=5), predict, dataset, {}, bank).pictures
+    assert len(pictures) == 5
+    assert all(picture.size == (260, 128) and "PCA" in caption for caption, picture in pictures)
+
+    def poor(asked, name):
+        if name != "image_embedding":
+            raise UserError("no such predictor")
+        return embed(asked, name)
+
+    assert knn.evaluate(knn.Config(name="knn", pictures=5), poor, dataset, {}, bank).pictures == []

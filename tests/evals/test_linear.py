@@ -1,0 +1,112 @@
+"""Linear evaluation against scikit-learn's logistic regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset
+from sklearn.linear_model import LogisticRegression
+
+from adapt.evals import _linear, linear
+
+
+def rows(labels, start: int = 0) -> Dataset:
+    columns = {"id": [str(start + i) for i in range(len(labels))], "label": labels}
+    return Dataset.from_dict(columns).cast_column("label", ClassLabel(names=[f"class {i}" for i in range(6)]))
+
+
+def world(n: int = 1500, m: int = 900, d: int = 16, length: float | None = None):
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 6, n + m)
+    features = random.normal(size=(6, d))[labels] + 1.2 * random.normal(size=(n + m, d)) + 2
+    if length:
+        features *= length / np.linalg.norm(features, axis=1, keepdims=True)
+    features = features.astype(np.float32)
+    dataset, bank = rows(labels[:n]), rows(labels[n:], n)
+    return dataset, bank, features
+
+
+@pytest.mark.parametrize("length", [None, 1.0])
+def test_within_a_point_of_logistic_regression(length):
+    dataset, bank, features = world(length=length)
+    asked = []
+
+    def predict(part, name):
+        asked.append(name)
+        return features[[int(i) for i in part["id"]]]
+
+    result = linear.evaluate(linear.Config(name="linear"), predict, dataset, {}, bank)
+    best = 0
+    for c in (0.01, 0.1, 1, 10, 100):
+        theirs = LogisticRegression(C=c, max_iter=2000).fit(predict(bank, ""), bank["label"])
+        best = max(best, theirs.score(predict(dataset, ""), dataset["label"]))
+    assert result.metrics["linear"] > best - 0.01, (result.metrics, best)
+    assert abs(result.metrics["linear"] - best) < 0.02
+    assert asked[:2] == ["image_embedding"] * 2
+    assert result.metrics["linear_lr"] in linear.Config(name="linear").lrs
+    assert len(result.figures["linear"]["grid"]["embedding"]) == 19
+
+
+def test_the_grid_in_one_pass_equals_torchs_sgd_alone():
+    _, bank, features = world(n=0, m=64)
+    config = linear.Config(name="linear", lrs=[0.1, 2.0], steps=7, batch=16)
+    labels = np.array(bank["label"])
+    weights, biases = _linear.fit({"x": features}, labels, 6, config.lrs, config)["x"]
+    for place, lr in enumerate(config.lrs):
+        random = torch.Generator().manual_seed(config.seed)
+        layer = torch.nn.Linear(16, 6)
+        with torch.no_grad():
+            layer.weight.copy_(torch.empty(16, 6).normal_(std=0.01, generator=random).T)
+            layer.bias.zero_()
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr * 16 / 256, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 7)
+        order = torch.cat([torch.randperm(64, generator=random) for _ in range(2)])
+        for step in range(7):
+            chosen = order[16 * step : 16 * step + 16]
+            loss = torch.nn.functional.cross_entropy(
+                layer(torch.from_numpy(features)[chosen]), torch.from_numpy(labels)[chosen]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        torch.testing.assert_close(weights[place].T, layer.weight, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(biases[place][0], layer.bias, atol=1e-5, rtol=1e-4)
+
+
+def test_inputs_are_one_and_four_blocks_with_and_without_the_mean():
+    features = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
+    got = _linear.inputs(features)
+    assert list(got) == ["1 block", "1 block + mean", "4 blocks", "4 blocks + mean"]
+    assert np.array_equal(got["1 block"], features[:, 3])
+    assert np.array_equal(got["1 block + mean"], np.concatenate([features[:, 3], features[:, 4]], 1))
+    assert np.array_equal(got["4 blocks"], features[:, :4].reshape(2, -1))
+    assert np.array_equal(got["4 blocks + mean"], features.reshape(2, -1))
+    assert list(_linear.inputs(features[:, 3:])) == ["1 block", "1 block + mean"], "a student has one"
+
+
+def test_the_input_that_knows_the_classes_is_chosen():
+    random = np.random.default_rng(0)
+    dataset, bank, known = world(n=200, m=200)
+    blocks = random.normal(size=(400, 5, 16)).astype(np.float32)
+    blocks[:, 4] = known  # only the mean of the patches tells
+    predict = lambda part, name: {"block_features": blocks}[name][[int(i) for i in part["id"]]]  # noqa: E731
+    config = linear.Config(name="linear", features="blocks", steps=300)
+    result = linear.evaluate(config, predict, dataset, {}, bank)
+    assert result.figures["linear"]["input"].endswith("+ mean")
+    assert result.metrics["linear"] > 0.5
+
+
+def test_held_out_rows_are_of_every_class_and_never_all():
+    labels = np.repeat(np.arange(6), [50, 10, 3, 2, 1, 1])
+    held = _linear.holdout(labels, 0.2, 0)
+    assert [int(held[labels == c].sum()) for c in range(6)] == [10, 2, 1, 0, 0, 0]
+    assert _linear.holdout(np.arange(4), 0.2, 0).sum() == 1
+
+
+def test_a_rate_that_bursts_does_not_win():
+    dataset, bank, features = world(n=200, m=200)
+    config = linear.Config(name="linear", lrs=[0.1, 1e30], steps=50)
+    result = linear.evaluate(config, lambda part, name: features[[int(i) for i in part["id"]]], dataset, {}, bank)
+    assert result.metrics["linear_lr"] == 0.1

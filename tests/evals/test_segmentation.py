@@ -1,0 +1,197 @@
+"""Masks against the formulas written out, and against pycocotools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from PIL import Image as Picture
+from pycocotools import mask as run_lengths
+
+from adapt.data._images import BOXES, MASKS, box, rle
+from adapt.evals import _draw, _masks, segmentation
+from adapt.plug import UserError
+
+SIZE = (40, 48)
+
+
+def disc(x: float, y: float, radius: float, size: tuple[int, int] = SIZE) -> np.ndarray:
+    down, along = np.mgrid[: size[0], : size[1]]
+    return (along - x) ** 2 + (down - y) ** 2 <= radius**2
+
+
+def scenes(n: int = 20) -> Dataset:
+    """One to three discs of two classes on each of n images; the last has none."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        masks = [disc(*random.uniform(8, 32, 2), random.uniform(3, 9)) for _ in range(0 if i == n - 1 else 1 + i % 3)]
+        objects = {
+            "bbox": [box(mask) for mask in masks],
+            "category": [k % 2 for k in range(len(masks))],
+            "mask": [rle(mask) for mask in masks],
+        }
+        rows.append({"id": str(i), "image": Picture.new("RGB", SIZE[::-1], "white"), "objects": objects})
+    objects = {"bbox": BOXES, "category": List(ClassLabel(names=["sun", "moon"])), "mask": MASKS}
+    return Dataset.from_list(rows, Features(id=Value("string"), image=Image(), objects=objects))
+
+
+def truths(rows: Dataset) -> list[np.ndarray]:
+    return [_masks.decode(row["mask"]) if row["mask"] else np.zeros((0, *SIZE), bool) for row in rows["objects"]]
+
+
+def of_boxes(rows, name, boxes=None, points=None):
+    """Fills the box; on points, gives discs of five pixels around the first click."""
+    answers = []
+    for i in range(len(rows)):
+        masks = []
+        for k in range(len(boxes[i] if boxes is not None else points[i][0])):
+            if boxes is not None:
+                left, top, right, bottom = boxes[i][k].astype(int)
+                masks.append(np.zeros(SIZE, bool))
+                masks[-1][top:bottom, left:right] = True
+            else:
+                masks.append(disc(*points[i][0][k, 0], 5))
+        answers.append({"masks": np.array(masks), "scores": np.linspace(0.9, 0.5, len(masks)), "logits": None})
+    return answers
+
+
+def test_iou_is_intersection_over_union():
+    a, b = np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), bool)
+    a[0, :2], b[0, 1:3] = True, True  # 8 and 8 pixels, 4 shared
+    assert _masks.iou(a, b).tolist() == [4 / 12, 1.0]
+
+
+def test_iou_is_pycocotools():
+    masks = np.array([disc(15, 15, 9), disc(20, 18, 8), disc(30, 30, 4)])
+    ours = [[_masks.iou(a, b) for b in masks] for a in masks]
+    codes = _masks.encode(masks)
+    assert np.allclose(ours, run_lengths.iou(codes, codes, [0] * 3))
+    assert (_masks.decode([rle(mask) for mask in masks]) == masks).all()
+
+
+def davis_f(truth, mask, bound):
+    """The measure's definition, pixel by pixel (the boundary map of `seg2bmap`, the disc of `skimage.morphology.disk`)."""
+
+    def edge(seg):
+        out = np.zeros_like(seg)
+        height, width = seg.shape
+        for y in range(height):
+            for x in range(width):
+                right, down = min(x + 1, width - 1), min(y + 1, height - 1)
+                out[y, x] = len({bool(seg[y, x]), bool(seg[y, right]), bool(seg[down, x]), bool(seg[down, right])}) > 1
+        return list(zip(*np.nonzero(out), strict=True))
+
+    def share(these, those):
+        return np.mean([any((a - c) ** 2 + (b - d) ** 2 <= bound**2 for c, d in those) for a, b in these])
+
+    precision, recall = share(edge(mask), edge(truth)), share(edge(truth), edge(mask))
+    return 2 * precision * recall / (precision + recall)
+
+
+@pytest.mark.parametrize("tolerance", [0.008, 0.03])
+def test_boundary_f_is_davis_definition(tolerance):
+    truth, mask = disc(20, 20, 12), disc(22, 20, 11)
+    bound = np.ceil(tolerance * np.hypot(*SIZE))
+    assert _masks.boundary_f(truth, mask, tolerance) == pytest.approx(davis_f(truth, mask, bound))
+    assert _masks.boundary_f(truth, truth) == 1
+    assert _masks.boundary_f(truth, np.zeros_like(truth)) == 0
+    assert _masks.boundary_f(np.zeros_like(truth), np.zeros_like(truth)) == 1
+
+
+def test_the_first_click_is_the_centre_and_the_next_the_middle_of_the_greatest_error():
+    truth = disc(20, 18, 10)
+    assert _masks.click(truth, np.zeros_like(truth)) == (20, 18, 1)
+    wrong = truth | disc(40, 8, 4)
+    assert _masks.click(truth, wrong) == (40, 8, 0), "a superfluous part is clicked away"
+    half = truth.copy()
+    half[:, 21:] = False
+    x, y, label = _masks.click(truth, half)
+    assert label == 1 and x > 21 and 16 <= y <= 20
+    assert _masks.click(truth, truth) == (20, 18, 1), "without an error, the centre again"
+
+
+def test_a_click_lies_inside_an_object_that_the_image_cuts():
+    truth = np.zeros(SIZE, bool)
+    truth[:, :11] = True
+    x, y, _ = _masks.click(truth, np.zeros_like(truth))
+    assert x == 5 and 5 <= y <= 34, "the image's edge bounds the object too"
+
+
+def test_the_eval_equals_its_formulas():
+    rows = scenes()
+    result = segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, rows, {"data": "x"})
+    truth = truths(rows)
+    boxes = [np.array(row["bbox"], np.float32).reshape(-1, 4) for row in rows["objects"]]
+    masks = [answer["masks"] for answer in of_boxes(rows, "masks", boxes=boxes)]
+    ious = [[(a & b).sum() / (a | b).sum() for a, b in zip(*pair, strict=True)] for pair in zip(truth, masks, strict=True)]
+    flat = np.concatenate(ious)
+    assert result.metrics["miou"] == pytest.approx(flat.mean())
+    centres = [[(a & disc(*_centre(a), 5)).sum() / (a | disc(*_centre(a), 5)).sum() for a in part] for part in truth]
+    for k in (1, 3, 5):  # this predictor heeds the first click alone
+        assert result.metrics[f"iou_{k}"] == pytest.approx(np.concatenate(centres).mean())
+    low, high = result.intervals["miou"]
+    assert low < result.metrics["miou"] < high
+    assert result.metrics["box_ap"] == pytest.approx(1), "the box around a filled box is the box"
+    assert result.table["score"] == pytest.approx(flat.tolist()), "an object a row"
+    assert result.table["id"][:4] == ["0#0", "1#0", "1#1", "2#0"] and result.table["label"][:4] == ["sun", "sun", "moon", "sun"]
+    assert result.protocol["objects"] == len(flat)
+
+
+def _centre(mask):
+    return _masks.click(mask, np.zeros_like(mask))[:2]
+
+
+def test_mask_precision_is_coco_s():
+    """One class, one threshold: the masks above IoU t, by their scores, as precision at 101 recalls."""
+    rows = scenes(9)
+    result = segmentation.evaluate(segmentation.Config(name="segmentation", clicks=[]), of_boxes, rows, {})
+    truth = [part for part in truths(rows) if len(part)]
+    filled = [np.array([_filled(mask) for mask in part]) for part in truth]
+    table = [
+        (score, k % 2, _masks.iou(a, b))
+        for t, f in zip(truth, filled, strict=True)
+        for k, (a, b, score) in enumerate(zip(t, f, np.linspace(0.9, 0.5, len(t)), strict=True))
+    ]
+    aps = [_ap([row for row in table if row[1] == c], t) for c in (0, 1) for t in np.linspace(0.5, 0.95, 10)]
+    assert result.metrics["mask_ap"] == pytest.approx(np.mean(aps), abs=1e-6)
+    assert not [name for name in result.metrics if name.startswith("iou_")]
+
+
+def _filled(mask):
+    out = np.zeros_like(mask)
+    left, top, right, bottom = (int(side) for side in box(mask))
+    out[top:bottom, left:right] = True
+    return out
+
+
+def _ap(rows, threshold):
+    hit = np.array([iou >= threshold - 1e-9 for _, _, iou in sorted(rows, key=lambda row: -row[0])])
+    recall, precision = hit.cumsum() / len(hit), hit.cumsum() / np.arange(1, len(hit) + 1)
+    return np.mean([max(precision[recall >= r - 1e-9], default=0) for r in np.linspace(0, 1, 101)])
+
+
+def test_no_detection_at_all_is_no_precision():
+    truth = [{"size": SIZE, "category": [0], "codes": _masks.encode(disc(9, 9, 4)[None]), "boxes": [[5, 5, 14, 14]]}]
+    nothing = [{"size": SIZE, "category": [], "codes": [], "boxes": [], "score": []}]
+    assert _masks.average_precision(truth, nothing, "segm", 1) == {"ap": 0, "ap50": 0, "ap75": 0}
+
+
+def test_the_worst_objects_are_drawn_first():
+    rows = scenes(6)
+    result = segmentation.evaluate(segmentation.Config(name="segmentation", clicks=[], pictures=3), of_boxes, rows, {})
+    values = [float(caption.split("IoU ")[1].split()[0]) for caption, _ in result.pictures]
+    assert len(values) == 3 and values == sorted(values)
+    assert result.pictures[0][1].size == SIZE[::-1]
+
+
+def test_masks_lie_where_they_are_drawn():
+    mask = disc(20, 20, 6)
+    picture = np.asarray(_draw.overlay(Picture.new("RGB", SIZE[::-1], "white"), mask[None], [(255, 0, 0)], alpha=1))
+    assert ((picture == (255, 0, 0)).all(-1) == mask).all()
+    assert not (_draw.rim(mask) & ~mask).any() and _draw.rim(mask).sum() < mask.sum()
+
+
+def test_rows_without_masks_are_a_user_error():
+    with pytest.raises(UserError, match="no row of the split 'test' has masks"):
+        segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, scenes(1), {})

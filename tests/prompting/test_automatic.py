@@ -1,0 +1,184 @@
+"""Automatic masks against segment-anything's generator, on the same random weights."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import label
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.utils import amg
+
+from adapt.prompting import _candidates
+from adapt.prompting.automatic import Automatic, generate
+
+
+class Drawn(Sam):
+    """Random weights see noise everywhere: a hill under each point makes masks of several sizes of it."""
+
+    def postprocess_masks(self, masks, input_size, original_size):
+        y, x = torch.meshgrid(*[torch.arange(32) * 4 + 2.0] * 2, indexing="ij")
+        far = (torch.stack([x, y]) - self.points[:, 0, :, None, None]).norm(dim=1)
+        hills = 12 * (1 - far[:, None] / torch.tensor([10.0, 16.0, 26.0])[:, None, None])
+        return super().postprocess_masks(masks + hills, input_size, original_size)
+
+
+@pytest.fixture(scope="module")
+def sam():
+    """A SAM of two blocks."""
+    torch.manual_seed(0)
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    vision = ImageEncoderViT(
+        img_size=128,
+        patch_size=16,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        out_chans=32,
+        norm_layer=norm,
+        qkv_bias=True,
+        window_size=4,
+    )
+    prompts = PromptEncoder(embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=4)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=2, mlp_dim=64)
+    decoder = MaskDecoder(
+        num_multimask_outputs=3, transformer=transformer, transformer_dim=32, iou_head_depth=2, iou_head_hidden_dim=32
+    )
+    model = Drawn(vision, prompts, decoder).eval()
+    prompts.register_forward_pre_hook(lambda _, args, values: setattr(model, "points", values["points"][0]), with_kwargs=True)
+    with torch.no_grad():
+        for head in decoder.output_hypernetworks_mlps:
+            head.layers[-1].weight *= 100
+        decoder.iou_prediction_head.layers[-1].weight *= 5
+        decoder.iou_prediction_head.layers[-1].bias += 1
+    return model
+
+
+def functions(sam):
+    """The two functions, by the original's predictor."""
+    predictor = SamPredictor(sam)
+
+    def embed(image):
+        predictor.set_image(image)
+        return predictor.features, predictor.input_size, predictor.original_size
+
+    def decode(embedding, points):
+        predictor.features, predictor.input_size, predictor.original_size = embedding
+        placed = torch.as_tensor(predictor.transform.apply_coords(points, predictor.original_size))
+        ones = torch.ones(len(placed), 1, dtype=torch.int)
+        return predictor.predict_torch(placed[:, None], ones, multimask_output=True, return_logits=True)[:2]
+
+    return embed, decode
+
+
+def picture(size=(96, 128)) -> np.ndarray:
+    """Discs of several sizes on noise."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 60, (*size, 3)).astype(np.uint8)
+    y, x = np.mgrid[: size[0], : size[1]]
+    for _ in range(8):
+        centre, radius = random.uniform(0, 1, 2) * size, random.uniform(6, 20)
+        image[np.hypot(y - centre[0], x - centre[1]) < radius] = random.integers(0, 256, 3)
+    return image
+
+
+def compare(sam, image, options) -> int:
+    """Ours and theirs are the same masks, in the same order; how many there are."""
+    theirs = SamAutomaticMaskGenerator(sam, **options).generate(image)
+    ours = generate(Automatic(**options), image, *functions(sam))
+    assert len(ours["mask"]) == len(theirs) == len(ours["score"])
+    masks = _candidates.decode(ours["mask"])
+    for i, record in enumerate(theirs):
+        assert (masks[i] == record["segmentation"]).all()
+        left, top, wide, high = record["bbox"]  # with inclusive edges
+        assert ours["bbox"][i].tolist() == [left, top, left + wide + 1, top + high + 1]
+        assert ours["score"][i] == pytest.approx(record["predicted_iou"])
+        assert ours["stability"][i] == pytest.approx(record["stability_score"])
+        assert ours["point"][i].tolist() == record["point_coords"][0]
+        x, y, wide, high = record["crop_box"]
+        assert ours["crop"][i].tolist() == [x, y, x + wide, y + high]
+    return len(theirs)
+
+
+def setting(sam, image) -> dict:
+    """Options of which each drops a part of the masks."""
+    embed, decode = functions(sam)
+    logits, scores = (part.flatten(0, 1) for part in decode(embed(image), _candidates.grid(6) * image.shape[1::-1]))
+    return {
+        "points_per_side": 6,
+        "points_per_batch": 20,
+        "pred_iou_thresh": scores.quantile(0.2).clamp(0.01, 1).item(),
+        "stability_score_thresh": _candidates.stability(logits, 0, 1).nanquantile(0.2).item(),
+    }
+
+
+@pytest.mark.parametrize(("size", "layers"), [((96, 128), 1), ((130, 75), 0)])
+def test_masks_boxes_scores_and_order_are_segment_anythings(sam, size, layers):
+    image = picture(size)
+    options = setting(sam, image) | {"crop_n_layers": layers, "crop_n_points_downscale_factor": 1 + layers}
+    assert compare(sam, image, options) > 20
+
+
+def test_small_regions_are_removed_as_segment_anything_does(sam, monkeypatch):
+    """Their OpenCV, which is not installed, is replaced by the one function of it that they call."""
+
+    def components(mask, connectivity):
+        regions, count = label(mask, np.ones((3, 3)))
+        sizes = np.bincount(regions.ravel(), minlength=count + 1)
+        return count + 1, regions, np.stack([sizes] * 5, 1), None
+
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(connectedComponentsWithStats=components))
+    image = picture()
+    options = setting(sam, image) | {"points_per_side": 4, "box_nms_thresh": 0.9}
+    plain = generate(Automatic(**options), image, *functions(sam))["mask"]
+    assert compare(sam, image, options | {"min_mask_region_area": 60}) > 5
+    tidied = generate(Automatic(**options, min_mask_region_area=60), image, *functions(sam))["mask"]
+    assert {code["counts"] for code in plain} - {code["counts"] for code in tidied}, "something was removed"
+
+
+def test_holes_are_filled_and_islands_dropped():
+    mask = np.zeros((20, 20), bool)
+    mask[2:14, 2:14] = True
+    mask[5:7, 5:7] = False  # 4 pixels
+    mask[9:12, 9:12] = False  # 9
+    mask[17:19, 17:19] = True
+    filled = _candidates.without_holes(mask, 5)
+    assert filled[5, 5] and not filled[10, 10]
+    assert not _candidates.without_islands(mask, 5)[17:].any()
+    assert _candidates.without_islands(mask, 1000).sum() == 12 * 12 - 13, "the largest part stays"
+    assert not _candidates.without_islands(np.zeros((4, 4), bool), 3).any()
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 211), (480, 333)])
+def test_crops_and_grids_are_segment_anythings(size):
+    boxes, layers = amg.generate_crop_boxes(size, 2, 512 / 1500)
+    assert _candidates.crops(size, 2, 512 / 1500) == list(zip(boxes, layers, strict=True))
+    assert np.array_equal(_candidates.grid(5), amg.build_point_grid(5))
+
+
+def test_boxes_enclose_their_masks():
+    masks = torch.zeros(3, 9, 7, dtype=torch.bool)
+    masks[0, 2:5, 1:7] = True
+    masks[1, 8, 0] = True
+    assert torch.equal(_candidates.boxes(masks), amg.batched_mask_to_box(masks))
+
+
+def test_two_functions_of_any_model_are_enough():
+    """A model without a network: the region of the point's own colour."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[4:12, 6:20], image[20:30, 3:9] = (200, 0, 0), (0, 200, 0)
+
+    def decode(pixels, points):
+        x, y = points.astype(int).T
+        same = (pixels == pixels[y, x][:, None, None]).all(-1)
+        return torch.from_numpy(np.where(same, 9.0, -9.0))[:, None], torch.full((len(points), 1), 0.99)
+
+    found = generate(Automatic(points_per_side=8), image, lambda pixels: pixels, decode)
+    assert sorted(found["bbox"].tolist()) == [[0, 0, 32, 32], [3, 20, 9, 30], [6, 4, 20, 12]]
+    nothing = generate(Automatic(points_per_side=2, pred_iou_thresh=1), image, lambda pixels: pixels, decode)
+    assert nothing["mask"] == [] and nothing["bbox"].shape == (0, 4)

@@ -1,0 +1,136 @@
+"""Words find their masks: with the embedded CLIP on real scenes, and step by step."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from adapt.evals._masks import decode
+from adapt.plug import UserError
+from adapt.prompting import text_masks
+from adapt.prompting.text_masks import TextMasks, crop, find, score, subject
+
+
+@pytest.mark.parametrize(
+    ("request_", "thing"),
+    [
+        ("segment the red apple", "red apple"),
+        ("Segment the red apple, please.", "red apple"),
+        ("please find all of the dogs", "dogs"),
+        ("Can you show me an owl?", "owl"),
+        ("cut out a cup of coffee", "cup of coffee"),
+        ("where is the bus?", "bus"),
+        ("theatre mask", "theatre mask"),
+        ("findus box", "findus box"),
+    ],
+)
+def test_a_request_is_about_its_thing(request_, thing):
+    assert subject(request_) == thing
+
+
+@pytest.mark.parametrize("request_", ["", "segment the ", "please"])
+def test_a_request_without_a_thing_is_a_user_error(request_):
+    with pytest.raises(UserError, match="names nothing"):
+        subject(request_)
+
+
+def scene():
+    """A red square of 8 pixels on blue, 40 wide and 24 high."""
+    image, mask = Picture.new("RGB", (40, 24), (0, 0, 250)), np.zeros((24, 40), bool)
+    image.paste((250, 0, 0), (4, 10, 12, 18))
+    mask[10:18, 4:12] = True
+    return image, mask
+
+
+def test_a_crop_is_the_expanded_box_with_the_background_as_wished():
+    image, mask = scene()
+    mask[10:12] = False  # six high, eight wide
+    seen = {name: np.asarray(crop(TextMasks(expand=0.25, background=name), image, mask)) for name in ("keep", "grey", "white")}
+    assert all(view.shape == (12, 12, 3) for view in seen.values()), "the longer side, and a quarter of it at both ends"
+    assert (seen["keep"][1, 0] == (0, 0, 250)).all() and (seen["keep"][3, 3] == (250, 0, 0)).all()
+    for name, colour in (("grey", 128), ("white", 255)):
+        inside = (seen[name] == (250, 0, 0)).all(-1)
+        assert inside.sum() == mask.sum() and (seen[name][~inside] == colour).all()
+    assert crop(TextMasks(square=False), image, mask).size == (8, 6)
+
+
+def test_a_blurred_background_leaves_the_thing_sharp():
+    image, mask = scene()
+    view = np.asarray(crop(TextMasks(expand=0.5), image, mask)).astype(int)
+    inside = (view == (250, 0, 0)).all(-1)
+    assert inside.sum() == mask.sum()
+    assert (view[~inside][:, 0] > 0).any(), "red has run into the blue"
+
+
+def test_off_the_image_a_crop_is_grey():
+    image, mask = scene()
+    view = np.asarray(crop(TextMasks(expand=1, background="keep"), image, mask))
+    assert view.shape == (24, 24, 3)
+    assert (view[:, :4] == 128).all() and (view[0, 4] == (0, 0, 250)).all()
+
+
+def colours(pictures):
+    """An embedding that a test can follow: the picture's mean colour."""
+    means = torch.tensor([np.asarray(picture).reshape(-1, 3).mean(0).tolist() for picture in pictures])
+    return torch.nn.functional.normalize(means, dim=1)
+
+
+WORDS = {"red": [1.0, 0, 0], "blue": [0, 0, 1.0], "wall": [0, 1.0, 0]}
+
+
+def test_the_score_is_a_softmax_over_the_request_and_what_speaks_against_it():
+    image, mask = scene()
+    config = TextMasks(templates=["{}"], against=["blue", "wall"], scale=5, background="keep")
+    masks = np.stack([~mask, mask])
+    values, cosine = score(config, image, masks, ["red"], colours, lambda texts: np.array([WORDS[text] for text in texts]))
+    embedding = colours([crop(config, image, one) for one in masks]).double().numpy()
+    assert np.allclose(cosine[:, 0], embedding[:, 0])
+    assert np.allclose(values[:, 0], np.exp(5 * embedding)[:, 0] / np.exp(5 * embedding).sum(1))
+    found = find(config, image, masks, "the red", colours, lambda texts: np.array([WORDS[text] for text in texts]))
+    assert found["order"].tolist() == [1, 0]
+    assert found["bbox"][0].tolist() == [4, 10, 12, 18] and (found["masks"][0] == mask).all()
+    assert (np.diff(found["score"]) <= 0).all()
+
+
+def test_no_proposals_are_no_masks():
+    image, mask = scene()
+    found = find(TextMasks(), image, mask[None][:0], "red", colours, lambda texts: np.ones((len(texts), 3)))
+    assert len(found["masks"]) == len(found["score"]) == len(found["order"]) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((24, 40), bool), np.ones((20, 40), bool)])
+def test_an_empty_mask_and_one_of_another_size_are_user_errors(wrong):
+    with pytest.raises(UserError, match="40 × 24"):
+        crop(TextMasks(), scene()[0], wrong)
+
+
+def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
+    """Among the true masks of scenes of two to four things; 96 % when written, 32 % by chance."""
+    from adapt.data import _scenes
+    from adapt.data.emoji_scenes import Config
+
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
+    clip = clip_tiny.eval()
+
+    @torch.no_grad()
+    def embed_images(pictures):
+        views = [clip.preprocess({"image": picture}, False)["image"] for picture in pictures]
+        return clip.image_embedding(torch.stack(views).float())
+
+    texts = torch.no_grad()(clip.text_embedding)
+    config = TextMasks(background="white", templates=["{}"])
+    right, chance = [], []
+    for row in _scenes.rows(Config(hands=["noto"]), "validation", 40):
+        names = [text_masks.subject(name) for name in re.split(", | and ", row["caption"])]
+        if len(names) != row["count"] or len(names) == 1:
+            continue  # a name with an "and" of its own
+        masks = decode(row["objects"]["mask"])
+        values, _ = score(config, row["image"], masks, names, embed_images, texts)
+        right += (values.argmax(0) == np.arange(len(names))).tolist()
+        chance += [1 / len(names)] * len(names)
+    assert len(right) > 50
+    assert np.mean(right) > 0.8 > 2 * np.mean(chance)
