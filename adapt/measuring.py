@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,17 @@ class Numbers:
 
         def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
             function = (predictors or module.predictors)(texts)[name]
-            if options:
-                rows = getattr(function, "rows", False)
-                function = partial(function, **options)
-                function.rows = rows
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate")
+            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", **options)
 
         return run
 
     def validate(self, module) -> float:
         """The first eval's main metric on the validation split."""
         config = self.recipe.evals[0]
-        result = self._evaluate(config, self.predictor(module), "validation")
+        result = self.evaluated(config, self.predictor(module), "validation")
         return result.metrics[plug.load("evals", config.name).MAIN]
 
-    def _evaluate(self, config, predict: Callable, split: str):
+    def evaluated(self, config, predict: Callable, split: str):
         """One eval; an eval with a `bank_split` gets these rows beside the measured ones."""
         for name in (split, getattr(config, "bank_split", split)):
             if name not in self.data:
@@ -64,7 +59,7 @@ class Numbers:
             target = plug.load("evals", config.name)
             if target.PREDICTOR not in have or (getattr(target, "TEXTS", False) and not hasattr(module, "text_embedding")):
                 continue
-            result = self._evaluate(config, predict, config.split)
+            result = self.evaluated(config, predict, config.split)
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
             entry |= result.figures
@@ -124,7 +119,7 @@ class Numbers:
 
         from adapt.evals._metrics import difference
 
-        before = {"adapted": "zero-shot", "student": "adapted"}.get(name)
+        before = {"adapted": "zero-shot", "student": "adapted", "merged": "adapted"}.get(name)
         if name.endswith("fp32"):
             before = "adapted"
         elif name.endswith("int8"):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapt.stage import Stage
 
 SCALES = [i / 10 for i in range(11)]
+HEAD = "head.safetensors"
 FIRST = ("class_logits", "image_embedding", "patch_features")
 OPEN_CLIP = "open_clip_model.safetensors"
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -44,7 +45,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
     Raises:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
     """
-    adapter = _adapter(stage, scale)
+    adapter = _adapter_of(stage, scale)
     family = _with_adapter(stage.family, adapter)
     family.to(stage.accelerator.device)
     rows: list[dict[str, float]] = []
@@ -60,6 +61,8 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
         folder.mkdir()
         net = _joined(family.backbone)
         write(net, folder, stage.recipe.model.checkpoint)
+        if (adapter / HEAD).exists():  # what learned outside the backbone goes with it
+            shutil.copy(adapter / HEAD, folder / HEAD)
         family.backbone = read(net, folder).to(stage.accelerator.device)
         proof = compare(expected, answers(family, samples))
         if proof["relative"] > TOLERANCE or proof["agreement"] < AGREEMENT:
@@ -67,6 +70,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
                 f"merge: the merged model does not answer as base + adapter do: largest error {proof['error']:.2g}, "
                 f"agreement {proof['agreement']:.3f} on {len(samples)} samples. Nothing was written. Is it the same base checkpoint?"
             )
+        (folder / "README.md").write_text(card(stage, float(scale), proof, len(samples)), encoding="utf-8")
     stage.say(
         f"merge: scale {float(scale):g}; against base + adapter on {len(samples)} samples: largest error {proof['error']:.2g}, "
         f"agreement {proof['agreement']:.1%}"
@@ -76,7 +80,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
     return place
 
 
-def _adapter(stage: Stage, scale: float | str) -> Path:
+def _adapter_of(stage: Stage, scale: float | str) -> Path:
     """The run's adapter, if it can be merged at this scale."""
     if stage.accelerator.num_processes > 1:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
@@ -95,12 +99,17 @@ def _adapter(stage: Stage, scale: float | str) -> Path:
 
 
 def _with_adapter(family: Family, adapter: Path) -> Family:
-    """The base as it came from its checkpoint, never quantised, with the adapter on it."""
+    """The base as it came from its checkpoint, never quantised, with the adapter on it, and the head that learned beside."""
     from peft import PeftModel
 
+    from adapt.methods import _adapter
+
     assert not getattr(family.backbone, "is_loaded_in_4bit", False)
+    family.requires_grad_(False)
     try:
-        family.backbone = PeftModel.from_pretrained(family.backbone, str(adapter), torch_device="cpu")
+        family.backbone = PeftModel.from_pretrained(family.backbone.float(), str(adapter), torch_device="cpu")
+        family.complete()
+        _adapter.load_beside(family, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{adapter}: does not fit this checkpoint ({str(error).splitlines()[0]}).") from None
     return family
@@ -149,6 +158,16 @@ def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
     for file in sorted(file for pattern in COMPANIONS for file in Path(place).glob(pattern)):
         if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
             shutil.copy(file, folder / file.name)
+
+
+def card(stage: Stage, scale: float, proof: dict[str, float], count: int) -> str:
+    """What the folder is and where it comes from, for whoever finds it alone."""
+    recipe = stage.recipe
+    return (
+        f"# {recipe.name}\n\n`{recipe.model.checkpoint}` with a {recipe.method.name} adapter at scale {scale:g}, merged in full "
+        f"precision by Adapt.\n\nAgainst base + adapter on {count} samples: largest error {proof['error']:.2g}, equal choices "
+        f"{proof['agreement']:.1%}.\n\nThe licence of the base checkpoint applies.\n"
+    )
 
 
 def read(net: nn.Module, folder: Path) -> nn.Module:

@@ -153,7 +153,8 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
     stage = Stage(recipe)
     place = join(stage, scale, budget)
     if recipe.evals:
-        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.predictor(stage.family))
+        size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.family, size_bytes=size)
     stage.say(f"Merged: {place}")
     return _finish(stage)
 

@@ -67,9 +67,11 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric.replace("_", " "))
 
 
-def columns(rows: list[dict]) -> list[str]:
-    """The table's head."""
-    return ["", f"{label(rows[0]['main'])} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
+def grid(rows: list[dict]) -> list[list[str]]:
+    """The table as text, its head first; columns in which nothing stands are left out."""
+    head = ["", f"{label(rows[0]['main'])} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
+    columns = [column for column in zip(head, *map(cells, rows), strict=True) if any(column[1:])]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def cells(entry: dict) -> list[str]:
@@ -95,18 +97,19 @@ def table(entries: list[dict]):
 
     rows = road(entries)
     out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, name in enumerate(columns(rows)):
+    head, *body = grid(rows)
+    for i, name in enumerate(head):
         out.add_column(name, justify="left" if i == 0 else "right")
-    for entry in rows:
-        out.add_row(*cells(entry))
+    for row in body:
+        out.add_row(*row)
     return out
 
 
 def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
     """The road in Markdown."""
-    names = columns(rows)
-    lines = [f"# {folder.name}", "", "| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(cells(entry)) + " |" for entry in rows]
+    head, *body = grid(rows)
+    lines = [f"# {folder.name}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in body]
     lines += [""] + [
         f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}"
         for guard in guards
@@ -137,10 +140,10 @@ def _guards(guards: list[dict]) -> str:
 
 
 def _table(rows: list[dict]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in columns(rows))
+    names, *lines = grid(rows)
+    head = "".join(f"<th>{name}</th>" for name in names)
     body = ""
-    for entry in rows:
-        first, *rest = cells(entry)
+    for first, *rest in lines:
         body += f"<tr><th>{escape(first)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 

@@ -27,7 +27,8 @@ from adapt.recipe import Recipe, load_recipe
 SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
 
 
 @contextmanager

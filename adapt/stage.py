@@ -198,7 +198,8 @@ class Stage(Students, Numbers):
         finally:
             torch.set_num_threads(threads)
         size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
-        for name in ("zero-shot", "adapted"):  # merged or not, they are one network
+        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
+        for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged or not, they are one network; not in 4 bits
             self.update(name, latency=times["adapted"], size_bytes=size)
         for name in runners:
             self.update(name, latency=times[name])

@@ -71,6 +71,7 @@ def test_the_manifest_says_what_was_merged_and_how_equal_it_is(done):
     assert facts["proof"]["agreement"] == 1
     assert facts["proof"]["relative"] < 1e-4
     assert facts["base"]["checkpoint"] == "clip-tiny"
+    assert "`clip-tiny` with a qlora adapter at scale 1" in (done / "merged" / "README.md").read_text()
     entries = [entry["name"] for entry in json.loads((done / "metrics.json").read_text())["entries"]]
     assert entries == ["zero-shot", "adapted", "merged"]
     assert not list(done.rglob(".*"))
@@ -163,3 +164,25 @@ def test_answers_are_compared_whatever_their_kind():
     found = joining.compare(one, other)
     assert found["error"] == pytest.approx(1e-3)
     assert found["agreement"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["{name: sam, clicks: 0, objects: 1, weights: random}", "{name: paligemma, max_tokens: 8, weights: random}"],
+    ids=["sam", "paligemma"],
+)
+def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = "data={source: emoji_scenes, train: 4, validation: 2, test: 2}"
+    small = ["distill=null", "evals=[]", "train.epochs=1", "train.batch=4", "tracker=none", "train.precision=fp32"]
+    recipe = load_recipe("clip_qlora", [f"model={model}", data, *small])
+    folder = pipeline.finetune(recipe).path
+    out = pipeline.merge(recipe).path
+    assert out == folder
+    assert "QLoRA: " in capsys.readouterr().out
+    proof = json.loads((folder / "manifest.json").read_text())["stages"]["merge"]["proof"]
+    assert proof["agreement"] == 1
+    again = load_recipe(
+        "clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", "model.weights=pretrained", data, *small]
+    )
+    assert pipeline.Stage(again).family.backbone.config.model_type == recipe.model.name

@@ -48,7 +48,7 @@ def features(names: list[str]) -> Features:
 
 
 def cast(hands: list[str], split: str | None) -> tuple[list[dict], list[str]]:
-    """The things that play in a split (none: all things): name, category, pictures (one RGBA a hand); and the names of all categories."""
+    """The things that play in a split (none: every thing): name, category, pictures (one RGBA a hand); and all categories' names."""
     things: dict[str, dict] = {}
     for hand in hands:
         table = _emoji.read(hand)

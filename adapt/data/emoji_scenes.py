@@ -1,7 +1,8 @@
 """Scenes of the embedded world: one to four things on a textured background, with boxes, masks and captions.
 
 A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`, unless `things`
-is `all`: to teach words in one hand that are to be told in another. Scenes are drawn once and kept in `$ADAPT_CACHE/scenes` (`~/.cache/adapt` by default).
+is `all`: to teach words in one hand that are to be told in another. Scenes are drawn once and kept in `$ADAPT_CACHE/scenes`
+(`~/.cache/adapt` by default).
 
     >>> load(Config())["train"][0]
     {'id': 'train/0', 'image': <PIL 128 × 128>, 'caption': 'a pig face and a bus', 'count': 2,

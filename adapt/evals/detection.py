@@ -33,6 +33,8 @@ class Config(Plugin):
     """A model that is asked for categories by name: present, those on the picture (PaliGemma's protocol); all, every one."""
     class_agnostic: bool = False
     """Count a box as right whatever its category."""
+    bootstrap: int = Field(300, ge=100, le=100_000)
+    """Resamples of the images for the 95 % interval."""
     pictures: int = Field(12, ge=0, le=24)
     """Pictures for the report."""
 
@@ -57,7 +59,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     truth = dataset.select_columns("objects")["objects"][:]
     found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=PREDICTOR)
     judged = [_one_class(row) for row in found] if config.class_agnostic else [_known(row) for row in found]
-    metrics = coco([_one_class(row) for row in truth] if config.class_agnostic else truth, judged)
+    right = [_one_class(row) for row in truth] if config.class_agnostic else truth
+    metrics, interval = coco(right, judged, config.bootstrap)
     if any("unread" in row for row in found):
         unread, read = sum(row["unread"] for row in found), sum(len(row["bbox"]) for row in found)
         metrics["unread"] = unread / max(1, unread + read)
@@ -67,6 +70,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     return Result(
         metrics=metrics,
         protocol=protocol | more,
+        intervals={"map50": interval},
         table={
             "id": list(dataset["id"]),
             "label": [_listing(row, names) for row in truth],

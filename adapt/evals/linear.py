@@ -38,7 +38,8 @@ class Config(Plugin):
     bank_split: str = "train"
     """The split with the labelled rows that are learnt."""
     features: Literal["embedding", "blocks"] = "embedding"
-    """embedding: the image embedding alone; blocks: DINOv2's four inputs, {1, 4} last blocks with and without mean of patches."""
+    """embedding: the image embedding alone; blocks: DINOv2's four inputs, {1, 4} last blocks with and without mean of patches;
+    of what has no blocks, such as an exported file, the embedding, and the protocol says so."""
     lrs: list[float] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
     """The grid (DINOv2's ends at .1; the rest is for embeddings of length one); each is multiplied by batch / 256."""
     steps: int = Field(2000, ge=1)
@@ -68,12 +69,17 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals._metrics import softmax
 
     truth, labels, names = _bank.labels(dataset, bank, config.name)
-    asked = PREDICTOR if config.features == "embedding" else "block_features"
-    learnt, measured = (_linear.inputs(predict(rows, asked)) for rows in (bank, dataset))
+    features = config.features
+    try:
+        found = [predict(rows, PREDICTOR if features == "embedding" else "block_features") for rows in (bank, dataset)]
+    except LookupError:
+        features, found = "embedding", [predict(rows, PREDICTOR) for rows in (bank, dataset)]
+    learnt, measured = map(_linear.inputs, found)
     chosen = _linear.search(learnt, labels, len(names), config)
     logits = _linear.refit(learnt[chosen.input], labels, len(names), chosen.lr, config)(measured[chosen.input])
     more = {"linear_holdout": chosen.accuracy, "linear_lr": chosen.lr}
     out = _bank.result(config, softmax(logits), truth, dataset, protocol, **more)
+    out.protocol["features"] = features
     out.figures["linear"] = {"input": chosen.input, "lr": chosen.lr, "grid": chosen.grid}
     out.pictures = _bank.pca_pictures(predict, dataset, config.pictures, protocol)
     return out

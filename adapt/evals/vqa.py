@@ -1,7 +1,7 @@
 """Questions with short answers; where the data has a column `count`, how many things there are.
 
     >>> evaluate(Config(name="vqa"), predict, dataset, {}).metrics
-    {'accuracy': 0.71, 'exact': 0.71, 'within_one': 0.96}
+    {'accuracy': 0.71, 'match': 0.71, 'within_one': 0.96}
 
 Source: the VQA rule, Antol et al. 2015, arXiv:1505.00468; counts as TallyQA scores them, arXiv:1810.12440.
 """
@@ -56,8 +56,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     texts = predict(asked, name=PREDICTOR)
     pairs = list(zip(texts, answers, strict=True))
     scores = np.array([vqa_accuracy(text, right) for text, right in pairs])
-    exact = np.array([normal(text) in {normal(each) for each in right} for text, right in pairs], float)
-    metrics = {"accuracy": float(scores.mean()), "exact": float(exact.mean())}
+    match = np.array([normal(text) in {normal(each) for each in right} for text, right in pairs], float)
+    metrics = {"accuracy": float(scores.mean()), "match": float(match.mean())}
     numbers = [(normal(text), normal(right[0])) for text, right in pairs if normal(right[0]).isdecimal()]
     if numbers:
         close = [text.isdecimal() and abs(int(text) - int(right)) <= 1 for text, right in numbers]
@@ -67,13 +67,13 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "label": [right[0] for right in answers],
         "prediction": list(texts),
         "confidence": scores.tolist(),
-        "correct": (exact > 0).tolist(),
+        "correct": (match > 0).tolist(),
     }
     shown = range(min(config.pictures, len(texts)))
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "vqa", "split": config.split, "prefix": config.prefix, "column": config.column},
-        intervals={"accuracy": bootstrap(scores, 1000), "exact": bootstrap(exact, 1000)},
+        intervals={"accuracy": bootstrap(scores, 1000), "match": bootstrap(match, 1000)},
         table=table if len(asked) == len(dataset) else {},
         pictures=[(f"{asked[i]['prefix']} {texts[i]} — {answers[i][0]}", asked[i]["image"]) for i in shown],
     )

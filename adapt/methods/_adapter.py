@@ -43,7 +43,7 @@ def load(family: Family, folder: Path) -> None:
             outcome = set_peft_model_state_dict(family.backbone, load_peft_weights(str(folder), device="cpu"))
             if outcome.unexpected_keys:
                 raise KeyError(outcome.unexpected_keys[0])
-            _load_beside(family, load_file(folder / HEAD) if (folder / HEAD).exists() else {})
+            load_beside(family, folder)
         else:
             load_trainable(family, load_file(folder / FILE))
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -56,8 +56,9 @@ def _beside(family: Family) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _load_beside(family: Family, state: dict[str, torch.Tensor]) -> None:
-    own = _beside(family)
+def load_beside(family: Family, folder: Path) -> None:
+    """Read what `save` wrote beside an adapter; raises KeyError when it is of another head."""
+    own, state = _beside(family), load_file(folder / HEAD) if (folder / HEAD).exists() else {}
     if own.keys() != state.keys():
         raise KeyError(f"{HEAD} and model differ in {sorted(own.keys() ^ state.keys())[:3]}")
     for name, value in own.items():

@@ -63,6 +63,7 @@ def greedy(
 
     tokenizer, device = family.tokenizer, next(family.net.parameters()).device
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    silent = {pad, tokenizer.bos_token_id, family.processor.image_token_id}  # an untrained model may say these
     settings = GenerationConfig(do_sample=False, max_new_tokens=most, eos_token_id=end, pad_token_id=pad, use_cache=True)
     order = np.argsort([len(tokenizer(question)["input_ids"]) for question in questions], kind="stable")
     answers: dict[int, Answer] = {}
@@ -82,7 +83,8 @@ def greedy(
         chances = torch.stack(sure.steps, 1).cpu().numpy()
         for i, row, chance in zip(chosen, said, chances, strict=True):
             length = row.index(end) if end in row else len(row)
-            answers[i] = Answer(row[:length], chance[:length])
+            words = [at for at in range(length) if row[at] not in silent]
+            answers[i] = Answer([row[at] for at in words], chance[words])
             total += length + (length < len(row))
     return [answers[i] for i in range(len(samples))], Speed(total, time.perf_counter() - began)
 

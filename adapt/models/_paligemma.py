@@ -39,7 +39,9 @@ class Wording:
 class PaliGemma(Family):
     """A SigLIP tower and a Gemma decoder; see `Family` for the surface."""
 
-    adapter_targets = {name: rf"language_model\..*\.{name}_proj" for name in LINEARS}
+    adapter_targets = {name: rf"language_model\..*\.{name}_proj" for name in LINEARS} | {
+        "vision": r"vision_tower\..*\.(?:q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+    }
     quantised = rf"(?:.*\.)?language_model\..*\.(?:{'|'.join(LINEARS)})_proj"
 
     def __init__(self, backbone: nn.Module, processor, wording: Wording):

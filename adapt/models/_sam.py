@@ -46,8 +46,6 @@ class Sam(Family):
     def __init__(self, backbone: nn.Module, spec: dict[str, Any], config):
         super().__init__()
         self.backbone, self.spec, self.config = backbone, spec, config
-        self.classes: list[str] = []
-        self.templates: list[str] = ["{}"]
         self.normalise = Normalise(spec)
 
     @property

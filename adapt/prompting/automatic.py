@@ -5,7 +5,7 @@ Two functions of a model are all it takes, so any promptable family can be given
     embed(image uint8[H, W, 3] RGB) -> anything
     decode(embedding, points float64[N, 2] XY pixels of that image) -> (logits float[N, M, H, W], scores float[N, M])
 
-    >>> objects = generate(Automatic(points_per_side=16), image, embed, decode)
+    >>> objects = generate(Automatic(points_per_side=16), image, *functions(family))
     >>> objects["bbox"][0], objects["score"][0]
 
 Source: Kirillov et al. 2023 (SAM, arXiv:2304.02643), appendix B; `SamAutomaticMaskGenerator` of segment-anything, whose names and
@@ -94,6 +94,40 @@ def generate(
         found = candidates.tidy(found, config.min_mask_region_area, max(config.box_nms_thresh, config.crop_nms_thresh))
     found["bbox"] = (found["bbox"] + torch.tensor([0, 0, 1, 1])).float()  # until here the edges were inclusive, as theirs
     return {name: value if name == "mask" else value.numpy() for name, value in found.items()}
+
+
+def functions(family) -> tuple[Callable, Callable]:
+    """`embed` and `decode` of a promptable family, such as `adapt/models/sam.py`.
+
+    Args:
+        family: has `preprocess` (image float[3, S, S], size int64[2]: the height and width that the picture has in it),
+            `image_features` (float[B, 3, S, S] 0–255 → float[B, C, h, w]), and `decode` (features, coordinates float[N, P, 2] XY pixels of
+            the input, labels int64[N, P], multimask → logits float[N, M, g, g] of the whole input, scores float[N, M]).
+    """
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image as Picture
+
+    device = next(family.parameters()).device
+
+    def embed(image: np.ndarray):
+        item = family.preprocess({"image": Picture.fromarray(image)}, False)
+        with torch.no_grad():
+            features = family.eval().image_features(item["image"][None].float().to(device))
+        return features, item["size"].tolist(), image.shape[:2]
+
+    def decode(embedding, points: np.ndarray) -> tuple[Tensor, Tensor]:
+        features, (high, wide), (height, width) = embedding
+        placed = torch.from_numpy(points * [wide / width, high / height]).float()[:, None]
+        coordinates = torch.cat([placed, torch.zeros_like(placed)], 1).to(device)
+        labels = torch.tensor([1, -1], device=device).expand(
+            len(points), 2
+        )  # a point, and nothing: what ends points without a box
+        logits, scores = family.decode(features.expand(len(points), -1, -1, -1), coordinates, labels, multimask=True)
+        logits = F.interpolate(logits.float(), family.input["size"], mode="bilinear", align_corners=False)[..., :high, :wide]
+        return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False), scores.float()
+
+    return embed, decode
 
 
 def _decoded(

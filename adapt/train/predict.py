@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,19 +16,20 @@ from adapt.train.views import Views
 
 @torch.inference_mode()
 def predict(
-    function: Callable, family, dataset, batch: int, accelerator: Accelerator, title: str = "predict"
+    function: Callable, family, dataset, batch: int, accelerator: Accelerator, title: str = "predict", **options: Sequence
 ) -> np.ndarray | list:
     """A predictor over all rows, in their order, on every process.
 
     Args:
         function: of images, float[B, 3, H, W] 0–255 → [B, …]; or, with `function.rows`, of samples → a list of results.
+        options: for a function of samples: an entry a row, such as the boxes that prompt it.
 
     Returns:
         float32[N, …], or a list of N results. The copies that fill up the last batch of a distributed run are dropped.
     """
     family.eval()
     if getattr(function, "rows", False):
-        return _of_rows(function, dataset, batch, accelerator, title)
+        return _of_rows(function, dataset, batch, accelerator, title, options)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)
     parts = []
@@ -41,15 +42,16 @@ def predict(
     return np.concatenate(parts)
 
 
-def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str) -> list:
+def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, options: dict) -> list:
     """Each process takes a run of the rows."""
     results = []
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         starts = range(0, len(mine), batch)
         with progress(title, len(starts), shown=accelerator.is_main_process) as tick:
             for start in starts:
-                rows = [dataset[number] for number in mine[start : start + batch]]
+                numbers = mine[start : start + batch]
+                own = {name: [values[number] for number in numbers] for name, values in options.items()}
                 with accelerator.autocast():
-                    results += function(rows)
+                    results += function([dataset[number] for number in numbers], **own)
                 tick()
     return gather_object(results) if accelerator.num_processes > 1 else results

@@ -114,6 +114,12 @@ def test_test_scenes_show_test_concepts_alone():
         assert sum(name in row["caption"] for name in names["test"]) >= row["count"]
 
 
+def test_for_pre_training_every_split_shows_every_thing():
+    everything, _ = _scenes.cast(["noto"], None)
+    assert len(everything) == sum(len(_scenes.cast(["noto"], split)[0]) for split in SPLITS)
+    assert small(things="all")["train"]["caption"] != small()["train"]["caption"]
+
+
 def test_captions_are_prefix_and_suffix():
     row = small()["train"][0]
     assert (row["prefix"], row["suffix"]) == ("caption en", row["caption"])

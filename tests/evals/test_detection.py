@@ -53,11 +53,23 @@ def scene(seed: int) -> tuple[dict, dict]:
 
 def test_average_precision_equals_the_formula():
     truth, found = (list(part) for part in zip(*map(scene, range(12)), strict=True))
-    metrics = coco(truth, found)
+    metrics, _ = coco(truth, found)
     assert np.isclose(metrics["map50"], average_precision(truth, found, 0.5), atol=1e-6)
     assert np.isclose(metrics["map75"], average_precision(truth, found, 0.75), atol=1e-6)
     every = [average_precision(truth, found, threshold) for threshold in np.arange(0.5, 1, 0.05)]
     assert np.isclose(metrics["map"], np.mean(every), atol=1e-6)
+
+
+def test_the_interval_is_of_resampled_images():
+    truth, found = (list(part) for part in zip(*map(scene, range(12)), strict=True))
+    metrics, (low, high) = coco(truth, found, 200)
+    assert low < metrics["map50"] < high
+    rng = np.random.default_rng(0)  # the same images drawn, judged from the start
+    values = []
+    for weights in rng.multinomial(12, np.full(12, 1 / 12), 200):
+        chosen = np.repeat(np.arange(12), weights)
+        values.append(average_precision([truth[i] for i in chosen], [found[i] for i in chosen], 0.5))
+    np.testing.assert_allclose((low, high), np.percentile(values, [2.5, 97.5]), atol=1e-6)
 
 
 def data(truth: list[dict]) -> Dataset:

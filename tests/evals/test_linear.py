@@ -98,6 +98,14 @@ def test_the_input_that_knows_the_classes_is_chosen():
     assert result.metrics["linear"] > 0.5
 
 
+def test_what_has_no_blocks_is_measured_by_its_embedding():
+    dataset, bank, features = world(n=50, m=200)
+    predict = lambda part, name: {"image_embedding": features}[name][[int(i) for i in part["id"]]]  # noqa: E731
+    result = linear.evaluate(linear.Config(name="linear", features="blocks", steps=20), predict, dataset, {}, bank)
+    assert result.protocol["features"] == "embedding"
+    assert result.figures["linear"]["input"] == "embedding"
+
+
 def test_held_out_rows_are_of_every_class_and_never_all():
     labels = np.repeat(np.arange(6), [50, 10, 3, 2, 1, 1])
     held = _linear.holdout(labels, 0.2, 0)

@@ -45,7 +45,7 @@ def test_counts_are_asked_and_scored():
     rows = data(count=[2, 3, 1, 4], prefix=["caption en"] * 4)
     result = vqa.evaluate(vqa.Config(name="vqa"), predict, rows, {"data": "x"})
     assert asked == [COUNT] * 4
-    assert result.metrics == {"accuracy": 0.25, "exact": 0.25, "within_one": 0.5}
+    assert result.metrics == {"accuracy": 0.25, "match": 0.25, "within_one": 0.5}
     assert result.table["label"] == ["2", "3", "1", "4"]
     assert result.table["correct"] == [True, False, False, False]
 
@@ -54,5 +54,5 @@ def test_rows_with_their_own_questions():
     rows = data(prefix=["answer en what is it?", "caption en"], suffix=["x", "y"], answers=[["cat"] * 9 + ["dog"], ["y"]])
     result = vqa.evaluate(vqa.Config(name="vqa"), lambda asked, name: ["dog"] * len(asked), rows, {})
     assert np.isclose(result.metrics["accuracy"], 0.3), "one of ten agrees: in nine parts of ten a third"
-    assert result.metrics["exact"] == 1
+    assert result.metrics["match"] == 1
     assert "within_one" not in result.metrics

@@ -16,7 +16,10 @@ from peft import PeftModel
 from torch import nn
 
 from adapt.methods import _adapter, _quantise, qlora
+from adapt.models._dinov2 import Dino
 from adapt.models._family import Family
+from adapt.models._paligemma import PaliGemma
+from adapt.models._sam import Sam
 from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load
 from adapt.plug import ROOT, UserError
@@ -51,7 +54,7 @@ def dinov2():
     def loss(net, batch):
         return nn.functional.cross_entropy(net(batch["image"]).pooler_output[:, :4], batch["label"])
 
-    return transformers.Dinov2Model(config), r"encoder\..*", loss, (3, 28, 28)
+    return transformers.Dinov2Model(config), Dino.quantised, loss, (3, 28, 28)
 
 
 def sam():
@@ -75,7 +78,7 @@ def sam():
         out = net(image_embeddings=(found := net.vision_encoder(batch["image"]).last_hidden_state), input_points=points)
         return (out.pred_masks - 1).square().mean() + (found[:, :4] - 1).square().mean()
 
-    return transformers.SamModel(config), r"vision_encoder\.layers\..*", loss, (3, 64, 64)
+    return transformers.SamModel(config), Sam.quantised, loss, (3, 64, 64)
 
 
 def paligemma():
@@ -95,7 +98,7 @@ def paligemma():
         labels = ids.masked_fill(kinds == 0, -100)
         return net(pixel_values=batch["image"], input_ids=ids, token_type_ids=kinds, labels=labels).loss
 
-    return transformers.PaliGemmaForConditionalGeneration(config), r".*language_model\.layers\..*", loss, (3, 28, 28)
+    return transformers.PaliGemmaForConditionalGeneration(config), PaliGemma.quantised, loss, (3, 28, 28)
 
 
 BACKBONES = {"dinov2": dinov2, "sam": sam, "paligemma": paligemma}

@@ -166,6 +166,14 @@ def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures):
         torch.testing.assert_close(loss, family(ours)[0])
 
 
+def test_half_the_memory_gives_nearly_the_same_loss(folder, family, pictures):
+    half = load(Config(name="paligemma", checkpoint=str(folder), precision="bf16")).eval()
+    assert {value.dtype for value in half.parameters()} == {torch.bfloat16}
+    ours = batch(family, rows(pictures))
+    with torch.no_grad():
+        torch.testing.assert_close(half(ours)[0], family(ours)[0], rtol=0.05, atol=0)
+
+
 def test_greedy_answers_equal_a_loop_without_a_cache(folder, family, pictures):
     processor = PaliGemmaProcessor.from_pretrained(folder)
     model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -311,3 +319,17 @@ def test_random_weights_take_the_configuration_alone():
     parameters = sum(value.numel() for value in family.parameters())
     assert parameters < 8e6
     assert family.input["size"] == (128, 128)
+
+
+def test_qlora_quantises_the_language_model_and_learns(family, pictures):
+    import bitsandbytes as bnb
+
+    from adapt.methods import qlora
+
+    qlora.apply(family, qlora.Config(name="qlora", rank=4))
+    small = [name for name, module in family.backbone.named_modules() if isinstance(module, bnb.nn.Linear4bit)]
+    assert len(small) == 2 * 7
+    assert all("language_model" in name for name in small)
+    loss, _ = family.train()(batch(family, rows(pictures)))
+    loss.backward()
+    assert all(value.grad is not None for value in family.parameters() if value.requires_grad)

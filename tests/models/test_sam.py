@@ -376,6 +376,33 @@ def test_images_without_objects_count_for_nothing():
     assert sam.predictors()["masks"]([empty])[0]["masks"].shape == (0, 48, 64)
 
 
+def test_the_road_from_scenes_to_a_merged_checkpoint(tmp_path, monkeypatch):
+    from adapt.merge import merge
+    from adapt.pipeline import finetune
+    from adapt.recipe import validate
+    from adapt.stage import Stage
+
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    family().net.save_pretrained(tmp_path / "base")
+    SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}).save_pretrained(tmp_path / "base")
+    recipe = validate(
+        {
+            "name": "road",
+            "model": {"name": "sam", "checkpoint": str(tmp_path / "base"), "clicks": 1},
+            "data": {"source": "emoji_scenes", "size": 64, "train": 4, "validation": 2, "test": 2},
+            "method": {"name": "qlora"},
+            "train": {"epochs": 1, "batch": 2},
+            "evals": [{"name": "segmentation", "clicks": [1]}],
+            "tracker": "none",
+        }
+    )
+    outcome = finetune(recipe)
+    assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
+    assert {"miou", "iou_1", "mask_ap"} <= set(outcome.entries[0]["metrics"])
+    merged = load(Config(name="sam", checkpoint=str(merge(Stage(recipe)))))
+    assert merged.predictors()["masks"]([sample()])[0]["masks"].shape == (2, 48, 64)
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 

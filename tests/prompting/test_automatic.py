@@ -14,17 +14,19 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
 
-from adapt.prompting import _candidates
+from adapt.prompting import _candidates, automatic
 from adapt.prompting.automatic import Automatic, generate
 
 
 class Drawn(Sam):
     """Random weights see noise everywhere: a hill under each point makes masks of several sizes of it."""
 
+    hills = 12
+
     def postprocess_masks(self, masks, input_size, original_size):
         y, x = torch.meshgrid(*[torch.arange(32) * 4 + 2.0] * 2, indexing="ij")
-        far = (torch.stack([x, y]) - self.points[:, 0, :, None, None]).norm(dim=1)
-        hills = 12 * (1 - far[:, None] / torch.tensor([10.0, 16.0, 26.0])[:, None, None])
+        far = (torch.stack([x, y]) - self.points[:, 0, :, None, None].float()).norm(dim=1)
+        hills = self.hills * (1 - far[:, None] / torch.tensor([10.0, 16.0, 26.0])[:, None, None])
         return super().postprocess_masks(masks + hills, input_size, original_size)
 
 
@@ -34,21 +36,12 @@ def sam():
     torch.manual_seed(0)
     norm = partial(torch.nn.LayerNorm, eps=1e-6)
     vision = ImageEncoderViT(
-        img_size=128,
-        patch_size=16,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-        out_chans=32,
-        norm_layer=norm,
-        qkv_bias=True,
-        window_size=4,
-    )
-    prompts = PromptEncoder(embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=4)
-    transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=2, mlp_dim=64)
-    decoder = MaskDecoder(
-        num_multimask_outputs=3, transformer=transformer, transformer_dim=32, iou_head_depth=2, iou_head_hidden_dim=32
-    )
+        img_size=128, patch_size=16, embed_dim=32, depth=2, num_heads=2, out_chans=32, norm_layer=norm,
+        use_rel_pos=True, window_size=4, global_attn_indexes=(1,),
+    )  # fmt: skip
+    prompts = PromptEncoder(embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=8, mlp_dim=64)
+    decoder = MaskDecoder(transformer_dim=32, transformer=transformer, iou_head_hidden_dim=32)
     model = Drawn(vision, prompts, decoder).eval()
     prompts.register_forward_pre_hook(lambda _, args, values: setattr(model, "points", values["points"][0]), with_kwargs=True)
     with torch.no_grad():
@@ -182,3 +175,24 @@ def test_two_functions_of_any_model_are_enough():
     assert sorted(found["bbox"].tolist()) == [[0, 0, 32, 32], [3, 20, 9, 30], [6, 4, 20, 12]]
     nothing = generate(Automatic(points_per_side=2, pred_iou_thresh=1), image, lambda pixels: pixels, decode)
     assert nothing["mask"] == [] and nothing["bbox"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (130, 75)])
+def test_the_functions_of_our_family_answer_as_the_original(sam, size):
+    from adapt.models._sam_load import family
+    from adapt.models._segment_anything import MEAN, STD, convert
+    from adapt.models.sam import Config
+
+    ours = family(convert(sam.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
+    image, points = picture(size), _candidates.grid(3) * size[::-1]
+    embed, decode = automatic.functions(ours)
+    with torch.no_grad():
+        logits, scores = decode(embed(image), points)
+        their_embed, their_decode = functions(sam)
+        embedding = their_embed(image)
+        sam.hills = 0
+        expected, expected_scores = their_decode(embedding, points)
+        sam.hills = 12
+    assert expected.std() > 1
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(scores, expected_scores, atol=1e-4, rtol=0)

@@ -1,0 +1,237 @@
+"""Pictures and the masks beside them: which belong together, what the numbers mean, and the rows they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets.arrow_writer import ArrowWriter
+from PIL import Image as Picture
+
+from adapt.data._check import Problem, _repeated
+from adapt.data._images import BOXES, MASKS, RGB, box, cache_folder, cached, digest, encoded, open_picture, reason, rle
+from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
+from adapt.overrides import parse_yaml
+from adapt.plug import UserError
+from adapt.train.progress import progress
+
+EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
+"""Formats that keep numbers; JPEG blurs them."""
+NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
+IGNORE, MOST = 255, 254
+"""In `segmentation`: the value of pixels that are not judged, and the most categories that fit beside it."""
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask."""
+
+    id: str
+    """The picture's path below the root."""
+    split: str
+    """By its folder; '' when that says nothing."""
+    mask: Path
+    """Where the mask lies."""
+
+
+def pairs(root: Path, config) -> tuple[list[Pair], list[Problem]]:
+    """The pictures that have a mask, sorted; and what is wrong with the others.
+
+    Raises:
+        UserError: the folder has not the layout, or no picture.
+    """
+    places = [(root, "")]
+    if not (root / config.images).is_dir():
+        splits = sorted(item for item in root.iterdir() if item.name.lower() in SPLIT_FOLDERS)
+        places = [(item, SPLIT_FOLDERS[item.name.lower()]) for item in splits if (item / config.images).is_dir()]
+    if not places or not any((place / config.masks).is_dir() for place, _ in places):
+        have = ", ".join(sorted(item.name for item in root.iterdir() if item.is_dir())[:10]) or "none"
+        raise UserError(
+            f"data.path: {str(root)!r} needs the folders {config.images!r} and {config.masks!r}. Have: {have}. "
+            "Other names: data.images, data.masks."
+        )
+    found, problems = [], []
+    for place, split in places:
+        ids, wrong = walk(place / config.images)
+        start = (place / config.images).relative_to(root)
+        problems += [Problem((start / name).as_posix(), split, kind, detail) for name, kind, detail in wrong]
+        taken = set()
+        for name in ids:
+            first = name.split("/")[0].lower() if "/" in name else ""
+            pair, problem = _pair(root, config, place, name, split or SPLIT_FOLDERS.get(first, ""))
+            found += [pair] if pair else []
+            problems += [problem] if problem else []
+            taken.add(pair.mask if pair else None)
+        problems += _alone(root, place / config.masks, taken)
+    if not found and not problems:
+        raise UserError(f"data.path: no pictures in {config.images!r} of {str(root)!r} (.jpg, .png, .webp, …).")
+    return found, problems
+
+
+def _pair(root: Path, config, place: Path, name: str, split: str) -> tuple[Pair | None, Problem | None]:
+    """A picture with its mask, or why it has none."""
+    identity = (place / config.images / name).relative_to(root).as_posix()
+    stem = place / config.masks / Path(name).parent / (Path(name).stem + config.suffix)
+    mask = next((path for path in (stem.with_name(stem.name + end) for end in EXACT) if path.is_file()), None)
+    if mask is None:
+        wanted = f"{stem.relative_to(root).as_posix()}.png"
+        lossy = any(stem.with_name(stem.name + end).is_file() for end in (".jpg", ".jpeg", ".webp"))
+        detail = f"no file {wanted}; the one in a lossy format has no exact numbers" if lossy else f"no file {wanted}"
+        return None, Problem(identity, split, "no mask", detail)
+    if not mask.resolve().is_relative_to(root):
+        return None, Problem(identity, split, "leads outside", f"its mask, to {mask.resolve()}")
+    return Pair(identity, split, mask), None
+
+
+def _alone(root: Path, folder: Path, taken: set) -> list[Problem]:
+    """Masks without a picture."""
+    if not folder.is_dir():
+        return []
+    others = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXACT and path not in taken)
+    return [Problem(path.relative_to(root).as_posix(), "", "mask alone") for path in others if not path.name.startswith(".")]
+
+
+def look(root: Path, found: Sequence[Pair], problems: list[Problem]) -> dict[Pair, Finding]:
+    """The pictures that can be read; what is wrong with any goes into `problems`."""
+    seen: dict = {}
+    good = {}
+    for pair, finding in zip(found, scan(root, [pair.id for pair in found]).values(), strict=True):
+        wrong = [Problem(pair.id, pair.split, *problem) for problem in finding.problems]
+        problems += [*wrong, *_repeated(seen, finding, pair.id, pair.split, None)]
+        if not any(problem.severe for problem in wrong):
+            good[pair] = finding
+    return good
+
+
+def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
+    """The classes' numbers in the masks → their names, in the order of the categories.
+
+    Raises:
+        UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes.
+    """
+    file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
+    if file:
+        content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        names = dict(enumerate(content)) if isinstance(content, list) else content
+        if not isinstance(names, dict) or not all(
+            isinstance(key, int) and isinstance(name, str) for key, name in names.items()
+        ):
+            raise UserError(
+                f"data.path: {file.name} must map numbers to names, such as {{0: background, 1: cat}}, or list names."
+            )
+    elif config.kind == "instance" and not config.divisor:
+        names = {1: "object"}
+    else:
+        present: set[int] = set()
+        with progress("read masks", len(found)) as tick:
+            for pair in found:
+                with suppress(OSError, ValueError, Picture.DecompressionBombError):  # named when the rows are made
+                    present |= {_class(number, config) for number in np.unique(read(pair.mask)).tolist()}
+                tick()
+        names = {number: str(number) for number in sorted(present - {None})}
+    names = {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
+    if not 1 <= len(names) <= MOST:
+        only = (
+            " All masks are 0 and 255: if 255 is the thing, set data.ignore=null." if not names and config.ignore == 255 else ""
+        )
+        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.{only}")
+    return names
+
+
+def _class(number: int, config) -> int | None:
+    """The class of a pixel's number; none for pixels of no object."""
+    if number in (config.background, config.ignore):
+        return None
+    if config.kind == "class":
+        return number
+    return number // config.divisor if config.divisor else 1
+
+
+def read(path: Path) -> np.ndarray:
+    """The numbers of a mask, int64[H, W].
+
+    Raises:
+        ValueError, OSError: it cannot be read, or its pixels are colours.
+    """
+    with open_picture({"path": str(path), "bytes": None}) as image:
+        image.load()
+        if image.mode in NUMBERS:
+            return np.asarray(image).astype(np.int64)
+        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") else None
+        if channels is None or (channels != channels[..., :1]).any():
+            raise ValueError(f"its pixels are colours ({image.mode}); a mask has one number a pixel: grey, palette or 16 bit")
+        return channels[..., 0].astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------------------------- rows
+
+
+def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str]) -> Dataset:
+    """A row for each picture that can be read, memory-mapped; masks that have not changed are not read again."""
+    stamps = [(pair.id, pair.split, finding, pair.mask.stat()) for pair, finding in good.items()]
+    stamps = [(name, split, finding.digest, stat.st_size, stat.st_mtime_ns) for name, split, finding, stat in stamps]
+    meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
+    key = digest(1, str(root), config.masks, config.suffix, meaning, stamps)
+
+    def build(path: Path) -> None:
+        with ArrowWriter(path=str(path), features=_features(list(numbers.values())), writer_batch_size=100) as writer:
+            with progress("read masks", len(good)) as tick:
+                for pair, finding in good.items():
+                    writer.write(_row(root, config, pair, finding, numbers))
+                    tick()
+            writer.finalize()
+
+    return cached(cache_folder("masks") / f"{key}.arrow", build)
+
+
+def _features(names: list[str]) -> Features:
+    text = Value("string")
+    objects = {"bbox": BOXES, "category": [ClassLabel(names=names)], "mask": MASKS}
+    problems = [{"kind": text, "detail": text}]
+    return Features(id=text, image=RGB(), objects=objects, segmentation=Image(), split=text, digest=text, problems=problems)
+
+
+def _row(root: Path, config, pair: Pair, finding: Finding, numbers: dict[int, str]) -> dict:
+    """A row, whose `problems` say why its mask cannot be used."""
+    row = {"id": pair.id, "split": pair.split, "digest": finding.digest, "image": {"path": str(root / pair.id), "bytes": None}}
+    empty = {"objects": {"bbox": [], "category": [], "mask": []}, "segmentation": None}
+    try:
+        mask = read(pair.mask)
+    except (OSError, ValueError, Picture.DecompressionBombError) as error:
+        return row | empty | {"problems": [{"kind": "unreadable mask", "detail": reason(error)}]}
+    problems = list(_wrong(config, mask, finding, numbers))
+    if any(problem["kind"] != "empty mask" for problem in problems):
+        return row | empty | {"problems": problems}
+    places = {number: place for place, number in enumerate(numbers)}
+    values, classes = np.unique(mask), np.zeros(mask.shape, np.uint8)
+    objects: dict[str, list] = {"bbox": [], "category": [], "mask": []}
+    for value in values.tolist():
+        number = _class(value, config)
+        here = mask == value
+        if number is None:
+            classes[here] = IGNORE if value == config.ignore else 0
+            continue
+        classes[here] = places[number] + 1
+        for name, item in (("bbox", box(here)), ("category", places[number]), ("mask", rle(here))):
+            objects[name].append(item)
+    return row | {"objects": objects, "segmentation": encoded(Picture.fromarray(classes)), "problems": problems}
+
+
+def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):
+    """Kinds and details of what is wrong with a mask int[H, W]."""
+    if mask.shape[::-1] != finding.size:
+        turned = " (turned by its EXIF tag)" if mask.shape == finding.size else ""
+        detail = f"{mask.shape[1]} × {mask.shape[0]}; the picture is {finding.size[0]} × {finding.size[1]}{turned}"
+        yield {"kind": "mask of another size", "detail": detail}
+    present = {_class(value, config) for value in np.unique(mask).tolist()} - {None}
+    unknown = sorted(present - set(numbers))
+    if unknown:
+        some = ", ".join(map(str, unknown[:SHOWN])) + (" …" if len(unknown) > SHOWN else "")
+        yield {"kind": "unknown class", "detail": f"{some}; classes.yaml has {', '.join(map(str, list(numbers)[:SHOWN]))} …"}
+    if not present:
+        yield {"kind": "empty mask", "detail": ""}

@@ -1,0 +1,75 @@
+"""Masks named by CLIP, and painted into one map."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Picture
+
+from adapt import plug
+from adapt.prompting import text_masks
+from adapt.prompting.text_masks import TextMasks
+
+BATCH, IGNORE = 64, 255
+
+
+class Namer:
+    """CLIP, asked what a mask shows.
+
+    Args:
+        config: how masks are shown; its `against` are words for the background.
+        checkpoint: of a CLIP.
+        names: the classes' words.
+    """
+
+    def __init__(self, config: TextMasks, checkpoint: str, names: list[str], device: torch.device):
+        module = plug.load("models", "clip")
+        self.clip = module.load(module.Config(name="clip", checkpoint=checkpoint)).to(device).eval()
+        self.config, self.device, self.count = config.model_copy(update={"against": []}), device, len(names)
+        texts = [*names, *config.against]
+        templates = [config.templates] * len(names) + [["{}"]] * len(config.against)
+        with torch.no_grad():
+            parts = [
+                self.clip.text_embedding([t.replace("{}", text) for t in some]).mean(0) for text, some in zip(texts, templates)
+            ]
+        self.texts = torch.nn.functional.normalize(torch.stack(parts), dim=1)
+
+    @torch.no_grad()
+    def __call__(self, image: Picture.Image, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What masks bool[N, H, W] show: classes int64[N] (0 background, k + 1 the name k), and their probabilities float64[N]."""
+        crops = [text_masks.crop(self.config, image, mask) for mask in masks]
+        views = [self.clip.preprocess({"image": crop}, False)["image"] for crop in crops]
+        if not views:
+            return np.zeros(0, np.int64), np.zeros(0)
+        images = torch.stack(views).to(self.device).float()
+        embeddings = torch.cat([self.clip.image_embedding(part) for part in images.split(BATCH)])
+        values = (self.config.scale * embeddings @ self.texts.T).double().softmax(1)
+        things, rest = values[:, : self.count], values[:, self.count :].sum(1)
+        best = things.max(1)
+        background = rest > best.values
+        classes = torch.where(background, 0, best.indices + 1)
+        return classes.cpu().numpy(), torch.where(background, rest, best.values).cpu().numpy()
+
+
+def paint(
+    masks: np.ndarray, classes: np.ndarray, probability: np.ndarray, size: tuple[int, int], sure: float, most: float
+) -> np.ndarray:
+    """Masks bool[N, H, W] with their classes int[N] → a map uint8[H, W].
+
+    The surest is painted last; a thing less sure than `sure` is not judged, one on a larger share than `most` is background.
+    """
+    canvas = np.zeros(size, np.uint8)
+    for number in np.argsort(probability, kind="stable"):
+        if classes[number] and masks[number].mean() <= most:
+            canvas[masks[number]] = classes[number] if probability[number] >= sure else IGNORE
+    return canvas
+
+
+def encoded(canvas: np.ndarray) -> dict[str, Any]:
+    """uint8[H, W] as an `Image` column stores it."""
+    out = io.BytesIO()
+    Picture.fromarray(canvas).save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": None}

@@ -1,0 +1,154 @@
+"""A class for each pixel without a human mask: a promptable teacher finds things, CLIP names them, a small CNN learns the maps.
+
+    distill: {name: semantic, clip: openai/clip-vit-base-patch16, student: resnet18}
+
+    teacher's masks (automatic, or of given boxes) → each named by CLIP among the class words → a map of classes → the student
+
+Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels); Howard et al. 2019 (LR-ASPP), arXiv:1905.02244.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from adapt.plug import Plugin, UserError
+from adapt.prompting.automatic import Automatic
+from adapt.prompting.text_masks import TextMasks
+from adapt.recipe import Augment, Train
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
+    from adapt.distill._semantic import SemanticStudent
+
+PREDICTOR = None
+"""Nothing of the teacher is cached a view: its maps, made once of whole pictures, are the student's data."""
+LABELS = "masks"
+"""The teacher's row predictor that `label` asks, with `proposals: boxes`."""
+IGNORE = 255
+"""Pixels that teach nothing."""
+
+
+class Config(Plugin):
+    """How the maps are made, and the CNN that learns them."""
+
+    teacher: Literal["adapted", "zero-shot"] = "adapted"
+    """Who finds the things: the adapted model, or the model as it comes."""
+    proposals: Literal["automatic", "boxes"] = "automatic"
+    """automatic: all that the teacher finds; boxes: the masks of the boxes in `objects`, whose categories are not looked at."""
+    automatic: Automatic = Automatic()
+    """How densely the teacher is asked, and what is kept."""
+    clip: str = "clip-tiny"
+    """The checkpoint that names the masks; see `model.checkpoint` of `clip`."""
+    words: TextMasks = TextMasks()
+    """How a mask is shown to CLIP, and the words that mean background."""
+    sure: float = Field(0.3, ge=0, le=1)
+    """Masks whose best class has a lower probability teach nothing: neither a class, nor background."""
+    most: float = Field(0.7, gt=0, le=1)
+    """Masks of a larger share of the picture are background."""
+    student: str = "resnet18"
+    """A timm architecture with feature maps."""
+    pretrained: bool | str = False
+    """Start from timm's weights (true), from a safetensors file (its path), or from nothing (false)."""
+    size: int | None = Field(None, ge=32, le=2048, multiple_of=32)
+    """The student's input, pixels a side; pictures are squeezed into a square. None: about the teacher's."""
+    stride: Literal[4, 8, 16] = 8
+    """Pixels of the input to a cell of the student's map."""
+    width: int = Field(128, ge=8, le=1024)
+    """Channels of its coarse map."""
+    views: int = Field(0, ge=0)
+    """Random views of each picture; 0: a new one in every epoch."""
+    cache: bool = True
+    """The teacher's maps are always made once; there is no teacher in the loop."""
+    budget: float = Field(0.1, ge=0, le=1)
+    """mIoU that the student may lose against its teacher before the guard fires."""
+    train: Train = Train(epochs=30, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
+    """The student's training loop."""
+
+
+def label(config: Config, family, rows: Dataset) -> Dataset:
+    """Maps of classes by the teacher and CLIP.
+
+    Args:
+        family: the teacher, with the `classes` to be told apart; see `adapt/prompting/automatic.py` for what else it needs.
+        rows: `image`, and `objects` with `proposals: boxes`; no mask, category or label is looked at.
+
+    Returns:
+        image, and segmentation (PNG: 0 background, k + 1 the class k, 255 not judged).
+
+    Raises:
+        UserError: there are no class words, the family is not promptable, or nothing is found in any picture.
+    """
+    from datasets import Dataset, Features, Image, concatenate_datasets
+
+    from adapt.distill._naming import Namer, encoded, paint
+    from adapt.train.progress import progress
+
+    if not 1 <= len(family.classes) < IGNORE:
+        raise UserError(
+            f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(family.classes)} classes."
+        )
+    propose = _proposals(config, family)
+    namer = Namer(config.words, config.clip, list(family.classes), next(family.parameters()).device)
+    maps, found = [], 0
+    with progress("teacher", len(rows)) as tick:
+        for row in rows:
+            masks = propose(row)
+            classes, probability = namer(row["image"], masks)
+            found += int((classes > 0).sum())
+            maps.append(encoded(paint(masks, classes, probability, row["image"].size[::-1], config.sure, config.most)))
+            tick()
+    if not found:
+        raise UserError(
+            f"distill: no mask in {len(rows)} pictures was named as one of the classes. Lower distill.automatic.pred_iou_thresh and "
+            "stability_score_thresh, or train the teacher longer."
+        )
+    pictures = rows.select_columns(["image"]).flatten_indices()
+    column = Dataset.from_dict({"segmentation": maps}, Features(segmentation=Image()))
+    return concatenate_datasets([pictures, column], axis=1)
+
+
+def build(config: Config, family, live: Callable | None = None) -> SemanticStudent:
+    """The student: learns from rows as `label` gives them.
+
+    Args:
+        family: the teacher, for its `input` and its number of `classes`.
+        live: no use here: a teacher in the loop would make the same maps again and again.
+    """
+    from adapt.distill._semantic import SemanticStudent
+
+    return SemanticStudent(config.student, 1 + len(family.classes), family.input, config)
+
+
+def _proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
+    """A row → masks bool[N, H, W]."""
+    import numpy as np
+
+    from adapt.prompting import _candidates, automatic
+
+    predictors = family.predictors()
+    if LABELS not in predictors:
+        raise UserError(
+            f"distill.name: 'semantic' needs a teacher that offers {LABELS}. This one has: {', '.join(predictors)}."
+        )
+    if config.proposals == "automatic":
+        two = automatic.functions(family)
+
+        def propose(row: dict[str, Any]) -> np.ndarray:
+            image = np.array(row["image"].convert("RGB"))
+            masks = _candidates.decode(automatic.generate(config.automatic, image, *two)["mask"])
+            return masks.reshape(-1, *image.shape[:2])
+
+        return propose
+
+    def prompted(row: dict[str, Any]) -> np.ndarray:
+        boxes = np.asarray((row.get("objects") or {}).get("bbox") or [], np.float32).reshape(-1, 4)
+        answer = predictors[LABELS]([{"image": row["image"]}], boxes=[boxes])[0]
+        masks = np.asarray(answer["masks"], bool)
+        return masks[masks.any((1, 2))]
+
+    return prompted

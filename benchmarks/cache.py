@@ -1,0 +1,107 @@
+"""An epoch from the cache against an epoch with the frozen network in the loop, in one run, in turn.
+
+    python -m benchmarks.cache             # the student of recipe clip_lora; the mask decoder of SAM at ViT-B shapes
+    python -m benchmarks.cache sam         # one of them: clip or sam
+
+Weights are random or embedded: times do not depend on their values. The losses of both ways are compared as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from adapt import hardware, plug
+from adapt.distill import _cache
+from adapt.recipe import Augment, Train, load_recipe
+from adapt.train.loop import fit
+from adapt.train.views import Views
+
+
+def clip() -> None:
+    """The distillation of `clip_lora`: a CNN learns from CLIP's class logits; 2048 rows."""
+    recipe = load_recipe("clip_lora")
+    from datasets import concatenate_datasets
+
+    from adapt.prompting.templates import words
+
+    data = plug.load("data", recipe.data.source).load(recipe.data)
+    rows = concatenate_datasets([data["train"].select_columns(["image"]), data["unlabelled"].select_columns(["image"])])
+    rows = rows.select(range(2048))
+    teacher = plug.load("models", recipe.model.name).load(recipe.model)
+    teacher.set_classes(*words(recipe.prompts, data["train"].features["label"].names))
+    function = torch.inference_mode()(teacher.predictors()["class_logits"])
+    target, config = plug.load("distill", "logits"), recipe.distill
+    train = config.train.model_copy(update={"epochs": 1})
+
+    def epoch(folder: Path, extra, live) -> tuple[float, list[float]]:
+        torch.manual_seed(0)
+        student = target.build(config, teacher, live)
+        return _epoch(student, Views(rows, student.preprocess, 0, 1, extra), train, folder)
+
+    with tempfile.TemporaryDirectory() as place:
+        views = Views(rows, teacher.preprocess, 0, 1)
+        cache = _cache.build(Path(place) / "cache", function, views, train.augment, 256, Accelerator())
+        _report("CNN student (resnet10t) from CLIP (clip-tiny)", epoch, cache, function, place)
+
+
+def sam() -> None:
+    """SAM's mask decoder on its encoder's features, at ViT-B shapes with random weights; 4 scenes."""
+    from transformers import SamConfig, SamImageProcessor
+
+    recipe = load_recipe("sam_decoder", ["data.train=4", "data.validation=1", "data.test=1"])
+    rows = plug.load("data", recipe.data.source).load(recipe.data)["train"]
+    train = Train(epochs=1, batch=1, lr=1e-4, augment=Augment(crop=1, flip=0, colour=0))
+
+    def build(place: str):
+        torch.manual_seed(0)
+        config = recipe.model.model_copy(update={"checkpoint": place, "weights": "random"})
+        family = plug.load("models", "sam").load(config)
+        plug.load("methods", recipe.method.name).apply(family, recipe.method)
+        return family
+
+    def epoch(folder: Path, extra, live) -> tuple[float, list[float]]:
+        family = build(place)
+        return _epoch(family, Views(rows, family.preprocess, 0, 1, extra), train, folder)
+
+    with tempfile.TemporaryDirectory() as place:
+        for part in (SamConfig(), SamImageProcessor()):
+            part.save_pretrained(place)
+        first = build(place)
+        views = Views(rows, first.preprocess, 0, 1)
+        cache = _cache.build(Path(place) / "cache", first.frozen_features(), views, None, 1, Accelerator(), "features")
+        _report("SAM ViT-B mask decoder", epoch, cache, None, place)
+
+
+def _epoch(module, views: Views, train: Train, folder: Path) -> tuple[float, list[float]]:
+    """Seconds of one epoch, and its losses."""
+    began = time.perf_counter()
+    history = fit(module, views, train, 0, folder, Accelerator(), title=folder.name)
+    return time.perf_counter() - began, [row["loss"] for row in history if "loss" in row]
+
+
+def _report(name: str, epoch, cache, live, place: str) -> None:
+    """Each way three times, in turn, so that noise falls on both; the best of each is told."""
+    seconds: dict[str, list[float]] = {"cache": [], "loop": []}
+    losses = {}
+    for turn in range(3):
+        for way, extra, teacher in (("cache", cache, None), ("loop", None, live)):
+            took, losses[way] = epoch(Path(place) / f"{way}-{turn}", extra, teacher)
+            seconds[way].append(took)
+    cached, looped = min(seconds["cache"]), min(seconds["loop"])
+    apart = max(abs(a - b) for a, b in zip(losses["cache"], losses["loop"], strict=True))
+    print(
+        f"{name}: an epoch takes {looped:.1f} s in the loop, {cached:.1f} s from the cache: {looped / cached:.1f}×; "
+        f"losses differ by at most {apart:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    hardware.guard()
+    for name in sys.argv[1:] or ["clip", "sam"]:
+        {"clip": clip, "sam": sam}[name]()

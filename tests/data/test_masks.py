@@ -1,0 +1,220 @@
+"""Pictures with PNG masks beside them."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from adapt.data._images import box, unrle
+from adapt.data.masks import Config, load
+from adapt.plug import UserError
+
+SIZE = (24, 16)
+
+
+def drawn(values: list[tuple[int, tuple[int, int, int, int]]], dtype=np.uint8) -> np.ndarray:
+    """Rectangles XYXY of numbers on 0, [16, 24]."""
+    mask = np.zeros(SIZE[::-1], dtype)
+    for value, (left, top, right, bottom) in values:
+        mask[top:bottom, left:right] = value
+    return mask
+
+
+@pytest.fixture
+def shapes(tmp_path, make):
+    """Ten pictures: a class 1 and, on every other, a class 2; a strip that nobody judged."""
+    root = tmp_path / "shapes"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for i in range(10):
+        make.picture(i, SIZE).save(root / "images" / f"{i}.jpg")
+        values = [(1, (i, 2, i + 6, 9)), (255, (0, 15, 24, 16))] + ([(2, (18, 3, 22, 14))] if i % 2 else [])
+        Picture.fromarray(drawn(values)).save(root / "masks" / f"{i}.png")
+    (root / "classes.yaml").write_text("{0: background, 1: cat, 2: dog, 255: ignore}")
+    return root
+
+
+def by_id(splits) -> dict:
+    return {row["id"]: row for rows in splits.values() for row in rows}
+
+
+def test_a_class_s_pixels_are_one_object_and_a_map(shapes):
+    splits = load(Config(path=str(shapes)))
+    rows = by_id(splits)
+    assert len(rows) == 10 and {name: len(part) for name, part in splits.items()} == {"train": 6, "validation": 2, "test": 2}
+    row = rows["images/3.jpg"]
+    assert row["image"].size == SIZE and row["image"].mode == "RGB"
+    assert row["objects"]["bbox"] == [[3, 2, 9, 9], [18, 3, 22, 14]]
+    names = splits["train"].features["objects"]["category"].feature.names
+    assert [names[c] for c in row["objects"]["category"]] == ["cat", "dog"]
+    expected = drawn([(1, (3, 2, 9, 9)), (255, (0, 15, 24, 16)), (2, (18, 3, 22, 14))])
+    assert (np.asarray(row["segmentation"]) == expected).all()
+    assert (unrle(row["objects"]["mask"][1]) == (expected == 2)).all()
+    assert splits.report.problems == []
+    assert set(splits["train"].column_names) == {"id", "image", "objects", "segmentation"}
+
+
+def test_the_split_is_seeded_and_the_same_wherever_the_folder_lies(shapes, tmp_path):
+    before = {name: list(rows["id"]) for name, rows in load(Config(path=str(shapes))).items()}
+    shutil.copytree(shapes, tmp_path / "else" / "where")
+    moved = load(Config(path=str(tmp_path / "else" / "where")))
+    assert {name: list(rows["id"]) for name, rows in moved.items()} == before
+    other = load(Config(path=str(shapes), seed=1))
+    assert {name: list(rows["id"]) for name, rows in other.items()} != before
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_split_folders_are_kept(shapes, above):
+    for split, numbers in (("train", range(7)), ("val", range(7, 10))):
+        for folder, end in (("images", "jpg"), ("masks", "png")):
+            target = shapes / split / folder if above else shapes / folder / split
+            target.mkdir(parents=True)
+            for i in numbers:
+                (shapes / folder / f"{i}.{end}").rename(target / f"{i}.{end}")
+    if above:
+        (shapes / "images").rmdir()
+        (shapes / "masks").rmdir()
+    splits = load(Config(path=str(shapes), test=0))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 7, "validation": 3}
+    assert splits["train"][0]["id"] == ("train/images/0.jpg" if above else "images/train/0.jpg")
+
+
+def test_other_numbers_become_categories_from_one(shapes):
+    for i in range(10):
+        mask = np.where(drawn([(1, (i, 2, i + 6, 9))]) == 1, 40, 7).astype(np.uint8)
+        Picture.fromarray(mask).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    splits = load(Config(path=str(shapes), background=7))
+    assert splits["train"].features["objects"]["category"].feature.names == ["40"]
+    row = splits["train"][0]
+    assert np.unique(np.asarray(row["segmentation"])).tolist() == [0, 1]
+    assert row["objects"]["bbox"] == [box(np.asarray(row["segmentation"]) == 1)]
+
+
+def test_instances_are_objects_of_their_own(shapes):
+    for i in range(10):
+        values = [(1, (1, 1, 5, 5)), (2, (8, 1, 12, 5)), (300, (15, 6, 20, 12))]  # 16 bit
+        Picture.fromarray(drawn(values, np.uint16)).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    splits = load(Config(path=str(shapes), kind="instance"))
+    row = splits["train"][0]
+    assert row["objects"]["bbox"] == [[1, 1, 5, 5], [8, 1, 12, 5], [15, 6, 20, 12]]
+    assert row["objects"]["category"] == [0, 0, 0]
+    assert splits["train"].features["objects"]["category"].feature.names == ["object"]
+
+
+def test_an_instance_s_number_can_hold_its_class(shapes):
+    for i in range(10):
+        values = [(1001, (1, 1, 5, 5)), (1002, (8, 1, 12, 5)), (2001, (15, 6, 20, 12))]
+        Picture.fromarray(drawn(values, np.uint16)).save(shapes / "masks" / f"{i}.png")
+    row = load(Config(path=str(shapes), kind="instance", divisor=1000))["train"][0]
+    assert row["objects"]["category"] == [0, 0, 1]
+    assert np.bincount(np.asarray(row["segmentation"]).ravel()).tolist() == [16 * 24 - 32 - 30, 32, 30]
+
+
+def test_palette_and_grey_written_as_rgb_are_read(shapes):
+    for i in range(10):
+        mask = Picture.open(shapes / "masks" / f"{i}.png")
+        mask.load()
+        if i < 5:
+            mask = mask.copy()
+            mask.putpalette([40, 10, 90] * 256)
+        else:
+            mask = mask.convert("RGB")
+        mask.save(shapes / "masks" / f"{i}.png")
+    row = by_id(load(Config(path=str(shapes))))["images/8.jpg"]
+    assert row["objects"]["bbox"] == [[8, 2, 14, 9]]
+
+
+def spoil(root):
+    (root / "masks" / "0.png").unlink()
+    Picture.new("L", (10, 10), 1).save(root / "masks" / "1.png")
+    Picture.fromarray(drawn([(9, (1, 1, 4, 4))])).save(root / "masks" / "2.png")
+    Picture.new("RGB", SIZE, (10, 200, 30)).save(root / "masks" / "3.png")
+    Picture.new("L", SIZE, 0).save(root / "masks" / "4.png")
+    (root / "masks" / "5.png").rename(root / "masks" / "5b.png")
+    (root / "images" / "6.jpg").write_bytes(b"")
+
+
+def test_each_mistake_is_one_clear_line(shapes):
+    spoil(shapes)
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(shapes)))
+    lines = sorted(line.removeprefix("data.path: ") for line in str(error.value).splitlines())
+    assert len(lines) == 7
+    expected = [
+        "'images/0.jpg': no mask (no file masks/0.png); draw a mask",
+        "'images/1.jpg': mask of another size (10 × 10; the picture is 24 × 16); scale the mask",
+        "'images/2.jpg': unknown class (9; classes.yaml has 1, 2 …); name the number",
+        "'images/3.jpg': unreadable mask (its pixels are colours (RGB); a mask has one number a pixel",
+        "'images/5.jpg': no mask (no file masks/5.png)",
+        "'images/6.jpg': zero-size",
+        "data.on_error=skip",
+    ]
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_mistakes_are_left_out_and_listed(shapes):
+    spoil(shapes)
+    splits = load(Config(path=str(shapes), on_error="skip"))
+    rows = by_id(splits)
+    assert sorted(rows) == [f"images/{i}.jpg" for i in (4, 7, 8, 9)]
+    assert rows["images/4.jpg"]["objects"]["bbox"] == [], "nothing in the picture is no mistake"
+    counts = splits.report.counts()
+    assert counts["no mask"] == 2 and counts["empty mask"] == 1 and counts["mask alone"] == 1
+    assert {problem.id for problem in splits.report.problems if problem.problem == "mask alone"} == {"masks/5b.png"}
+
+
+def test_masks_of_0_and_255_are_told_apart_from_unjudged_pixels(shapes):
+    for i in range(10):
+        Picture.fromarray(drawn([(255, (1, 1, 9, 9))])).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    with pytest.raises(UserError, match=r"set data\.ignore=null"):
+        load(Config(path=str(shapes)))
+    row = load(Config(path=str(shapes), ignore=None))["train"][0]
+    assert row["objects"]["bbox"] == [[1, 1, 9, 9]] and np.asarray(row["segmentation"]).max() == 1
+
+
+def test_names_of_folders_and_of_masks_can_be_said(shapes):
+    (shapes / "images").rename(shapes / "JPEGImages")
+    (shapes / "masks").rename(shapes / "SegmentationClass")
+    with pytest.raises(UserError, match=r"Have: JPEGImages, SegmentationClass\. Other names: data\.images"):
+        load(Config(path=str(shapes)))
+    for path in list((shapes / "SegmentationClass").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    config = Config(path=str(shapes), images="JPEGImages", masks="SegmentationClass", suffix="_mask")
+    assert sum(map(len, load(config).values())) == 10
+
+
+@pytest.mark.parametrize("text", ["cat", "{cat: 1}", "{1: 2}"])
+def test_a_wrong_classes_file_is_a_user_error(shapes, text):
+    (shapes / "classes.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"classes\.yaml must map numbers to names"):
+        load(Config(path=str(shapes)))
+
+
+def test_pictures_with_the_same_bytes_are_never_on_both_sides(shapes):
+    for i in range(10):
+        shutil.copy(shapes / "images" / f"{i}.jpg", shapes / "images" / f"copy {i}.jpg")
+        shutil.copy(shapes / "masks" / f"{i}.png", shapes / "masks" / f"copy {i}.png")
+    splits = load(Config(path=str(shapes), validation=0.3, test=0.3))
+    sides = {name: {item.removeprefix("images/").removeprefix("copy ") for item in rows["id"]} for name, rows in splits.items()}
+    assert not sides["train"] & sides["test"] and not sides["train"] & sides["validation"]
+    assert splits.report.counts()["duplicate"] == 10
+
+
+def test_masks_outside_the_folder_are_not_read(shapes, tmp_path):
+    (shapes / "masks" / "0.png").rename(tmp_path / "secret.png")
+    (shapes / "masks" / "0.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match=r"'images/0\.jpg': leads outside \(its mask"):
+        load(Config(path=str(shapes)))
+
+
+def test_a_changed_mask_is_read_again(shapes):
+    load(Config(path=str(shapes)))
+    Picture.fromarray(drawn([(2, (1, 1, 3, 3)), (1, (5, 5, 20, 12))])).save(shapes / "masks" / "0.png")
+    assert by_id(load(Config(path=str(shapes))))["images/0.jpg"]["objects"]["bbox"] == [[5, 5, 20, 12], [1, 1, 3, 3]]

@@ -1,0 +1,239 @@
+"""Maps of classes from a teacher's masks and CLIP's words, and the CNN that learns them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features
+from PIL import Image as Picture
+
+from adapt.data import _scenes
+from adapt.data._images import BOXES, MASKS, RGB
+from adapt.distill import _naming, semantic
+from adapt.distill._semantic import Lraspp
+from adapt.evals import semantic as eval_semantic
+from adapt.evals._masks import decode
+from adapt.evals._semantic import truth
+from adapt.export import onnx
+from adapt.plug import UserError
+from adapt.prompting.automatic import Automatic
+from adapt.prompting.text_masks import TextMasks
+from adapt.recipe import Augment
+
+NAMES = ["red apple", "banana", "guitar", "cat face", "motorcycle"]
+WORDS = TextMasks(background="white", templates=["{}"], against=["background"])
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    """Scenes of five things by a source hand, with their true masks."""
+    things = [thing for thing in _scenes.cast(["noto"], "train")[0] if thing["name"] in NAMES]
+    things = [thing | {"category": NAMES.index(thing["name"])} for thing in things]
+    rows = [_scenes.scene(things, SIDE, 0, "train", i) for i in range(16)]
+    rows = [{"image": row["image"], "objects": row["objects"], "id": row["id"]} for row in rows]
+    objects = {"bbox": BOXES, "category": [ClassLabel(names=NAMES)], "mask": MASKS}
+    return Dataset.from_list(rows, Features(id=_scenes.Value("string"), image=RGB(), objects=objects))
+
+
+class Segmenter(torch.nn.Module):
+    """A promptable teacher with perfect sight and no word for what it sees."""
+
+    classes = NAMES
+    input = {"size": (SIDE, SIDE), "interpolation": "bilinear"}
+
+    def __init__(self, rows):
+        super().__init__()
+        self.known = {np.asarray(row["image"]).tobytes(): decode(row["objects"]["mask"]) for row in rows}
+        self.scale = torch.nn.Parameter(torch.tensor(9.0))
+
+    def see(self, pixels: np.ndarray) -> np.ndarray:
+        things = self.known[pixels.tobytes()]
+        return np.concatenate([things, ~things.any(0, keepdims=True)])
+
+    def preprocess(self, sample, train):
+        pixels = torch.from_numpy(np.array(sample["image"])).permute(2, 0, 1).float()
+        return {"image": pixels, "size": torch.tensor(pixels.shape[1:])}
+
+    def image_features(self, images):
+        return images
+
+    def decode(self, features, coordinates, labels, multimask):
+        masks = self.see(features[0].permute(1, 2, 0).byte().contiguous().numpy())
+        x, y = coordinates[:, 0].long().T
+        under = masks[:, y, x].argmax(0)
+        logits = self.scale * (2 * torch.from_numpy(masks[under]).float() - 1)
+        return logits[:, None], torch.full((len(under), 1), 0.99)
+
+    def predictors(self, texts=None):
+        return {"masks": self.masks}
+
+    def masks(self, samples, boxes):
+        answers = []
+        for sample, given in zip(samples, boxes, strict=True):
+            assert set(sample) == {"image"}, "nothing that people wrote is shown to the teacher"
+            masks = self.see(np.asarray(sample["image"]))[:-1]
+            own = np.array([[*np.argwhere(m).min(0)[::-1], *np.argwhere(m).max(0)[::-1] + 1] for m in masks])
+            answers.append(
+                {"masks": masks[[np.abs(own - box).sum(1).argmin() for box in given]], "scores": np.ones(len(given))}
+            )
+        return answers
+
+
+def config(**options) -> semantic.Config:
+    return semantic.Config(name="semantic", words=WORDS, **options)
+
+
+def agreement(made: Dataset, rows: Dataset) -> float:
+    """mIoU of the teacher's maps, unjudged pixels left out."""
+    maps = np.stack([np.asarray(row["segmentation"]) for row in made]).astype(int)
+    known = maps != 255
+    right = np.stack([truth(row) for row in rows.remove_columns("image")])
+    ious = [((maps == c) & (right == c))[known].sum() / ((maps == c) | (right == c))[known].sum() for c in range(6)]
+    return float(np.mean(ious))
+
+
+@pytest.mark.parametrize("proposals", ["automatic", "boxes"])
+def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
+    options = {"proposals": proposals, "automatic": Automatic(points_per_side=12)}
+    blind = scenes.map(lambda row: {"objects": row["objects"] | {"category": [0] * len(row["objects"]["category"])}})
+    made = semantic.label(config(**options), Segmenter(scenes), blind)
+    assert made.column_names == ["image", "segmentation"] and len(made) == len(scenes)
+    assert np.asarray(made[0]["segmentation"]).shape == (SIDE, SIDE)
+    assert agreement(made, scenes) > 0.8, "chance is about 0.2"
+
+
+def test_the_surest_mask_is_painted_last_and_the_unsure_is_not_judged():
+    masks = np.zeros((4, 10, 10), bool)
+    masks[0, :4, :4], masks[1, 2:6, 2:6], masks[2, 8:, 8:], masks[3] = True, True, True, True
+    canvas = _naming.paint(masks, np.array([1, 2, 3, 4]), np.array([0.9, 0.6, 0.2, 0.99]), (10, 10), 0.3, 0.7)
+    assert canvas[3, 3] == 1 and canvas[5, 5] == 2
+    assert (canvas[8:, 8:] == 255).all()
+    assert canvas[0, 9] == 0, "what covers the picture is its background"
+
+
+def test_the_name_is_the_softmax_over_classes_and_background(clip_tiny, scenes):
+    names = ["red apple", "guitar"]
+    namer = _naming.Namer(
+        WORDS.model_copy(update={"against": ["background", "a texture"]}), "clip-tiny", names, torch.device("cpu")
+    )
+    image = Picture.new("RGB", (40, 40), (90, 160, 220))
+    mask = np.zeros((1, 40, 40), bool)
+    mask[:, 8:30, 8:30] = True
+    classes, probability = namer(image, mask)
+    from adapt.prompting.text_masks import crop
+
+    with torch.no_grad():
+        view = clip_tiny.preprocess({"image": crop(WORDS, image, mask[0])}, False)["image"][None].float()
+        texts = clip_tiny.text_embedding([*names, "background", "a texture"])
+        p = (100 * clip_tiny.image_embedding(view) @ texts.T).softmax(1)[0].numpy()
+    rest = p[2] + p[3]
+    expected = (0, rest) if rest > p[:2].max() else (1 + p[:2].argmax(), p[:2].max())
+    assert classes[0] == expected[0] and probability[0] == pytest.approx(expected[1], abs=1e-4)
+
+
+def test_a_teacher_without_masks_and_data_without_names_are_user_errors(scenes, clip_tiny):
+    clip_tiny.set_classes(NAMES, ["{}"])
+    with pytest.raises(UserError, match="needs a teacher that offers masks"):
+        semantic.label(config(), clip_tiny, scenes)
+    nameless = Segmenter(scenes)
+    nameless.classes = []
+    with pytest.raises(UserError, match="class words"):
+        semantic.label(config(), nameless, scenes)
+
+
+def test_a_teacher_that_finds_nothing_is_a_user_error(scenes):
+    strict = config(automatic=Automatic(points_per_side=2, pred_iou_thresh=1))
+    with pytest.raises(UserError, match=r"Lower distill\.automatic\.pred_iou_thresh"):
+        semantic.label(strict, Segmenter(scenes), scenes.select(range(2)))
+
+
+def perfect(scenes) -> Dataset:
+    maps = [_naming.encoded(truth(row).astype(np.uint8)) for row in scenes.remove_columns("image")]
+    rows = [{"image": image, "segmentation": one} for image, one in zip(scenes.data["image"].to_pylist(), maps, strict=True)]
+    return Dataset.from_list(rows, Features(image=RGB(), segmentation=_scenes_image()))
+
+
+def _scenes_image():
+    from datasets import Image
+
+    return Image()
+
+
+def student(scenes, **options):
+    torch.manual_seed(0)
+    return semantic.build(config(student="test_resnet", stride=4, width=16, **options), Segmenter(scenes))
+
+
+def batch(net, rows, seed: int = 0) -> dict:
+    items = [net.preprocess(row, True) | {"seed": seed + i} for i, row in enumerate(rows)]
+    return net.collate(items)
+
+
+def test_the_head_is_lr_aspp():
+    torch.manual_seed(0)
+    net = Lraspp("test_resnet", 6, 4, 16).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps = net.cnn(images)
+        coarse, fine = maps[net.coarse], maps[net.fine]
+        gate = torch.sigmoid(net.attention(torch.nn.functional.adaptive_avg_pool2d(coarse, 1)))
+        up = torch.nn.functional.interpolate(net.what(net.features(coarse) * gate), fine.shape[2:], mode="bilinear")
+        torch.testing.assert_close(net(images), up + net.where(fine))
+    assert net(images).shape == (2, 6, 16, 24)
+
+
+def test_the_loss_is_the_mean_over_judged_pixels(scenes):
+    net = student(scenes).eval()
+    one = batch(net, perfect(scenes).select(range(3)))
+    one["segmentation"][:, :40] = 255
+    loss, logs = net(one)
+    logits = torch.nn.functional.interpolate(net.logits(one["image"]), (SIDE, SIDE), mode="bilinear")
+    own = torch.nn.functional.cross_entropy(logits, one["segmentation"].long(), ignore_index=255)
+    assert loss.item() == pytest.approx(own.item(), rel=1e-4) and 0 <= logs["pixels"] <= 1
+    one["segmentation"][:] = 255
+    assert net(one)[0].item() == 0, "nothing judged, nothing learned"
+
+
+def test_maps_follow_the_views_of_their_pictures(scenes):
+    """A picture that shows its own map is, after augmentation, still the picture of its map."""
+    net = student(scenes)
+    rows = perfect(scenes).select(range(8))
+    one = batch(net, rows)
+    one["image"] = one["segmentation"][:, None].repeat(1, 3, 1, 1) * 40
+    seen = net.augment(one, Augment(crop=0.4, rotate=20, flip=0.5, colour=0, hue=0, line=0, invert=0, background=0))
+    same = (seen["image"][:, 0] / 40 - seen["segmentation"]).abs() < 0.3
+    assert same.float().mean() > 0.95, "but for edges, which are blurred"
+    assert (seen["segmentation"] != one["segmentation"]).float().mean() > 0.05
+
+
+def test_the_student_learns_the_maps(scenes):
+    net, rows = student(scenes), perfect(scenes)
+    optimiser = torch.optim.AdamW(net.parameters(), 5e-3)
+    one = batch(net, rows)
+    losses = []
+    for _ in range(25):
+        loss, _ = net.train()(one)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_eval_and_the_exported_file_take_the_student(scenes, tmp_path):
+    net = student(scenes).eval()
+
+    def predict(rows, name):
+        images = torch.stack([net.preprocess(row, False)["image"] for row in rows]).float()
+        with torch.no_grad():
+            return net.predictors()[name](images).numpy()
+
+    result = eval_semantic.evaluate(eval_semantic.Config(name="semantic"), predict, scenes, {})
+    assert 0 <= result.metrics["miou"] < 0.5 and len(result.table["id"]) == 16
+    samples = np.stack([net.preprocess(row, False)["image"].numpy() for row in scenes.select(range(4))]).astype(np.float32)
+    onnx.export(onnx.Config(name="onnx", int8=False), net.deployed(), samples, tmp_path, {})
+    file = net.file_predictors(onnx.Runner(tmp_path / onnx.FILES["fp32"]))["semantic_logits"]
+    with torch.no_grad():
+        torch.testing.assert_close(file(torch.from_numpy(samples)), net.logits(torch.from_numpy(samples)), atol=1e-3, rtol=0)
