@@ -48,38 +48,43 @@ class PromptDecoder(nn.Module):
         Returns:
             logits float[N, 4, 4h, 4w] and predicted IoU float[N, 4]: first the answer for clear prompts, then three.
         """
-        embeddings = image_embeddings.expand(len(point_coords), -1, -1, -1)
+        features = image_embeddings.expand(point_coords.shape[0], -1, -1, -1)  # len() would fix the number
         dense = has_mask_input * self.prompt_encoder.mask_embed(mask_input)
         dense = dense + (1 - has_mask_input) * self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
-        one, score = self.answer(embeddings, point_coords, point_labels, False, dense)
-        three, scores = self.answer(embeddings, point_coords, point_labels, True, dense)
-        return torch.cat([one, three], 1), torch.cat([score, scores], 1)
+        return self._answers(features, point_coords, point_labels, dense)
 
-    def answer(
-        self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool, dense: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def answer(self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
         """Masks of N prompts, each on its own features float[N, C, h, w].
 
         Returns:
             logits float[N, M, 4h, 4w] and predicted IoU float[N, M]; M is 3 with `multimask`, else 1.
         """
-        encoder = self.prompt_encoder
-        kind = labels[..., None]
+        dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        logits, scores = self._answers(features, points, labels, dense)
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        return logits[:, chosen], scores[:, chosen]
+
+    def _answers(self, features: Tensor, points: Tensor, labels: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """All four answers from one pass; SamMaskDecoder's own forward gives one or three of them, so we call its parts."""
+        encoder, decoder, kind = self.prompt_encoder, self.mask_decoder, labels[..., None]
         sparse = self._encoded((points + 0.5) / self.side)  # the centre of the pixel
         sparse = torch.where(kind < 0, encoder.not_a_point_embed.weight, sparse)
         for number, embedding in enumerate(encoder.point_embed):
             sparse = sparse + (kind == number) * embedding.weight
-        if dense is None:
-            dense = encoder.no_mask_embed.weight[:, :, None, None].expand_as(features)
-        # one prompt a "batch" row: SamModel.forward has one dense prompt an image, not one a prompt
-        logits, scores = self.mask_decoder(
-            image_embeddings=features,
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(points.shape[0], -1, -1), sparse], 1)
+        tokens, image = decoder.transformer(
+            point_embeddings=tokens[:, None],
+            image_embeddings=features + dense,
             image_positional_embeddings=self._positions(features).expand_as(features),
-            sparse_prompt_embeddings=sparse[:, None],
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
+            attention_similarity=None,
         )
-        return logits[:, 0], scores[:, 0]
+        image = image.transpose(2, 3).reshape(features.shape)
+        fine = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
+        fine = decoder.activation(decoder.upscale_conv2(fine))
+        weights = [mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        logits = (torch.stack(weights, 1) @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+        return logits, decoder.iou_prediction_head(tokens[:, 0, 0])
 
     def _positions(self, features: Tensor) -> Tensor:
         """float[1, C, h, w], the encoding of each cell's centre."""

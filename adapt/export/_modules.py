@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,15 +55,18 @@ def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, meta
     words = {word for one in dynamic.values() for word in one.values()}
     dims = {word: torch.export.Dim(word, min=1, max=4096) for word in words}
     shapes = tuple({place: dims[word] for place, word in dynamic.get(name, {}).items()} for name in names)
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(example),
-        dynamo=True,
-        input_names=names,
-        output_names=list(module.OUTPUTS),
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with warnings.catch_warnings(
+        action="ignore", category=UserWarning
+    ):  # "axis name will not be used", where two inputs share one
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(example),
+            dynamo=True,
+            input_names=names,
+            output_names=list(module.OUTPUTS),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     model = program.model_proto
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
