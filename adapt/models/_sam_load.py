@@ -11,7 +11,7 @@ from adapt.models._sam import Sam
 from adapt.plug import UserError
 
 LACKING = {
-    "sam_hq": "its decoder also takes the encoder's early features, which this family does not hand on",
+    "sam_hq": "transformers (5.23) draws its masks from the embedding before its decoder's transformer, the original from that after it",
     "sam2": "its decoder also takes feature maps of two finer scales, which this family does not hand on",
     "sam2_video": "it tracks through videos, and this family has no memory of frames",
     "sam3": "it is prompted by words, and this family takes points and boxes",

@@ -12,7 +12,7 @@ from pycocotools.mask import encode
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from segment_anything.modeling import Sam as Original
-from transformers import Sam2Config, SamConfig, SamImageProcessor, SamModel
+from transformers import Sam2Config, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
 from adapt.methods import _adapter, decoder, full, lora
 from adapt.models._sam_load import family as around
@@ -497,7 +497,10 @@ def test_a_file_of_another_architecture_is_one_clear_line(tmp_path):
     assert "cannot be read as weights" in problem(f"segment_anything:vit_b/{file}")
 
 
-@pytest.mark.parametrize(("config", "words"), [(Sam2Config, "two finer scales"), (SamConfig, "cannot be loaded")])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [(Sam2Config, "two finer scales"), (SamHQConfig, "before its decoder's transformer"), (SamConfig, "cannot be loaded")],
+)
 def test_relatives_and_empty_folders_are_one_clear_line(config, words, tmp_path):
     config().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=words) as error:
