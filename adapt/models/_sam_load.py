@@ -68,8 +68,11 @@ def fresh(config: SamConfig) -> SamModel:
 
 
 def freeze_frequencies(net: SamModel) -> None:
-    """Make the random frequencies of positions a buffer, as they are in segment-anything, so that no method lets them learn."""
+    """Make the random frequencies of positions a buffer, as they are in segment-anything, so that no method lets them learn.
+
+    transformers ties two of them; as buffers they would part when the model moves, so only the first is kept and used.
+    """
     value = net.shared_image_embedding.positional_embedding.detach()
     for module in (net.shared_image_embedding, net.prompt_encoder.shared_embedding):
         del module.positional_embedding
-        module.register_buffer("positional_embedding", value)
+        module.register_buffer("positional_embedding", value, persistent=module is net.shared_image_embedding)
