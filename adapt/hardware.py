@@ -83,9 +83,8 @@ def describe() -> dict[str, str]:
     """The machine in words, for `adapt doctor`."""
     import torch
 
-    name = next(
-        (line.split(":")[1].strip() for line in _flags().split("flags")[0].splitlines() if ":" in line), platform.processor()
-    )
+    about = _flags().split("flags")[0].split("microcode")[0]
+    name = about.partition(":")[2].strip() or platform.processor()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = (

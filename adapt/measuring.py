@@ -54,6 +54,8 @@ class Numbers:
             predictors: others than the module's own, such as those of an exported file.
         """
         entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}} | facts
+        if report := getattr(self.data, "report", None):
+            entry["left_out"] = len(report.severe)
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         for config in self.recipe.evals:
             target = plug.load("evals", config.name)

@@ -155,6 +155,8 @@ def _notes(rows: list[dict]) -> str:
     notes = [
         "Change is against the row above, on the same images, with its paired 95 % bootstrap interval. One thread, one image."
     ]
+    if rows[0].get("left_out"):
+        notes.append(f"Pictures of the data that could not be used: {rows[0]['left_out']}; data_problems.csv lists them.")
     for entry, before in zip(rows[1:], rows, strict=False):
         keys = differing(entry.get("protocol", {}), before.get("protocol", {}))
         if keys:

@@ -90,12 +90,21 @@ class Stage(Students, Numbers):
         from adapt.train.loop import fit
         from adapt.train.views import Views
 
+        self._list_problems()
         views = Views(self.data["train"], self.family.preprocess, self.recipe.seed, extra=self._features())
         validate = self.validate if self.recipe.evals and "validation" in self.data else None
         self._track("finetune")
         self.history = fit(
             self.family, views, self.recipe.train, self.recipe.seed, self.run.path, self.accelerator, validate, title="finetune"
         )
+
+    def _list_problems(self) -> None:
+        """What the source found wrong with the data or left out, into the run folder."""
+        report = getattr(self.data, "report", None)
+        if report is None or not report.problems or not self.run.writes:
+            return
+        path = report.write(self.run.path / "data_problems.csv")
+        self.say(f"data: {len(report.problems)} problems, {len(report.severe)} of them left out; the list is {path}")
 
     def _features(self):
         """With `train.cache`: a frozen encoder's features of the training rows, computed once."""

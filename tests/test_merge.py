@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BitImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
 from adapt import merge as joining
 from adapt import pipeline
@@ -186,3 +186,23 @@ def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, 
         "clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", "model.weights=pretrained", data, *small]
     )
     assert pipeline.Stage(again).family.backbone.config.model_type == recipe.model.name
+
+
+def test_a_head_that_learned_beside_the_adapter_goes_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**size)).save_pretrained(tmp_path / "dino")
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path / "dino")
+    model = f"model={{name: dinov2, checkpoint: {tmp_path / 'dino'}}}"
+    recipe = load_recipe("clip_qlora", [model, *SMALL, "evals=[]"])
+    folder = pipeline.finetune(recipe).path
+    pipeline.merge(recipe)
+    facts = json.loads((folder / "manifest.json").read_text())["stages"]["merge"]
+    assert facts["proof"]["agreement"] == 1
+    head = load_file(folder / "merged" / "head.safetensors")
+    assert head["head.weight"].shape[1] == 64
+    plain = Dinov2Model.from_pretrained(folder / "merged")
+    base = Dinov2Model.from_pretrained(tmp_path / "dino")
+    changed = [key for key, value in plain.state_dict().items() if not torch.equal(value, base.state_dict()[key])]
+    assert len(changed) == 12, "six linear layers a block"

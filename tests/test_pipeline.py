@@ -181,3 +181,21 @@ def test_a_source_without_the_column_is_refused_with_both_names():
                 ["data={source: emoji_scenes, train: 4, validation: 2, test: 2}", "model.loss=classification", "tracker=none"],
             )
         )
+
+
+def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for number, name in enumerate(("red", "green", "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            colour = [10 * i] * 3
+            colour[number] = 255
+            Image.new("RGB", (20, 20), tuple(colour)).save(tmp_path / "photos" / name / f"{i}.png")
+    (tmp_path / "photos" / "red" / "broken.png").write_bytes(b"\x89PNG")
+    monkeypatch.chdir(tmp_path)
+    overrides = ["data.path=photos", "data.on_error=skip", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    outcome = pipeline.finetune(load_recipe("clip_lora", overrides))
+    assert "broken.png" in (outcome.path / "data_problems.csv").read_text()
+    assert outcome.entries[0]["left_out"] == 1
+    assert "could not be used: 1;" in (outcome.path / "report.html").read_text()

@@ -1,8 +1,8 @@
-"""Lay out `paligemma-tiny` before its training, and put its weights in place after it.
+"""Lay out `paligemma-tiny` before its training: configuration, processor, tokenizer.
 
-    python -m adapt.assets.build_paligemma_tiny                       # configuration, processor, tokenizer
+    python -m adapt.assets.build_paligemma_tiny
     adapt finetune recipe=zoo/paligemma_tiny
-    python -m adapt.assets.build_paligemma_tiny runs/paligemma_tiny-…  # the run's weights, in half precision
+    python -m adapt.assets.publish runs/paligemma_tiny-…
 
 The formats are those of `google/paligemma-3b-pt-224`, so that the code path is the one that public checkpoints take.
 """
@@ -10,8 +10,6 @@ The formats are those of `google/paligemma-3b-pt-224`, so that the code path is 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
@@ -87,20 +85,7 @@ def config(words: GemmaTokenizer, width: int = WIDTH) -> PaliGemmaConfig:
     )
 
 
-def place(run: Path) -> None:
-    """Write the weights of a finished run of `zoo/paligemma_tiny` into the checkpoint, in half precision."""
-    from adapt.methods import _adapter, full
-    from adapt.models.paligemma import Config, load
-
-    family = load(Config(name="paligemma", weights="random"))
-    full.apply(family, full.Config(name="full"))
-    _adapter.load(family, run / "adapter")
-    family.net.half().save_pretrained(EMBEDDED / "paligemma-tiny")
-
-
 def main() -> None:
-    if sys.argv[1:]:
-        return place(Path(sys.argv[1]))
     folder = EMBEDDED / "paligemma-tiny"
     words = tokenizer()
     settings = config(words)

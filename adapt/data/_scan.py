@@ -120,7 +120,10 @@ def existing(path: str | Path, place: str) -> Path:
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():
-        raise UserError(f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub.")
+        raise UserError(
+            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
+            "for questions and answers in JSON lines: data.source=jsonl."
+        )
     parent = folder.parent
     near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
     hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."

@@ -22,6 +22,9 @@ from adapt.train.images import Normalise, collate, view
 
 STRIDE = 8
 """Pixels to a cell of the map on which boxes are found."""
+FOUND = ("boxes", "scores", "labels", "rows")
+"""Outputs of an exported file: boxes float[M, 4] XYXY in pixels of the input, scores float[M] best first, labels int64[M],
+rows int64[M]: of which image of the batch."""
 VISIBLE = 0.4
 """A box of which a random crop leaves less than this share is forgotten."""
 
@@ -60,6 +63,7 @@ class Dense(nn.Module):
 
     def decode(self, out: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the head gives → boxes and scores, as `forward`."""
+        out = {name: value.float() for name, value in out.items()}  # in half precision, boxes would be pixels off
         reach = out["bbox_regression"] * STRIDE  # left, top, right, bottom of the cell's centre
         boxes = torch.cat([self.centres - reach[..., :2], self.centres + reach[..., 2:]], -1).clamp(0, self.size)
         scores = (out["cls_logits"].sigmoid() * out["bbox_ctrness"].sigmoid()).sqrt()  # FCOS §3.3
@@ -162,9 +166,19 @@ class Detector(nn.Module):
         detections.rows = True
         return detections
 
-    def deployed(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """What is exported: name → (module, example inputs)."""
-        return {"model": (self.dense.eval(), (torch.zeros(2, 3, self.size, self.size),))}
+    def deployed(self) -> nn.Module:
+        """What is exported; the target removes duplicates, by the module's `options`."""
+        return self.dense
+
+    def file_predictors(self, runner: Callable[[np.ndarray], list[np.ndarray]]) -> dict[str, Callable]:
+        """The predictors, by an exported file, whose outputs are `FOUND`."""
+        return {"detections": self.rows(lambda images: by_row(runner(images), len(images)))}
+
+
+def by_row(found: list[np.ndarray], count: int) -> list[dict[str, np.ndarray]]:
+    """An exported detector's outputs, `FOUND`, for `count` images → bbox, category, score of each."""
+    boxes, scores, labels, rows = found
+    return [{"bbox": boxes[rows == i], "category": labels[rows == i], "score": scores[rows == i]} for i in range(count)]
 
 
 def follow(boxes: Tensor, labels: Tensor, u: Tensor, size: int, config: Augment) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,9 @@ class Config(Plugin):
     """Channels of the fused map and of the head."""
     convs: int = Field(2, ge=1, le=8)
     """Convolutions in each of the head's two towers."""
+    ask: Literal["all", "present"] = "all"
+    """A teacher that is asked for categories by name: all of them; or present, those on the picture, which someone has to know
+    (of `objects`, only the categories reach the teacher)."""
     score: float = Field(0.3, ge=0, le=1)
     """The teacher's boxes with a lower score teach nothing."""
     nms: float = Field(0.6, gt=0, le=1)
@@ -89,6 +92,9 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     with progress("teacher", len(asked)) as tick:
         for start in range(0, len(asked), config.batch):
             samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
+            if config.ask == "present":
+                for i, sample in enumerate(samples, start):
+                    sample["objects"] = {"category": sorted(set(rows[i]["objects"]["category"]))}
             for sample, answer in zip(samples, function(samples), strict=True):
                 found.append(clean(answer, sample["image"].size, config.score, config.nms))
                 tick()
@@ -109,7 +115,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
 
 
 def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> dict[str, np.ndarray]:
-    """A teacher's answer for one picture: finite boxes inside it, at or above the score, duplicates of a class removed.
+    """A teacher's answer for one picture: boxes of known categories inside it, at or above the score, without duplicates.
 
     Args:
         answer: bbox float[N, 4] XYXY in pixels, category int[N], score float[N].
@@ -126,6 +132,7 @@ def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> 
     category, scores = np.asarray(answer["category"], np.int64).ravel(), np.asarray(answer["score"], np.float32).ravel()
     real = np.isfinite(bbox).all(1) & np.isfinite(scores)
     bbox = np.clip(np.where(real[:, None], bbox, 0), 0, np.array(2 * size, np.float32))
+    real &= category >= 0  # a teacher that answers in words may name what is no category
     keep = np.flatnonzero(real & (scores >= score) & (bbox[:, 2:] - bbox[:, :2] >= 1).all(1))
     kept = []
     for one in np.unique(category[keep]):
@@ -135,17 +142,16 @@ def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> 
     return {"bbox": bbox[order], "category": category[order], "score": scores[order]}
 
 
-def build(config: Config, family, outputs: int, live: Callable | None = None) -> Detector:
+def build(config: Config, family, live: Callable | None = None) -> Detector:
     """The student: learns from batches of pictures with boxes, as `label` gives them.
 
     Args:
-        family: the teacher, for its `input`.
-        outputs: number of categories.
+        family: the teacher, for its `input` and its number of `classes`.
         live: no use here: a teacher in the loop would be asked for the same boxes again and again.
     """
     from adapt.distill._detector import Detector
 
-    return Detector(config.student, outputs, family.input, config)
+    return Detector(config.student, len(family.classes), family.input, config)
 
 
 def _predictor(family: nn.Module) -> Callable:

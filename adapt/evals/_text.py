@@ -17,12 +17,13 @@ ARTICLES = {"a", "an", "the"}
 LONGEST, SIGMA = 4, 6.0
 
 
-def rows(dataset, own: tuple[str, ...], column: str, prefix: str):
+def rows(dataset, own: tuple[str, ...], column: str, prefix: str, classes: Sequence[str] = ()):
     """What is asked, and the right answers.
 
     Args:
         own: how the `prefix` of rows begins that ask this themselves; they are right with their `answers`, or their `suffix`.
         column: that holds the answers where the data has it; then every row is asked `prefix`.
+        classes: the words of a column of labels; none: the labels' own names.
 
     Returns:
         (the rows with `prefix` as it is asked, a list of right answers for each); rows that ask something else are left out.
@@ -33,6 +34,8 @@ def rows(dataset, own: tuple[str, ...], column: str, prefix: str):
     have = dataset.column_names
     if column in have:
         values = dataset[column][:]
+        if names := getattr(dataset.features[column], "names", None):
+            values = [(classes or names)[value] for value in values]
         asked = dataset.remove_columns([name for name in ("prefix",) if name in have])
         asked = asked.add_column("prefix", [prefix] * len(dataset))
         return asked, [[str(text) for text in value] if isinstance(value, list) else [str(value)] for value in values]

@@ -1,5 +1,7 @@
 """Questions with short answers; where the data has a column `count`, how many things there are.
 
+    evals: [{name: vqa}, {name: vqa, column: label, prefix: answer en what is this?}]
+
     >>> evaluate(Config(name="vqa"), predict, dataset, {}).metrics
     {'accuracy': 0.71, 'match': 0.71, 'within_one': 0.96}
 
@@ -52,7 +54,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals._result import Result
     from adapt.evals._text import normal, rows, vqa_accuracy
 
-    asked, answers = rows(dataset, ("answer", "question"), config.column, config.prefix)
+    asked, answers = rows(dataset, ("answer", "question"), config.column, config.prefix, protocol.get("classes", ()))
     texts = predict(asked, name=PREDICTOR)
     pairs = list(zip(texts, answers, strict=True))
     scores = np.array([vqa_accuracy(text, right) for text, right in pairs])

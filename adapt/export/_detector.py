@@ -24,18 +24,8 @@ if TYPE_CHECKING:
     from adapt.export.onnx import Config
 
 OUTPUTS = ("boxes", "scores", "labels", "rows")
-"""boxes float[M, 4] XYXY in pixels of the input, scores float[M] best first, labels int64[M], rows int64[M]: its place in
+"""boxes float[M, 4] XYXY in pixels of the input, scores float[M] best first, labels int64[M], rows int64[M]: of which image of
 the batch."""
-
-
-class Runner(_modules.Runner):
-    """An exported detector."""
-
-    def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """float32[B, 3, S, S] 0–255 → an image's bbox float32[N, 4] XYXY in pixels, category int64[N], score float32[N]."""
-        boxes, scores, labels, rows = super().__call__(images)
-        found = (rows == i for i in range(len(images)))
-        return [{"bbox": boxes[mine], "category": labels[mine], "score": scores[mine]} for mine in found]
 
 
 def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
@@ -56,7 +46,7 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
         # each box as pixels of the input, so the tolerance grows with it
         _modules.gate(module, _modules.Runner(dense), [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
-        gate(module, Runner(folder / FILES["fp32"]), samples[:64], config.max_abs_error)
+        gate(module, _modules.Runner(folder / FILES["fp32"]), samples[:64], config.max_abs_error)
         if config.int8:
             small = folder / "dense.int8.onnx"
             quantize(dense, small, samples, exclude=behind_convolutions(dense))
@@ -129,7 +119,7 @@ def behind_convolutions(path: Path) -> list[str]:
 
 
 @torch.inference_mode()
-def check(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
+def check(module: nn.Module, runner: _modules.Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
     """Compare detections with those of torch, after duplicates were removed by torchvision.
 
     Returns:
@@ -140,15 +130,16 @@ def check(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: flo
 
     errors, total = [], 0
     boxes, scores = module.eval()(torch.from_numpy(samples))
-    for box, points, one in zip(boxes.double(), scores.double(), runner(samples), strict=True):
+    got = runner(samples)
+    theirs = np.concatenate([got[0] / samples.shape[-1], got[1][:, None]], 1)
+    for row, (box, points) in enumerate(zip(boxes.double(), scores.double(), strict=True)):
         for label, point in enumerate(points):
             cells = (point > module.options["score"]).nonzero().flatten()
             cells = cells[nms(box[cells], point[cells], module.options["nms"])]
             ours = torch.cat([box[cells] / samples.shape[-1], point[cells, None]], 1).numpy()
-            mine = one["category"] == label
-            theirs = np.concatenate([one["bbox"][mine] / samples.shape[-1], one["score"][mine, None]], 1)
-            errors += _matched(ours, theirs, max(10 * tolerance, 1e-3))
-            total += max(len(ours), len(theirs))
+            mine = theirs[(got[2] == label) & (got[3] == row)]
+            errors += _matched(ours, mine, max(10 * tolerance, 1e-3))
+            total += max(len(ours), len(mine))
     return {"max_abs_error": max(errors, default=0.0), "agreement": len(errors) / max(total, 1), "detections": total}
 
 
@@ -163,7 +154,7 @@ def _matched(ours: np.ndarray, theirs: np.ndarray, limit: float) -> list[float]:
     return errors
 
 
-def gate(module: nn.Module, runner: Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
+def gate(module: nn.Module, runner: _modules.Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
     """`check`, and refuse a file that differs.
 
     A box whose score or overlap lies within rounding of a threshold may be kept by one and dropped by the other: one detection in

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,9 @@ import torch
 from torch import nn
 
 from adapt.plug import UserError
+
+if TYPE_CHECKING:
+    from adapt.export.onnx import Config
 
 
 class Runner:
@@ -51,19 +55,46 @@ def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, meta
     words = {word for one in dynamic.values() for word in one.values()}
     dims = {word: torch.export.Dim(word, min=1, max=4096) for word in words}
     shapes = tuple({place: dims[word] for place, word in dynamic.get(name, {}).items()} for name in names)
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(example),
-        dynamo=True,
-        input_names=names,
-        output_names=list(module.OUTPUTS),
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with warnings.catch_warnings(
+        action="ignore", category=UserWarning
+    ):  # "axis name will not be used", where two inputs share one
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(example),
+            dynamo=True,
+            input_names=names,
+            output_names=list(module.OUTPUTS),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     model = program.model_proto
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
+
+
+def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+    """Write a module of images, fp32 and int8, and beside it what its `parts` are: name → (module, example inputs), in fp32.
+
+    Args:
+        samples: float32[N, 3, H, W] of the training split.
+
+    Raises:
+        UserError: the gate refuses a file.
+    """
+    from adapt.export.onnx import FILES, quantize
+
+    fp32 = folder / FILES["fp32"]
+    parts = module.parts()
+    metadata = metadata | {"outputs": list(module.OUTPUTS), "parts": [f"{name}.onnx" for name in parts]}
+    convert(module, (torch.from_numpy(samples[:2]),), fp32, metadata)
+    gate(module, Runner(fp32), [(samples[:16],)], config.max_abs_error)
+    for name, (part, example) in parts.items():
+        path = folder / f"{name}.onnx"
+        convert(part, example, path, metadata | {"outputs": list(part.OUTPUTS)})
+        gate(part, Runner(path), part.samples(), config.max_abs_error)
+    if config.int8:
+        quantize(fp32, folder / FILES["int8"], samples)
 
 
 @torch.inference_mode()

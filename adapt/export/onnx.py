@@ -56,24 +56,29 @@ class Runner:
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32[N, 3, H, W] 0–255 → float32[N, C]."""
-        return self.session.run(None, {"images": images})[0]
+    def __call__(self, images: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """float32[N, 3, H, W] 0–255 → the output, such as logits float32[N, C]; a list where the file has several."""
+        outputs = self.session.run(None, {"images": images})
+        return outputs[0] if len(outputs) == 1 else outputs
 
 
 def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
     """Write the `FILES` into `folder`; the fp32 file has passed the gate when this returns.
 
     Args:
-        module: images 0–255 → logits.
+        module: images 0–255 → logits; or, where it names its `OUTPUTS`, those of a detector, or an embedding and its `parts`.
         samples: float32[N, 3, H, W] of the training split: calibration, and the gate's comparison.
         metadata: kept in the file, values as JSON.
 
     Raises:
         UserError: the gate refuses the file; the layer that differs is named.
     """
-    from adapt.export import _parity
+    from adapt.export import _detector, _modules, _parity
 
+    outputs = getattr(module, "OUTPUTS", None)
+    if outputs:
+        special = _detector.export if outputs == ("boxes", "scores") else _modules.export
+        return special(config, module, samples, folder, metadata)
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
     _parity.gate(

@@ -161,6 +161,13 @@ class Dino(Family):
         if self.head is None:
             self.new_head("random")
 
+    def train(self, mode: bool = True) -> Dino:
+        """A frozen encoder stays in evaluation: DINOv3 jitters its positions in training, and nobody would learn from it."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
+
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         if self.head is None or any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return None

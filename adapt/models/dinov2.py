@@ -7,6 +7,8 @@
 The encoder has no classes: a linear head on the embedding (classification) or on each patch (segmentation) learns, alone with
 `method: head`, together with the encoder with `lora` and `full`.
 
+DINOv3's weights are not under an open licence: read Meta's before you use them.
+
 Source: Oquab et al. 2023, arXiv:2304.07193; Darcet et al. 2023, arXiv:2309.16588; Siméoni et al. 2025, arXiv:2508.10104.
 """
 

@@ -15,19 +15,16 @@ from pycocotools.cocoeval import COCOeval
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
-from adapt.distill._detector import follow, select
+from adapt.distill._detector import FOUND, by_row, follow, select
 from adapt.export import _detector as target
-from adapt.export import _modules
-from adapt.export.onnx import FILES, operators
-from adapt.export.onnx import Config as Export
+from adapt.export import _modules, onnx
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.train.augment import augment, uniforms
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
-PLAIN = Augment(crop=1, flip=0, colour=0.2)
-TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=PLAIN)
+TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=Augment(crop=0.8))
 CONFIG = boxes.Config(name="boxes", student="test_resnet", width=32, convs=1, train=TRAIN)
 INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 
@@ -35,7 +32,7 @@ INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "cro
 class Teacher(torch.nn.Module):
     """Knows where things are, by the pictures' names; it also stammers, doubts and points outside, as real teachers do."""
 
-    input = INPUT
+    input, classes = INPUT, ["thing"]
 
     def __init__(self, rows):
         super().__init__()
@@ -76,7 +73,7 @@ def trained(scenes, labelled, tmp_path_factory):
     """The student before and after training, and the losses."""
     torch.manual_seed(0)
     teacher = Teacher(scenes["validation"])
-    student = boxes.build(CONFIG, teacher, 1)
+    student = boxes.build(CONFIG, teacher)
     before = ap50(student, scenes["validation"])
     views = Views(labelled, student.preprocess, 0)
     rows = fit(student, views, CONFIG.train, 0, tmp_path_factory.mktemp("student"), Accelerator(cpu=True))
@@ -168,7 +165,7 @@ def test_duplicates_are_removed_class_by_class():
 
 
 def test_a_picture_without_things_is_background(scenes):
-    student = boxes.build(CONFIG, Teacher(scenes["train"]), 3)
+    student = boxes.build(CONFIG, Teacher(scenes["train"]))
     row = scenes["train"][0] | {"objects": {"bbox": [], "category": []}}
     batch = student.collate([student.preprocess(row, True) | {"seed": 0}])
     batch = student.augment(batch, Augment(crop=0.5))
@@ -199,30 +196,31 @@ def test_boxes_are_in_pixels_of_the_samples_own_picture(scenes, trained):
 def exported(trained, scenes, tmp_path_factory):
     student, _, _ = trained
     folder = tmp_path_factory.mktemp("export")
-    ((module, _),) = student.deployed().values()
+    module = student.deployed()
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["train"]]).astype(np.float32)
-    target.export(Export(name="onnx"), module, samples, folder, {"classes": ["thing"]})
-    return module, samples, {name: folder / file for name, file in FILES.items()}
+    onnx.export(onnx.Config(name="onnx"), module, samples, folder, {"classes": ["thing"]})
+    return module, samples, {name: folder / file for name, file in onnx.FILES.items()}
 
 
 def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
     module, samples, files = exported
-    result = target.check(module, target.Runner(files["fp32"]), samples, 1e-4)
+    result = target.check(module, onnx.Runner(files["fp32"]), samples, 1e-4)
     assert result["detections"] > 100
     assert result["agreement"] > 0.99
     assert result["max_abs_error"] < 1e-4
-    runner = target.Runner(files["fp32"])
-    assert runner.outputs == list(target.OUTPUTS)
+    runner = onnx.Runner(files["fp32"])
+    assert [output.name for output in runner.session.get_outputs()] == list(target.OUTPUTS) == list(FOUND)
+    whole = by_row(runner(samples[:8]), 8)
     for batch in (1, 5):
-        for one, other in zip(runner(samples[:batch]), runner(samples[:8]), strict=False):
+        for one, other in zip(by_row(runner(samples[:batch]), batch), whole, strict=False):
             np.testing.assert_allclose(one["bbox"], other["bbox"], atol=1e-3)
             assert (np.diff(one["score"]) <= 0).all()
 
 
 def test_a_blank_picture_gives_no_boxes_and_no_error(exported):
     _, _, files = exported
-    runner = target.Runner(files["fp32"])
-    (one,) = runner(np.zeros((1, 3, 64, 64), np.float32))
+    runner = onnx.Runner(files["fp32"])
+    (one,) = by_row(runner(np.zeros((1, 3, 64, 64), np.float32)), 1)
     assert one["bbox"].shape == (len(one["score"]), 4)
 
 
@@ -230,10 +228,11 @@ def test_int8_finds_nearly_as_much(exported, scenes, trained):
     student, _, _ = trained
     _, _, files = exported
     rows = scenes["validation"]
-    scores = {name: coco(student.rows(target.Runner(path))(list(rows)), rows) for name, path in files.items()}
+    predictors = {name: student.file_predictors(onnx.Runner(path))["detections"] for name, path in files.items()}
+    scores = {name: coco(found(list(rows)), rows) for name, found in predictors.items()}
     assert scores["int8"] > scores["fp32"] - 0.05
     assert scores["fp32"] == pytest.approx(ap50(student, rows), abs=0.01)
-    assert operators(files["int8"])["QLinearConv"] > 10
+    assert onnx.operators(files["int8"])["QLinearConv"] > 10
     assert files["int8"].stat().st_size < 0.4 * files["fp32"].stat().st_size
 
 
@@ -243,4 +242,4 @@ def test_a_file_with_another_threshold_is_refused(exported, tmp_path):
     _modules.convert(module, (torch.from_numpy(samples[:2]),), path, {})
     target.with_nms(path, tmp_path / "other.onnx", score=0.3, nms=0.2)
     with pytest.raises(UserError, match="refused"):
-        target.gate(module, target.Runner(tmp_path / "other.onnx"), samples[:16], 1e-4)
+        target.gate(module, onnx.Runner(tmp_path / "other.onnx"), samples[:16], 1e-4)

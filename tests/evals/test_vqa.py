@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from datasets import Dataset, Image
+from datasets import ClassLabel, Dataset, Image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Picture
@@ -48,6 +48,14 @@ def test_counts_are_asked_and_scored():
     assert result.metrics == {"accuracy": 0.25, "match": 0.25, "within_one": 0.5}
     assert result.table["label"] == ["2", "3", "1", "4"]
     assert result.table["correct"] == [True, False, False, False]
+
+
+def test_labels_are_answered_by_the_words_of_their_classes():
+    rows = data(label=[1, 0]).cast_column("label", ClassLabel(names=["animal-bird", "food-fruit"]))
+    config = vqa.Config(name="vqa", column="label", prefix="answer en what is this?")
+    result = vqa.evaluate(config, lambda *_, **__: ["fruit", "fruit"], rows, {"classes": ["bird", "fruit"]})
+    assert result.table["label"] == ["fruit", "bird"]
+    assert result.metrics["accuracy"] == 0.5
 
 
 def test_rows_with_their_own_questions():

@@ -177,14 +177,16 @@ def test_a_method_learns_with_its_head_and_comes_back_from_disk(places, tmp_path
             _adapter.load(other, tmp_path / "adapter")
 
 
-def test_cached_features_give_the_same_loss(places):
+@pytest.mark.parametrize("name", ["dinov2", "dinov3"])
+def test_cached_features_give_the_same_loss_in_training_too(places, name):
     for task in ("classification", "segmentation"):
-        ours = family(places["dinov2"], task=task)
+        ours = family(places[name], task=task)
         assert ours.frozen_features() is None, "nothing learns yet"
         head.apply(ours, head.Config(name="head"))
         batch = {"image": images(), "label": torch.tensor([1, 2]), "target": torch.randint(-1, 4, (2, 24, 24))}
         with torch.no_grad():
-            features = ours.frozen_features()(batch["image"])
+            features = ours.eval().frozen_features()(batch["image"])
+            ours.train()
             torch.testing.assert_close(ours(batch | {"features": features, "image": None})[0], ours(batch)[0])
         torch.nn.init.normal_(list(ours.head.parameters())[-2])
         full.apply(ours, full.Config(name="full"))
@@ -219,6 +221,20 @@ def test_segmentation_learns_from_objects_and_upsamples_its_logits(places):
         torch.testing.assert_close(
             ours(batch | {"image": batch["image"].float()})[0], F.cross_entropy(upsampled, batch["target"])
         )
+
+
+def test_qlora_quantises_every_linear_of_the_encoder_and_learns(places):
+    pytest.importorskip("bitsandbytes")
+    from adapt.methods import qlora
+
+    ours = family(places["dinov2"])
+    qlora.apply(ours, qlora.Config(name="qlora", dropout=0))
+    whole = [name for name, module in ours.backbone.named_modules() if type(module) is torch.nn.Linear]
+    assert whole
+    assert all("lora_" in name for name in whole), "only the adapters are whole"
+    label = torch.arange(6) % 3
+    losses = steps(ours, {"image": images(count=6) * (label[:, None, None, None] + 0.1) / 2.1, "label": label}, 10)
+    assert losses[-1] < losses[0]
 
 
 def test_segmentation_sees_the_whole_picture(places):

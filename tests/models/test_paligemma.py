@@ -333,3 +333,17 @@ def test_qlora_quantises_the_language_model_and_learns(family, pictures):
     loss, _ = family.train()(batch(family, rows(pictures)))
     loss.backward()
     assert all(value.grad is not None for value in family.parameters() if value.requires_grad)
+
+
+def test_the_recipe_runs_from_scenes_to_boxes_captions_and_counts(tmp_path, monkeypatch):
+    from adapt.pipeline import finetune, load_recipe
+
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    place = write(tmp_path / "checkpoint")
+    small = ["data.train=8", "data.validation=2", "data.test=3", "train.epochs=1", "train.batch=4", "model.max_tokens=6"]
+    outcome = finetune(load_recipe("paligemma_lora", [f"model.checkpoint={place}", "tracker=none", *small]))
+    before, after = outcome.entries
+    assert {"map50", "unread", "exact", "bleu4", "cider", "accuracy", "within_one"} <= set(after["metrics"])
+    assert before["protocol"] == after["protocol"]
+    assert "mammal animal" in after["protocol"]["classes"]
+    assert len(list((outcome.path / "pictures" / "adapted").glob("*.png"))) == 3

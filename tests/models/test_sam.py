@@ -139,6 +139,19 @@ def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multi
     np.testing.assert_allclose(answer["scores"], scores[best], atol=1e-4)
 
 
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"model": state, "epoch": 3}])
+def test_an_original_file_loads(both, tmp_path, monkeypatch, wrap):
+    from adapt.models import _segment_anything
+
+    theirs, ours = both
+    torch.save(wrap(theirs.state_dict()), tmp_path / "x.pth")
+    monkeypatch.setitem(_segment_anything.ARCHITECTURES, "vit_b", (32, 3, 2))
+    loaded = load(Config(name="sam", checkpoint=f"segment_anything:vit_b/{tmp_path}/x.pth"))
+    a, b = (model.predictors()["masks"]([sample()])[0] for model in (ours, loaded))
+    np.testing.assert_array_equal(a["masks"], b["masks"])
+    assert loaded.input["mean"] == pytest.approx([0.485, 0.456, 0.406])
+
+
 def test_a_mask_as_prompt_equals_segment_anything(both):
     theirs, ours = both
     row, (coordinates, labels) = {"image": picture((97, 61))}, POINTS
@@ -502,3 +515,17 @@ def test_original_files_of_each_architecture_fit():
 
     names = {name: value.shape for name, value in ours.state_dict().items() if "prompt_encoder.shared" not in name}
     assert {name: value.shape for name, value in renamed(theirs).items()} == names
+
+
+def test_the_embedded_layout_is_what_its_script_writes():
+    from adapt.assets.build_sam_tiny import configuration as tiny
+    from adapt.models._checkpoint import EMBEDDED
+
+    stored = SamConfig.from_pretrained(EMBEDDED / "sam-tiny")
+    for part in ("vision_config", "prompt_encoder_config", "mask_decoder_config"):
+        assert getattr(stored, part).to_diff_dict() == getattr(tiny(), part).to_diff_dict()
+    sam = load(Config(name="sam", weights="random"))
+    assert sum(parameter.numel() for parameter in sam.parameters()) < 4e6
+    assert sam.input["size"] == (128, 128)
+    assert 0.5 < sam.net.shared_image_embedding.positional_embedding.std() < 2, "not hidden_size / 2, as transformers draws"
+    assert sam.net.vision_encoder.layers[0].attn.qkv.weight.std() > 0.01, "not 1e-10"

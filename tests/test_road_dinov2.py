@@ -1,0 +1,36 @@
+"""DINOv2's road, small, with random weights: adapted by LoRA, measured by its neighbours, its features learnt by a CNN."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adapt import pipeline
+from adapt.recipe import load_recipe
+
+SMALL = ["model.weights=random", "tracker=none", "data.shots=1", "train.epochs=1", "train.cache=false"]
+
+
+@pytest.mark.slow
+def test_lora_on_an_embedding_without_class_words():
+    outcome = pipeline.road(load_recipe("dinov2_lora", [*SMALL, "data.also=[]", "evals.0.pictures=2"]))
+    before, after = outcome.entries
+    assert before["name"] == "zero-shot"
+    assert before["main"] == after["main"] == "knn"
+    assert "top1" in after["metrics"], "it has a head now"
+    assert "top1" not in before["metrics"]
+    assert {path.name for path in (outcome.path / "adapter").iterdir()} >= {"adapter_model.safetensors", "head.safetensors"}
+    assert len(list((outcome.path / "pictures" / "adapted").glob("*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
+    small = ["data.unlabelled=[]", "distill.views=1", "distill.train.epochs=1", "export.0.calibration=32", "evals.1.steps=20"]
+    outcome = pipeline.road(load_recipe("dinov2_distill", [*SMALL, *small, "method={name: head}", "evals.0.pictures=0"]))
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    assert list(entries) == ["zero-shot", "adapted", "student", "onnx fp32", "onnx int8"]
+    assert all(entry["main"] == "knn" for entry in entries.values())
+    assert entries["zero-shot"]["metrics"] == entries["adapted"]["metrics"], "a head does not move the embedding"
+    assert abs(entries["onnx fp32"]["metrics"]["knn"] - entries["student"]["metrics"]["knn"]) < 0.01
+    assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet10t"
