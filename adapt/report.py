@@ -194,7 +194,9 @@ def _pictures(folder: Path, rows: list[dict]) -> str:
         )
         shown = " open" if entry is rows[-1] else ""
         parts.append(f"<details{shown}><summary>{escape(entry['title'])}</summary><div class=pictures>{cards}</div></details>")
-    return f"<section><h2>Pictures</h2>{''.join(parts)}</section>" if parts else ""
+    drawn = rows[0].get("protocol", {}).get("eval") in ("segmentation", "detection")
+    legend = "<p class=note>Green is what is there, red what was found, blue the prompt.</p>" if drawn else ""
+    return f"<section><h2>Pictures</h2>{legend}{''.join(parts)}</section>" if parts else ""
 
 
 def _image(png: bytes, text: str) -> str:
