@@ -1,37 +1,51 @@
-"""Lay out `paligemma-tiny` before its training: configuration, processor, tokenizer.
+"""Lay out `paligemma-tiny` before its training.
 
-    python -m adapt.assets.build_paligemma_tiny
+    python -m adapt.assets.build_paligemma_tiny     # configuration, processor, tokenizer, first weights
     adapt finetune recipe=zoo/paligemma_tiny
     python -m adapt.assets.publish runs/paligemma_tiny-…
 
-The formats are those of `google/paligemma-3b-pt-224`, so that the code path is the one that public checkpoints take.
+The formats are those of `google/paligemma-3b-pt-224`, so that the code path is the one that public checkpoints take. As PaliGemma
+starts from SigLIP (arXiv:2407.07726 §3.2, stage 0), its tower starts from the first layers of `clip-tiny`: from random weights, hundreds
+of steps teach the decoder what captions and boxes look like, and none of them to look at the picture.
 """
 
 from __future__ import annotations
 
 import json
 
+import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import GemmaTokenizer, PaliGemmaConfig, PaliGemmaProcessor, SiglipImageProcessor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionModel,
+    GemmaTokenizer,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    SiglipImageProcessor,
+)
 
+from adapt.data import _emoji
 from adapt.models._checkpoint import EMBEDDED
 from adapt.overrides import parse_yaml
 from adapt.prompting import tasks
 from adapt.prompting.tokens import WORDS
 from adapt.recipe import find
+from adapt.train.images import view
 
 SIDE, PATCH = 128, 16
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<image>", "\n"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 VOCABULARY = 3000 - len(WORDS) - len(SPECIAL) - len(BYTES)
 WIDTH = 192
+TOWER, LAYERS = 4, 3
 
 
 def texts() -> list[str]:
     """Every name of the embedded world as captions have it, every class, and what is asked."""
-    from adapt.data import _emoji
     from adapt.data._scenes import article
 
     names = sorted(set(_emoji.read("noto")["caption"]))
@@ -66,32 +80,70 @@ def processor(words: GemmaTokenizer, side: int = SIDE, patch: int = PATCH) -> Pa
     return PaliGemmaProcessor(images, words)
 
 
-def config(words: GemmaTokenizer, width: int = WIDTH) -> PaliGemmaConfig:
-    """A SigLIP tower of 6 layers and a Gemma decoder of 4."""
+def config(words: GemmaTokenizer) -> PaliGemmaConfig:
+    """A SigLIP tower as wide as that of `clip-tiny`, and a narrower Gemma decoder."""
+    from transformers import CLIPVisionConfig
+
+    clip = CLIPVisionConfig.from_pretrained(EMBEDDED / "clip-tiny").to_dict()
+    kept = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "layer_norm_eps")
+    vision = {name: clip[name] for name in kept} | {"num_hidden_layers": TOWER, "image_size": SIDE, "patch_size": PATCH}
     special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    vision = {"model_type": "siglip_vision_model", "hidden_size": width, "intermediate_size": 3 * width}
-    vision |= {"num_hidden_layers": 6, "num_attention_heads": width // 64, "image_size": SIDE, "patch_size": PATCH}
-    text = {"model_type": "gemma", "hidden_size": width, "intermediate_size": 5 * width // 2, "num_hidden_layers": 4}
-    text |= {"num_attention_heads": width // 64, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": len(words)}
+    text = {"model_type": "gemma", "hidden_size": WIDTH, "intermediate_size": 5 * WIDTH // 2, "num_hidden_layers": LAYERS}
+    text |= {"num_attention_heads": WIDTH // 64, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": len(words)}
     text |= {"max_position_embeddings": 1024}
     return PaliGemmaConfig(
-        vision_config=vision | {"vision_use_head": False},
+        vision_config=vision | {"model_type": "siglip_vision_model", "vision_use_head": False},
         text_config=text | special,
         image_token_index=words.convert_tokens_to_ids("<image>"),
-        projection_dim=width,
-        hidden_size=width,
+        projection_dim=WIDTH,
+        hidden_size=WIDTH,
         vocab_size=len(words),
         **special,
     )
 
 
+@torch.no_grad()
+def first_weights(settings: PaliGemmaConfig, pictures: list) -> PaliGemmaForConditionalGeneration:
+    """Random, but for the tower: the first layers of `clip-tiny`, whose patches of 12 pixels become patches of 16.
+
+    SigLIP has no norm before its layers: CLIP's is folded into the embeddings, with the mean spread of its inputs in place of each
+    one's own. The two libraries' pixel norms are folded too.
+    """
+    torch.manual_seed(0)
+    model = PaliGemmaForConditionalGeneration(settings)
+    clip = CLIPVisionModel.from_pretrained(EMBEDDED / "clip-tiny", dtype=torch.float32)
+    clip = getattr(clip, "vision_model", clip)
+    images = CLIPImageProcessor.from_pretrained(EMBEDDED / "clip-tiny")
+    mean, std = (torch.tensor(values)[None, :, None, None] for values in (images.image_mean, images.image_std))
+    tower, before = model.model.vision_tower, clip.embeddings
+    kernel = before.patch_embedding.weight / std
+    bias = (kernel * (0.5 - mean)).sum((1, 2, 3))  # of pixels 0–1; SigLIP's are twice that, minus one
+    small = kernel.shape[-1]
+    kernel = F.interpolate(0.5 * kernel, (PATCH, PATCH), mode="bilinear", align_corners=False) * (small / PATCH) ** 2
+    side, wide = (before.position_embedding.num_embeddings - 1) ** 0.5, SIDE // PATCH
+    grid = before.position_embedding.weight[1:].T.reshape(1, -1, int(side), int(side))
+    places = F.interpolate(grid, (wide, wide), mode="bilinear", align_corners=False)[0].flatten(1).T
+    norm = clip.pre_layrnorm
+    spec = {"size": (48, 48), "resize": (48, 48), "interpolation": "bicubic", "crop": None}
+    seen = torch.stack([view(image, spec) for image in pictures])
+    spread = before((seen / 255 - mean) / std)[:, 1:].std(-1).mean()
+    tower.embeddings.patch_embedding.weight.copy_((kernel - kernel.mean(0)) * norm.weight[:, None, None, None] / spread)
+    tower.embeddings.patch_embedding.bias.copy_((bias - bias.mean()) * norm.weight / spread + norm.bias)
+    tower.embeddings.position_embedding.weight.copy_((places - places.mean(1, keepdim=True)) * norm.weight / spread)
+    for ours, theirs in zip(tower.encoder.layers, clip.encoder.layers, strict=False):
+        ours.load_state_dict(theirs.state_dict())
+    return model
+
+
 def main() -> None:
     folder = EMBEDDED / "paligemma-tiny"
     words = tokenizer()
-    settings = config(words)
-    settings.save_pretrained(folder)
+    model = first_weights(config(words), _emoji.read("noto")[:64]["image"])
     processor(words).save_pretrained(folder)
-    print(f"{folder.name}: {len(words)} tokens; {words.tokenize('a pig face and a bus')}")
+    model.half().save_pretrained(folder)
+    print(
+        f"{folder.name}: {len(words)} tokens; {words.tokenize('a pig face and a bus')}; {model.num_parameters():,} parameters"
+    )
 
 
 if __name__ == "__main__":
