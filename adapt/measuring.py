@@ -33,8 +33,8 @@ class Numbers:
         return run
 
     def validate(self, module) -> float:
-        """The first eval's main metric on the validation split."""
-        config = self.recipe.evals[0]
+        """The main metric, on the validation split, of the first eval that the module can be asked."""
+        config = next(iter(self.offered(module)), self.recipe.evals[0])
         result = self.evaluated(config, self.predictor(module), "validation")
         return result.metrics[plug.load("evals", config.name).MAIN]
 
@@ -160,6 +160,10 @@ class Numbers:
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""
         return entry["metrics"][entry["main"]]
+
+    def comparable(self, *entries: dict) -> bool:
+        """Do these entries stand by the same metric of the same eval?"""
+        return len({(entry["main"], entry["protocol"].get("eval")) for entry in entries}) == 1
 
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
