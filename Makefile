@@ -20,8 +20,9 @@ $(BIN)/uv:
 demo: setup
 	$(BIN)/adapt road recipe=clip_lora
 
+# Two processes of one thread each; the tests of a file stay in one of them.
 test: setup lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -33,10 +33,20 @@ class Numbers:
         return run
 
     def validate(self, module) -> float:
-        """The first eval's main metric on the validation split."""
-        config = self.recipe.evals[0]
+        """The main metric, on the validation split, of the first eval that the module can be asked."""
+        config = next(iter(self.offered(module)), self.recipe.evals[0])
         result = self.evaluated(config, self.predictor(module), "validation")
         return result.metrics[plug.load("evals", config.name).MAIN]
+
+    def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
+        """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
+        have = (predictors or module.predictors)(None)
+        targets = ((config, plug.load("evals", config.name)) for config in self.recipe.evals)
+        return [
+            config
+            for config, target in targets
+            if target.PREDICTOR in have and (not getattr(target, "TEXTS", False) or hasattr(module, "text_embedding"))
+        ]
 
     def evaluated(self, config, predict: Callable, split: str):
         """One eval; an eval with a `bank_split` gets these rows beside the measured ones."""
@@ -57,20 +67,18 @@ class Numbers:
         if report := getattr(self.data, "report", None):
             entry["left_out"] = len(report.severe)
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
-        for config in self.recipe.evals:
+        for config in self.offered(module, predictors):
             target = plug.load("evals", config.name)
-            if target.PREDICTOR not in have or (getattr(target, "TEXTS", False) and not hasattr(module, "text_embedding")):
-                continue
             result = self.evaluated(config, predict, config.split)
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
-            entry |= result.figures
+            entry = result.figures | entry  # the first eval's are drawn
             entry.setdefault("main", target.MAIN)
             entry.setdefault("split", config.split)
             entry.setdefault("protocol", result.protocol)
             if result.table and "change" not in entry:
                 self._save_table(name, result.table, self.data[config.split])
-                entry["change"] = self._change(name, result.table)
+                entry["change"] = self._change(name, result.table, target.MAIN)
             if result.pictures:
                 self._save_pictures(name, result.pictures)
         if not entry["metrics"]:
@@ -115,7 +123,7 @@ class Numbers:
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list]) -> tuple[float, float, float] | None:
+    def _change(self, name: str, table: dict[str, list], main: str) -> tuple[float, float, float] | None:
         """Against the row before on the road, on the same samples: mean difference with its paired 95 % interval."""
         import pyarrow.parquet as pq
 
@@ -126,7 +134,7 @@ class Numbers:
             before = "adapted"
         elif name.endswith("int8"):
             before = name.replace("int8", "fp32")
-        if before is None or not self._table(before).exists():
+        if before is None or not self._table(before).exists() or (self.entry(before) or {}).get("main") != main:
             return None
         old = pq.read_table(self._table(before)).to_pydict()
         by = "correct" if "correct" in table else "score"
@@ -152,6 +160,10 @@ class Numbers:
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""
         return entry["metrics"][entry["main"]]
+
+    def comparable(self, *entries: dict) -> bool:
+        """Do these entries stand by the same metric of the same eval?"""
+        return len({(entry["main"], entry["protocol"].get("eval")) for entry in entries}) == 1
 
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""

@@ -69,21 +69,22 @@ def label(metric: str) -> str:
 
 def grid(rows: list[dict]) -> list[list[str]]:
     """The table as text, its head first; columns in which nothing stands are left out."""
-    head = ["", f"{label(rows[0]['main'])} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
-    columns = [column for column in zip(head, *map(cells, rows), strict=True) if any(column[1:])]
+    main = rows[-1]["main"]  # a model without a head yet has other numbers than the adapted one
+    head = ["", f"{label(main)} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
+    columns = [column for column in zip(head, *(cells(row, main) for row in rows), strict=True) if any(column[1:])]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def cells(entry: dict) -> list[str]:
-    """One row of the table, as text."""
-    value = entry["metrics"][entry["main"]]
-    low, high = entry["intervals"].get(entry["main"], (None, None))
+def cells(entry: dict, main: str) -> list[str]:
+    """One row of the table, as text; `main`: the metric that is shown, where it was measured."""
+    value = entry["metrics"].get(main)
+    low, high = entry["intervals"].get(main, (None, None))
     interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
     change = "" if not entry.get("change") else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in entry["change"]))
     size, latency = entry.get("size_bytes"), entry.get("latency")
     return [
         entry["title"],
-        f"{100 * value:.1f} %{interval}",
+        "" if value is None else f"{100 * value:.1f} %{interval}",
         change,
         f"{entry['metrics']['ece']:.3f}" if "ece" in entry["metrics"] else "",
         f"{size / 1e6:.1f} MB" if size else "",
@@ -121,11 +122,12 @@ def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
 
 
 def _head(folder: Path, rows: list[dict]) -> str:
-    first, last = rows[0], rows[-1]
+    last = rows[-1]
+    first = next(row for row in rows if row["main"] == last["main"])  # only what was measured alike is set side by side
     name = label(first["main"])
     a, b = (100 * entry["metrics"][entry["main"]] for entry in (first, last))
     text = f"{name} goes from {a:.1f} % ({first['title']}) to {b:.1f} % ({last['title']}) on the {first.get('split', 'test')} split."
-    if len(rows) == 1:
+    if first is last:
         text = f"{name} is {a:.1f} % ({first['title']}) on the {first.get('split', 'test')} split."
     return f"<header><h1>{escape(folder.name)}</h1><p class=lead>{escape(text)}</p></header>"
 
@@ -192,7 +194,9 @@ def _pictures(folder: Path, rows: list[dict]) -> str:
         )
         shown = " open" if entry is rows[-1] else ""
         parts.append(f"<details{shown}><summary>{escape(entry['title'])}</summary><div class=pictures>{cards}</div></details>")
-    return f"<section><h2>Pictures</h2>{''.join(parts)}</section>" if parts else ""
+    drawn = rows[0].get("protocol", {}).get("eval") in ("segmentation", "detection")
+    legend = "<p class=note>Green is what is there, red what was found, blue the prompt.</p>" if drawn else ""
+    return f"<section><h2>Pictures</h2>{legend}{''.join(parts)}</section>" if parts else ""
 
 
 def _image(png: bytes, text: str) -> str:

@@ -116,7 +116,8 @@ class Stage(Students, Numbers):
                 f"train.cache: with method {self.recipe.method.name!r} the encoder of {self.recipe.model.name!r} learns, or this "
                 "family has no features to keep. Set train.cache=false."
             )
-        return self.cache("features", function, self.family, self.data["train"], 1, None)
+        cached = self.cache("features", function, self.family, self.data["train"], 1, None)
+        return lambda view, row: cached(0, row)  # one view serves every epoch; what is random beside it follows the epoch's seeds
 
     def _track(self, name: str) -> None:
         if self.accelerator.log_with:

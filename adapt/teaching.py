@@ -25,7 +25,13 @@ class Students:
         teacher, rows, extra = self._teacher(), self._student_rows(), None
         if hasattr(target, "label"):
             rows = target.label(config, teacher, rows)
-        function = teacher.predictors()[target.PREDICTOR] if target.PREDICTOR else None
+        have = teacher.predictors()
+        if target.PREDICTOR and target.PREDICTOR not in have:
+            raise UserError(
+                f"distill.name: {config.name!r} needs a teacher with {target.PREDICTOR}; {self.recipe.model.name!r} offers "
+                f"{', '.join(have)}."
+            )
+        function = have[target.PREDICTOR] if target.PREDICTOR else None
         student = target.build(config, teacher, None if config.cache else function)
         if function and config.cache:
             extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)

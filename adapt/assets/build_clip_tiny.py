@@ -1,6 +1,7 @@
 """Lay out `clip-tiny` before its training: configuration, image processor, and a tokenizer learnt from the corpus' captions.
 
     python -m adapt.assets.build_clip_tiny && adapt finetune recipe=zoo/clip_tiny
+    python -m adapt.assets.publish runs/clip_tiny-…
 
 The formats are those of `openai/clip-vit-base-patch32`, so that the code path is the one that public checkpoints take.
 """

@@ -1,7 +1,7 @@
-"""Lay out `dinov2-tiny` and its training pictures; after its training, put the weights into the public format.
+"""Lay out `dinov2-tiny` and its training pictures.
 
     python -m adapt.assets.build_icons && python -m adapt.assets.build_dinov2_tiny && adapt finetune recipe=zoo/dinov2_tiny
-    python -m adapt.assets.build_dinov2_tiny runs/dinov2_tiny-…
+    python -m adapt.assets.publish runs/dinov2_tiny-…
 
 The pictures are those of `build_icons.py` whose name at least `LEAST` of them share, with the name as their class; none is by the
 target hand. The format is that of `facebook/dinov2-small`, so that the code path is the one that public checkpoints take.
@@ -9,17 +9,12 @@ target hand. The format is that of `facebook/dinov2-small`, so that the code pat
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from pathlib import Path
 
-import torch
 from datasets import ClassLabel, Dataset, Features, Image, load_dataset
-from safetensors.torch import load_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from adapt.assets._sources import CACHE
-from adapt.methods._adapter import FILE
 from adapt.models._checkpoint import EMBEDDED
 from adapt.plug import UserError
 
@@ -66,19 +61,7 @@ def layout() -> Dinov2Config:
     return config
 
 
-def publish(run: Path) -> int:
-    """The encoder that a run of `zoo/dinov2_tiny` has learnt → half-precision safetensors; returns its number of parameters."""
-    state = load_file(run / "adapter" / FILE)
-    model = Dinov2Model(Dinov2Config.from_pretrained(FOLDER))
-    model.load_state_dict({name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")})
-    model.to(torch.float16).save_pretrained(FOLDER)
-    return model.num_parameters()
-
-
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(f"{FOLDER.name}: {publish(Path(sys.argv[1])):,} parameters")
-        return
     config = layout()
     count, classes = pictures()
     print(f"{FOLDER.name}: {Dinov2Model(config).num_parameters():,} parameters; {count:,} pictures of {classes:,} names")

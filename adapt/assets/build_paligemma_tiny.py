@@ -1,8 +1,8 @@
-"""Lay out `paligemma-tiny` before its training, and put its weights in place after it.
+"""Lay out `paligemma-tiny` before its training.
 
-    python -m adapt.assets.build_paligemma_tiny                       # configuration, processor, tokenizer, first weights
+    python -m adapt.assets.build_paligemma_tiny     # configuration, processor, tokenizer, first weights
     adapt finetune recipe=zoo/paligemma_tiny
-    python -m adapt.assets.build_paligemma_tiny runs/paligemma_tiny-…  # the run's weights, in half precision
+    python -m adapt.assets.publish runs/paligemma_tiny-…
 
 The formats are those of `google/paligemma-3b-pt-224`, so that the code path is the one that public checkpoints take. As PaliGemma
 starts from SigLIP (arXiv:2407.07726 §3.2, stage 0), its tower starts from the first layers of `clip-tiny`: from random weights, hundreds
@@ -12,8 +12,6 @@ of steps teach the decoder what captions and boxes look like, and none of them t
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -137,20 +135,7 @@ def first_weights(settings: PaliGemmaConfig, pictures: list) -> PaliGemmaForCond
     return model
 
 
-def place(run: Path) -> None:
-    """Write the weights of a finished run of `zoo/paligemma_tiny` into the checkpoint, in half precision."""
-    from adapt.methods import _adapter, full
-    from adapt.models.paligemma import Config, load
-
-    family = load(Config(name="paligemma"))
-    full.apply(family, full.Config(name="full"))
-    _adapter.load(family, run / "adapter")
-    family.net.half().save_pretrained(EMBEDDED / "paligemma-tiny")
-
-
 def main() -> None:
-    if sys.argv[1:]:
-        return place(Path(sys.argv[1]))
     folder = EMBEDDED / "paligemma-tiny"
     words = tokenizer()
     model = first_weights(config(words), _emoji.read("noto")[:64]["image"])

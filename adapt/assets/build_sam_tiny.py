@@ -1,6 +1,7 @@
 """Lay out `sam-tiny` before its training: configuration and image processor.
 
     python -m adapt.assets.build_sam_tiny && adapt finetune recipe=zoo/sam_tiny
+    python -m adapt.assets.publish runs/sam_tiny-…
 
 The formats are those of `facebook/sam-vit-base`, so that the code path is the one that public checkpoints take.
 """

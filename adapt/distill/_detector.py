@@ -33,7 +33,7 @@ class Head(FCOSHead):
     """Two towers of convolutions with batch norm, which folds away and quantises; torchvision's own has group norm."""
 
     def __init__(self, width: int, classes: int, convs: int):
-        super().__init__(width, 1, classes, convs)
+        super().__init__(32, 1, classes, 0)  # its towers, whose group norm wants 32 channels or more, are replaced
         norm = nn.BatchNorm2d
         self.classification_head = FCOSClassificationHead(width, 1, classes, convs, norm_layer=norm)
         self.regression_head = FCOSRegressionHead(width, 1, convs, norm_layer=norm)

@@ -85,31 +85,39 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     """
     from datasets import Dataset, Features, Image, concatenate_datasets
 
-    from adapt.distill._naming import Namer, encoded, paint
+    from adapt.distill._naming import encoded
     from adapt.train.progress import progress
 
-    if not 1 <= len(family.classes) < IGNORE:
-        raise UserError(
-            f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(family.classes)} classes."
-        )
-    propose = _proposals(config, family)
-    namer = Namer(config.words, config.clip, list(family.classes), next(family.parameters()).device)
-    maps, found = [], 0
+    draw, maps, found = _drawing(config, family), [], False
     with progress("teacher", len(rows)) as tick:
         for row in rows:
-            masks = propose(row)
-            classes, probability = namer(row["image"], masks)
-            found += int((classes > 0).sum())
-            maps.append(encoded(paint(masks, classes, probability, row["image"].size[::-1], config.sure, config.most)))
+            classes = draw(row)
+            found |= bool(((classes > 0) & (classes != IGNORE)).any())
+            maps.append(encoded(classes))
             tick()
     if not found:
         raise UserError(
-            f"distill: no mask in {len(rows)} pictures was named as one of the classes. Lower distill.automatic.pred_iou_thresh and "
-            "stability_score_thresh, or train the teacher longer."
+            f"distill: no mask in {len(rows)} pictures was surely one of the classes. Lower distill.sure, or "
+            "distill.automatic.pred_iou_thresh and stability_score_thresh, or train the teacher longer."
         )
     pictures = rows.select_columns(["image"]).flatten_indices()
     column = Dataset.from_dict({"segmentation": maps}, Features(segmentation=Image()))
     return concatenate_datasets([pictures, column], axis=1)
+
+
+def teacher(config: Config, family) -> dict[str, Callable]:
+    """What the student is to be compared with: the predictor `semantic_logits` of rows, the maps of the teacher and CLIP.
+
+    Returns:
+        {"semantic_logits": samples → a list of classes uint8[H, W]}; what is not judged when teaching is background here.
+    """
+    draw = _drawing(config, family)
+
+    def maps(samples: list[dict[str, Any]]) -> list[np.ndarray]:
+        return [drawn * (drawn != IGNORE) for drawn in map(draw, samples)]
+
+    maps.rows = True
+    return {"semantic_logits": maps}
 
 
 def build(config: Config, family, live: Callable | None = None) -> SemanticStudent:
@@ -122,6 +130,24 @@ def build(config: Config, family, live: Callable | None = None) -> SemanticStude
     from adapt.distill._semantic import SemanticStudent
 
     return SemanticStudent(config.student, 1 + len(family.classes), family.input, config)
+
+
+def _drawing(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
+    """A row → its map of classes, uint8[H, W]."""
+    from adapt.distill._naming import Namer, paint
+
+    if not 1 <= len(family.classes) < IGNORE:
+        raise UserError(
+            f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(family.classes)} classes."
+        )
+    propose = _proposals(config, family)
+    namer = Namer(config.words, config.clip, list(family.classes), next(family.parameters()).device)
+
+    def draw(row: dict[str, Any]) -> np.ndarray:
+        masks = propose(row)
+        return paint(masks, *namer(row["image"], masks), row["image"].size[::-1], config.sure, config.most)
+
+    return draw
 
 
 def _proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:

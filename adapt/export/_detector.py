@@ -6,6 +6,7 @@ dynamic and every runtime knows the operator. In int8 only the network is quanti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
         # each box as pixels of the input, so the tolerance grows with it
         _modules.gate(module, _modules.Runner(dense), [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
-        gate(module, _modules.Runner(folder / FILES["fp32"]), samples[:64], config.max_abs_error)
+        runners = _modules.Runner(dense), _modules.Runner(folder / FILES["fp32"])
+        gate(*runners, samples[:64], module.options, config.max_abs_error)
         if config.int8:
             small = folder / "dense.int8.onnx"
             quantize(dense, small, samples, exclude=behind_convolutions(dense))
@@ -118,9 +120,14 @@ def behind_convolutions(path: Path) -> list[str]:
     return found
 
 
-@torch.inference_mode()
-def check(module: nn.Module, runner: _modules.Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
-    """Compare detections with those of torch, after duplicates were removed by torchvision.
+def check(dense: Sequence[np.ndarray], found: Sequence[np.ndarray], options: dict[str, float], side: int) -> dict[str, float]:
+    """Compare a file's detections with what torchvision leaves of boxes and scores.
+
+    Args:
+        dense: boxes float32[B, N, 4] and scores float32[B, C, N], before duplicates are removed.
+        found: `OUTPUTS` of the file.
+        options: `score` and `nms`, as for `with_nms`.
+        side: of the input, pixels.
 
     Returns:
         max_abs_error (boxes as a fraction of the input's side, and scores, over the detections that both have), agreement (the
@@ -129,16 +136,14 @@ def check(module: nn.Module, runner: _modules.Runner, samples: np.ndarray, toler
     from torchvision.ops import nms
 
     errors, total = [], 0
-    boxes, scores = module.eval()(torch.from_numpy(samples))
-    got = runner(samples)
-    theirs = np.concatenate([got[0] / samples.shape[-1], got[1][:, None]], 1)
-    for row, (box, points) in enumerate(zip(boxes.double(), scores.double(), strict=True)):
+    theirs = np.concatenate([found[0] / side, found[1][:, None]], 1)
+    for row, (box, points) in enumerate(zip(*(torch.from_numpy(array) for array in dense), strict=True)):
         for label, point in enumerate(points):
-            cells = (point > module.options["score"]).nonzero().flatten()
-            cells = cells[nms(box[cells], point[cells], module.options["nms"])]
-            ours = torch.cat([box[cells] / samples.shape[-1], point[cells, None]], 1).numpy()
-            mine = theirs[(got[2] == label) & (got[3] == row)]
-            errors += _matched(ours, mine, max(10 * tolerance, 1e-3))
+            cells = (point > options["score"]).nonzero().flatten()
+            cells = cells[nms(box[cells], point[cells], options["nms"])]
+            ours = torch.cat([box[cells] / side, point[cells, None]], 1).numpy()
+            mine = theirs[(found[2] == label) & (found[3] == row)]
+            errors += _matched(ours, mine, 1e-3)
             total += max(len(ours), len(mine))
     return {"max_abs_error": max(errors, default=0.0), "agreement": len(errors) / max(total, 1), "detections": total}
 
@@ -154,16 +159,23 @@ def _matched(ours: np.ndarray, theirs: np.ndarray, limit: float) -> list[float]:
     return errors
 
 
-def gate(module: nn.Module, runner: _modules.Runner, samples: np.ndarray, tolerance: float) -> dict[str, float]:
-    """`check`, and refuse a file that differs.
+def gate(
+    dense: _modules.Runner, runner: _modules.Runner, samples: np.ndarray, options: dict[str, float], tolerance: float
+) -> dict[str, float]:
+    """`check` on real samples, and refuse a file that differs.
 
-    A box whose score or overlap lies within rounding of a threshold may be kept by one and dropped by the other: one detection in
-    a hundred may be missing, none may be elsewhere.
+    The boxes and scores of `dense` have been compared with torch's; here they are given, since of two boxes that score the same
+    but for rounding, either may be the duplicate. One detection in a hundred may be missing, whose overlap is the threshold but for
+    rounding; none may be elsewhere.
+
+    Args:
+        dense: the file before duplicates are removed.
+        runner: the file that removes them.
 
     Raises:
         UserError: with the numbers.
     """
-    result = check(module, runner, samples, tolerance)
+    result = check(dense(samples), runner(samples), options, samples.shape[-1])
     if result["max_abs_error"] < tolerance and (result["agreement"] >= 0.99 or not result["detections"]):
         return result
     raise UserError(

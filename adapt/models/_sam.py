@@ -130,7 +130,7 @@ class Sam(Family):
         encoder, low = self.net.prompt_encoder, len(coordinates)
         # coordinates do not survive bf16: 1024 pixels take 10 bits, it has 8
         with torch.autocast(features.device.type, enabled=False):
-            points = encoder.shared_embedding(coordinates.float()[:, None] + 0.5, (self.side, self.side))
+            points = self.net.shared_image_embedding(coordinates.float()[:, None] + 0.5, (self.side, self.side))
             position = self.net.get_image_wide_positional_embeddings()
         kinds = torch.cat([part.weight for part in encoder.point_embed])[labels.clamp(min=0)][:, None]
         sparse = torch.where((labels >= 0)[:, None, :, None], points + kinds, encoder.not_a_point_embed.weight)

@@ -11,7 +11,7 @@ from adapt.models._sam import Sam
 from adapt.plug import UserError
 
 LACKING = {
-    "sam_hq": "its decoder also takes the encoder's early features, which this family does not hand on",
+    "sam_hq": "transformers (5.23) draws its masks from the embedding before its decoder's transformer, the original from that after it",
     "sam2": "its decoder also takes feature maps of two finer scales, which this family does not hand on",
     "sam2_video": "it tracks through videos, and this family has no memory of frames",
     "sam3": "it is prompted by words, and this family takes points and boxes",
@@ -68,8 +68,11 @@ def fresh(config: SamConfig) -> SamModel:
 
 
 def freeze_frequencies(net: SamModel) -> None:
-    """Make the random frequencies of positions a buffer, as they are in segment-anything, so that no method lets them learn."""
+    """Make the random frequencies of positions a buffer, as they are in segment-anything, so that no method lets them learn.
+
+    transformers ties two of them; as buffers they would part when the model moves, so only the first is kept and used.
+    """
     value = net.shared_image_embedding.positional_embedding.detach()
     for module in (net.shared_image_embedding, net.prompt_encoder.shared_embedding):
         del module.positional_embedding
-        module.register_buffer("positional_embedding", value)
+        module.register_buffer("positional_embedding", value, persistent=module is net.shared_image_embedding)

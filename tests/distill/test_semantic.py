@@ -104,6 +104,14 @@ def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
     assert agreement(made, scenes) > 0.6, "0.76 when written; by chance about 0.2"
 
 
+def test_the_teacher_s_own_maps_are_measured_as_the_student_s(scenes):
+    rows = scenes.select(range(4))
+    function = semantic.teacher(config(proposals="boxes"), Segmenter(scenes))["semantic_logits"]
+    assert function.rows
+    result = eval_semantic.evaluate(eval_semantic.Config(name="semantic"), lambda part, name: function(list(part)), rows, {})
+    assert result.metrics["pixel_accuracy"] > 0.8
+
+
 def test_the_surest_mask_is_painted_last_and_the_unsure_is_not_judged():
     masks = np.zeros((4, 10, 10), bool)
     masks[0, :4, :4], masks[1, 2:6, 2:6], masks[2, 8:, 8:], masks[3] = True, True, True, True
@@ -145,7 +153,7 @@ def test_a_teacher_without_masks_and_data_without_names_are_user_errors(scenes, 
 
 def test_a_teacher_that_finds_nothing_is_a_user_error(scenes):
     strict = config(automatic=Automatic(points_per_side=2, pred_iou_thresh=1))
-    with pytest.raises(UserError, match=r"Lower distill\.automatic\.pred_iou_thresh"):
+    with pytest.raises(UserError, match=r"Lower distill\.sure, or distill\.automatic\.pred_iou_thresh"):
         semantic.label(strict, Segmenter(scenes), scenes.select(range(2)))
 
 
@@ -217,7 +225,7 @@ def test_the_student_learns_the_maps(scenes):
 
 
 def test_the_eval_and_the_exported_file_take_the_student(scenes, tmp_path):
-    net = student(scenes).eval()
+    net = student(scenes, size=32).eval()
 
     def predict(rows, name):
         images = torch.stack([net.preprocess(row, False)["image"] for row in rows]).float()

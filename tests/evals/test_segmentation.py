@@ -195,3 +195,29 @@ def test_masks_lie_where_they_are_drawn():
 def test_rows_without_masks_are_a_user_error():
     with pytest.raises(UserError, match="no row of the split 'test' has masks"):
         segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, scenes(1), {})
+
+
+def test_a_sam_is_measured_through_the_same_door_as_any_model():
+    """Random weights: only the shapes, the pixels and the numbers' ranges are at stake."""
+    from functools import partial
+
+    from accelerate import Accelerator
+
+    from adapt.models._sam_load import family, fresh
+    from adapt.models._segment_anything import configuration
+    from adapt.models.sam import Config
+    from adapt.train.predict import predict
+
+    sizes = configuration(32, 2, 2, [1], window=4, patch=8, grid=8)
+    for part in (sizes.prompt_encoder_config, sizes.mask_decoder_config):
+        part.hidden_size = 32
+    sizes.vision_config.output_channels, sizes.vision_config.num_pos_feats = 32, 16
+    sam = family(fresh(sizes), Config(name="sam"), [0.5] * 3, [0.25] * 3)
+    ask = partial(predict, sam.predictors()["masks"], sam)
+    rows = scenes(4)
+    config = segmentation.Config(name="segmentation", clicks=[1, 2], pictures=2)
+    result = segmentation.evaluate(
+        config, lambda part, name, **options: ask(part, 256, Accelerator(cpu=True), **options), rows, {}
+    )
+    assert all(0 <= value <= 1 for value in result.metrics.values())
+    assert len(result.table["id"]) == 6 and len(result.pictures) == 2

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools.mask import encode
+from safetensors.torch import load_file
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from segment_anything.modeling import Sam as Original
-from transformers import Sam2Config, SamConfig, SamImageProcessor, SamModel
+from transformers import Sam2Config, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
 from adapt.methods import _adapter, decoder, full, lora
 from adapt.models._sam_load import family as around
@@ -325,6 +326,21 @@ def test_every_method_lowers_the_loss_and_comes_back_from_disk(method, tmp_path)
         np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-6)
 
 
+def test_what_was_trained_from_the_start_becomes_a_public_checkpoint(tmp_path):
+    one, two = family(), family()
+    full.apply(one, full.Config(name="full"))
+    torch.nn.init.normal_(one.net.shared_image_embedding.positional_embedding)
+    _adapter.save(one, tmp_path)
+    state = load_file(tmp_path / "weights.safetensors")
+    two.to(torch.float64).to(torch.float32)  # moved: what is tied must not part
+    two.backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in state.items()})
+    two.backbone.half().save_pretrained(tmp_path / "public")
+    plain = SamModel.from_pretrained(tmp_path / "public", dtype=torch.float32)
+    expected = one.net.shared_image_embedding.positional_embedding
+    for module in (plain.shared_image_embedding, plain.prompt_encoder.shared_embedding):
+        torch.testing.assert_close(module.positional_embedding.detach(), expected, atol=1e-3, rtol=1e-3)
+
+
 def test_lora_gradients_reach_the_encoders_fused_matrix():
     sam = family(clicks=0)
     lora.apply(sam, lora.Config(name="lora", dropout=0))
@@ -497,7 +513,10 @@ def test_a_file_of_another_architecture_is_one_clear_line(tmp_path):
     assert "cannot be read as weights" in problem(f"segment_anything:vit_b/{file}")
 
 
-@pytest.mark.parametrize(("config", "words"), [(Sam2Config, "two finer scales"), (SamConfig, "cannot be loaded")])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [(Sam2Config, "two finer scales"), (SamHQConfig, "before its decoder's transformer"), (SamConfig, "cannot be loaded")],
+)
 def test_relatives_and_empty_folders_are_one_clear_line(config, words, tmp_path):
     config().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=words) as error:

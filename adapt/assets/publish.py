@@ -1,0 +1,39 @@
+"""Put what a zoo recipe has learnt into its embedded checkpoint, in half precision and the public format.
+
+adapt finetune recipe=zoo/sam_tiny && python -m adapt.assets.publish runs/sam_tiny-…
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from adapt import plug
+from adapt.methods._adapter import FILE
+from adapt.models._checkpoint import EMBEDDED
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+
+
+def publish(run: Path) -> Path:
+    """Write the backbone that a finished run with `method: full` holds; returns the checkpoint's folder.
+
+    Raises:
+        UserError: the run has no such weights.
+    """
+    learnt = run / "adapter" / FILE
+    if not learnt.exists():
+        raise UserError(f"{learnt}: missing. First: adapt finetune with a recipe of recipes/zoo, until it ends.")
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    backbone = plug.load("models", recipe.model.name).load(recipe.model).backbone
+    state = load_file(learnt)
+    backbone.load_state_dict({name[9:]: value for name, value in state.items() if name.startswith("backbone.")})
+    folder = EMBEDDED / recipe.model.checkpoint
+    backbone.half().save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    print(publish(Path(sys.argv[1])))

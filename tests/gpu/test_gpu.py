@@ -1,0 +1,47 @@
+"""What only a GPU can show; left out where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adapt import pipeline
+from adapt.recipe import load_recipe
+from adapt.stage import Stage
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+SMALL = ["data.shots=4", "train.epochs=2", "tracker=none"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_logits_are_those_of_the_cpu():
+    stage = Stage(load_recipe("clip_lora", ["train.precision=fp32", "tracker=none"]))
+    rows = stage.data["test"].select(range(64))
+    there = stage.predictor(stage.family)(rows)
+    family = stage.family.cpu()
+    images = torch.stack([family.preprocess(row, False)["image"] for row in rows]).float()
+    with torch.inference_mode():
+        ours = family.predictors()["class_logits"](images).numpy()
+    assert stage.accelerator.device.type == "cuda"
+    np.testing.assert_allclose(there, ours, atol=2e-2)
+    assert (there.argmax(1) == ours.argmax(1)).mean() > 0.98
+
+
+@pytest.mark.parametrize("name", ["clip_qlora", "dinov2_qlora", "sam_qlora", "paligemma_qlora"])
+def test_four_bits_in_bf16_learn(name):
+    """nf4, bf16, the paged 8-bit optimiser and gradient checkpointing, as a GPU has them by default."""
+    few = ["data.train=32", "data.validation=8", "data.test=8"] if name.startswith(("sam", "pali")) else ["data.shots=4"]
+    outcome = pipeline.finetune(load_recipe(name, [*few, "train.epochs=2", "tracker=none"]))
+    assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
+
+
+def test_the_road_in_bf16():
+    outcome = pipeline.road(
+        load_recipe("clip_lora", [*SMALL, "data.unlabelled=[]", "distill.train.epochs=2", "distill.views=1"])
+    )
+    assert [entry["name"] for entry in outcome.entries][-1] == "onnx int8"
