@@ -8,10 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from adapt import plug
-from adapt.methods._adapter import FILE
+from adapt.methods import _adapter
 from adapt.models._checkpoint import EMBEDDED
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
@@ -23,15 +21,15 @@ def publish(run: Path) -> Path:
     Raises:
         UserError: the run has no such weights.
     """
-    learnt = run / "adapter" / FILE
+    learnt = run / "adapter" / _adapter.FILE
     if not learnt.exists():
         raise UserError(f"{learnt}: missing. First: adapt finetune with a recipe of recipes/zoo, until it ends.")
     recipe = load_recipe(str(run / "recipe.yaml"))
-    backbone = plug.load("models", recipe.model.name).load(recipe.model).backbone
-    state = load_file(learnt)
-    backbone.load_state_dict({name[9:]: value for name, value in state.items() if name.startswith("backbone.")})
+    family = plug.load("models", recipe.model.name).load(recipe.model)
+    plug.load("methods", recipe.method.name).apply(family, recipe.method)
+    _adapter.load(family, run / "adapter")  # by name; weights that are tied are there once
     folder = EMBEDDED / recipe.model.checkpoint
-    backbone.half().save_pretrained(folder)
+    family.backbone.half().save_pretrained(folder)
     return folder
 
 
