@@ -117,9 +117,8 @@ class Stage(Students, Numbers):
                 "family has no features to keep. Set train.cache=false."
             )
         cached = self.cache("features", function, self.family, self.data["train"], 1, None)
-        return lambda view, row: cached(
-            0, row
-        )  # one view serves every epoch; what is random beside it follows the epoch's seeds
+        # one view serves every epoch; what is random beside it follows the epoch's seeds
+        return lambda view, row: cached(0, row)
 
     def _track(self, name: str) -> None:
         if self.accelerator.log_with:

@@ -1,6 +1,6 @@
 """Put what a zoo recipe has learnt into its embedded checkpoint, in half precision and the public format.
 
-adapt finetune recipe=zoo/sam_tiny && python -m adapt.assets.publish runs/sam_tiny-…
+    adapt finetune recipe=zoo/sam_tiny && python -m adapt.assets.publish runs/sam_tiny-…
 """
 
 from __future__ import annotations
