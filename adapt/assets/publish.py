@@ -1,6 +1,8 @@
 """Put what a zoo recipe has learnt into its embedded checkpoint, in half precision and the public format.
 
     adapt finetune recipe=zoo/sam_tiny && python -m adapt.assets.publish runs/sam_tiny-…
+
+A checkpoint's configuration, processor and tokenizer are what its `build_*.py` wrote before.
 """
 
 from __future__ import annotations
