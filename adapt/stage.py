@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,33 +186,40 @@ class Stage(Students, Numbers):
         return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
 
     def time(self, config, student) -> None:
-        """Latency of the teacher in torch and of the files, one thread, one image, in turn."""
+        """Latency of the teacher in torch and of the files, one thread, one image, in turn.
+
+        What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
+        """
         import torch
 
         from adapt.export._bench import compare
 
-        example = self.samples(student, 1)
-        teacher = self.adapted() if self.run.done("finetune", self.key) else self.family
-        function = teacher.cpu().predictors()["class_logits"]
+        teacher = (self.adapted() if self.run.done("finetune", self.key) else self.family).cpu()
+        have = teacher.predictors()
+        shared = [name for name in student.predictors() if name in have]
+        images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
         target = plug.load("export", config.name)
         place = self.run.path / "export" / config.name
         files = {f"{config.name} {name}": place / file for name, file in target.FILES.items() if (place / file).exists()}
-        runners = {name: target.Runner(path) for name, path in files.items()}
-
-        @torch.inference_mode()
-        def teach(images):
-            return function(torch.from_numpy(images))
-
+        runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
+        if images or not shared:
+            example = self.samples(student, 1)
+            timed = runners | ({"adapted": lambda views: have[images](torch.from_numpy(views))} if images else {})
+        else:
+            example = [self.data["train"][0]]
+            timed = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
+            timed["adapted"] = have[shared[0]]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            times = compare({"adapted": teach} | runners, example)
+            with torch.inference_mode():
+                times = compare(timed, example)
         finally:
             torch.set_num_threads(threads)
         size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
         whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
         for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged or not, they are one network; not in 4 bits
-            self.update(name, latency=times["adapted"], size_bytes=size)
+            self.update(name, latency=times.get("adapted"), size_bytes=size)
         for name in runners:
             self.update(name, latency=times[name])
 

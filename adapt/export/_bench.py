@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 
-def compare(
-    runners: dict[str, Callable], example: np.ndarray, seconds: float = 2.0, least: int = 50
-) -> dict[str, dict[str, float]]:
+def compare(runners: dict[str, Callable], example: Any, seconds: float = 2.0, least: int = 50) -> dict[str, dict[str, float]]:
     """p50 and p99 of each runner.
 
     Args:
         runners: name → function of the example; each is to use one thread by itself.
-        example: float32[1, 3, H, W].
+        example: what they take, such as float32[1, 3, H, W].
         seconds: time spent on each runner, at least.
         least: calls of each runner, at least.
 
