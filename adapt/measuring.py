@@ -129,9 +129,13 @@ class Numbers:
 
         from adapt.evals._metrics import difference
 
-        before = {"adapted": "zero-shot", "student": "adapted", "merged": "adapted"}.get(name)
+        before = {
+            "adapted": "zero-shot",
+            "student": "labels" if self.measured("labels") else "adapted",
+            "merged": "adapted",
+        }.get(name)
         if name.endswith("fp32"):
-            before = "adapted"
+            before = "labels" if self.measured("labels") else "adapted"
         elif name.endswith("int8"):
             before = name.replace("int8", "fp32")
         if before is None or not self._table(before).exists() or (self.entry(before) or {}).get("main") != main:

@@ -92,11 +92,12 @@ def distill(recipe: Recipe) -> Outcome:
         raise UserError(
             f"{stage.run.path}: the teacher has no numbers yet. First: adapt finetune with the same recipe and overrides."
         )
+    teacher = stage.measure_labels() or stage.entry(teacher)
     student = stage.teach()
     stage.save_student(student)
     entry = stage.measure("student", "CNN student", student)
-    if stage.comparable(entry, stage.entry(teacher)):  # a student may answer another question than its teacher
-        lost = stage.main(stage.entry(teacher)) - stage.main(entry)
+    if stage.comparable(entry, teacher):
+        lost = stage.main(teacher) - stage.main(entry)
         stage.guard(
             "student within its budget",
             lost <= recipe.distill.budget,

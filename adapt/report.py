@@ -56,10 +56,10 @@ def build(folder: Path) -> Path:
 
 def road(entries: list[dict]) -> list[dict]:
     """The rows of the table: the torch student gives way to its exported files."""
-    order = {"zero-shot": 0, "adapted": 1, "student": 2}
+    order = {"zero-shot": 0, "adapted": 1, "labels": 2, "student": 3}
     exported = any(entry["name"] not in order for entry in entries)
     kept = [entry for entry in entries if not (exported and entry["name"] == "student")]
-    return sorted(kept, key=lambda entry: order.get(entry["name"], 3))
+    return sorted(kept, key=lambda entry: order.get(entry["name"], len(order)))
 
 
 def label(metric: str) -> str:
@@ -123,13 +123,17 @@ def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
 
 def _head(folder: Path, rows: list[dict]) -> str:
     last = rows[-1]
-    first = next(row for row in rows if row["main"] == last["main"])  # only what was measured alike is set side by side
+    first = next(row for row in rows if _question(row) == _question(last))  # only what was measured alike stands side by side
     name = label(first["main"])
     a, b = (100 * entry["metrics"][entry["main"]] for entry in (first, last))
     text = f"{name} goes from {a:.1f} % ({first['title']}) to {b:.1f} % ({last['title']}) on the {first.get('split', 'test')} split."
     if first is last:
         text = f"{name} is {a:.1f} % ({first['title']}) on the {first.get('split', 'test')} split."
     return f"<header><h1>{escape(folder.name)}</h1><p class=lead>{escape(text)}</p></header>"
+
+
+def _question(entry: dict) -> tuple:
+    return entry["main"], entry.get("protocol", {}).get("eval")
 
 
 def _guards(guards: list[dict]) -> str:

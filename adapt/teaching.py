@@ -44,6 +44,19 @@ class Students:
         fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, title="distill")
         return student
 
+    def measure_labels(self) -> dict | None:
+        """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""
+        config = self.recipe.distill
+        target = plug.load("distill", config.name)
+        if not hasattr(target, "teacher"):
+            return None
+        if not self.measured("labels"):
+            family = self._teacher()
+            predictors = target.teacher(config, family)
+            self.measure("labels", f"{self.title(config.teacher)}, labelling", family, lambda texts: predictors)
+            del self.__dict__["family"]  # as it comes, the next time it is asked for
+        return self.entry("labels")
+
     def cache(self, name: str, function: Callable, module, rows, views: int, augmentation):
         """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`."""
         from adapt.distill import _cache
