@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from adapt import plug
@@ -24,7 +25,7 @@ class Students:
         target = plug.load("distill", config.name)
         teacher, rows, extra = self._teacher(), self._student_rows(), None
         if hasattr(target, "label"):
-            rows = target.label(config, teacher, rows)
+            rows = self._labelled(target, teacher, rows)
         have = teacher.predictors()
         if target.PREDICTOR and target.PREDICTOR not in have:
             raise UserError(
@@ -62,10 +63,26 @@ class Students:
         from adapt.distill import _cache
         from adapt.train.views import Views
 
-        sections = (*SECTIONS, "distill") if name == "teacher" else SECTIONS
-        folder = self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{self.fingerprints['train'][:8]}"
         views = Views(rows, module.preprocess, self.recipe.seed, views)
-        return _cache.build(folder, function, views, augmentation, BATCH, self.accelerator, name)
+        height, width = module.input["size"]
+        batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
+        return _cache.build(self._cached(name), function, views, augmentation, batch, self.accelerator, name)
+
+    def _cached(self, name: str) -> Path:
+        """Where something computed once lies; named after all that it depends on."""
+        sections = SECTIONS if name == "features" else (*SECTIONS, "distill")
+        return self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{self.fingerprints['train'][:8]}"
+
+    def _labelled(self, target, teacher, rows):
+        """The teacher's labels of rows, found once, by the main process."""
+        from datasets import load_from_disk
+
+        place = self._cached("labels")
+        if self.run.writes and not place.exists():
+            with atomic(place) as folder:
+                target.label(self.recipe.distill, teacher, rows).save_to_disk(folder)
+        self.accelerator.wait_for_everyone()
+        return load_from_disk(place)
 
     def student(self):
         """The student that `distill` left."""

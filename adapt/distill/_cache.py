@@ -1,7 +1,7 @@
 """Teacher outputs on disk: computed once, by any number of processes, resumed at the last whole shard.
 
 Item v·N + i is the output for view v of row i; the view's seed is `view_seed(seed, v, i)`, so the student sees the same pixels.
-A shard is one `.npy` file of `SHARD` items, written to a temporary name and renamed.
+A shard is one `.npy` file, written to a temporary name and renamed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from adapt.train.progress import progress
 from adapt.train.views import Views
 
 SHARD = 1024
+"""Items of a shard, at most; fewer where the pictures are large."""
 
 
 class Cache:
@@ -32,7 +33,7 @@ class Cache:
 
     def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
         """The item's part of a batch."""
-        shard, place = divmod(view * self.rows + row, SHARD)
+        shard, place = divmod(view * self.rows + row, len(self.shards[0]))
         return {self.name: torch.from_numpy(self.shards[shard][place].copy())}
 
 
@@ -56,15 +57,15 @@ def build(
         name: of the outputs in a batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total = views.views * len(views)
-    shards = [folder / f"{start // SHARD:06d}.npy" for start in range(0, total, SHARD)]
+    total, size = views.views * len(views), min(SHARD, 4 * batch)
+    shards = [folder / f"{start // size:06d}.npy" for start in range(0, total, size)]
     lacking = [i for i, path in enumerate(shards) if not path.exists()]
     mine = lacking[accelerator.process_index :: accelerator.num_processes]
     with progress(name, len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
         for shard in mine:
             parts = []
-            for start in range(shard * SHARD, min(total, (shard + 1) * SHARD), batch):
-                stop = min(start + batch, total, (shard + 1) * SHARD)
+            for start in range(shard * size, min(total, (shard + 1) * size), batch):
+                stop = min(start + batch, total, (shard + 1) * size)
                 items = collate([_item(views, flat) for flat in range(start, stop)])
                 images = items["image"].to(accelerator.device).float()
                 if augmentation:

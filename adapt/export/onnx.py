@@ -34,7 +34,7 @@ class Config(Plugin):
     max_abs_error: float = Field(1e-4, gt=0)
     """The gate of the fp32 file against torch."""
     budget: float = Field(0.01, ge=0, le=1)
-    """Top-1 that int8 may lose against fp32 before the guard fires."""
+    """Of the main metric, what int8 may lose against fp32 before the guard fires."""
 
 
 class Runner:
