@@ -25,7 +25,8 @@ def rows(config, split: str, count: int) -> Dataset:
     """The first `count` scenes of a split, memory-mapped."""
     files = [_emoji.file(hand) for hand in config.hands]
     every = config.things == "all"
-    key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *(["all"] if every else []))
+    other = [*(["all"] if every else []), *([config.most] if config.most != MOST else [])]
+    key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 
     def build(path: Path) -> None:
         things, names = cast(config.hands, None if every else split)
@@ -33,7 +34,7 @@ def rows(config, split: str, count: int) -> Dataset:
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
                 for index in range(count):
-                    writer.write(scene(things, config.size, config.seed, split, index))
+                    writer.write(scene(things, config.size, config.seed, split, index, config.most))
                     tick()
             writer.finalize()
 
@@ -62,13 +63,13 @@ def cast(hands: list[str], split: str | None) -> tuple[list[dict], list[str]]:
     return [things[concept] for concept in sorted(things)], names
 
 
-def scene(things: list[dict], size: int, seed: int, split: str, index: int) -> dict:
-    """One scene, a function of its arguments: one to four different things, of which at least `VISIBLE` can be seen."""
+def scene(things: list[dict], size: int, seed: int, split: str, index: int, most: int = MOST) -> dict:
+    """One scene, a function of its arguments: one to `most` different things, of which at least `VISIBLE` can be seen."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     canvas = Picture.fromarray(texture(rng, size))
     shown: list[tuple[dict, np.ndarray]] = []
     areas: list[int] = []
-    for number in rng.permutation(len(things))[: rng.integers(1, MOST + 1)]:
+    for number in rng.permutation(len(things))[: rng.integers(1, most + 1)]:
         picture, mask = place(rng, things[number], size, len(shown))
         for _ in range(20):
             rest = [seen & ~mask for _, seen in shown]

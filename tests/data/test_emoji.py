@@ -120,6 +120,11 @@ def test_for_pre_training_every_split_shows_every_thing():
     assert small(things="all")["train"]["caption"] != small()["train"]["caption"]
 
 
+def test_scenes_have_as_many_things_as_are_asked_for():
+    assert set(small(most=1)["train"]["count"]) == {1}
+    assert max(small()["train"]["count"]) <= 4
+
+
 def test_captions_are_prefix_and_suffix():
     row = small()["train"][0]
     assert (row["prefix"], row["suffix"]) == ("caption en", row["caption"])
@@ -136,7 +141,7 @@ def test_scenes_are_drawn_once_and_memory_mapped(tmp_path):
 
 def test_a_failure_leaves_no_half_written_scenes(tmp_path, monkeypatch):
     whole = _scenes.scene
-    monkeypatch.setattr(_scenes, "scene", lambda *args: whole(*args) if args[-1] < 5 else 1 / 0)
+    monkeypatch.setattr(_scenes, "scene", lambda *args: whole(*args) if args[4] < 5 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         small()
     assert list((tmp_path / "cache" / "scenes").iterdir()) == []
