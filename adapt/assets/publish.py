@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from adapt import plug
-from adapt.methods import _adapter
+from adapt.methods._adapter import FILE
 from adapt.models._checkpoint import EMBEDDED
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
@@ -23,15 +25,18 @@ def publish(run: Path) -> Path:
     Raises:
         UserError: the run has no such weights.
     """
-    learnt = run / "adapter" / _adapter.FILE
+    learnt = run / "adapter" / FILE
     if not learnt.exists():
         raise UserError(f"{learnt}: missing. First: adapt finetune with a recipe of recipes/zoo, until it ends.")
     recipe = load_recipe(str(run / "recipe.yaml"))
-    family = plug.load("models", recipe.model.name).load(recipe.model)
-    plug.load("methods", recipe.method.name).apply(family, recipe.method)
-    _adapter.load(family, run / "adapter")  # by name; weights that are tied are there once
+    backbone = plug.load("models", recipe.model.name).load(recipe.model).backbone
+    state = {name[9:]: value for name, value in load_file(learnt).items() if name.startswith("backbone.")}
+    missing, unexpected = backbone.load_state_dict(state, strict=False)
+    missing = set(missing) - set(backbone.all_tied_weights_keys)  # weights that are tied are stored once
+    if missing or unexpected:
+        raise UserError(f"{learnt}: of another model: {sorted({*missing, *unexpected})[:3]} differ.")
     folder = EMBEDDED / recipe.model.checkpoint
-    family.backbone.half().save_pretrained(folder)
+    backbone.half().save_pretrained(folder)
     return folder
 
 
