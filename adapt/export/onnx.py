@@ -29,7 +29,7 @@ class Config(Plugin):
 
     int8: bool = True
     """Write a quantised file too."""
-    calibration: int = Field(256, ge=1)
+    calibration: int = Field(512, ge=1)
     """Training images by which the int8 ranges are found."""
     max_abs_error: float = Field(1e-4, gt=0)
     """The gate of the fp32 file against torch."""
