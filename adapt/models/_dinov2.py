@@ -225,7 +225,7 @@ def load_transformers(config) -> Dino:
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise _checkpoint.unreadable(config.checkpoint, error) from None
     family = Dino(backbone, image_input(processor.to_dict(), config.image_size), config)
     for side in family.input["size"]:
         if side % family.stride:

@@ -234,7 +234,7 @@ def load_transformers(config) -> PaliGemma:
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise _checkpoint.unreadable(config.checkpoint, error) from None
     return PaliGemma(backbone, processor, Wording(config.tasks, codebook, config.max_tokens, config.batch))
 
 

@@ -38,7 +38,7 @@ def load_transformers(config) -> Sam:
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise _checkpoint.unreadable(config.checkpoint, error) from None
     return family(net, config, processor.image_mean, processor.image_std)
 
 

@@ -347,3 +347,12 @@ def test_the_recipe_runs_from_scenes_to_boxes_captions_and_counts(tmp_path, monk
     assert before["protocol"] == after["protocol"]
     assert "mammal animal" in after["protocol"]["classes"]
     assert len(list((outcome.path / "pictures" / "adapted").glob("*.png"))) == 3
+
+
+def test_embedded_weights_that_are_not_shipped_are_said_with_the_next_step():
+    from adapt.models._checkpoint import EMBEDDED
+
+    if list((EMBEDDED / "paligemma-tiny").glob("*.safetensors")):
+        pytest.skip("they are shipped by now")
+    with pytest.raises(UserError, match=r"weights are not shipped.*model\.weights=random"):
+        load(Config(name="paligemma"))
