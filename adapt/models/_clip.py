@@ -176,7 +176,7 @@ def load_transformers(config) -> Clip:
         processor = AutoImageProcessor.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place)
         if config.weights == "random":
-            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place))
+            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
         else:
             backbone, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
             lacking = [name for name in info["missing_keys"] if "position_ids" not in name]

@@ -216,7 +216,7 @@ def load_transformers(config) -> Dino:
     try:
         processor = AutoImageProcessor.from_pretrained(place)
         if config.weights == "random":
-            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place))
+            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
         else:
             backbone, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
             lacking = [name for name in info["missing_keys"] if not name.endswith("mask_token")]
