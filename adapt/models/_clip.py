@@ -48,11 +48,6 @@ class Clip(Family):
         self.normalise = Normalise(towers.input)
 
     @property
-    def net(self) -> nn.Module:
-        """The library's own module, inside a `PeftModel` or not."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
-
-    @property
     def input(self) -> dict[str, Any]:
         return self.towers.input
 

@@ -54,11 +54,6 @@ class Dino(Family):
         self.blocks = 1 if convnext else min(BLOCKS, own.num_hidden_layers)
 
     @property
-    def net(self) -> nn.Module:
-        """transformers' own module, inside a `PeftModel` or not."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
-
-    @property
     def input(self) -> dict[str, Any]:
         return self.spec
 

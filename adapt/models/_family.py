@@ -31,6 +31,11 @@ class Family(nn.Module, ABC):
     templates: Sequence[str] = ()
     """The templates these words are put in."""
 
+    @property
+    def net(self) -> nn.Module:
+        """The library's own module, inside a `PeftModel` or not."""
+        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+
     @abstractmethod
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a collated batch, and scalars to log."""

@@ -56,11 +56,6 @@ class PaliGemma(Family):
         self._columns: tuple[str, ...] = tuple(dict.fromkeys(name for task in wording.tasks for name in tasks.COLUMNS[task]))
 
     @property
-    def net(self) -> nn.Module:
-        """The `PaliGemmaForConditionalGeneration`, inside a `PeftModel` or not."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
-
-    @property
     def input(self) -> dict[str, Any]:
         return self.spec
 

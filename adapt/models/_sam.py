@@ -49,11 +49,6 @@ class Sam(Family):
         self.normalise = Normalise(spec)
 
     @property
-    def net(self) -> nn.Module:
-        """The library's own module, inside a `PeftModel` or not."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
-
-    @property
     def decoder(self) -> nn.Module:
         """What the method `decoder` lets learn."""
         return self.net.mask_decoder
