@@ -35,8 +35,9 @@ class Numbers:
     def validate(self, module) -> float:
         """The main metric, on the validation split, of the first eval that the module can be asked."""
         config = next(iter(self.offered(module)), self.recipe.evals[0])
-        result = self.evaluated(config, self.predictor(module), "validation")
-        return result.metrics[plug.load("evals", config.name).MAIN]
+        target = plug.load("evals", config.name)
+        quick = config.model_copy(update=getattr(target, "QUICK", {}))
+        return self.evaluated(quick, self.predictor(module), "validation").metrics[target.MAIN]
 
     def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
         """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""

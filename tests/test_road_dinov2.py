@@ -14,7 +14,7 @@ SMALL = ["model.weights=random", "tracker=none", "data.shots=1", "train.epochs=1
 
 @pytest.mark.slow
 def test_lora_on_an_embedding_without_class_words():
-    outcome = pipeline.road(load_recipe("dinov2_lora", [*SMALL, "data.also=[]", "evals.0.pictures=2"]))
+    outcome = pipeline.road(load_recipe("dinov2_lora", [*SMALL, "evals.0.pictures=2"]))
     before, after = outcome.entries
     assert before["name"] == "zero-shot"
     assert before["main"] == after["main"] == "knn"

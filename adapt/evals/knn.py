@@ -26,6 +26,8 @@ MAIN = "knn"
 """The metric by which guards compare: top-1 at `k`, which is chosen beforehand and not on the test."""
 PREDICTOR = "image_embedding"
 """What it asks a predictor for."""
+QUICK = {"pictures": 0}
+"""What validation leaves out."""
 TEXTS = False
 """Does it ask the predictor about texts of its own?"""
 

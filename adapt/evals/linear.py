@@ -26,6 +26,8 @@ MAIN = "linear"
 """The metric by which guards compare."""
 PREDICTOR = "image_embedding"
 """What it asks a predictor for, and with features=blocks for `block_features`."""
+QUICK = {"pictures": 0}
+"""What validation leaves out."""
 TEXTS = False
 """Does it ask the predictor about texts of its own?"""
 
