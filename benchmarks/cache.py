@@ -1,7 +1,7 @@
 """An epoch from the cache against an epoch with the frozen network in the loop, in one run, in turn.
 
     python -m benchmarks.cache             # the student of recipe clip_lora; the mask decoder of SAM at ViT-B shapes
-    python -m benchmarks.cache sam         # one of them: clip or sam
+    python -m benchmarks.cache sam         # one of them: clip, large or sam
 
 Weights are random or embedded: times do not depend on their values. The losses of both ways are compared as well.
 """
@@ -23,17 +23,19 @@ from adapt.train.loop import fit
 from adapt.train.views import Views
 
 
-def clip() -> None:
-    """The distillation of `clip_lora`: a CNN learns from CLIP's class logits; 2048 rows."""
-    recipe = load_recipe("clip_lora")
+def clip(rows: int = 2048, checkpoint: str = "clip-tiny", weights: str = "pretrained") -> None:
+    """The distillation of `clip_lora`: a CNN learns from CLIP's class logits."""
     from datasets import concatenate_datasets
 
     from adapt.prompting.templates import words
 
+    recipe = load_recipe("clip_lora")
     data = plug.load("data", recipe.data.source).load(recipe.data)
-    rows = concatenate_datasets([data["train"].select_columns(["image"]), data["unlabelled"].select_columns(["image"])])
-    rows = rows.select(range(2048))
-    teacher = plug.load("models", recipe.model.name).load(recipe.model)
+    parts = [data["train"].select_columns(["image", "label"]), data["unlabelled"].select_columns(["image"])]
+    images = concatenate_datasets(parts).select(range(rows))
+    torch.manual_seed(0)
+    model = recipe.model.model_copy(update={"checkpoint": checkpoint, "weights": weights})
+    teacher = plug.load("models", "clip").load(model)
     teacher.set_classes(*words(recipe.prompts, data["train"].features["label"].names))
     function = torch.inference_mode()(teacher.predictors()["class_logits"])
     target, config = plug.load("distill", "logits"), recipe.distill
@@ -42,12 +44,37 @@ def clip() -> None:
     def epoch(folder: Path, extra, live) -> tuple[float, list[float]]:
         torch.manual_seed(0)
         student = target.build(config, teacher, live)
-        return _epoch(student, Views(rows, student.preprocess, 0, 1, extra), train, folder)
+        return _epoch(student, Views(images, student.preprocess, 0, 1, extra), train, folder)
 
     with tempfile.TemporaryDirectory() as place:
-        views = Views(rows, teacher.preprocess, 0, 1)
-        cache = _cache.build(Path(place) / "cache", function, views, train.augment, 256, Accelerator())
-        _report("CNN student (resnet10t) from CLIP (clip-tiny)", epoch, cache, function, place)
+        views = Views(images, teacher.preprocess, 0, 1)
+        cache = _cache.build(Path(place) / "cache", function, views, train.augment, 64, Accelerator())
+        size = "×".join(map(str, teacher.input["size"]))
+        name = f"CNN student ({config.student}, {size} px) from {Path(checkpoint).name}, {rows} rows"
+        _report(name, epoch, cache, function, place)
+
+
+def large() -> None:
+    """The same at the shapes of CLIP ViT-B/16, with random weights and the words of clip-tiny; 128 rows."""
+    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor
+
+    from adapt.models._checkpoint import EMBEDDED
+
+    words = AutoTokenizer.from_pretrained(EMBEDDED / "clip-tiny")
+    ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    vision = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "patch_size": 16,
+    }
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "CLIP ViT-B∕16"
+        config = CLIPConfig(vision_config=vision, text_config=ends | {"vocab_size": len(words)})
+        for part in (words, CLIPImageProcessor(), config):
+            part.save_pretrained(folder)
+        clip(128, str(folder), "random")
 
 
 def sam() -> None:
@@ -103,5 +130,5 @@ def _report(name: str, epoch, cache, live, place: str) -> None:
 
 if __name__ == "__main__":
     hardware.guard()
-    for name in sys.argv[1:] or ["clip", "sam"]:
-        {"clip": clip, "sam": sam}[name]()
+    for name in sys.argv[1:] or ["clip", "large", "sam"]:
+        {"clip": clip, "large": large, "sam": sam}[name]()
