@@ -1,4 +1,4 @@
-"""Kill a training with SIGKILL at ten random moments, start it again with the same command, and compare it bit for bit.
+"""Kill a training with SIGKILL at a random moment, start it again with the same command, compare it bit for bit; ten times.
 
     python -m benchmarks.kill              # or another number of kills: python -m benchmarks.kill 3
 
@@ -15,34 +15,39 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-ROAD = ["recipe=clip_lora", "train.epochs=6", "train.checkpoint_every=2", "tracker=none", "distill=null", "export=[]"]
+ROAD = [
+    "recipe=clip_lora",
+    "data.shots=6",
+    "train.epochs=6",
+    "train.checkpoint_every=2",
+    "tracker=none",
+    "distill=null",
+    "export=[]",
+]
 
 
 def main(kills: int) -> None:
     command = [sys.executable, str(Path(__file__).parents[1] / "adapt" / "finetune.py"), *ROAD]
-    with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as broken:
+    moments, steps, same = random.Random(0), [], 0
+    with tempfile.TemporaryDirectory() as whole:
         began = time.monotonic()
         subprocess.run(command, cwd=whole, check=True, capture_output=True)
         life = time.monotonic() - began
-        moments, done = random.Random(0), 0
-        steps = []
-        while done < kills:
-            child = subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                child.wait(moments.uniform(0.1, 0.9) * life)
-            except subprocess.TimeoutExpired:
+        for _ in range(kills):
+            with tempfile.TemporaryDirectory() as broken:
+                child = subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(moments.uniform(0.1, 0.95) * life)
                 child.send_signal(signal.SIGKILL)
                 child.wait()
-                done += 1
                 steps.append(len(_losses(broken)))
-                continue
-            break  # it has finished between two kills
-        subprocess.run(command, cwd=broken, check=True, capture_output=True)
-        same = _losses(whole) == _losses(broken) and _weights(whole) == _weights(broken)
-        print(f"{done} kills, at steps {steps} of {len(_losses(whole))}: {'the same bits' if same else 'DIFFERENT'}")
-        sys.exit(not same)
+                subprocess.run(command, cwd=broken, check=True, capture_output=True)
+                same += _losses(whole) == _losses(broken) and _weights(whole) == _weights(broken)
+        print(f"{kills} kills, at steps {steps} of {len(_losses(whole))}: {same} times the same bits")
+    sys.exit(same != kills)
 
 
 def _losses(folder: str) -> list[float]:
