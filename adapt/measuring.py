@@ -68,6 +68,7 @@ class Numbers:
         if report := getattr(self.data, "report", None):
             entry["left_out"] = len(report.severe)
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
+        pictures: list[tuple[str, Any]] = []
         for config in self.offered(module, predictors):
             target = plug.load("evals", config.name)
             result = self.evaluated(config, predict, config.split)
@@ -80,8 +81,9 @@ class Numbers:
             if result.table and "change" not in entry:
                 self._save_table(name, result.table, self.data[config.split])
                 entry["change"] = self._change(name, result.table, target.MAIN)
-            if result.pictures:
-                self._save_pictures(name, result.pictures)
+            pictures += result.pictures
+        if pictures:
+            self._save_pictures(name, pictures)
         if not entry["metrics"]:
             lacking = ", ".join(plug.load("evals", config.name).PREDICTOR for config in self.recipe.evals)
             raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")

@@ -1,12 +1,13 @@
 """Lay out `paligemma-tiny` before its training.
 
-    python -m adapt.assets.build_paligemma_tiny     # configuration, processor, tokenizer, first weights
+    python -m adapt.assets.build_paligemma_tiny     # configuration, processor, tokenizer, first weights (20 minutes on one core)
     adapt finetune recipe=zoo/paligemma_tiny
     python -m adapt.assets.publish runs/paligemma_tiny-…
 
 The formats are those of `google/paligemma-3b-pt-224`, so that the code path is the one that public checkpoints take. As PaliGemma
-starts from SigLIP (arXiv:2407.07726 §3.2, stage 0), its tower starts from the first layers of `clip-tiny`: from random weights, hundreds
-of steps teach the decoder what captions and boxes look like, and none of them to look at the picture.
+starts from a SigLIP that knows pictures (arXiv:2407.07726 §3.2, stage 0), its tower starts from the first layers of `clip-tiny` and then
+learns to name its patches (`_patches.py`): with a tower that cannot, thousands of steps teach the decoder what captions and boxes look
+like, and none of them to look at the picture.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from transformers import (
     SiglipImageProcessor,
 )
 
+from adapt.assets import _patches
 from adapt.data import _emoji
+from adapt.data._images import cache_folder
 from adapt.models._checkpoint import EMBEDDED
+from adapt.models._clip import image_input
 from adapt.overrides import parse_yaml
 from adapt.prompting import tasks
-from adapt.prompting.tokens import WORDS
+from adapt.prompting.tokens import LOCATIONS, WORDS
 from adapt.recipe import find
 from adapt.train.images import view
 
@@ -42,6 +46,9 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 VOCABULARY = 3000 - len(WORDS) - len(SPECIAL) - len(BYTES)
 WIDTH = 192
 TOWER, LAYERS = 4, 3
+HANDS, CAST = ["noto", "twemoji", "fluent_flat"], 64
+"""Who drew the scenes, and how many things play in them, as in zoo/paligemma_tiny."""
+PATCH_VIEWS = 56_000
 
 
 def texts() -> list[str]:
@@ -132,14 +139,30 @@ def first_weights(settings: PaliGemmaConfig, pictures: list) -> PaliGemmaForCond
     tower.embeddings.position_embedding.weight.copy_((places - places.mean(1, keepdim=True)) * norm.weight / spread)
     for ours, theirs in zip(tower.encoder.layers, clip.encoder.layers, strict=False):
         ours.load_state_dict(theirs.state_dict())
+    rows = model.get_input_embeddings().weight[settings.vocab_size - len(WORDS) :][:LOCATIONS]
+    rows.copy_(smooth(LOCATIONS, settings.text_config.hidden_size) * settings.text_config.initializer_range)
     return model
+
+
+def smooth(places: int, width: int, waves: int = 24) -> torch.Tensor:
+    """Embeddings float[places, width] of unit variance in which neighbours are alike: random mixtures of cosines.
+
+    What is learnt of one location is then known of the next; a thousand unrelated ones would each want their own examples.
+    """
+    at = torch.linspace(0, 1, places)[:, None]
+    basis = (torch.pi * torch.arange(1, waves + 1) * at).cos() * 2**0.5
+    return basis @ torch.randn(waves, width) / waves**0.5
 
 
 def main() -> None:
     folder = EMBEDDED / "paligemma-tiny"
     words = tokenizer()
+    looks = processor(words)
     model = first_weights(config(words), _emoji.read("noto")[:64]["image"])
-    processor(words).save_pretrained(folder)
+    spec = image_input(looks.image_processor.to_dict())
+    history = _patches.teach(model.model.vision_tower, spec, HANDS, CAST, PATCH_VIEWS, cache_folder("patches"))
+    print(f"patches named: {history[-1]['named']:.0%} of a batch")
+    looks.save_pretrained(folder)
     model.half().save_pretrained(folder)
     print(
         f"{folder.name}: {len(words)} tokens; {words.tokenize('a pig face and a bus')}; {model.num_parameters():,} parameters"

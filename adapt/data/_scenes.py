@@ -25,11 +25,11 @@ def rows(config, split: str, count: int) -> Dataset:
     """The first `count` scenes of a split, memory-mapped."""
     files = [_emoji.file(hand) for hand in config.hands]
     every = config.things == "all"
-    other = [*(["all"] if every else []), *([config.most] if config.most != MOST else [])]
+    other = [*(["all"] if every else []), *([config.most] if config.most != MOST else []), *([[config.cast]] if config.cast else [])]
     key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 
     def build(path: Path) -> None:
-        things, names = cast(config.hands, None if every else split)
+        things, names = cast(config.hands, None if every else split, config.cast)
         # a short write buffer: pictures are not gathered in memory
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
@@ -48,16 +48,20 @@ def features(names: list[str]) -> Features:
     return Features(id=text, image=RGB(), objects=objects, caption=text, count=Value("int32"), prefix=text, suffix=text)
 
 
-def cast(hands: list[str], split: str | None) -> tuple[list[dict], list[str]]:
-    """The things that play in a split (none: every thing): name, category, pictures (one RGBA a hand); and all categories' names."""
+def cast(hands: list[str], split: str | None, most: int | None = None) -> tuple[list[dict], list[str]]:
+    """The things that play in a split (none: every thing): name, category, pictures (one RGBA a hand); and all categories' names.
+
+    With `most`, only the first so many of all concepts, in the order of their digests.
+    """
     things: dict[str, dict] = {}
     for hand in hands:
         table = _emoji.read(hand)
         names = table.features["label"].names
         stored = table.data["image"].to_pylist()
+        chosen = set(sorted((row.rpartition("/")[2] for row in table["id"]), key=digest)[:most])
         for row, place, image in zip(table.remove_columns("image"), _emoji.concept_splits(table), stored, strict=True):
-            if split in (None, place):
-                concept = row["id"].rpartition("/")[2]
+            concept = row["id"].rpartition("/")[2]
+            if concept in chosen and split in (None, place):
                 thing = things.setdefault(concept, {"name": row["caption"], "category": row["label"], "pictures": []})
                 thing["pictures"].append(open_picture(image).convert("RGBA"))
     return [things[concept] for concept in sorted(things)], names

@@ -30,6 +30,8 @@ class Config(Spec):
     """Who drew the things; a thing's hand is drawn by lot."""
     things: Literal["split", "all"] = "split"
     """all: every split shows every thing, for pre-training on hands that are no test."""
+    cast: int | None = Field(None, ge=8)
+    """So many things, drawn by lot once and for all: a small world for models that have to name things. None: every thing."""
     most: int = Field(4, ge=1, le=8)
     """Most things of a scene; there is at least one."""
     size: int = Field(128, ge=64, le=1024)

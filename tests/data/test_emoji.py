@@ -120,6 +120,17 @@ def test_for_pre_training_every_split_shows_every_thing():
     assert small(things="all")["train"]["caption"] != small()["train"]["caption"]
 
 
+def test_a_cast_is_the_same_for_every_hand_and_split_as_everything_is():
+    names = {hand: [thing["name"] for thing in _scenes.cast([hand], None, 64)[0]] for hand in ("noto", "openmoji")}
+    assert names["noto"] == names["openmoji"]
+    assert len(set(names["noto"])) == 64
+    parts = [{thing["name"] for thing in _scenes.cast(["noto"], split, 64)[0]} for split in SPLITS]
+    assert sum(map(len, parts)) == 64
+    assert set().union(*parts) == set(names["noto"])
+    shown = " ".join(small(things="all", cast=8, train=30)["train"]["caption"])
+    assert sum(thing["name"] in shown for thing in _scenes.cast(["openmoji"], None, 8)[0]) == 8
+
+
 def test_scenes_have_as_many_things_as_are_asked_for():
     assert set(small(most=1)["train"]["count"]) == {1}
     assert max(small()["train"]["count"]) <= 4

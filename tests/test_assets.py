@@ -1,0 +1,53 @@
+"""What makes the embedded checkpoints, where it is more than a recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from adapt.assets import _patches, build_paligemma_tiny
+from adapt.data._images import unrle
+
+SPEC = {"size": (64, 64), "resize": (64, 64), "interpolation": "bicubic", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def tower():
+    torch.manual_seed(0)
+    sides = {"image_size": 64, "patch_size": 16, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    return SiglipVisionModel(SiglipVisionConfig(num_attention_heads=2, vision_use_head=False, **sides))
+
+
+def test_a_patch_is_named_after_the_thing_that_covers_it():
+    scenes = _patches.Scenes(["noto"], 8, 64, 20)
+    learner = _patches.PatchNamer(tower(), SPEC, 8)
+    for index in range(20):
+        row = {name: values[0] for name, values in scenes[[index]].items()}
+        item = learner.preprocess(row, True)
+        masks = [unrle(code) for code in row["objects"]["mask"]]
+        for patch in range(16):
+            y, x = divmod(patch, 4)
+            shares = [mask[16 * y : 16 * y + 16, 16 * x : 16 * x + 16].mean() for mask in masks]
+            best = int(np.argmax(shares))
+            if shares[best] >= _patches.COVERED:
+                assert item["name"][patch] == row["objects"]["category"][best] + 1
+                assert torch.allclose(64 * item["box"][patch], torch.tensor(row["objects"]["bbox"][best]))
+            else:
+                assert item["name"][patch] == 0
+
+
+def test_a_tower_learns_the_names_of_its_patches(tmp_path):
+    model = tower()
+    history = _patches.teach(model, SPEC, ["noto"], 8, 1600, tmp_path)
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    assert history[-1]["off"] < history[0]["off"]
+
+
+def test_neighbouring_locations_have_embeddings_alike():
+    torch.manual_seed(0)
+    rows = build_paligemma_tiny.smooth(1024, 192)
+    near = torch.cosine_similarity(rows[:-8], rows[8:]).mean()
+    far = torch.cosine_similarity(rows[:512], rows[512:]).abs().mean()
+    assert near > 0.9
+    assert far < 0.3
+    assert abs(rows.std() - 1) < 0.1
