@@ -140,7 +140,9 @@ def export(recipe: Recipe) -> Outcome:
                 int8 < fp32,
                 f"{fp32:.2f} ms in fp32, {int8:.2f} ms in int8, one thread. If it is slower: a student with plain convolutions.",
             )
-    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"))
+    folder = stage.run.path / "export"
+    files = {path.relative_to(folder).as_posix(): stage.hash(path) for path in sorted(folder.rglob("*.onnx"))}
+    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"), files=files)
     return _finish(stage)
 
 

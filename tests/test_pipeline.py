@@ -82,7 +82,7 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     from adapt.export.onnx import Runner
     from adapt.run import hash_path
 
-    assert exported["hash"] == hash_path(folder / exported["file"])
+    assert exported["hash"] == hash_path(folder / exported["file"]) == stages["export"]["files"]["onnx/model.int8.onnx"]
     metadata = {
         key: json.loads(value)
         for key, value in Runner(folder / exported["file"]).metadata.items()

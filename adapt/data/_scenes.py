@@ -25,7 +25,11 @@ def rows(config, split: str, count: int) -> Dataset:
     """The first `count` scenes of a split, memory-mapped."""
     files = [_emoji.file(hand) for hand in config.hands]
     every = config.things == "all"
-    other = [*(["all"] if every else []), *([config.most] if config.most != MOST else []), *([[config.cast]] if config.cast else [])]
+    other = [
+        *(["all"] if every else []),
+        *([config.most] if config.most != MOST else []),
+        *([[config.cast]] if config.cast else []),
+    ]
     key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 
     def build(path: Path) -> None:
