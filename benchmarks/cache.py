@@ -78,7 +78,16 @@ def large() -> None:
 
 
 def sam() -> None:
-    """SAM's mask decoder on its encoder's features, at ViT-B shapes with random weights; 4 scenes."""
+    """SAM's mask decoder on its encoder's features, at ViT-B shapes with random weights; 4 scenes.
+
+    What the cache saves is the encoder. What is left grows with the prompts, so both ends are measured: one prompt a picture without
+    clicks, as MedSAM trains, and the recipe's own.
+    """
+    for prompts in ({"objects": 1, "clicks": 0}, {}):
+        _sam(prompts)
+
+
+def _sam(prompts: dict[str, int]) -> None:
     from transformers import SamConfig, SamImageProcessor
 
     recipe = load_recipe("sam_decoder", ["data.train=4", "data.validation=1", "data.test=1"])
@@ -87,7 +96,7 @@ def sam() -> None:
 
     def build(place: str):
         torch.manual_seed(0)
-        config = recipe.model.model_copy(update={"checkpoint": place, "weights": "random"})
+        config = recipe.model.model_copy(update={"checkpoint": place, "weights": "random"} | prompts)
         family = plug.load("models", "sam").load(config)
         plug.load("methods", recipe.method.name).apply(family, recipe.method)
         return family
@@ -102,7 +111,9 @@ def sam() -> None:
         first = build(place)
         views = Views(rows, first.preprocess, 0, 1)
         cache = _cache.build(Path(place) / "cache", first.frozen_features(), views, None, 1, Accelerator(), "features")
-        _report("SAM ViT-B mask decoder", epoch, cache, None, place)
+        asked = recipe.model.model_copy(update=prompts)
+        title = f"SAM ViT-B mask decoder, at most {asked.objects} prompts a picture, {asked.clicks} clicks"
+        _report(title, epoch, cache, None, place)
 
 
 def _epoch(module, views: Views, train: Train, folder: Path) -> tuple[float, list[float]]:
