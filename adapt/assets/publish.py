@@ -20,7 +20,9 @@ from adapt.recipe import load_recipe
 
 
 def publish(run: Path) -> Path:
-    """Write the backbone that a finished run with `method: full` holds; returns the checkpoint's folder.
+    """Write the backbone that a finished run holds; returns the checkpoint's folder.
+
+    What the run's method left frozen stays as the checkpoint has it.
 
     Raises:
         UserError: the run has no such weights.
@@ -32,7 +34,8 @@ def publish(run: Path) -> Path:
     backbone = plug.load("models", recipe.model.name).load(recipe.model).backbone
     state = {name[9:]: value for name, value in load_file(learnt).items() if name.startswith("backbone.")}
     missing, unexpected = backbone.load_state_dict(state, strict=False)
-    missing = set(missing) - set(backbone.all_tied_weights_keys)  # weights that are tied are stored once
+    # weights that are tied are stored once
+    missing = set(missing) - set(backbone.all_tied_weights_keys) if recipe.method.name == "full" else set()
     if missing or unexpected:
         raise UserError(f"{learnt}: of another model: {sorted({*missing, *unexpected})[:3]} differ.")
     folder = EMBEDDED / recipe.model.checkpoint

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
@@ -99,7 +102,7 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
     if arch not in timm.list_models():
         raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
     if isinstance(pretrained, str):
-        return timm.create_model(arch, num_classes=outputs, pretrained=True, pretrained_cfg_overlay={"file": pretrained})
+        return _filled(timm.create_model(arch, num_classes=outputs), arch, Path(pretrained))
     try:
         return timm.create_model(arch, num_classes=outputs, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
@@ -107,6 +110,26 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
             f"distill.pretrained: no weights of {arch!r} to be had ({str(error).splitlines()[0][:120]}). "
             "Set distill.pretrained=false, or give a safetensors file."
         ) from None
+
+
+def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:
+    """Put in the weights of a safetensors file: timm's, or those of a student of `logits` or `features`; a head that fits is taken."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"distill.pretrained: {str(path)!r} cannot be read ({error}). Give a safetensors file.") from None
+    state = {name.removeprefix("cnn."): value for name, value in state.items()}
+    own, last = cnn.state_dict(), cnn.pretrained_cfg["classifier"]
+    heads = tuple(f"{name}." for name in ([last] if isinstance(last, str) else last))
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    wrong = [name for name in own if name not in fitting and not name.startswith(heads)]
+    if wrong:
+        raise UserError(
+            f"distill.pretrained: {str(path)!r} is of another network than {arch}: {len(wrong)} of its weights do not fit, such as "
+            f"{wrong[0]}. Set distill.student to the architecture that its config.json names."
+        )
+    cnn.load_state_dict(fitting, strict=False)
+    return cnn
 
 
 def _near(arch: str) -> str:

@@ -1,6 +1,8 @@
 """Decoder fine-tuning: the image encoder is frozen, the decoder that answers prompts learns.
 
-Source: Kirillov et al. 2023 (SAM), arXiv:2304.02643, whose mask decoder holds 4 of 94 M parameters (ViT-B).
+Source: Kirillov et al. 2023 (SAM), arXiv:2304.02643, whose mask decoder holds 4 of 94 M parameters (ViT-B). Of PaliGemma, the projector
+and the language model learn; its authors warm the tower up slowly instead, for the same reason (arXiv:2407.07726 §3.2): what a decoder
+that reads nothing yet sends back destroys a tower.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ class Config(Plugin):
 
 
 def apply(family: Family, config: Config) -> None:
-    """Freeze the family and let its decoder learn; the encoder's features can then be cached.
+    """Freeze the family and let its decoder learn; where all that feeds it is frozen, its features can be cached.
 
     Raises:
         UserError: the family has no decoder.
     """
     decoder = getattr(family, "decoder", None)
     if decoder is None:
-        raise UserError("method.name: 'decoder' is for families that decode prompts, such as sam. Use full, lora or head.")
+        raise UserError(
+            "method.name: 'decoder' is for families that have one, such as sam and paligemma. Use full, lora or head."
+        )
     family.requires_grad_(False)
     decoder.requires_grad_(True)

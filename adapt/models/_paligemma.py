@@ -56,6 +56,11 @@ class PaliGemma(Family):
         self._columns: tuple[str, ...] = tuple(dict.fromkeys(name for task in wording.tasks for name in tasks.COLUMNS[task]))
 
     @property
+    def decoder(self) -> nn.Module:
+        """What the method `decoder` lets learn: all but the image tower."""
+        return nn.ModuleList([self.net.model.multi_modal_projector, self.net.model.language_model])
+
+    @property
     def input(self) -> dict[str, Any]:
         return self.spec
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 
 from adapt.distill import _cache, logits
-from adapt.distill._student import Deployed, Student
+from adapt.distill._student import Deployed, Student, create
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.train.loop import fit
@@ -105,6 +106,26 @@ def test_students_preprocessing_is_the_teachers(teacher, rows):
 def test_an_unknown_architecture_is_one_line(teacher):
     with pytest.raises(UserError, match=r"'resnet81' is no timm model. Did you mean"):
         Student("resnet81", 4, teacher.input, None)
+
+
+@pytest.mark.parametrize("prefix", ["", "cnn."])
+def test_a_students_weights_are_where_another_starts(tmp_path, prefix):
+    learnt = create("resnet10t", 7, False)
+    state = {prefix + name: value for name, value in learnt.state_dict().items()} | {"to_global.weight": torch.ones(3, 3)}
+    save_file(state, tmp_path / "model.safetensors")
+    same, other = (
+        create("resnet10t", 7, str(tmp_path / "model.safetensors")),
+        create("resnet10t", 5, str(tmp_path / "model.safetensors")),
+    )
+    for name, value in learnt.state_dict().items():
+        assert torch.equal(same.state_dict()[name], value)
+        assert name.startswith("fc.") or torch.equal(other.state_dict()[name], value)
+    assert other.fc.out_features == 5
+    with pytest.raises(UserError, match=r"another network than resnet18: \d+ of its weights.*distill\.student"):
+        create("resnet18", 7, str(tmp_path / "model.safetensors"))
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(UserError, match=r"text\.safetensors.*cannot be read"):
+        create("resnet10t", 7, str(tmp_path / "text.safetensors"))
 
 
 def test_unlabelled_rows_have_the_label_minus_one(teacher, rows):
