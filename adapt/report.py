@@ -18,6 +18,7 @@ LABELS = {
     "top5": "top-5",
     "ece": "ECE",
     "nll": "NLL",
+    "knn": "kNN",
     "miou": "mIoU",
     "map50": "mAP@50",
     "map": "mAP",

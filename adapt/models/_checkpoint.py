@@ -63,11 +63,6 @@ def config(checkpoint: str, families: tuple[str, ...]) -> dict:
 def unreadable(checkpoint: str, error: Exception) -> UserError:
     """What to tell a user whose checkpoint a library could not load."""
     reason = " ".join(str(error).split(". ")[0].split())[:200]
-    lacking = (EMBEDDED / checkpoint).is_dir() and not any((EMBEDDED / checkpoint).glob("*.safetensors"))
-    step = (
-        f"Its weights are not shipped: {EMBEDDED / checkpoint / 'README.md'}. Set model.weights=random to see the recipe work, or give "
-        "a public checkpoint."
-        if lacking
-        else "Give a folder in the format of transformers, or a hub id."
+    return UserError(
+        f"model.checkpoint: {checkpoint!r} cannot be loaded: {reason.rstrip('.')}. Give a folder in the format of transformers, or a hub id."
     )
-    return UserError(f"model.checkpoint: {checkpoint!r} cannot be loaded: {reason.rstrip('.')}. {step}")

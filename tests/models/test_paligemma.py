@@ -346,13 +346,25 @@ def test_the_recipe_runs_from_scenes_to_boxes_captions_and_counts(tmp_path, monk
     assert {"map50", "unread", "exact", "bleu4", "cider", "accuracy", "within_one"} <= set(after["metrics"])
     assert before["protocol"] == after["protocol"]
     assert "mammal animal" in after["protocol"]["classes"]
-    assert len(list((outcome.path / "pictures" / "adapted").glob("*.png"))) == 3
+    assert len(list((outcome.path / "pictures" / "adapted").glob("*.png"))) == 3 * 3, "three scenes by each of three evals"
 
 
-def test_embedded_weights_that_are_not_shipped_are_said_with_the_next_step():
-    from adapt.models._checkpoint import EMBEDDED
+def test_the_embedded_weights_look_at_the_picture():
+    from adapt.data import emoji_scenes
+    from adapt.prompting.templates import words
+    from adapt.recipe import load_recipe
 
-    if list((EMBEDDED / "paligemma-tiny").glob("*.safetensors")):
-        pytest.skip("they are shipped by now")
-    with pytest.raises(UserError, match=r"weights are not shipped.*model\.weights=random"):
-        load(Config(name="paligemma"))
+    recipe = load_recipe("zoo/paligemma_tiny")
+    scenes = recipe.data.model_copy(update={"train": 24, "seed": 1})  # new ones, by the hands of the pre-training
+    data = emoji_scenes.load(scenes)["train"]
+    family = load(Config(name="paligemma", tasks=["caption", "detect", "count"])).eval()
+    family.set_classes(*words(recipe.prompts, data.features["objects"]["category"].feature.names))
+    for task in range(3):
+        items = [{**family.preprocess(row, True), "seed": task} for row in data]
+        seen = family.collate(items)
+        seen["image"] = seen["image"].float()
+        with torch.no_grad():
+            own, another = family.losses(seen).mean(), family.losses({**seen, "image": seen["image"].roll(1, 0)}).mean()
+        assert own < 0.7 * another
+    answers = family.text(list(data))
+    assert sum(answer == row["caption"] for answer, row in zip(answers, data, strict=True)) >= 8
