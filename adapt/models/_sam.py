@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.data._images import box, rle
 from adapt.models import _sam_prompts as prompts
 from adapt.models._family import Family
 from adapt.models._sam_loss import mask_loss
@@ -18,11 +19,15 @@ from adapt.models._sam_predict import predict
 from adapt.models._sam_targets import check_objects, decode
 from adapt.plug import UserError
 from adapt.recipe import Augment
-from adapt.train.augment import augment
+from adapt.train.augment import augment, augment_map
 from adapt.train.images import Normalise, fitted, view
 
 FINEST = 256
 """The loss compares masks on a grid of the input's side, but of no more cells than this (SAM's own decoder: 256)."""
+
+
+LEAST = 16
+"""Pixels of the input that a random view must leave of an object."""
 
 
 class Sam(Family):
@@ -87,13 +92,25 @@ class Sam(Family):
         return item
 
     def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
-        """Random views that move nothing, since masks and boxes stay; the padding remains the mean."""
-        still = config.model_copy(update={"crop": 1.0, "rotate": 0.0, "flip": 0.0})
-        images = augment(batch["image"], batch["seed"], still)
+        """Random views. Masks and boxes move with the picture, which then fills the input: its padding is a part of it. Views that
+        move nothing leave the padding at the mean."""
+        images = augment(batch["image"], batch["seed"], config)
+        if config.crop < 1 or config.rotate or config.flip:
+            objects = [self._moved(*row, config) for row in zip(batch["objects"], batch["size"], batch["seed"], strict=True)]
+            return batch | {"image": images, "objects": objects, "size": torch.full_like(batch["size"], self.side)}
         if "size" in batch:
             padding = (255 * self.normalise.mean).to(images.device)
             images = torch.where(prompts.inside(batch["size"], self.side, 1), images, padding)
         return batch | {"image": images}
+
+    def _moved(self, objects: dict[str, list], size: Tensor, seed: Tensor, config: Augment) -> dict[str, list]:
+        """A row's objects in the view of this seed; those that it cuts down to less than `LEAST` pixels are left out."""
+        if not objects["mask"]:
+            return objects
+        masks = torch.stack([prompts.on_grid(decode(code), size.tolist(), self.side, self.side) for code in objects["mask"]])
+        masks = augment_map(masks.long(), seed.expand(len(masks)), config).bool().numpy()
+        masks = [mask for mask in masks if mask.sum() >= LEAST]
+        return {"bbox": [box(mask) for mask in masks], "mask": [rle(mask) for mask in masks]}
 
     # ------------------------------------------------------------------------------------------------------------ parts
 

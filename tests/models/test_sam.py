@@ -15,6 +15,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling import Sam as Original
 from transformers import Sam2Config, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
+from adapt.data._images import unrle
 from adapt.methods import _adapter, decoder, full, lora
 from adapt.models._sam_load import family as around
 from adapt.models._sam_load import fresh
@@ -382,15 +383,50 @@ def test_the_loss_is_a_function_of_the_seeds_and_each_image_of_its_own():
     torch.testing.assert_close(one, swapped)
 
 
-def test_views_move_nothing_and_leave_the_padding():
+def test_views_of_colour_move_nothing_and_leave_the_padding():
     sam = family()
     given = batch(sam, [sample(), sample((48, 64))])
-    seen = sam.augment(given, Augment(crop=0.3, rotate=90, flip=1, colour=0.5, invert=1))
+    seen = sam.augment(given, Augment(crop=1, flip=0, colour=0.5, invert=1))
     assert seen["objects"] is given["objects"]
     expected = 255 - given["image"][0, :, :48]
     assert (seen["image"][0, :, :48].mean() - expected.mean()).abs() < 80
     assert sam.normalise(seen["image"])[0, :, 48:].abs().max() < 1e-6
     assert sam.normalise(seen["image"])[1, :, :, 48:].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 48), (60, 96)])
+def test_masks_and_boxes_move_with_their_pictures(shape):
+    sam, code = family(), sample(shape)["objects"]["mask"][0]
+    mask = unrle(code)
+    picture = Image.fromarray(np.where(mask[..., None], np.uint8([255, 255, 255]), np.uint8([0, 0, 0])))
+    rows = batch(sam, [sample(shape) | {"image": picture}] * 8)
+    rows["seed"] = torch.arange(8)
+    rows["image"] = torch.where(rows["image"] > 127, 255.0, 0.0)  # black padding too
+    seen = sam.augment(rows, Augment(crop=0.5, rotate=20, flip=0.5, colour=0))
+    assert seen["size"].tolist() == [[sam.side, sam.side]] * 8
+    moved = 0
+    for image, objects, before in zip(seen["image"], seen["objects"], rows["objects"], strict=True):
+        if objects["mask"]:
+            found = unrle(objects["mask"][0])
+            white = image[0].numpy() > 127
+            assert (found & white).sum() / (found | white).sum() > 0.9
+            y, x = np.nonzero(found)
+            assert objects["bbox"][0] == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+            moved += objects["bbox"][0] != before["bbox"][0]
+    assert moved >= 4
+    loss, _ = sam(seen)
+    assert loss.isfinite()
+
+
+def test_an_object_that_a_view_cuts_away_is_none():
+    sam = family()
+    rows = batch(sam, [sample()] * 32)
+    rows["seed"] = torch.arange(32)
+    seen = sam.augment(rows, Augment(crop=0.05, rotate=0, flip=0, colour=0))
+    counts = {len(row["mask"]) for row in seen["objects"]}
+    assert min(counts) < len(sample()["objects"]["mask"])
+    assert all(unrle(code).sum() >= 16 for row in seen["objects"] for code in row["mask"])
+    assert sam(seen)[0].isfinite()
 
 
 def test_images_without_objects_count_for_nothing():
