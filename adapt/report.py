@@ -159,9 +159,11 @@ def _notes(rows: list[dict]) -> str:
     """What must be said beside the table."""
     from adapt.evals._result import differing
 
-    notes = [
-        "Change is against the row above, on the same images, with its paired 95 % bootstrap interval. One thread, one image."
-    ]
+    notes = []
+    if any(entry.get("change") for entry in rows):
+        notes.append("Change is against the row above, on the same images, with its paired 95 % bootstrap interval.")
+    if any(entry.get("latency") for entry in rows):
+        notes.append("Latency is of one image, one thread.")
     if rows[0].get("left_out"):
         notes.append(f"Pictures of the data that could not be used: {rows[0]['left_out']}; data_problems.csv lists them.")
     for entry, before in zip(rows[1:], rows, strict=False):
