@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,19 @@ class Students:
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device)
         self._track("distill")
-        folder = self.run.path / "distill"
+        folder = self._fresh("distill", self.distill_key)
         validate = self.validate if "validation" in self.data else None
         fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, title="distill")
         return student
+
+    def _fresh(self, name: str, key: str) -> Path:
+        """The folder of a training; a state that other settings left there is thrown away, since it cannot be continued."""
+        if self.run.writes and self.run.read_json(f"{name}/key.json") != key:
+            shutil.rmtree(self.run.path / name, ignore_errors=True)
+            (self.run.path / name).mkdir()
+            self.run.write_json(f"{name}/key.json", key)
+        self.accelerator.wait_for_everyone()
+        return self.run.path / name
 
     def measure_labels(self) -> dict | None:
         """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -137,6 +138,19 @@ def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
     pipeline.finetune(recipe)
     pipeline.distill(recipe)
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+
+
+def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monkeypatch):
+    _, folder = done
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    monkeypatch.chdir(tmp_path)
+    outcome = pipeline.distill(load_recipe("clip_lora", [*SMALL, "distill.student=resnet14t", "distill.train.epochs=1"]))
+    assert outcome.path.name == folder.name
+    assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet14t"
+    steps = [json.loads(line)["step"] for line in (outcome.path / "distill" / "history.jsonl").read_text().splitlines()]
+    assert steps[0] == 1, "nothing is left of the first one's history"
+    for name in ("adapter/adapter_model.safetensors", "history.jsonl"):
+        assert (outcome.path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_predictions_carry_pictures_of_the_surest_mistakes(done):

@@ -104,6 +104,9 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
             f"distill: the teacher finds nothing above distill.score={config.score} in {len(found)} pictures. "
             "Lower distill.score, or train the teacher longer."
         )
+    counts = [len(one["score"]) for one in found]
+    shown = sum(count > 0 for count in counts)
+    print(f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {len(found):,} pictures")
     names = _names(rows)
     category = ClassLabel(names=names) if names else Value("int64")
     boxes = List(List(Value("float32"), length=4))
