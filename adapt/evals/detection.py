@@ -24,6 +24,8 @@ PREDICTOR = "detections"
 """What it asks of a module; where it is lacking, the eval is left out."""
 QUICK = {"pictures": 0}
 """What validation leaves out."""
+SHOWN = 10
+"""Most boxes that are drawn on a picture, and listed."""
 
 
 class Config(Plugin):
@@ -67,6 +69,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         unread, read = sum(row["unread"] for row in found), sum(len(row["bbox"]) for row in found)
         metrics["unread"] = unread / max(1, unread + read)
     names = list(protocol.get("classes") or [])
+    surest = [_surest(row) for row in found]
     shown = range(min(config.pictures, len(found)))
     more = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
     return Result(
@@ -76,11 +79,11 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         table={
             "id": list(dataset["id"]),
             "label": [_listing(row, names) for row in truth],
-            "prediction": [_listing(row, names) for row in found],
+            "prediction": [_listing(row, names) for row in surest],
             "confidence": [float(max(row["score"], default=0.0)) for row in found],
         },
         pictures=[
-            (_listing(found[i], names) or "nothing", draw(dataset[i]["image"], truth[i], found[i], names)) for i in shown
+            (_listing(surest[i], names) or "nothing", draw(dataset[i]["image"], truth[i], surest[i], names)) for i in shown
         ],
     )
 
@@ -92,6 +95,13 @@ def _one_class(row: dict) -> dict:
 def _known(row: dict) -> dict:
     """Without boxes of no known category, which no object could match."""
     kept = [i for i, label in enumerate(row["category"]) if label >= 0]
+    return {name: [row[name][i] for i in kept] for name in ("bbox", "category", "score")}
+
+
+def _surest(row: dict) -> dict:
+    """What a person wants to see of hundreds of boxes: at most `SHOWN`, the surest first, none half as sure as that one."""
+    order = sorted(range(len(row["score"])), key=lambda i: -row["score"][i])[:SHOWN]
+    kept = [i for i in order if row["score"][i] >= 0.5 * row["score"][order[0]]]
     return {name: [row[name][i] for i in kept] for name in ("bbox", "category", "score")}
 
 

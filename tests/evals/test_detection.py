@@ -115,6 +115,16 @@ def test_data_without_objects_is_refused():
         detection.evaluate(detection.Config(name="detection"), None, data([]).remove_columns("objects"), {})
 
 
+def test_of_many_boxes_the_surest_are_drawn():
+    scores = [0.2, 0.9, 0.5, 0.44, *[0.6] * 20]
+    row = {"bbox": [[0, 0, i, i] for i in range(24)], "category": list(range(24)), "score": scores}
+    shown = detection._surest(row)
+    assert shown["category"] == [1, *range(4, 13)]
+    few = detection._surest({name: values[:4] for name, values in row.items()})
+    assert few["score"] == [0.9, 0.5]
+    assert detection._surest({"bbox": [], "category": [], "score": []}) == {"bbox": [], "category": [], "score": []}
+
+
 def test_boxes_are_drawn_where_they_are():
     truth = {"bbox": [CAT], "category": [0]}
     found = {"bbox": [DOG], "category": [7], "score": [0.5]}
