@@ -39,7 +39,9 @@ def publish(run: Path) -> Path:
     if missing or unexpected:
         raise UserError(f"{learnt}: of another model: {sorted({*missing, *unexpected})[:3]} differ.")
     folder = EMBEDDED / recipe.model.checkpoint
+    layout = (folder / "config.json").read_bytes()
     backbone.half().save_pretrained(folder)
+    (folder / "config.json").write_bytes(layout)
     return folder
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import masks_to_boxes
 
-from adapt.data._images import box, rle
 from adapt.models import _sam_prompts as prompts
 from adapt.models._family import Family
 from adapt.models._sam_loss import mask_loss
 from adapt.models._sam_predict import predict
-from adapt.models._sam_targets import check_objects, decode
+from adapt.models._sam_targets import check_objects, decode, encode
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
@@ -108,9 +108,10 @@ class Sam(Family):
         if not objects["mask"]:
             return objects
         masks = torch.stack([prompts.on_grid(decode(code), size.tolist(), self.side, self.side) for code in objects["mask"]])
-        masks = augment_map(masks.long(), seed.expand(len(masks)), config).bool().numpy()
-        masks = [mask for mask in masks if mask.sum() >= LEAST]
-        return {"bbox": [box(mask) for mask in masks], "mask": [rle(mask) for mask in masks]}
+        masks = augment_map(masks.long(), seed.expand(len(masks)), config).bool()
+        masks = masks[masks.flatten(1).sum(1) >= LEAST]
+        boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])  # edges, not the last pixels
+        return {"bbox": boxes.tolist(), "mask": [encode(mask) for mask in masks]}
 
     # ------------------------------------------------------------------------------------------------------------ parts
 

@@ -89,5 +89,11 @@ def decode(code: dict) -> Tensor:
     return torch.from_numpy(run_lengths.decode(_bytes(code))).bool()
 
 
+def encode(mask: Tensor) -> dict:
+    """bool[H, W] → COCO's compressed run lengths."""
+    code = run_lengths.encode(np.asfortranarray(mask.byte().numpy()))
+    return {"size": code["size"], "counts": code["counts"].decode("ascii")}
+
+
 def _bytes(code: dict) -> dict:
     return {"size": list(code["size"]), "counts": code["counts"].encode("ascii")}
