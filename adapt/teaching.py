@@ -41,19 +41,20 @@ class Students:
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device)
         self._track("distill")
-        folder = self._fresh("distill", self.distill_key)
+        folder = self._fresh()
         validate = self.validate if "validation" in self.data else None
         fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, title="distill")
         return student
 
-    def _fresh(self, name: str, key: str) -> Path:
-        """The folder of a training; a state that other settings left there is thrown away, since it cannot be continued."""
-        if self.run.writes and self.run.read_json(f"{name}/key.json") != key:
-            shutil.rmtree(self.run.path / name, ignore_errors=True)
-            (self.run.path / name).mkdir()
-            self.run.write_json(f"{name}/key.json", key)
+    def _fresh(self) -> Path:
+        """The folder of the training; a state that other settings left there is thrown away, since it cannot be continued."""
+        folder = self.run.path / "distill"
+        if self.run.writes and self.run.read_json("distill/key.json") != self.distill_key:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            self.run.write_json("distill/key.json", self.distill_key)
         self.accelerator.wait_for_everyone()
-        return self.run.path / name
+        return folder
 
     def measure_labels(self) -> dict | None:
         """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""

@@ -37,7 +37,7 @@ from adapt.models._clip import image_input
 from adapt.overrides import parse_yaml
 from adapt.prompting import tasks
 from adapt.prompting.tokens import LOCATIONS, WORDS
-from adapt.recipe import find
+from adapt.recipe import find, load_recipe
 from adapt.train.images import view
 
 SIDE, PATCH = 128, 16
@@ -46,8 +46,6 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 VOCABULARY = 3000 - len(WORDS) - len(SPECIAL) - len(BYTES)
 WIDTH = 192
 TOWER, LAYERS = 4, 3
-HANDS, CAST = ["noto", "twemoji", "fluent_flat"], 64
-"""Who drew the scenes, and how many things play in them, as in zoo/paligemma_tiny."""
 PATCH_VIEWS = 56_000
 
 
@@ -160,7 +158,8 @@ def main() -> None:
     looks = processor(words)
     model = first_weights(config(words), _emoji.read("noto")[:64]["image"])
     spec = image_input(looks.image_processor.to_dict())
-    history = _patches.teach(model.model.vision_tower, spec, HANDS, CAST, PATCH_VIEWS, cache_folder("patches"))
+    world = load_recipe("zoo/paligemma_tiny").data
+    history = _patches.teach(model.model.vision_tower, spec, world.hands, world.cast, PATCH_VIEWS, cache_folder("patches"))
     print(f"patches named: {history[-1]['named']:.0%} of a batch")
     looks.save_pretrained(folder)
     model.half().save_pretrained(folder)

@@ -32,7 +32,7 @@ def publish(run: Path) -> Path:
         raise UserError(f"{learnt}: missing. First: adapt finetune with a recipe of recipes/zoo, until it ends.")
     recipe = load_recipe(str(run / "recipe.yaml"))
     backbone = plug.load("models", recipe.model.name).load(recipe.model).backbone
-    state = {name[9:]: value for name, value in load_file(learnt).items() if name.startswith("backbone.")}
+    state = {name.removeprefix("backbone."): value for name, value in load_file(learnt).items() if name.startswith("backbone.")}
     missing, unexpected = backbone.load_state_dict(state, strict=False)
     # weights that are tied are stored once
     missing = set(missing) - set(backbone.all_tied_weights_keys) if recipe.method.name == "full" else set()

@@ -28,7 +28,7 @@ def rows(config, split: str, count: int) -> Dataset:
     other = [
         *(["all"] if every else []),
         *([config.most] if config.most != MOST else []),
-        *([[config.cast]] if config.cast else []),
+        *([f"cast {config.cast}"] if config.cast else []),
     ]
     key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 

@@ -94,14 +94,16 @@ def _one_class(row: dict) -> dict:
 
 def _known(row: dict) -> dict:
     """Without boxes of no known category, which no object could match."""
-    kept = [i for i, label in enumerate(row["category"]) if label >= 0]
-    return {name: [row[name][i] for i in kept] for name in ("bbox", "category", "score")}
+    return _only(row, [i for i, label in enumerate(row["category"]) if label >= 0])
 
 
 def _surest(row: dict) -> dict:
     """What a person wants to see of hundreds of boxes: at most `SHOWN`, the surest first, none half as sure as that one."""
     order = sorted(range(len(row["score"])), key=lambda i: -row["score"][i])[:SHOWN]
-    kept = [i for i in order if row["score"][i] >= 0.5 * row["score"][order[0]]]
+    return _only(row, [i for i in order if row["score"][i] >= 0.5 * row["score"][order[0]]])
+
+
+def _only(row: dict, kept: list[int]) -> dict:
     return {name: [row[name][i] for i in kept] for name in ("bbox", "category", "score")}
 
 
