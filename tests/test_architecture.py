@@ -24,7 +24,7 @@ CODE = [path for path in FILES if "assets" not in path.parts]
 
 # layer → what it may import from adapt
 GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware"}
+LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks"}
 MIDDLE = LOW | {"train", "prompting"}
 ALLOWED = {
     "plug": set(),
@@ -32,6 +32,7 @@ ALLOWED = {
     "recipe": GROUND | {"overrides"},
     "run": GROUND | {"recipe"},
     "hardware": set(),
+    "masks": set(),
     "train": LOW,
     "prompting": LOW,
     **dict.fromkeys(PLUGS, MIDDLE),

@@ -7,7 +7,7 @@ import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from adapt.assets import _patches, build_paligemma_tiny
-from adapt.data._images import unrle
+from adapt.masks import unrle
 
 SPEC = {"size": (64, 64), "resize": (64, 64), "interpolation": "bicubic", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adapt.data import _scenes
-from adapt.data._images import open_picture, unrle
+from adapt.data._images import open_picture
+from adapt.masks import unrle
 from adapt.recipe import Augment, Train
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view

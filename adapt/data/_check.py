@@ -17,8 +17,8 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.data._images import unrle
 from adapt.data._scan import Finding, existing, inspect, layout, scan, walk
+from adapt.masks import unrle
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.train.progress import progress

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Value
 
-from adapt.data._images import BOXES, MASKS, RGB, box, open_picture, rle
+from adapt.data._images import BOXES, MASKS, RGB, open_picture
 from adapt.data._split import stratified
+from adapt.masks import box, rle
 from adapt.plug import ROOT
 
 VALIDATION, TEST = 0.15, 0.25

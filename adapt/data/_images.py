@@ -96,27 +96,6 @@ def encoded(image: Picture.Image) -> dict:
     return {"bytes": out.getvalue(), "path": None}
 
 
-def rle(mask: np.ndarray) -> dict:
-    """A mask bool[H, W] → COCO's compressed run lengths, {size: [H, W], counts: str}."""
-    from pycocotools.mask import encode
-
-    code = encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
-
-
-def unrle(code: dict) -> np.ndarray:
-    """COCO's compressed run lengths → the mask bool[H, W]."""
-    from pycocotools.mask import decode
-
-    return decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}).astype(bool)
-
-
-def box(mask: np.ndarray) -> list[float]:
-    """The box XYXY around a mask bool[H, W] that is not empty, in pixels, right and bottom edges exclusive."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-
-
 # ----------------------------------------------------------------------------------------------------------------- cache
 
 

@@ -13,8 +13,9 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
 from adapt.data._check import Problem, _repeated
-from adapt.data._images import BOXES, MASKS, RGB, box, cache_folder, cached, digest, encoded, open_picture, reason, rle
+from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
+from adapt.masks import box, rle
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.train.progress import progress

@@ -10,8 +10,9 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
 from adapt.data import _emoji
-from adapt.data._images import BOXES, MASKS, RGB, box, cache_folder, cached, digest, encoded, open_picture, rle
+from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture
 from adapt.data._split import SPLITS
+from adapt.masks import box, rle
 from adapt.train.progress import progress
 
 MOST = 4

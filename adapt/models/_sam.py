@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
+from adapt.masks import rle, unrle
 from adapt.models import _sam_prompts as prompts
 from adapt.models._family import Family
 from adapt.models._sam_loss import mask_loss
 from adapt.models._sam_predict import predict
-from adapt.models._sam_targets import check_objects, decode, encode
+from adapt.models._sam_targets import check_objects
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
@@ -107,11 +108,13 @@ class Sam(Family):
         """A row's objects in the view of this seed; those that it cuts down to less than `LEAST` pixels are left out."""
         if not objects["mask"]:
             return objects
-        masks = torch.stack([prompts.on_grid(decode(code), size.tolist(), self.side, self.side) for code in objects["mask"]])
+        masks = torch.stack(
+            [prompts.on_grid(torch.from_numpy(unrle(code)), size.tolist(), self.side, self.side) for code in objects["mask"]]
+        )
         masks = augment_map(masks.long(), seed.expand(len(masks)), config).bool()
         masks = masks[masks.flatten(1).sum(1) >= LEAST]
         boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])  # edges, not the last pixels
-        return {"bbox": boxes.tolist(), "mask": [encode(mask) for mask in masks]}
+        return {"bbox": boxes.tolist(), "mask": [rle(mask.numpy()) for mask in masks]}
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
@@ -225,7 +228,9 @@ class Sam(Family):
             for place, number in enumerate(numbers_of):
                 image.append(row)
                 boxes.append(objects["bbox"][number])
-                masks.append(prompts.on_grid(decode(objects["mask"][number]).to(device), sizes[row], self.side, grid))
+                masks.append(
+                    prompts.on_grid(torch.from_numpy(unrle(objects["mask"][number])).to(device), sizes[row], self.side, grid)
+                )
                 draws.append(u[row, place])
         if not image:
             return (*(torch.zeros(0, device=device) for _ in range(4)),)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from pycocotools import mask as run_lengths
-from torch import Tensor
 
+from adapt.masks import unrle
 from adapt.plug import UserError
 
 
@@ -71,29 +69,14 @@ def check_objects(objects: dict[str, Any], width: int, height: int, where: str) 
         if tuple(code["size"]) != (height, width):
             have = f"{code['size'][1]} × {code['size'][0]}"
             raise UserError(f"{where}: mask {number} has {have} pixels, its picture {width} × {height}. They must be the same.")
-        if not _area(code):
+        if _empty(code):
             raise UserError(f"{where}: mask {number} is empty. Give it at least one pixel, or leave the object out.")
     return {"bbox": check_boxes(boxes, width, height, where).tolist(), "mask": masks}
 
 
-def _area(code: dict) -> int:
-    """Pixels of a mask; 0 also when its run lengths cannot be read."""
+def _empty(code: dict) -> bool:
+    """Has a mask no pixel? So also when its run lengths cannot be read."""
     try:
-        return int(decode(code).sum()) if len(code["counts"]) < 12 else int(run_lengths.area(_bytes(code)))
+        return not unrle(code).any()
     except ValueError:
-        return 0
-
-
-def decode(code: dict) -> Tensor:
-    """COCO's compressed run lengths → bool[H, W]."""
-    return torch.from_numpy(run_lengths.decode(_bytes(code))).bool()
-
-
-def encode(mask: Tensor) -> dict:
-    """bool[H, W] → COCO's compressed run lengths."""
-    code = run_lengths.encode(np.asfortranarray(mask.byte().numpy()))
-    return {"size": code["size"], "counts": code["counts"].decode("ascii")}
-
-
-def _bytes(code: dict) -> dict:
-    return {"size": list(code["size"]), "counts": code["counts"].encode("ascii")}
+        return True

@@ -10,10 +10,11 @@ from itertools import product
 
 import numpy as np
 import torch
-from pycocotools import mask as run_lengths
 from scipy.ndimage import label
 from torch import Tensor
 from torchvision.ops import batched_nms
+
+from adapt.masks import rle, unrle
 
 NEAR = 20.0
 """Pixels: a mask that comes so near to a crop's edge inside the image is taken for cut."""
@@ -68,15 +69,13 @@ def encode(masks: Tensor, crop: list[int], size: tuple[int, int]) -> list[dict]:
     for mask in masks.numpy():
         whole = np.zeros(size, np.uint8, order="F")
         whole[crop[1] : crop[3], crop[0] : crop[2]] = mask
-        code = run_lengths.encode(whole)
-        codes.append({"size": list(size), "counts": code["counts"].decode("ascii")})
+        codes.append(rle(whole))
     return codes
 
 
 def decode(codes: list[dict]) -> np.ndarray:
     """COCO run lengths → bool[N, H, W]."""
-    parts = [{"size": code["size"], "counts": code["counts"].encode("ascii")} for code in codes]
-    return run_lengths.decode(parts).transpose(2, 0, 1).astype(bool) if parts else np.zeros((0, 0, 0), bool)
+    return np.stack([unrle(code) for code in codes]) if codes else np.zeros((0, 0, 0), bool)
 
 
 def join(parts: list[dict]) -> dict:

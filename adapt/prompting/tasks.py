@@ -18,13 +18,11 @@ is no object, both name one category, drawn by the seed, and nothing is answered
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adapt.masks import unrle
 from adapt.plug import UserError
 from adapt.prompting.tokens import Codebook, encode_box
-
-if TYPE_CHECKING:
-    import numpy as np
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "given": ("prefix", "suffix"),
@@ -133,19 +131,12 @@ def _segment(sample, classes, seed, codebook) -> tuple[str, str]:
     for i in _reading(objects["bbox"]):
         if words[i] == chosen:
             box = objects["bbox"][i]
-            answers.append(f"{encode_box(box, sample['size'])}{codebook.write(_mask(objects['mask'][i]), box)} {chosen}")
+            answers.append(f"{encode_box(box, sample['size'])}{codebook.write(unrle(objects['mask'][i]), box)} {chosen}")
     return f"segment {chosen}", SEPARATOR.join(answers)
 
 
 def _absent(classes: Sequence[str], seed: int) -> str:
     return classes[seed % len(classes)]
-
-
-def _mask(code: dict) -> np.ndarray:
-    """COCO's compressed run lengths → bool[H, W]."""
-    from pycocotools.mask import decode
-
-    return decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}).astype(bool)
 
 
 def _reading(boxes: Sequence[Sequence[float]]) -> list[int]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from adapt.masks import box
 from adapt.plug import Spec, UserError
 
 if TYPE_CHECKING:
@@ -154,13 +155,7 @@ def crop(config: TextMasks, image: Picture.Image, mask: np.ndarray) -> Picture.I
     return Picture.composite(view, around, place)
 
 
-def box(mask: np.ndarray) -> list[int]:
-    """The box XYXY around a mask bool[H, W] in pixels, right and bottom edges exclusive; zeros for an empty one."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else [0, 0, 0, 0]
-
-
-def _frame(config: TextMasks, found: list[int]) -> tuple[int, int, int, int]:
+def _frame(config: TextMasks, found: list[float]) -> tuple[int, int, int, int]:
     """The crop of a box, XYXY pixels; it may reach beyond the image."""
     left, top, right, bottom = found
     wide, high = ((1 + 2 * config.expand) * side for side in (right - left, bottom - top))

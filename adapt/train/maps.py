@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from adapt.masks import unrle
 from adapt.train.images import centre
 
 IGNORE = -1
@@ -23,13 +24,10 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
     if sample.get("segmentation") is not None:
         values = np.asarray(sample["segmentation"]).astype(np.int64)
         return np.where(values == 255, IGNORE, values)
-    from pycocotools.mask import decode
-
     objects = sample["objects"]
     out = np.zeros((sample["image"].height, sample["image"].width), np.int64)
     for category, code in zip(objects["category"], objects["mask"], strict=True):
-        mask = decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")})
-        out[mask.astype(bool)] = category + 1
+        out[unrle(code)] = category + 1
     return out
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from adapt.data import _scan, emoji
 from adapt.data._check import KINDS, Problem, Report, check
-from adapt.data._images import BOXES, MASKS, RGB, rle
+from adapt.data._images import BOXES, MASKS, RGB
+from adapt.masks import rle
 from adapt.plug import UserError
 
 

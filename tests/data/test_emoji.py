@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from adapt.data import _emoji, _scenes, emoji, emoji_scenes
-from adapt.data._images import unrle
 from adapt.data._split import SPLITS
+from adapt.masks import unrle
 
 HANDS = get_args(emoji.Hand)
 

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, Features, Image, concatenate_datasets, load_from_disk
 from PIL import Image as Picture
 
-from adapt.data._images import RGB, box, rgb, rle, unrle
+from adapt.data._images import RGB, rgb
 from adapt.plug import UserError
 
 
@@ -84,12 +84,3 @@ def test_the_column_survives_what_data_sets_go_through(make, tmp_path):
 
 def test_rgb_leaves_an_rgb_picture_as_it_is(make):
     assert np.array_equal(np.asarray(rgb(make.picture())), np.asarray(make.picture()))
-
-
-def test_run_lengths_are_cocos():
-    mask = np.zeros((3, 4), bool)
-    mask[1:, 2:] = True
-    # by hand, down the columns: 7 zeros, 2 ones, 1 zero, 2 ones; the fourth count is written as its difference to the second
-    assert rle(mask) == {"size": [3, 4], "counts": "7210"}
-    assert np.array_equal(unrle(rle(mask)), mask)
-    assert box(mask) == [2, 1, 4, 3]

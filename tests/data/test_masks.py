@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from adapt.data._images import box, unrle
 from adapt.data.masks import Config, load
+from adapt.masks import box, unrle
 from adapt.plug import UserError
 
 SIZE = (24, 16)

@@ -8,8 +8,9 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from pycocotools import mask as run_lengths
 
-from adapt.data._images import BOXES, MASKS, box, rle
+from adapt.data._images import BOXES, MASKS
 from adapt.evals import _draw, _masks, segmentation
+from adapt.masks import box, rle
 from adapt.plug import UserError
 
 SIZE = (40, 48)

@@ -8,8 +8,9 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from adapt.data._images import BOXES, MASKS, rle
+from adapt.data._images import BOXES, MASKS
 from adapt.evals import _semantic, semantic
+from adapt.masks import rle
 from adapt.plug import UserError
 
 SIZE = (24, 32)

@@ -194,7 +194,7 @@ def test_cached_features_give_the_same_loss_in_training_too(places, name):
 
 
 def scene():
-    from adapt.data._images import rle
+    from adapt.masks import rle
 
     mask = np.zeros((24, 24), bool)
     mask[4:16, 6:20] = True

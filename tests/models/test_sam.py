@@ -15,7 +15,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling import Sam as Original
 from transformers import Sam2Config, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
-from adapt.data._images import unrle
+from adapt.masks import unrle
 from adapt.methods import _adapter, decoder, full, lora
 from adapt.models._sam_load import family as around
 from adapt.models._sam_load import fresh
