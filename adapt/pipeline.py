@@ -74,7 +74,7 @@ def finetune(recipe: Recipe) -> Outcome:
         stage.guard(
             "adapted is no worse than zero-shot on validation",
             after >= before,
-            f"{before:.3f} before, {after:.3f} after. If it fell: lower train.lr, fewer train.epochs, or more data.",
+            f"{before:.4f} before, {after:.4f} after. If it fell: lower train.lr, fewer train.epochs, or more data.",
         )
     return _finish(stage)
 

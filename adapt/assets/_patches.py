@@ -28,11 +28,10 @@ COVERED = 0.25
 
 
 class Scenes:
-    """Rows of scenes, drawn when asked for; `category` is the thing's number."""
+    """Rows of scenes, drawn when asked for; their categories are the things."""
 
     def __init__(self, hands: list[str], cast: int, size: int, count: int):
-        things, _ = _scenes.cast(hands, None, cast)
-        self.things = [thing | {"category": number} for number, thing in enumerate(things)]
+        self.things, _ = _scenes.cast(hands, None, cast, "thing")
         self.size, self.count = size, count
 
     def __len__(self) -> int:

@@ -30,11 +30,12 @@ def rows(config, split: str, count: int) -> Dataset:
         *(["all"] if every else []),
         *([config.most] if config.most != MOST else []),
         *([f"cast {config.cast}"] if config.cast else []),
+        *([config.classes] if config.classes != "subgroup" else []),
     ]
     key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 
     def build(path: Path) -> None:
-        things, names = cast(config.hands, None if every else split, config.cast)
+        things, names = cast(config.hands, None if every else split, config.cast, config.classes)
         # a short write buffer: pictures are not gathered in memory
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
@@ -53,21 +54,28 @@ def features(names: list[str]) -> Features:
     return Features(id=text, image=RGB(), objects=objects, caption=text, count=Value("int32"), prefix=text, suffix=text)
 
 
-def cast(hands: list[str], split: str | None, most: int | None = None) -> tuple[list[dict], list[str]]:
+def cast(
+    hands: list[str], split: str | None, most: int | None = None, classes: str = "subgroup"
+) -> tuple[list[dict], list[str]]:
     """The things that play in a split (none: every thing): name, category, pictures (one RGBA a hand); and all categories' names.
 
-    With `most`, only the first so many of all concepts, in the order of their digests.
+    With `most`, only the first so many of all concepts, in the order of their digests. Categories are those of `classes`; they are
+    the same in every split.
     """
     things: dict[str, dict] = {}
     for hand in hands:
         table = _emoji.read(hand)
         names = table.features["label"].names
         stored = table.data["image"].to_pylist()
-        chosen = set(sorted((row.rpartition("/")[2] for row in table["id"]), key=digest)[:most])
+        chosen = sorted(sorted((row.rpartition("/")[2] for row in table["id"]), key=digest)[:most])
+        if classes == "thing":
+            called = {row["id"].rpartition("/")[2]: row["caption"] for row in table.remove_columns("image")}
+            names = [called[concept] for concept in chosen]
         for row, place, image in zip(table.remove_columns("image"), _emoji.concept_splits(table), stored, strict=True):
             concept = row["id"].rpartition("/")[2]
             if concept in chosen and split in (None, place):
-                thing = things.setdefault(concept, {"name": row["caption"], "category": row["label"], "pictures": []})
+                category = row["label"] if classes == "subgroup" else chosen.index(concept)
+                thing = things.setdefault(concept, {"name": row["caption"], "category": category, "pictures": []})
                 thing["pictures"].append(open_picture(image).convert("RGBA"))
     return [things[concept] for concept in sorted(things)], names
 

@@ -32,6 +32,8 @@ class Config(Spec):
     """all: every split shows every thing, for pre-training on hands that are no test."""
     cast: int | None = Field(None, ge=8)
     """So many things, drawn by lot once and for all: a small world for models that have to name things. None: every thing."""
+    classes: Literal["subgroup", "thing"] = "subgroup"
+    """What a category is: the Unicode subgroup (49), or the thing itself, by its name; best with `things: all` and a cast."""
     most: int = Field(4, ge=1, le=8)
     """Most things of a scene; there is at least one."""
     size: int = Field(128, ge=64, le=1024)
@@ -51,7 +53,7 @@ def load(config: Config):
 
     Returns:
         `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
-        part, category int[N]: the Unicode subgroup, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
+        part, category int[N]: see `classes`, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
     """
     from datasets import DatasetDict
 

@@ -19,7 +19,7 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """95 % bootstrap intervals."""
     table: dict[str, list] = field(default_factory=dict)
-    """A row a sample; `correct` or `score` is what rows are compared by."""
+    """A row a sample; `correct` or `score`, whose mean is the main metric, is what rows are compared by, if there is one."""
     pictures: list[tuple[str, Any]] = field(default_factory=list)
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)

@@ -82,7 +82,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             "label": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(1)) if c) for matrix in matrices],
             "prediction": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(0)) if c) for matrix in matrices],
             "confidence": confidence,
-            "score": right.tolist(),
+            "mean_iou": right.tolist(),
         },
         figures={"classes": names, "confusion": matrices.sum(0).tolist()},
         pictures=[_picture(dataset[i], value, found) for value, i, found in maps],

@@ -131,6 +131,18 @@ def test_a_cast_is_the_same_for_every_hand_and_split_as_everything_is():
     assert sum(thing["name"] in shown for thing in _scenes.cast(["openmoji"], None, 8)[0]) == 8
 
 
+def test_categories_are_things_where_that_is_asked_for():
+    names = [thing["name"] for thing in _scenes.cast(["noto"], None, 8)[0]]
+    for split, rows in small(hands=["noto", "openmoji"], things="all", cast=8, classes="thing").items():
+        assert rows.features["objects"]["category"].feature.names == names
+        for row in rows:
+            shown = [names[category] for category in row["objects"]["category"]]
+            assert row["caption"] == _scenes.listing(shown), split
+    things, every = _scenes.cast(["noto"], "test", 64, "thing")
+    assert len(every) == 64 > len(things)
+    assert all(every[thing["category"]] == thing["name"] for thing in things)
+
+
 def test_scenes_have_as_many_things_as_are_asked_for():
     assert set(small(most=1)["train"]["count"]) == {1}
     assert max(small()["train"]["count"]) <= 4

@@ -68,6 +68,7 @@ def test_the_metrics_are_scikit_learns():
     assert low < result.metrics["miou"] < high
     assert result.protocol["classes"] == ["background", *NAMES]
     assert len(result.pictures) == 12 and result.pictures[0][1].size == SIZE[::-1]
+    assert not {"correct", "score"} & set(result.table), "a mean over images is not the mIoU: rows say nothing of its change"
 
 
 def test_a_class_that_is_only_found_counts_as_nothing():
