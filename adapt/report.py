@@ -200,10 +200,11 @@ def _pictures(folder: Path, rows: list[dict]) -> str:
             for path, caption in zip(sorted(place.glob("*.png")), captions, strict=True)
         )
         shown = " open" if entry is rows[-1] else ""
-        parts.append(f"<details{shown}><summary>{escape(entry['title'])}</summary><div class=pictures>{cards}</div></details>")
-    drawn = rows[0].get("protocol", {}).get("eval") in ("segmentation", "detection")
-    legend = "<p class=note>Green is what is there, red what was found, blue the prompt.</p>" if drawn else ""
-    return f"<section><h2>Pictures</h2>{legend}{''.join(parts)}</section>" if parts else ""
+        drawn = entry.get("protocol", {}).get("eval") in ("segmentation", "detection")
+        legend = "<p class=note>Green is what is there, red what was found, blue the prompt.</p>" if drawn else ""
+        inside = f"<summary>{escape(entry['title'])}</summary>{legend}<div class=pictures>{cards}</div>"
+        parts.append(f"<details{shown}>{inside}</details>")
+    return f"<section><h2>Pictures</h2>{''.join(parts)}</section>" if parts else ""
 
 
 def _image(png: bytes, text: str) -> str:

@@ -63,7 +63,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals._result import Result
 
     names = _semantic.names(dataset)
-    matrices, confidence, maps = [], [], []
+    ids, matrices, confidence, maps = list(dataset["id"]), [], [], []
     for i, (truth, found, sure) in enumerate(_pairs(predict, dataset)):
         if found.max(initial=0) >= len(names):
             raise UserError(f"evals: the model has class {found.max()}; the data has {len(names)}, with the background.")
@@ -73,19 +73,23 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             maps = sorted([*maps, (_semantic.agreement(matrices[-1]), i, found)], key=lambda item: item[:2])[: config.pictures]
     matrices = np.stack(matrices)
     right = np.array([_semantic.agreement(matrix) for matrix in matrices])
+    there, said = ([", ".join(names[c] for c in np.flatnonzero(m.sum(axis)) if c) for m in matrices] for axis in (1, 0))
     return Result(
         metrics=_semantic.scores(matrices.sum(0)),
         protocol=protocol | {"eval": "semantic", "split": config.split, "classes": names, "ignore": IGNORE},
         intervals={"miou": _semantic.interval(matrices, config.bootstrap)},
         table={
-            "id": list(dataset["id"]),
-            "label": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(1)) if c) for matrix in matrices],
-            "prediction": [", ".join(names[c] for c in np.flatnonzero(matrix.sum(0)) if c) for matrix in matrices],
+            "id": ids,
+            "label": there,
+            "prediction": said,
             "confidence": confidence,
             "mean_iou": right.tolist(),
         },
         figures={"classes": names, "confusion": matrices.sum(0).tolist()},
-        pictures=[_picture(dataset[i], value, found) for value, i, found in maps],
+        pictures=[
+            _picture(dataset[i], found, f"{said[i] or 'nothing'} for {there[i] or 'nothing'}: mean IoU {value:.2f} ({ids[i]})")
+            for value, i, found in maps
+        ],
     )
 
 
@@ -100,10 +104,10 @@ def _pairs(predict: Callable, dataset) -> Iterator[tuple[np.ndarray, np.ndarray,
             yield truth, *_semantic.classes(output, truth.shape)
 
 
-def _picture(row: dict, value: float, found: np.ndarray) -> tuple[str, Any]:
+def _picture(row: dict, found: np.ndarray, caption: str) -> tuple[str, Any]:
     from adapt.evals._draw import PALETTE, overlay
 
     present = [c for c in range(1, int(found.max(initial=0)) + 1) if (found == c).any()]
     colours = [PALETTE[c % len(PALETTE)] for c in present]
     picture = overlay(row["image"].resize(found.shape[::-1]), [found == c for c in present], colours)
-    return f"mean IoU {value:.2f} ({row['id']})", picture
+    return caption, picture
