@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapt import plug
+from adapt.methods._adapter import HEAD
 from adapt.plug import UserError
 from adapt.run import atomic
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from adapt.stage import Stage
 
 SCALES = [i / 10 for i in range(11)]
-HEAD = "head.safetensors"
 FIRST = ("class_logits", "image_embedding", "patch_features")
 OPEN_CLIP = "open_clip_model.safetensors"
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -84,7 +84,7 @@ def _adapter_of(stage: Stage, scale: float | str) -> Path:
     """The run's adapter, if it can be merged at this scale."""
     if stage.accelerator.num_processes > 1:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
-    if not stage.run.done("finetune", stage.key):
+    if not stage.finished("finetune", stage.key):
         raise UserError(f"{stage.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
     folder = stage.run.path / "adapter"
     method = stage.recipe.method.name
@@ -197,6 +197,8 @@ def answers(family: Family, samples: list[dict[str, Any]]) -> dict[str, Any]:
     family.eval()
     device = next(family.parameters()).device
     functions = family.predictors()
+    if not family.classes:
+        functions.pop("class_logits", None)  # the classes' words make them
     name = next((name for name in (*FIRST, *functions) if name in functions), None)
     function = functions.get(name)
     with torch.inference_mode():
@@ -247,7 +249,7 @@ def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
     before = None
     for scale in SCALES:
         set_scale(family.backbone, scale)
-        result = target.evaluate(config, stage.predictor(family), stage.data["validation"], {})
+        result = stage.evaluated(config, stage.predictor(family), "validation", family)
         if "correct" not in result.table:
             raise UserError(
                 f"scale: sweep needs an eval that says which rows are right; {config.name} does not. Give a number."

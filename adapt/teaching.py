@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from adapt import plug
 from adapt.measuring import BATCH
@@ -24,7 +23,8 @@ class Students:
 
         config = self.recipe.distill
         target = plug.load("distill", config.name)
-        teacher, rows, extra = self._teacher(), self._student_rows(), None
+        teacher, rows, extra = self._teacher().eval(), self._student_rows(), None
+        _ = self.words  # what evals need of the teacher when it is gone
         if hasattr(target, "label"):
             rows = self._labelled(target, teacher, rows)
         have = teacher.predictors()
@@ -37,7 +37,7 @@ class Students:
         student = target.build(config, teacher, None if config.cache else function)
         if function and config.cache:
             extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)
-        del self.__dict__["family"], teacher, function  # students train without the teacher in memory
+        del self.__dict__["family"], teacher, have, function  # students train without the teacher in memory
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device)
         self._track("distill")
@@ -74,15 +74,17 @@ class Students:
         from adapt.distill import _cache
         from adapt.train.views import Views
 
-        views = Views(rows, module.preprocess, self.recipe.seed, views)
+        module.eval()
+        views = Views(rows, lambda sample, _: module.preprocess(sample, False), self.recipe.seed, views)
         height, width = module.input["size"]
         batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
         return _cache.build(self._cached(name), function, views, augmentation, batch, self.accelerator, name)
 
     def _cached(self, name: str) -> Path:
         """Where something computed once lies; named after all that it depends on."""
-        sections = SECTIONS if name == "features" else (*SECTIONS, "distill")
-        return self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{self.fingerprints['train'][:8]}"
+        sections, splits = (SECTIONS, ["train"]) if name == "features" else ((*SECTIONS, "distill"), ["train", "unlabelled"])
+        data = "".join(self.fingerprints[split][:8] for split in splits if split in self.data)
+        return self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{data}"
 
     def _labelled(self, target, teacher, rows):
         """The teacher's labels of rows, found once, by the main process."""
@@ -99,7 +101,7 @@ class Students:
         """The student that `distill` left."""
         from safetensors.torch import load_file
 
-        if not self.run.done("distill", self.distill_key):
+        if not self.finished("distill", self.distill_key):
             raise UserError(f"{self.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
         config = self.recipe.distill
         student = plug.load("distill", config.name).build(config, self.family)
@@ -114,11 +116,12 @@ class Students:
             with atomic(self.run.path / "student") as folder:
                 folder.mkdir()
                 save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-                about: dict[str, Any] = {"architecture": self.recipe.distill.student, "classes": self.labels}
-                (folder / "config.json").write_text(json.dumps(about | {"input": student.input}, indent=1))
+                about = {"architecture": self.recipe.distill.student} | student.about(self.labels) | {"input": student.input}
+                (folder / "config.json").write_text(json.dumps(about, indent=1))
         self.record(
             "distill",
             self.distill_key,
+            data=self.fingerprints,
             parent=self.hash(self.run.path / "adapter"),
             student=self.hash(self.run.path / "student"),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from adapt import pipeline
 from adapt.recipe import load_recipe
@@ -34,3 +35,18 @@ def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
     assert entries["zero-shot"]["metrics"] == entries["adapted"]["metrics"], "a head does not move the embedding"
     assert abs(entries["onnx fp32"]["metrics"]["knn"] - entries["student"]["metrics"]["knn"]) < 0.01
     assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet10t"
+
+
+def test_a_teacher_teaches_without_dropout():
+    from adapt.stage import Stage
+
+    recipe = load_recipe("dinov2_lora", [*SMALL, "method.dropout=0.5", "evals=[]", "export=[]"])
+    pipeline.finetune(recipe)
+    stage = Stage(recipe)
+    teacher = stage.adapted().train()
+    rows = stage.data["train"].select(range(8))
+    cache = stage.cache("teacher", teacher.predictors()["image_embedding"], teacher, rows, 1, None)
+    images = teacher.collate([teacher.preprocess(row, False) for row in rows])["image"].float()
+    with torch.no_grad():
+        expected = teacher.eval().image_embedding(images)
+    torch.testing.assert_close(torch.stack([cache(0, row)["teacher"] for row in range(8)]), expected)

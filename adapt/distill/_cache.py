@@ -22,19 +22,25 @@ from adapt.train.views import Views
 
 SHARD = 1024
 """Items of a shard, at most; fewer where the pictures are large."""
+OPEN = 128
+"""Shards that are open at once: each takes a file descriptor, of which systems often allow 1,024."""
 
 
 class Cache:
-    """Memory-mapped outputs."""
+    """Memory-mapped outputs: all `shards`, of `size` items each but for the last."""
 
-    def __init__(self, folder: Path, rows: int, name: str = "teacher"):
-        self.rows, self.name = rows, name
-        self.shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
+    def __init__(self, shards: list[Path], size: int, rows: int, name: str = "teacher"):
+        self.shards, self.size, self.rows, self.name = shards, size, rows, name
+        self.open: dict[int, np.ndarray] = {}
 
     def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
         """The item's part of a batch."""
-        shard, place = divmod(view * self.rows + row, len(self.shards[0]))
-        return {self.name: torch.from_numpy(self.shards[shard][place].copy())}
+        shard, place = divmod(view * self.rows + row, self.size)
+        if shard not in self.open:
+            if len(self.open) == OPEN:
+                self.open.pop(next(iter(self.open)))
+            self.open[shard] = np.load(self.shards[shard], mmap_mode="r")
+        return {self.name: torch.from_numpy(self.open[shard][place].copy())}
 
 
 @torch.inference_mode()
@@ -47,7 +53,7 @@ def build(
     accelerator: Accelerator,
     name: str = "teacher",
 ) -> Cache:
-    """Compute the shards that `folder` lacks; process r of n takes every n-th of them.
+    """Compute the shards that `folder` lacks; process r of n sees to every n-th.
 
     Args:
         folder: named by the caller after data, teacher, augmentation and seed, so that a stale cache is never read.
@@ -60,7 +66,8 @@ def build(
     total, size = views.views * len(views), min(SHARD, 4 * batch)
     shards = [folder / f"{start // size:06d}.npy" for start in range(0, total, size)]
     lacking = [i for i, path in enumerate(shards) if not path.exists()]
-    mine = lacking[accelerator.process_index :: accelerator.num_processes]
+    # by number, not by place among the lacking: another process may have begun already
+    mine = [i for i in lacking if i % accelerator.num_processes == accelerator.process_index]
     with progress(name, len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
         for shard in mine:
             parts = []
@@ -77,7 +84,7 @@ def build(
             os.replace(temporary, shards[shard])
             tick()
     accelerator.wait_for_everyone()
-    return Cache(folder, len(views), name)
+    return Cache(shards, size, len(views), name)
 
 
 def _item(views: Views, flat: int) -> dict:

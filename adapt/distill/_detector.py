@@ -166,6 +166,10 @@ class Detector(nn.Module):
         detections.rows = True
         return detections
 
+    def about(self, labels: list[str]) -> dict[str, Any]:
+        """What the exported file's outputs are called, and the classes that `labels` number."""
+        return {"outputs": ["boxes", "scores", "labels", "rows"], "classes": labels}
+
     def deployed(self) -> nn.Module:
         """What is exported; the target removes duplicates, by the module's `options`."""
         return self.dense

@@ -60,6 +60,10 @@ class FeatureStudent(nn.Module):
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
         return {name: getattr(self, name) for name in ("image_embedding", "patch_features", "block_features")}
 
+    def about(self, labels: list[str]) -> dict[str, Any]:
+        """What the exported file's outputs are called; an embedding has no classes."""
+        return {"outputs": ["embedding"]}
+
     def deployed(self) -> nn.Module:
         """What is exported: images float[N, 3, H, W] 0–255 → embeddings float[N, D]."""
         return Embedder(self)
@@ -86,6 +90,8 @@ class FeatureStudent(nn.Module):
             grid = F.interpolate(self.net.local(features), size=(side, side), mode="bilinear", align_corners=False)
             distance = (1 - F.cosine_similarity(grid.flatten(2), target[:, 1:].transpose(1, 2), dim=1)).mean()
             loss, logs["local"] = loss + self.config.local * distance, distance
+        else:  # DDP wants every learning parameter in every step
+            loss = loss + sum(0 * parameter.sum() for parameter in self.net.to_local.parameters())
         if self.config.relation:
             distance = self._relation(F.normalize(ours, dim=1), F.normalize(target[:, 0], dim=1))
             loss, logs["relation"] = loss + self.config.relation * distance, distance

@@ -10,10 +10,11 @@ import torch
 from PIL import Image as Picture
 
 from adapt import plug
+from adapt.distill.semantic import IGNORE
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks
 
-BATCH, IGNORE = 64, 255
+BATCH = 64
 
 
 class Namer:

@@ -71,6 +71,10 @@ class Promptable(nn.Module):
         """`masks`, a function of rows, and `image_features`: the family's, by the CNN."""
         return self.copied[0].predictors()
 
+    def about(self, labels: list[str]) -> dict[str, Any]:
+        """What the exported file's outputs are called; masks have no classes."""
+        return {"outputs": list(Deployed.OUTPUTS)}
+
     def deployed(self) -> nn.Module:
         """What is exported: the encoder, and the decoder as its part."""
         return Deployed(self)

@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from adapt.distill._student import _near
+from adapt.distill._student import _near, create
 from adapt.plug import UserError
 
 
@@ -53,17 +53,17 @@ class Pyramid(nn.Module):
         return self.smooth(torch.relu(fused))
 
 
-def _features(arch: str, pretrained: bool | str) -> nn.Module:
-    """A timm CNN that returns its feature maps.
+def _features(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
+    """A timm CNN that returns its feature maps; `more` goes to timm.
 
     Raises:
         UserError: no such architecture, it has no feature maps, or its weights cannot be had.
     """
     if arch not in timm.list_models():
         raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
-    options: dict[str, Any] = {"features_only": True, "pretrained": bool(pretrained)}
+    options: dict[str, Any] = {"features_only": True, "pretrained": bool(pretrained)} | more
     if isinstance(pretrained, str):
-        options["pretrained_cfg_overlay"] = {"file": pretrained}
+        options["pretrained_cfg_overlay"] = {"state_dict": create(arch, 0, pretrained).state_dict()}
     try:
         net = timm.create_model(arch, **options)
     except (OSError, RuntimeError) as error:

@@ -16,12 +16,11 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from adapt.distill._pyramid import _features
+from adapt.distill.semantic import IGNORE
 from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
 from adapt.train.images import Normalise, collate, view
 
-IGNORE = 255
-"""Pixels of this class teach nothing."""
 COARSE = 16
 """Pixels of the image to a cell of the map that knows what; the finer map knows where."""
 
@@ -39,10 +38,11 @@ class Lraspp(nn.Module):
 
     def __init__(self, arch: str, outputs: int, stride: int, width: int, pretrained: bool | str = False):
         super().__init__()
-        self.cnn = _features(arch, pretrained)
-        steps, channels = self.cnn.feature_info.reduction(), self.cnn.feature_info.channels()
+        info = _features(arch, False).feature_info
+        steps, channels = info.reduction(), info.channels()
         self.fine = next((i for i, step in enumerate(steps) if step >= stride), len(steps) - 1)
         self.coarse = next((i for i, step in enumerate(steps) if step >= COARSE), len(steps) - 1)
+        self.cnn = _features(arch, pretrained, out_indices=range(self.coarse + 1))  # coarser maps are of no use
         self.features = ConvNormAct(channels[self.coarse], width, 1)
         self.attention = nn.Conv2d(channels[self.coarse], width, 1)
         self.what = nn.Conv2d(width, outputs, 1)
@@ -109,6 +109,10 @@ class SemanticStudent(nn.Module):
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
         return {"semantic_logits": self.logits}
+
+    def about(self, labels: list[str]) -> dict[str, Any]:
+        """What the exported file's outputs are called, and the classes that its channels stand for."""
+        return {"outputs": ["logits"], "classes": ["background", *labels]}
 
     def deployed(self) -> nn.Module:
         """What is exported: images float[N, 3, S, S] 0–255 → logits, normalisation inside."""

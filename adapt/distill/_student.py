@@ -56,7 +56,8 @@ class Student(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.live:
-            batch["teacher"] = self.live[0](batch["image"])
+            with torch.no_grad():
+                batch["teacher"] = self.live[0](batch["image"])
         return self.objective(self.outputs(batch["image"]), batch)
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
@@ -72,6 +73,10 @@ class Student(nn.Module):
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
         return {"class_logits": self.outputs}
+
+    def about(self, labels: list[str]) -> dict[str, Any]:
+        """What the exported file's outputs are called, and the classes that its channels stand for."""
+        return {"outputs": ["logits"], "classes": labels}
 
     def deployed(self) -> nn.Module:
         """What is exported."""

@@ -58,7 +58,7 @@ class Config(Plugin):
     """Learn from pictures in which the teacher finds nothing, as background; false: leave them out."""
     views: int = Field(0, ge=0)
     """Random views of each picture; 0: a new one in every epoch."""
-    cache: bool = True
+    cache: Literal[True] = True
     """The teacher's boxes are always found once and kept; there is no teacher in the loop."""
     batch: int = Field(16, ge=1)
     """Pictures that the teacher labels at a time."""

@@ -40,7 +40,7 @@ class Config(Plugin):
     width: int = Field(128, ge=8, le=1024)
     """Channels of the fused feature map, before it is given the teacher's number of channels."""
     alone: int = Field(500, ge=0)
-    """Steps in which only the features are learned, before prompts come into the loop."""
+    """Micro-batches (steps, but for `train.accumulate`) in which only the features are learned, before prompts come into the loop."""
     features: float = Field(1.0, ge=0)
     """Weight of the features' squared error, in units of the teacher's variance."""
     prompts: float = Field(1.0, ge=0)

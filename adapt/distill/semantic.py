@@ -62,7 +62,7 @@ class Config(Plugin):
     """Channels of its coarse map."""
     views: int = Field(0, ge=0)
     """Random views of each picture; 0: a new one in every epoch."""
-    cache: bool = True
+    cache: Literal[True] = True
     """The teacher's maps are always made once; there is no teacher in the loop."""
     budget: float = Field(0.1, ge=0, le=1)
     """mIoU that the student may lose against its teacher before the guard fires."""

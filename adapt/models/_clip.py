@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ class Clip(Family):
 
     def text_classifier(self, templates: list[str]) -> Tensor:
         """float[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        if not self.classes:
+            raise UserError(
+                "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
+            )
         texts = [template.replace("{}", name) for name in self.classes for template in templates]
         embeddings = torch.cat([self.text_embedding(texts[i : i + 512]) for i in range(0, len(texts), 512)])
         return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
@@ -94,13 +99,18 @@ class Clip(Family):
     def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
         return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
 
-    @torch.no_grad()
     def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
+        self.eval()
         if self.head is not None and texts is None:
             return lambda images: self.head(self.image_embedding(images))
-        self.eval()
-        classifier = self.text_classifier(self.templates) if texts is None else self.text_embedding(texts)
-        return lambda images: self.logits(self.image_embedding(images), classifier)
+
+        @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
+        @torch.no_grad()
+        def classifier() -> Tensor:
+            with torch.autocast(self.net.logit_scale.device.type, enabled=False):
+                return self.text_classifier(self.templates) if texts is None else self.text_embedding(texts)
+
+        return lambda images: self.logits(self.image_embedding(images), classifier())
 
     # ------------------------------------------------------------------------------------------------------------ loss
 

@@ -106,5 +106,13 @@ class Family(nn.Module, ABC):
         """
         raise UserError("method.name: 'head' is not for this family, which has no linear head. Use lora or full.")
 
+    def train(self, mode: bool = True) -> Family:
+        """As any module's, but a frozen BatchNorm keeps its running statistics: no adapter would carry changed ones."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
     def complete(self) -> None:
         """What a method that changes the backbone calls last: a family that needs a head to learn its task makes it here."""

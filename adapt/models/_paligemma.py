@@ -82,8 +82,7 @@ class PaliGemma(Family):
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         item = {"image": view(sample["image"], self.spec)}
         if train:
-            names = ("id", *self._columns, *(("objects",) if "objects" in self._columns else ()))
-            item["sample"] = {name: sample.get(name) for name in names} | {"size": sample["image"].size}
+            item["sample"] = {name: sample.get(name) for name in ("id", *self._columns)} | {"size": sample["image"].size}
         return item
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:

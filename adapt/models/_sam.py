@@ -99,10 +99,8 @@ class Sam(Family):
         if config.crop < 1 or config.rotate or config.flip:
             objects = [self._moved(*row, config) for row in zip(batch["objects"], batch["size"], batch["seed"], strict=True)]
             return batch | {"image": images, "objects": objects, "size": torch.full_like(batch["size"], self.side)}
-        if "size" in batch:
-            padding = (255 * self.normalise.mean).to(images.device)
-            images = torch.where(prompts.inside(batch["size"], self.side, 1), images, padding)
-        return batch | {"image": images}
+        padding = (255 * self.normalise.mean).to(images.device)
+        return batch | {"image": torch.where(prompts.inside(batch["size"], self.side, 1), images, padding)}
 
     def _moved(self, objects: dict[str, list], size: Tensor, seed: Tensor, config: Augment) -> dict[str, list]:
         """A row's objects in the view of this seed; those that it cuts down to less than `LEAST` pixels are left out."""

@@ -159,9 +159,13 @@ def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
     learning = {name: parameter for name, parameter in family.named_parameters() if parameter.requires_grad}
     if train.optimizer == "muon":
         hidden = [p for name, p in learning.items() if p.ndim == 2 and "embed" not in name]
-        rest = [p for name, p in learning.items() if p.ndim != 2 or "embed" in name]
+        rest = [p for name, p in learning.items() if p.ndim > 2 or (p.ndim == 2 and "embed" in name)]
+        vectors = [p for p in learning.values() if p.ndim <= 1]
         groups = [{"params": hidden}, {"params": rest, "use_fallback": True}]
-        return Muon(groups, lr=train.lr, weight_decay=train.weight_decay, fallback_lr_scale=0.3)
+        groups += [{"params": vectors, "use_fallback": True, "weight_decay": 0.0}]
+        return Muon(
+            [group for group in groups if group["params"]], lr=train.lr, weight_decay=train.weight_decay, fallback_lr_scale=0.3
+        )
     groups = [
         {"params": [p for p in learning.values() if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in learning.values() if p.ndim <= 1], "weight_decay": 0.0},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,40 @@ def test_loss_is_hintons():
     torch.testing.assert_close(loss, 0.75 * soft + 0.25 * hard)
 
 
+def test_processes_share_the_cache_whoever_begins_first(teacher, rows, tmp_path):
+    def part(rank: int):
+        accelerator = SimpleNamespace(
+            process_index=rank, num_processes=2, is_main_process=rank == 0, device="cpu", wait_for_everyone=lambda: None
+        )
+        function = teacher.predictors()["image_embedding"]
+        return _cache.build(tmp_path / "cache", function, Views(rows, teacher.preprocess, 0, 1), AUGMENT, 2, accelerator)
+
+    part(0)  # has finished all of its own before the other looks
+    cache = part(1)
+    alone = _cache.build(
+        tmp_path / "alone",
+        teacher.predictors()["image_embedding"],
+        Views(rows, teacher.preprocess, 0, 1),
+        AUGMENT,
+        2,
+        Accelerator(cpu=True),
+    )
+    assert len(cache.shards) == 5
+    for row in range(len(rows)):
+        torch.testing.assert_close(cache(0, row), alone(0, row))
+
+
+def test_few_shards_are_open_at_once(teacher, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(_cache, "OPEN", 2)
+    views = Views(rows, teacher.preprocess, 0, 1)
+    cache = _cache.build(tmp_path / "cache", teacher.predictors()["image_embedding"], views, AUGMENT, 2, Accelerator(cpu=True))
+    first = cache(0, 0)["teacher"]
+    for row in range(len(rows)):
+        cache(0, row)
+    assert len(cache.open) == 2
+    assert torch.equal(cache(0, 0)["teacher"], first)
+
+
 def student_of(teacher, live=None):
     torch.manual_seed(0)
     return Student("resnet10t", 4, teacher.input, logits.objective(CONFIG), teacher=live)
@@ -53,7 +89,7 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     rows = rows.map(lambda row: {"label": row["label"] % 4})
     cache = _cache.build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
     losses = []
-    for name, live, extra in (("cached", None, cache), ("live", torch.no_grad()(function), None)):
+    for name, live, extra in (("cached", None, cache), ("live", function, None)):
         student = student_of(teacher, live)
         views = Views(rows, student.preprocess, 0, CONFIG.views, extra)
         losses.append([row["loss"] for row in fit(student, views, CONFIG.train, 0, tmp_path / name, accelerator)])

@@ -186,6 +186,29 @@ def test_the_head_is_lr_aspp():
     assert net(images).shape == (2, 6, 16, 24)
 
 
+def test_every_weight_learns():
+    net = Lraspp("resnet18", 3, 8, 16)
+    net(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert all(weight.grad is not None for weight in net.parameters()), "two processes wait for the gradients of all"
+
+
+def test_a_students_weights_start_another(tmp_path):
+    from safetensors.torch import save_file
+
+    from adapt.distill._student import create
+
+    torch.manual_seed(0)
+    whole = create("resnet10t", 0, False)
+    save_file({f"cnn.{name}": value for name, value in whole.state_dict().items()}, tmp_path / "student.safetensors")
+    net = Lraspp("resnet10t", 3, 8, 16, str(tmp_path / "student.safetensors")).cnn
+    own = net.state_dict()
+    assert own
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in own.items())
+    save_file({"other": torch.zeros(1)}, tmp_path / "wrong.safetensors")
+    with pytest.raises(UserError, match="another network than resnet10t"):
+        Lraspp("resnet10t", 3, 8, 16, str(tmp_path / "wrong.safetensors"))
+
+
 def test_the_loss_is_the_mean_over_judged_pixels(scenes):
     net = student(scenes).eval()
     one = batch(net, perfect(scenes).select(range(3)))

@@ -174,3 +174,11 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     with pytest.raises(UserError, match=r"evil\.pt"):
         load(Config(name="clip", checkpoint=f"open_clip:ViT-S-32-alt/{tmp_path}/evil.pt"))
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics(clip_tiny):
+    clip_tiny.backbone.extra = torch.nn.BatchNorm2d(3).requires_grad_(False)
+    assert not clip_tiny.train().backbone.extra.training
+    clip_tiny.backbone.extra.requires_grad_(True)
+    assert clip_tiny.train().backbone.extra.training
+    del clip_tiny.backbone.extra

@@ -21,7 +21,7 @@ from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.train.augment import augment
 from adapt.train.images import collate
-from adapt.train.loop import fit
+from adapt.train.loop import _optimizer, fit
 from adapt.train.views import Views, order
 
 QUICK = [
@@ -116,6 +116,16 @@ def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path):
     history = fit(toy, Views(ROWS, toy.preprocess, 0), train, 0, tmp_path, Accelerator(cpu=True), validate)
     assert [row["validation"] for row in history if "validation" in row] == [0.5, 0.9, 0.3, 0.2]
     assert all(torch.equal(a, b) for a, b in zip(toy.parameters(), kept, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_vectors_and_scalars_do_not_decay(optimizer):
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4), torch.nn.Conv2d(4, 4, 1))
+    groups = _optimizer(module, Train(optimizer=optimizer, weight_decay=0.1)).param_groups
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert {name: decay[id(p)] for name, p in module.named_parameters()} == {
+        name: 0.1 if p.ndim > 1 else 0.0 for name, p in module.named_parameters()
+    }
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
