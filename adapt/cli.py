@@ -194,19 +194,24 @@ def _doctor(rest: list[str]) -> int:
 def _doctor_data(rest: list[str]) -> int:
     """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the list. Status 2 when there are severe problems."""
     given = dict(argument.partition("=")[::2] for argument in rest)
-    folder, list_file = given.get("data.path"), given.get("write")
-    recipe = None
+    folders, list_file = [given["data.path"]] if given.get("data.path") else [], given.get("write")
+    config = None
     if "recipe" in given or "run" in given:
-        recipe = parse([argument for argument in rest if not argument.startswith("write=")])
-        folder = recipe.data.path if recipe.data.source == "folder" else None
-    elif not folder:
+        config = parse([argument for argument in rest if not argument.startswith("write=")]).data
+        folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
+    elif not folders:
         raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
     elif unknown := set(given) - {"data.path", "write"}:
         raise UserError(f"doctor data: {sorted(unknown)[0]!r} is unknown without recipe=.{nearest(min(unknown), KNOWN)}")
     from adapt.data import _check
 
-    # a folder is looked at as it lies, also what the source would refuse or leave out
-    report = _check.check(folder or load("data", recipe.data.source).load(recipe.data))
+    if folders:  # looked at as they lie, also what the source would refuse or leave out
+        reports = [_check.check(folder) for folder in folders]
+        report = _check.Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
+    else:
+        skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
+        splits = load("data", config.source).load(config.model_copy(update=skips))
+        report = getattr(splits, "report", None) or _check.check(splits)
     for problem in report.problems:
         print(problem)
     print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")

@@ -60,7 +60,7 @@ def _survives() -> bool:
 
 def cache_folder() -> Path:
     """Where things are kept that can be made again: `$ADAPT_CACHE`, or `~/.cache/adapt`."""
-    return Path(os.environ.get("ADAPT_CACHE") or Path.home() / ".cache" / "adapt")
+    return Path(os.environ.get("ADAPT_CACHE") or "~/.cache/adapt").expanduser()
 
 
 def device() -> str:

@@ -37,7 +37,7 @@ class Numbers:
         config = next(iter(self.offered(module)), self.recipe.evals[0])
         target = plug.load("evals", config.name)
         quick = config.model_copy(update=getattr(target, "QUICK", {}))
-        return self.evaluated(quick, self.predictor(module), "validation").metrics[target.MAIN]
+        return self.evaluated(quick, self.predictor(module), "validation", module).metrics[target.MAIN]
 
     def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
         """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
@@ -49,13 +49,15 @@ class Numbers:
             if target.PREDICTOR in have and (not getattr(target, "TEXTS", False) or hasattr(module, "text_embedding"))
         ]
 
-    def evaluated(self, config, predict: Callable, split: str):
-        """One eval; an eval with a `bank_split` gets these rows beside the measured ones."""
+    def evaluated(self, config, predict: Callable, split: str, module):
+        """One eval of a family or student; an eval with a `bank_split` gets these rows beside the measured ones."""
         for name in (split, getattr(config, "bank_split", split)):
             if name not in self.data:
                 raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(self.data)}.")
         more = {"bank": self.data[config.bank_split]} if hasattr(config, "bank_split") else {}
-        return plug.load("evals", config.name).evaluate(config, predict, self.data[split], self._protocol(split), **more)
+        return plug.load("evals", config.name).evaluate(
+            config, predict, self.data[split], self._protocol(split, module), **more
+        )
 
     def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
         """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
@@ -64,26 +66,36 @@ class Numbers:
             module: a family or a student.
             predictors: others than the module's own, such as those of an exported file.
         """
-        entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}} | facts
+        entry: dict[str, Any] = {
+            "name": name,
+            "title": title,
+            "asked": self._asked(name),
+            "metrics": {},
+            "intervals": {},
+        } | facts
         if report := getattr(self.data, "report", None):
             entry["left_out"] = len(report.severe)
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         pictures: list[tuple[str, Any]] = []
+        tabled = False
         for config in self.offered(module, predictors):
             target = plug.load("evals", config.name)
-            result = self.evaluated(config, predict, config.split)
+            result = self.evaluated(config, predict, config.split, module)
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
             entry = result.figures | entry  # the first eval's are drawn
             entry.setdefault("main", target.MAIN)
             entry.setdefault("split", config.split)
             entry.setdefault("protocol", result.protocol)
-            if result.table and "change" not in entry:
+            if result.table and not tabled:
+                tabled = True
                 self._save_table(name, result.table, self.data[config.split])
-                entry["change"] = self._change(name, result.table, target.MAIN)
+                entry |= self._change(name, result.table, target.MAIN)
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
+        if speed := getattr(module, "tokens_per_second", 0):
+            entry["metrics"]["tokens_per_second"] = round(speed, 1)
         if not entry["metrics"]:
             lacking = ", ".join(plug.load("evals", config.name).PREDICTOR for config in self.recipe.evals)
             raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
@@ -91,13 +103,10 @@ class Numbers:
         self._save(entries=entries)
         return entry
 
-    def _protocol(self, split: str) -> dict[str, Any]:
-        family = self.family
-        return {
+    def _protocol(self, split: str, module) -> dict[str, Any]:
+        return self.words | {
             "data": self.fingerprints[split],
-            "classes": list(family.classes),
-            "templates": list(family.templates),
-            "input": {name: family.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
+            "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
         }
 
     def _save_table(self, name: str, table: dict[str, list], rows) -> None:
@@ -107,7 +116,8 @@ class Numbers:
 
         wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         pictures: list[bytes | None] = [None] * len(table["id"])
-        for i in sorted(wrong, key=lambda i: -table["confidence"][i])[:24]:
+        sure = table.get("confidence", [0] * len(pictures))
+        for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
             pictures[i] = _thumbnail(rows[i]["image"])
         if self.run.writes:
             with atomic(self._table(name)) as path:
@@ -126,8 +136,8 @@ class Numbers:
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list], main: str) -> tuple[float, float, float] | None:
-        """Against the row before on the road, on the same samples: mean difference with its paired 95 % interval."""
+    def _change(self, name: str, table: dict[str, list], main: str) -> dict[str, Any]:
+        """Against what it came from, on the same samples: mean difference with its paired 95 % interval; empty without such."""
         import pyarrow.parquet as pq
 
         from adapt.evals._metrics import difference
@@ -142,10 +152,12 @@ class Numbers:
         elif name.endswith("int8"):
             before = name.replace("int8", "fp32")
         if before is None or not self._table(before).exists() or (self.entry(before) or {}).get("main") != main:
-            return None
+            return {}
         old = pq.read_table(self._table(before)).to_pydict()
         by = "correct" if "correct" in table else "score"
-        return difference(old[by], table[by]) if old["id"] == table["id"] and by in old and by in table else None
+        if old["id"] != table["id"] or by not in old or by not in table:
+            return {}
+        return {"change": difference(old[by], table[by]), "against": before}
 
     def metrics(self) -> dict[str, Any]:
         return self.run.read_json("metrics.json", {"entries": [], "guards": []})
@@ -161,8 +173,12 @@ class Numbers:
         self.accelerator.wait_for_everyone()
 
     def measured(self, name: str) -> bool:
-        """Is there an entry of this name?"""
-        return self.entry(name) is not None
+        """Is there an entry of this name, by the recipe's evals as they are now?"""
+        return (self.entry(name) or {}).get("asked") == self._asked(name)
+
+    def _asked(self, name: str) -> str:
+        """What an entry was measured with that does not name the run folder."""
+        return self.recipe.key("evals", *(() if name in ("zero-shot", "adapted", "merged") else ("distill",)))
 
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""

@@ -96,9 +96,10 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
     pathless = source in names("data") and "path" not in schema("data", source).model_fields
     if pathless and "data.path" in given and not given & {"data", "data.source"}:
         pairs.insert(0, (["data", "source"], "folder"))
-    for path, value in pairs:
+    for path, value in pairs:  # first of all, so that overrides mean the same in any order
         if len(path) > 1:
             _restart(raw, path, value)
+    for path, value in pairs:
         _set(raw, path, value)
     return raw
 
@@ -111,13 +112,13 @@ def _restart(raw: dict, path: list[str], value: Any) -> None:
     kind, key, is_list = SECTIONS[section]
     if last != key or len(index) != int(is_list) or value not in names(kind):
         return
-    if section == "data" and isinstance(raw.get("prompts"), dict):
-        raw["prompts"].pop("classes", None)  # other data have other labels
     old = raw.get(section)
     if is_list:
-        old = old[int(index[0])] if isinstance(old, list) and index[0].isdigit() and int(index[0]) < len(old) else None
+        old = old[int(index[0])] if isinstance(old, list) and index[0] in map(str, range(len(old))) else None
     if isinstance(old, dict) and old.get(key) != value:
         old.clear()
+        if section == "data" and isinstance(raw.get("prompts"), dict):
+            raw["prompts"].pop("classes", None)  # other data have other labels
 
 
 def _set(raw: Any, path: list[str], value: Any) -> None:

@@ -46,7 +46,7 @@ def evaluate(recipe: Recipe) -> Outcome:
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
     if not stage.measured("zero-shot") and stage.offered(stage.family):
         stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-    if stage.run.done("finetune", stage.key) and not stage.measured("adapted"):
+    if stage.finished("finetune", stage.key) and not stage.measured("adapted"):
         stage.measure("adapted", stage.title("adapted"), stage.adapted())
     return _finish(stage)
 
@@ -54,7 +54,7 @@ def evaluate(recipe: Recipe) -> Outcome:
 def finetune(recipe: Recipe) -> Outcome:
     """Adapt the model with the recipe's method; measure it before and after."""
     stage = Stage(recipe)
-    if stage.run.done("finetune", stage.key):
+    if stage.finished("finetune", stage.key):
         stage.say(f"finetune: finished before, in {stage.run.path}")
         return evaluate(recipe) if recipe.evals else _finish(stage)
     before = None
@@ -84,17 +84,22 @@ def distill(recipe: Recipe) -> Outcome:
     stage = Stage(recipe)
     _need(recipe.distill, "distill", "{name: logits}")
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
-    if stage.run.done("distill", stage.distill_key):
+    taught = stage.finished("distill", stage.distill_key)
+    if taught:
         stage.say(f"distill: finished before, in {stage.run.path}")
-        return _finish(stage)
+        if stage.measured("student"):
+            return _finish(stage)
     teacher = recipe.distill.teacher
     if not stage.measured(teacher):
         raise UserError(
-            f"{stage.run.path}: the teacher has no numbers yet. First: adapt finetune with the same recipe and overrides."
+            f"{stage.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
         )
     teacher = stage.measure_labels() or stage.entry(teacher)
-    student = stage.teach()
-    stage.save_student(student)
+    if taught:
+        student = stage.student()
+    else:
+        student = stage.teach()
+        stage.save_student(student)
     entry = stage.measure("student", "CNN student", student)
     if stage.comparable(entry, teacher):
         lost = stage.main(teacher) - stage.main(entry)
@@ -188,7 +193,8 @@ def _need(section: object, name: str, example: str) -> None:
 
 def _finish(stage: Stage) -> Outcome:
     """Rebuild the report, from the run folder alone, and hand over what lies in it."""
-    stage.accelerator.end_training()
+    for tracker in stage.accelerator.trackers:
+        tracker.finish()
     metrics = stage.metrics()
     if stage.run.writes and metrics["entries"]:
         report(stage.run.path)

@@ -197,8 +197,23 @@ def validate(raw: dict) -> Recipe:
             built[section] = []
         elif is_list:
             built[section] = [_plugin(item, f"{section}.{i}", kind, key, problems) for i, item in enumerate(raw[section])]
+            given = [item.name for item in built[section]]
+            problems += [
+                f"{section}.{i}.{key}: {name!r} is there twice, and its numbers or files would be too. Run the verb again with the other."
+                for i, name in enumerate(given)
+                if name != "?" and name in given[:i]
+            ]
         else:
             built[section] = _plugin(raw[section], section, kind, key, problems)
+    train = getattr(built.get("distill"), "train", Train())
+    problems += [
+        f"distill.train.{name}: got {getattr(train, name)!r}; {why}. Leave it out."
+        for name, why in (
+            ("precision", "a run has one precision, that of train.precision"),
+            ("cache", "distill.cache says that"),
+        )
+        if getattr(train, name) != Train.model_fields[name].default
+    ]
     try:
         recipe = Recipe.model_validate(built)
     except ValidationError as error:

@@ -57,7 +57,7 @@ def build(folder: Path) -> Path:
 
 def road(entries: list[dict]) -> list[dict]:
     """The rows of the table: the torch student gives way to its exported files."""
-    order = {"zero-shot": 0, "adapted": 1, "labels": 2, "student": 3}
+    order = {"zero-shot": 0, "adapted": 1, "merged": 2, "labels": 3, "student": 4}
     exported = any(entry["name"] not in order for entry in entries)
     kept = [entry for entry in entries if not (exported and entry["name"] == "student")]
     return sorted(kept, key=lambda entry: order.get(entry["name"], len(order)))
@@ -160,8 +160,14 @@ def _notes(rows: list[dict]) -> str:
     from adapt.evals._result import differing
 
     notes = []
-    if any(entry.get("change") for entry in rows):
+    titles = {entry["name"]: entry["title"] for entry in rows}
+    compared = [entry for entry in rows if entry.get("change")]
+    if compared:
         notes.append("Change is against the row above, on the same images, with its paired 95 % bootstrap interval.")
+    above = {entry["name"]: before["name"] for entry, before in zip(rows[1:], rows, strict=False)}
+    for entry in compared:
+        if entry["against"] != above.get(entry["name"]):
+            notes.append(f"The change of {entry['title']} is against {titles.get(entry['against'], entry['against'])}.")
     if any(entry.get("latency") for entry in rows):
         notes.append("Latency is of one image, one thread.")
     if rows[0].get("left_out"):
@@ -232,7 +238,7 @@ def _figures(folder: Path, rows: list[dict]) -> str:
 
 
 def _mistakes(folder: Path, rows: list[dict]) -> str:
-    """The surest wrong answers, as pictures."""
+    """Wrong answers, as pictures; the surest, where a model says how sure it is."""
     import pyarrow.parquet as pq
 
     parts = []
@@ -243,20 +249,18 @@ def _mistakes(folder: Path, rows: list[dict]) -> str:
         wrong = [row for row in pq.read_table(path).to_pylist() if not row.get("correct", True)]
         if not wrong:
             continue
-        worst = sorted(wrong, key=lambda row: -row["confidence"])[:WORST]
+        worst = sorted(wrong, key=lambda row: -row.get("confidence", 0))[:WORST]
         cards = "".join(_card(row) for row in worst)
         parts.append(
             f"<details{' open' if entry is rows[-1] else ''}><summary>{escape(entry['title'])}</summary><div class=cards>{cards}</div></details>"
         )
-    return f"<section><h2>Surest mistakes</h2>{''.join(parts)}</section>" if parts else ""
+    return f"<section><h2>Mistakes</h2>{''.join(parts)}</section>" if parts else ""
 
 
 def _card(row: dict[str, Any]) -> str:
     picture = _image(row["thumbnail"], row["label"]) if row.get("thumbnail") else ""
-    return (
-        f"<div class=card>{picture}<span><b>{escape(row['label'])}</b><br>taken for {escape(row['prediction'])}"
-        f"<br><small>{100 * row['confidence']:.0f} % sure</small></span></div>"
-    )
+    sure = f"<br><small>{100 * row['confidence']:.0f} % sure</small>" if "confidence" in row else ""
+    return f"<div class=card>{picture}<span><b>{escape(row['label'])}</b><br>taken for {escape(row['prediction'])}{sure}</span></div>"
 
 
 def _confusion(rows: list[dict]) -> str:

@@ -27,6 +27,8 @@ from adapt.recipe import Recipe, load_recipe
 SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
+"""Columns that a fingerprint covers beside the pictures."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
 
@@ -156,7 +158,11 @@ class Run:
 
     def done(self, stage: str, key: str) -> bool:
         """Has this stage been finished with just these settings?"""
-        return self.read_json("manifest.json", {}).get("stages", {}).get(stage, {}).get("key") == key
+        return self.facts(stage).get("key") == key
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What `record` noted of a stage; empty before that."""
+        return self.read_json("manifest.json", {}).get("stages", {}).get(stage, {})
 
     def record(self, stage: str, key: str, **facts: Any) -> None:
         """Note in `manifest.json` that a stage is finished, with what it came from."""
@@ -204,16 +210,17 @@ def hash_path(path: Path) -> str:
 
 
 def fingerprint(dataset) -> str:
-    """Of a data set's ids, labels, captions and encoded pictures; the same on every machine; 16 hex digits."""
+    """Of a data set's ids, encoded pictures and all that is true of them; the same on every machine; 16 hex digits."""
     from datasets import Image
 
     digest = hashlib.sha256()
-    columns = [name for name in ("id", "image", "label", "caption") if name in dataset.column_names]
-    rows = dataset.select_columns(columns)
-    if "image" in columns:
-        rows = rows.cast_column("image", Image(decode=False))
+    pictures = [name for name in ("image", "segmentation") if name in dataset.column_names]
+    rows = dataset.select_columns([*pictures, *(name for name in TRUTH if name in dataset.column_names)])
+    for name in pictures:
+        rows = rows.cast_column(name, Image(decode=False))
     for row in rows:
-        image = row.pop("image", None) or {}
+        images = [row.pop(name) or {} for name in pictures]
         digest.update(json.dumps(row, sort_keys=True).encode())
-        digest.update(image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b""))
+        for image in images:
+            digest.update(image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b""))
     return digest.hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,32 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for each other: one of them labels, or measures, for all."""
+
+
 class Stage(Students, Numbers):
     """One recipe at work in its run folder."""
 
     def __init__(self, recipe: Recipe):
         from accelerate import Accelerator
-        from accelerate.utils import set_seed
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import InitProcessGroupKwargs, set_seed
 
         from adapt import hardware
 
         _quiet()
         precision = "bf16" if hardware.precision(recipe.train.precision) == "bf16" else "no"
         tracker = None if recipe.tracker == "none" else recipe.tracker
+        if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+            AcceleratorState._reset_state()  # another recipe's, in this process
         self.recipe = recipe
         self.accelerator = Accelerator(
-            cpu=hardware.device() == "cpu", mixed_precision=precision, log_with=tracker, project_dir="runs"
+            cpu=hardware.device() == "cpu",
+            mixed_precision=precision,
+            log_with=tracker,
+            project_dir="runs",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.run = Run.open(recipe, writes=self.accelerator.is_main_process)
         self.accelerator.project_configuration.logging_dir = str(self.run.path)
@@ -69,16 +81,39 @@ class Stage(Students, Numbers):
             family.set_classes(*words(self.recipe.prompts, names))
         return family.to(self.accelerator.device)
 
+    @cached_property
+    def words(self) -> dict[str, list[str]]:
+        """The texts that stand for the classes, as the family was told them."""
+        return {"classes": list(self.family.classes), "templates": list(self.family.templates)}
+
     def apply_method(self) -> None:
         """Decide what learns."""
         plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method)
         self.family.to(self.accelerator.device)
 
+    def finished(self, verb: str, key: str) -> bool:
+        """Has `finetune` or `distill` been done, with these settings and these data?
+
+        Raises:
+            UserError: the data are no longer those that it was done with.
+        """
+        if not self.run.done(verb, key):
+            return False
+        before = self.run.facts(verb).get("data", self.fingerprints)
+        changed = sorted(
+            split for split in before.keys() | self.fingerprints if before.get(split) != self.fingerprints.get(split)
+        )
+        if changed:
+            raise UserError(
+                f"data: {', '.join(changed)} changed since {self.run.path} was made. Begin another run with name=…, or delete that folder."
+            )
+        return True
+
     def adapted(self):
         """The family with what the run folder's adapter holds."""
         from adapt.methods import _adapter
 
-        if not self.run.done("finetune", self.key):
+        if not self.finished("finetune", self.key):
             raise UserError(f"{self.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
         self.apply_method()
         _adapter.load(self.family, self.run.path / "adapter")
@@ -161,9 +196,8 @@ class Stage(Students, Numbers):
     def convert(self, config, student) -> dict[str, Path]:
         """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
         target = plug.load("export", config.name)
-        metadata = {
+        metadata = student.about(self.labels) | {
             "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
-            "classes": self.labels,
             "architecture": self.recipe.distill.student,
             "student": self.hash(self.run.path / "student"),
             "adapter": self.hash(self.run.path / "adapter"),
@@ -194,7 +228,10 @@ class Stage(Students, Numbers):
 
         from adapt.export._bench import compare
 
-        teacher = (self.adapted() if self.run.done("finetune", self.key) else self.family).cpu()
+        teacher = (self.adapted() if self.finished("finetune", self.key) else self.family).cpu()
+        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())  # not in 4 bits
+        if whole and hasattr(teacher.backbone, "merge_and_unload"):
+            teacher.backbone = teacher.backbone.merge_and_unload()
         have = teacher.predictors()
         shared = [name for name in student.predictors() if name in have]
         images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
@@ -217,8 +254,7 @@ class Stage(Students, Numbers):
         finally:
             torch.set_num_threads(threads)
         size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
-        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
-        for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged or not, they are one network; not in 4 bits
+        for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
             self.update(name, latency=times.get("adapted"), size_bytes=size)
         for name in runners:
             self.update(name, latency=times[name])

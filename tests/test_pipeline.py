@@ -140,6 +140,76 @@ def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
 
 
+def test_other_evals_are_measured_anew_and_nothing_is_learnt_again(done, tmp_path, monkeypatch):
+    _, folder = done
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    monkeypatch.chdir(tmp_path)
+    other = load_recipe("clip_lora", [*SMALL, "evals.0.split=validation"])
+    outcome = pipeline.evaluate(other)
+    assert {entry["name"]: entry["split"] for entry in outcome.entries if entry["name"] in ("zero-shot", "adapted")} == {
+        "zero-shot": "validation",
+        "adapted": "validation",
+    }
+    before = (outcome.path / "student" / "model.safetensors").stat().st_mtime_ns
+    student = next(entry for entry in pipeline.distill(other).entries if entry["name"] == "student")
+    assert student["split"] == "validation"
+    assert (outcome.path / "student" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_lora_is_merged_before_it_is_timed_and_weighed(done):
+    from adapt.models._checkpoint import EMBEDDED
+
+    outcome, _ = done
+    sizes = {entry["name"]: entry["size_bytes"] for entry in outcome.entries if entry["name"] in ("zero-shot", "adapted")}
+    stored = (EMBEDDED / "clip-tiny" / "model.safetensors").stat().st_size
+    assert sizes["zero-shot"] == sizes["adapted"] == pytest.approx(2 * stored, rel=0.01), "the file is in half precision"
+
+
+def test_data_that_changed_are_noticed(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for number, name in enumerate(("red", "green")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            colour = [10 * i] * 3
+            colour[number] = 255
+            Image.new("RGB", (20, 20), tuple(colour)).save(tmp_path / "photos" / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("clip_lora", ["data.path=photos", "train.epochs=1", "distill=null", "export=[]", "tracker=none"])
+    pipeline.finetune(recipe)
+    assert pipeline.finetune(recipe).ok is not None
+    Image.new("RGB", (20, 20), (250, 100, 100)).save(tmp_path / "photos" / "red" / "new.png")
+    with pytest.raises(UserError, match="changed since"):
+        pipeline.finetune(recipe)
+
+
+def test_captions_alone_train_a_clip_without_classes(tmp_path, monkeypatch):
+    from datasets import Dataset, Features, Image, Value
+    from PIL import Image as Picture
+
+    pictures = [Picture.new("RGB", (20, 20), (20 * i, 0, 99)) for i in range(12)]
+    features = Features(image=Image(), caption=Value("string"))
+    rows = Dataset.from_dict({"image": pictures, "caption": [f"a thing of {i}" for i in range(12)]}, features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    monkeypatch.chdir(tmp_path)
+    source = [
+        "data.source=hub",
+        f"data.path={tmp_path}/*.parquet",
+        "distill=null",
+        "export=[]",
+        "tracker=none",
+        "train.epochs=1",
+    ]
+    outcome = pipeline.finetune(
+        load_recipe("clip_lora", [*source, "evals=[{name: retrieval, split: train}]", "model.loss=contrastive"])
+    )
+    assert [entry["main"] for entry in outcome.entries] == ["r1", "r1"]
+    (history,) = pipeline.finetune(load_recipe("zoo/clip_tiny", [*source[1:2], "train.epochs=1", "train.batch=4"])).path.glob(
+        "history.jsonl"
+    )
+    assert len(history.read_text().splitlines()) >= 2
+
+
 def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monkeypatch):
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)

@@ -68,6 +68,28 @@ def test_naming_another_plug_in_starts_its_section_afresh():
     assert problems("method.name=full", "method.rank=3")[0].startswith("method.rank: no such option")
 
 
+def test_overrides_mean_the_same_in_any_order():
+    given = ["method.rank=8", "method.name=qlora", "prompts.classes={a: b}", "data.path=photos", "data.source=folder"]
+    one, other = (load_recipe("clip_lora", order) for order in (given, given[::-1]))
+    assert one == other
+    assert (one.method.name, one.method.rank, one.data.path, one.prompts.classes) == ("qlora", 8, "photos", {"a": "b"})
+    assert load_recipe("clip_lora", ["data.source=emoji", "data.unlabelled=[]"]).prompts.classes == "emoji", (
+        "the source is the same"
+    )
+
+
+def test_a_student_has_no_precision_of_its_own():
+    assert problems("distill.train.precision=fp32")[0].startswith(
+        "distill.train.precision: got 'fp32'; a run has one precision"
+    )
+
+
+def test_a_plug_in_twice_in_a_list_is_refused():
+    assert problems("evals=[{name: zeroshot}, {name: zeroshot, split: validation}]")[0].startswith(
+        "evals.1.name: 'zeroshot' is"
+    )
+
+
 def test_a_path_alone_means_a_folder():
     recipe = load_recipe("clip_lora", ["data.path=photos"])
     assert recipe.data.source == "folder"

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from adapt.data import emoji_scenes
 from adapt.data.emoji import Config, load
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
@@ -94,6 +95,12 @@ def test_fingerprints_follow_the_data_and_its_order():
     assert fingerprint(test) == fingerprint(load(Config())["test"])
     assert fingerprint(test.select(range(10))) != fingerprint(test.select(range(9, -1, -1)))
     assert fingerprint(load(Config(hand="noto"))["test"]) != fingerprint(test)
+
+
+def test_fingerprints_follow_what_is_true_of_a_picture():
+    scenes = emoji_scenes.load(emoji_scenes.Config(size=64, train=2, validation=1, test=1))["train"]
+    moved = scenes.map(lambda row: {"count": row["count"] + 1})
+    assert fingerprint(moved) != fingerprint(scenes)
 
 
 def killed() -> int:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import subprocess
 import tarfile
 from functools import cache
-from pathlib import Path
 
 import resvg_py
 from PIL import Image
 
+from adapt import hardware
+
 SIZE = 64
 GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
-CACHE = Path(os.environ.get("ADAPT_CACHE", Path.home() / ".cache" / "adapt"))
+CACHE = hardware.cache_folder()
 
 
 @cache

@@ -115,7 +115,9 @@ class Report:
         severe = self.severe
         lines = [f"{place}: {problem}." for problem in severe[:most]]
         if len(severe) > most:
-            lines.append(f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data data.path=…")
+            lines.append(
+                f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data, and the same recipe and overrides"
+            )
         return UserError("\n".join([*lines, "data.on_error=skip would leave all these out."]))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from datasets.features.features import register_feature
 from PIL import Image as Picture
 from PIL import ImageOps
 
+from adapt import hardware
 from adapt.plug import UserError
 
 # What Pillow may open: not EPS, which starts a program, and nothing that no camera or browser writes.
@@ -100,8 +100,8 @@ def encoded(image: Picture.Image) -> dict:
 
 
 def cache_folder(name: str) -> Path:
-    """Where things are kept that can be made again: `$ADAPT_CACHE/name`, by default under `~/.cache/adapt`."""
-    return Path(os.environ.get("ADAPT_CACHE") or "~/.cache/adapt").expanduser() / name
+    """Where things of one kind are kept that can be made again."""
+    return hardware.cache_folder() / name
 
 
 def digest(*parts: object) -> str:

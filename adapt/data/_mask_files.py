@@ -150,7 +150,10 @@ def _class(number: int, config) -> int | None:
         return None
     if config.kind == "class":
         return number
-    return number // config.divisor if config.divisor else 1
+    if not config.divisor:
+        return 1
+    # below the divisor are classes without instances, such as road and sky in Cityscapes: no objects
+    return number // config.divisor if number >= config.divisor else None
 
 
 def read(path: Path) -> np.ndarray:

@@ -91,7 +91,7 @@ def _lines(file: Path, root: Path) -> list[dict]:
     except (OSError, ValueError) as error:
         raise UserError(f"data: {file.name} cannot be read as UTF-8 text ({' '.join(str(error).split())[:100]}).") from None
     lines = [
-        _line(content, f"data: {file.name}, line {number}", root) | {"id": f"{file.stem}/{number}"}
+        {"id": f"{file.stem}/{number}", "line": number} | _line(content, f"data: {file.name}, line {number}", root)
         for number, content in enumerate(text.split("\n"), 1)
         if content.strip()
     ]
@@ -102,7 +102,7 @@ def _lines(file: Path, root: Path) -> list[dict]:
 
 
 def _line(content: str, place: str, root: Path) -> dict:
-    """One line → image, prefix, suffix, answers; `place` begins the messages."""
+    """One line → image, prefix, suffix, answers, and its id, if it has one; `place` begins the messages."""
     import json
 
     try:
@@ -122,7 +122,10 @@ def _line(content: str, place: str, root: Path) -> dict:
     answers = line.get("answers", [line["suffix"]])
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
         raise UserError(f"{place}: 'answers' must be a list of texts, got {str(answers)[:60]!r}.")
-    return {
+    name = line.get("id")
+    if not isinstance(name, str | None) or name == "":
+        raise UserError(f"{place}: 'id' must be a text, got {str(name)[:60]!r}.")
+    return ({"id": name} if name else {}) | {
         "image": _picture(line["image"], place, root),
         "prefix": line["prefix"],
         "suffix": line["suffix"],
@@ -150,7 +153,7 @@ def _readable(lines: list[dict], file: Path, root: Path) -> None:
     """Refuse pictures that cannot be opened, found before training and not in its middle."""
     from adapt.data._scan import scan
 
-    numbers = {line["image"]: line["id"].rpartition("/")[2] for line in reversed(lines)}
+    numbers = {line["image"]: line["line"] for line in reversed(lines)}
     for name, finding in scan(root, list(numbers)).items():
         if finding.size is None:
             kind, detail = finding.problems[0]

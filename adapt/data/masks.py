@@ -81,7 +81,10 @@ def load(config: Config):
     bad = {problem.id for problem in report.severe}
     keep = [i for i, name in enumerate(table["id"]) if name not in bad]
     if not keep:
-        raise UserError(f"data.path: no picture in {config.path!r} has a mask that can be used. Look at: adapt doctor data.")
+        raise UserError(
+            f"data.path: no picture in {config.path!r} has a mask that can be used. "
+            f"The first problem: {report.problems[0] if report.problems else 'none'}."
+        )
     table = table.select(keep)
     split = _split(config, table)
     if "train" not in split:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +22,6 @@ class Result:
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What the report draws."""
-
-
-def protocol_key(protocol: dict[str, Any]) -> str:
-    """Eight hex digits of a protocol."""
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

@@ -63,7 +63,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "id": list(asked["id"]),
         "label": [each[0] for each in references],
         "prediction": list(texts),
-        "confidence": similar.tolist(),
+        "cider": (10 * similar).tolist(),
         "correct": (exact > 0).tolist(),
     }
     shown = range(min(config.pictures, len(texts)))

@@ -28,8 +28,6 @@ PREDICTOR = "image_embedding"
 """What it asks a predictor for."""
 QUICK = {"pictures": 0}
 """What validation leaves out."""
-TEXTS = False
-"""Does it ask the predictor about texts of its own?"""
 
 
 class Config(Plugin):

@@ -28,8 +28,6 @@ PREDICTOR = "image_embedding"
 """What it asks a predictor for, and with features=blocks for `block_features`."""
 QUICK = {"pictures": 0}
 """What validation leaves out."""
-TEXTS = False
-"""Does it ask the predictor about texts of its own?"""
 
 
 class Config(Plugin):

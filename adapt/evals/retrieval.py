@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from adapt.plug import Plugin
+from adapt.plug import Plugin, UserError
 
 if TYPE_CHECKING:
     from adapt.evals._result import Result
@@ -25,7 +25,7 @@ class Config(Plugin):
     """Recall at 1 and at 5 over the distinct captions."""
 
     split: str = "test"
-    """The split that is measured; `all`: every labelled row."""
+    """The split that is measured."""
 
 
 def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
@@ -33,15 +33,20 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
     Args:
         predict: (a data set, texts=…) → similarities float32[N, len(texts)].
-        dataset: rows with `id` and `caption`.
+        dataset: rows with `id` and `caption`, one text or several, of which the first counts.
         protocol: what the caller knows.
+
+    Raises:
+        UserError: there are no captions.
     """
     import numpy as np
 
     from adapt.evals._metrics import bootstrap
     from adapt.evals._result import Result
 
-    captions = list(dataset["caption"])
+    if "caption" not in dataset.column_names:
+        raise UserError(f"evals: retrieval needs a column 'caption'. Have: {', '.join(dataset.column_names)}.")
+    captions = [caption if isinstance(caption, str) else caption[0] for caption in dataset["caption"]]
     texts = list(dict.fromkeys(captions))
     scores = predict(dataset, texts=texts)
     own = scores[np.arange(len(captions)), [texts.index(caption) for caption in captions]]

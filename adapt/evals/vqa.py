@@ -1,6 +1,7 @@
 """Questions with short answers; where the data has a column `count`, how many things there are.
 
-    evals: [{name: vqa}, {name: vqa, column: label, prefix: answer en what is this?}]
+    evals: [{name: vqa}]
+    evals: [{name: vqa, column: label, prefix: answer en what is this?}]
 
     >>> evaluate(Config(name="vqa"), predict, dataset, {}).metrics
     {'accuracy': 0.71, 'match': 0.71, 'within_one': 0.96}
@@ -70,7 +71,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "id": list(asked["id"]),
         "label": [right[0] for right in answers],
         "prediction": list(texts),
-        "confidence": scores.tolist(),
+        "accuracy": scores.tolist(),
         "correct": (match > 0).tolist(),
     }
     shown = range(min(config.pictures, len(texts)))

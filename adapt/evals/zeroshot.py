@@ -22,8 +22,6 @@ MAIN = "top1"
 """The metric by which guards compare."""
 PREDICTOR = "class_logits"
 """What it asks of a module; where it is lacking, the eval is left out."""
-TEXTS = False
-"""Does it ask the predictor about texts of its own?"""
 
 
 class Config(Plugin):

@@ -68,7 +68,7 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
     Args:
         module: images 0–255 → logits; or, where it names its `OUTPUTS`, those of a detector, or an embedding and its `parts`.
         samples: float32[N, 3, H, W] of the training split: calibration, and the gate's comparison.
-        metadata: kept in the file, values as JSON.
+        metadata: kept in the file, values as JSON; its `outputs`, if any, name the outputs.
 
     Raises:
         UserError: the gate refuses the file; the layer that differs is named.
@@ -98,7 +98,7 @@ def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[s
         (torch.from_numpy(example),),
         dynamo=True,
         input_names=["images"],
-        output_names=["logits"],
+        output_names=metadata.get("outputs", ["logits"]),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )

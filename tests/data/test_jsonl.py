@@ -32,11 +32,11 @@ def line(number: int = 0, **other) -> dict:
 
 
 def test_lines_become_rows(folder):
-    path = write(folder, line(0), "", line(1, answers=["a", "b"], more=3))
+    path = write(folder, line(0), "", line(1, answers=["a", "b"], more=3), line(2, id="mine"))
     rows = load(Config(path=path, validation=0, test=0))["train"]
-    assert rows["id"] == ["train/1", "train/3"]
+    assert rows["id"] == ["train/1", "train/3", "mine"]
     assert rows[0]["suffix"] == "thing 0"
-    assert rows["answers"] == [["thing 0"], ["a", "b"]]
+    assert rows["answers"] == [["thing 0"], ["a", "b"], ["thing 2"]]
     assert rows[1]["image"].size == (24, 16)
 
 

@@ -115,6 +115,15 @@ def test_an_instance_s_number_can_hold_its_class(shapes):
     assert np.bincount(np.asarray(row["segmentation"]).ravel()).tolist() == [16 * 24 - 32 - 30, 32, 30]
 
 
+def test_numbers_below_the_divisor_are_no_instances(shapes):
+    for i in range(10):
+        mask = drawn([(1001, (1, 1, 5, 5)), (7, (8, 1, 12, 5))], np.uint16)  # a Cityscapes road
+        Picture.fromarray(mask).save(shapes / "masks" / f"{i}.png")
+    row = load(Config(path=str(shapes), kind="instance", divisor=1000))["train"][0]
+    assert row["objects"]["category"] == [0]
+    assert np.bincount(np.asarray(row["segmentation"]).ravel()).tolist() == [16 * 24 - 16, 16]
+
+
 def test_palette_and_grey_written_as_rgb_are_read(shapes):
     for i in range(10):
         mask = Picture.open(shapes / "masks" / f"{i}.png")
