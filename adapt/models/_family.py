@@ -67,7 +67,12 @@ class Family(nn.Module, ABC):
         if lacking:
             raise UserError(
                 f"data: no column {', '.join(lacking)}; training needs {', '.join(self.columns)}. Have: {', '.join(columns)}."
+                + self.hint(columns)
             )
+
+    def hint(self, columns: list[str]) -> str:
+        """What to do about data with these columns, which lack one; begins with a blank."""
+        return ""
 
     def set_classes(self, classes: list[str], templates: list[str]) -> None:
         """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""

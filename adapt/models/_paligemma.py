@@ -73,6 +73,13 @@ class PaliGemma(Family):
         self._columns = tuple(dict.fromkeys(needed))
         super().bind(columns)
 
+    def hint(self, columns: list[str]) -> str:
+        return (
+            " Rows that have prefix and suffix are learnt with model.tasks=[given]."
+            if {"prefix", "suffix"} <= set(columns)
+            else ""
+        )
+
     def set_classes(self, classes: list[str], templates: list[str]) -> None:
         """Say which words stand for the categories 0, 1, …"""
         self.classes, self.templates = list(classes), list(templates)

@@ -246,6 +246,8 @@ def test_the_views_seed_chooses_the_task(folder, pictures):
     assert torch.equal(again["input_ids"], batch(family, samples[:3], [0, 1, 2])["input_ids"])
     with pytest.raises(UserError, match=r"no column caption.*Have: image, objects"):
         family.bind(["image", "objects"])
+    with pytest.raises(UserError, match=r"learnt with model.tasks=\[given\]"):
+        family.bind(["image", "prefix", "suffix"])
 
 
 def test_views_move_nothing(family, pictures):
