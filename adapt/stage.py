@@ -29,6 +29,7 @@ class Stage(Students, Numbers):
     def __init__(self, recipe: Recipe):
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
+        from accelerate.tracking import get_available_trackers
         from accelerate.utils import InitProcessGroupKwargs, set_seed
 
         from adapt import hardware
@@ -36,6 +37,10 @@ class Stage(Students, Numbers):
         _quiet()
         precision = "bf16" if hardware.precision(recipe.train.precision) == "bf16" else "no"
         tracker = None if recipe.tracker == "none" else recipe.tracker
+        if tracker and tracker not in get_available_trackers():
+            raise UserError(
+                f"tracker: {tracker!r} is not installed. pip install {tracker}, or set tracker=tensorboard or none."
+            )
         if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
             AcceleratorState._reset_state()  # another recipe's, in this process
         self.recipe = recipe

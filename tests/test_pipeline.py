@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -255,6 +256,13 @@ def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
 def test_distilling_before_adapting_says_what_comes_first():
     with pytest.raises(UserError, match="First: adapt finetune"):
         pipeline.distill(load_recipe("clip_lora", [*SMALL, "seed=5"]))
+
+
+def test_a_tracker_that_is_not_installed_is_said():
+    if importlib.util.find_spec("trackio"):
+        pytest.skip("trackio is installed here")
+    with pytest.raises(UserError, match="tracker: 'trackio' is not installed"):
+        pipeline.finetune(load_recipe("clip_lora", [*SMALL, "tracker=trackio"]))
 
 
 def test_a_source_without_the_column_is_refused_with_both_names():

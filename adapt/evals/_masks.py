@@ -116,7 +116,7 @@ def encode(masks: np.ndarray) -> list[dict]:
 
 
 def average_precision(truth: list[dict], found: list[dict], kind: str, categories: int) -> dict[str, float]:
-    """COCO's mean average precision over IoU .5 … .95, and at .5 and .75, by pycocotools.
+    """COCO's mean average precision over IoU .5 … .95, and at .5, by pycocotools.
 
     Args:
         truth: an entry an image: size (H, W), category int[N], codes (COCO run lengths) and boxes float[N, 4] XYXY.
@@ -134,12 +134,12 @@ def average_precision(truth: list[dict], found: list[dict], kind: str, categorie
         gold.createIndex()
         entries = _entries(found, kind)
         if not entries or not gold.anns:
-            return {"ap": 0.0, "ap50": 0.0, "ap75": 0.0}
+            return {"ap": 0.0, "ap50": 0.0}
         judge = COCOeval(gold, gold.loadRes(entries), kind)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    return {name: float(value) for name, value in zip(("ap", "ap50", "ap75"), judge.stats)}
+    return {name: float(value) for name, value in zip(("ap", "ap50"), judge.stats)}
 
 
 def _entries(rows: list[dict], kind: str | None = None) -> list[dict]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
+from adapt.export.onnx import session
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -22,18 +22,10 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """An exported file: arrays in, in the order of its inputs; arrays out.
+    """An exported file: arrays in, in the order of its inputs; arrays out."""
 
-    Args:
-        path: an `.onnx` file.
-        threads: of ONNX Runtime's own.
-    """
-
-    def __init__(self, path: Path, threads: int = 1):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path):
+        self.session = session(path)
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         self.inputs = [one.name for one in self.session.get_inputs()]
         self.outputs = [one.name for one in self.session.get_outputs()]

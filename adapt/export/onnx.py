@@ -17,8 +17,8 @@ from adapt.plug import Plugin
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnxruntime import InferenceSession
     from torch import nn
-
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 """What a target writes: name → file."""
@@ -37,23 +37,23 @@ class Config(Plugin):
     """Of the main metric, what int8 may lose against fp32 before the guard fires."""
 
 
+def session(path: Path, optimised: Path | None = None) -> InferenceSession:
+    """An exported file in ONNX Runtime, on one thread; `optimised`: where to write what it really runs."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimised:
+        options.optimized_model_filepath = str(optimised)
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 class Runner:
-    """An exported file: numpy in, numpy out.
+    """An exported file: numpy in, numpy out."""
 
-    Args:
-        path: an `.onnx` file.
-        threads: of ONNX Runtime's own.
-    """
-
-    def __init__(self, path: Path, threads: int = 1, optimised: Path | None = None):
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.log_severity_level = 3
-        if optimised:
-            options.optimized_model_filepath = str(optimised)
-        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path):
+        self.session = session(path)
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: np.ndarray) -> np.ndarray | list[np.ndarray]:
@@ -167,7 +167,7 @@ def operators(path: Path) -> dict[str, int]:
 
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
-        Runner(path, optimised=optimised)
+        session(path, optimised)
         return dict(Counter(node.op_type for node in onnx.load(optimised).graph.node))
 
 
