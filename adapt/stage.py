@@ -37,7 +37,7 @@ class Stage(Students, Numbers):
         _quiet()
         precision = "bf16" if hardware.precision(recipe.train.precision) == "bf16" else "no"
         tracker = None if recipe.tracker == "none" else recipe.tracker
-        if tracker and tracker not in get_available_trackers():
+        if tracker and tracker not in {kind.value for kind in get_available_trackers()}:
             raise UserError(
                 f"tracker: {tracker!r} is not installed. pip install {tracker}, or set tracker=tensorboard or none."
             )
