@@ -7,6 +7,7 @@ import io
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 matplotlib.rcParams.update(
     {
@@ -81,6 +82,9 @@ def trade_off(entries: list[dict], metric: str) -> str:
         axis.scatter(x, y, s=20 + entry["size_bytes"] / 1e5, color=colour, alpha=0.75, label=entry["title"])
     axis.set(xscale="log", xlabel="latency, ms (p50, one thread)", ylabel=f"{metric}, %")
     axis.margins(0.25, 0.25)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
     legend = figure.legend(
         *axis.get_legend_handles_labels(), frameon=False, fontsize=8, labelcolor="#6b7078", loc="lower center", ncols=2
     )

@@ -47,7 +47,7 @@ def build(folder: Path) -> Path:
     style = STYLE.read_text()
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(folder.name)}</title><style>{style}</style></head><body><main>{''.join(parts)}</main></body></html>"
+        f"<title>{escape(folder.resolve().name)}</title><style>{style}</style></head><body><main>{''.join(parts)}</main></body></html>"
     )
     for name, text in (("report.md", markdown(folder, rows, metrics["guards"])), ("report.html", page)):
         with atomic(folder / name) as path:
@@ -110,7 +110,7 @@ def table(entries: list[dict]):
 def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
     """The road in Markdown."""
     head, *body = grid(rows)
-    lines = [f"# {folder.name}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [f"# {folder.resolve().name}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
     lines += [""] + [
         f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}"
@@ -130,7 +130,7 @@ def _head(folder: Path, rows: list[dict]) -> str:
     text = f"{name} goes from {a:.1f} % ({first['title']}) to {b:.1f} % ({last['title']}) on the {first.get('split', 'test')} split."
     if first is last:
         text = f"{name} is {a:.1f} % ({first['title']}) on the {first.get('split', 'test')} split."
-    return f"<header><h1>{escape(folder.name)}</h1><p class=lead>{escape(text)}</p></header>"
+    return f"<header><h1>{escape(folder.resolve().name)}</h1><p class=lead>{escape(text)}</p></header>"
 
 
 def _question(entry: dict) -> tuple:
