@@ -3,8 +3,9 @@
     adapt distill recipe=dinov2_distill
     python -m benchmarks.few_labels runs/dinov2_distill-…          # or another number of labels: … 10
 
-Both learn alike, three times with other seeds: a linear layer first, by logistic regression on the frozen features, then all
-weights (Kumar et al. 2022, arXiv:2202.10054) by AdamW with three learning rates, of which the best on validation is kept.
+All weights learn by AdamW with three learning rates, of which the best on validation is kept; three times with other seeds. What is
+distilled gets its last layer first, by logistic regression on its features (Kumar et al. 2022, arXiv:2202.10054); random features
+would only mislead it (top-1 11.9 in place of 20.8 %).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main(run: Path, labels: int) -> None:
     def learn(start: bool | str, lr: float, seed: int) -> tuple[float, float]:
         torch.manual_seed(seed)
         student = Student(recipe.distill.student, classes, spec, objective, start)
-        first_head(student, data["train"])
+        if start:
+            first_head(student, data["train"])
         views = Views(data["train"], student.preprocess, seed)
         augment = Augment(crop=0.6, rotate=10, colour=0.2)
         train = Train(epochs=30, batch=32, lr=lr, weight_decay=0.02, augment=augment)
