@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def unrle(code: dict) -> np.ndarray:
     from pycocotools.mask import decode
 
     return decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}).astype(bool)
+
+
+def unrle_many(codes: Sequence[dict]) -> np.ndarray:
+    """The masks of one image, each as in `unrle` → bool[N, H, W]; [0, 0, 0] of none."""
+    import numpy as np
+
+    return np.stack([unrle(code) for code in codes]) if codes else np.zeros((0, 0, 0), bool)
 
 
 def box(mask: np.ndarray) -> list[float]:

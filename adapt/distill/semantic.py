@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from adapt.masks import unrle_many
 from adapt.plug import Plugin, UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
@@ -154,7 +155,7 @@ def _proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]
     """A row → masks bool[N, H, W]."""
     import numpy as np
 
-    from adapt.prompting import _candidates, automatic
+    from adapt.prompting import automatic
 
     predictors = family.predictors()
     if LABELS not in predictors:
@@ -166,7 +167,7 @@ def _proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]
 
         def propose(row: dict[str, Any]) -> np.ndarray:
             image = np.array(row["image"].convert("RGB"))
-            masks = _candidates.decode(automatic.generate(config.automatic, image, *two)["mask"])
+            masks = unrle_many(automatic.generate(config.automatic, image, *two)["mask"])
             return masks.reshape(-1, *image.shape[:2])
 
         return propose

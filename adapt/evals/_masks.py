@@ -16,12 +16,6 @@ TOLERANCE = 0.008
 """How far two boundaries may lie apart, as a share of the image's diagonal: DAVIS' `bound_th`."""
 
 
-def decode(codes: Sequence[dict]) -> np.ndarray:
-    """N masks in COCO run lengths, {size: [H, W], counts: str}, of one image → bool[N, H, W]."""
-    parts = [{"size": list(code["size"]), "counts": code["counts"].encode("ascii")} for code in codes]
-    return run_lengths.decode(parts).transpose(2, 0, 1).astype(bool)
-
-
 def iou(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Intersection over union of each pair of bool[…, H, W] → float64[…]; 1 where both are empty."""
     union = (truth | masks).sum((-2, -1))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adapt.evals import _masks
+from adapt.masks import unrle_many
 from adapt.plug import UserError
 
 
@@ -31,7 +31,7 @@ def truth(row: dict) -> np.ndarray:
     codes = row["objects"]["mask"]
     if not codes:
         raise UserError(f"evals: {row['id']!r} has neither masks nor a `segmentation`, so its size is not known. Leave it out.")
-    masks = _masks.decode(codes)
+    masks = unrle_many(codes)
     classes = np.zeros(masks.shape[1:], np.int64)
     for mask, category in zip(masks, row["objects"]["category"], strict=True):
         classes[mask] = category + 1

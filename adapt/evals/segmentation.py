@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from adapt.masks import unrle_many
 from adapt.plug import Plugin, UserError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
 
     from adapt.evals import _masks
 
-    truth = [_masks.decode(row["mask"]) for row in objects]
+    truth = [unrle_many(row["mask"]) for row in objects]
     boxes = [np.asarray(row["bbox"], np.float32).reshape(-1, 4) for row in objects]
     answers = predict(rows, PREDICTOR, boxes=boxes)
     masks = [np.asarray(answer["masks"], bool) for answer in answers]
@@ -157,7 +158,7 @@ def _worst(config: Config, dataset, chosen, objects, records, found, names) -> l
     every = sorted((value, i, n) for i in chosen for n, value in enumerate(records[i]["miou"]))[: config.pictures]
     answers, pictures = dict(zip(chosen, found, strict=True)), []
     for value, i, n in every:
-        truth = _masks.decode(objects[i]["mask"][n : n + 1])[0]
+        truth = unrle_many(objects[i]["mask"][n : n + 1])[0]
         mask = _masks.run_lengths.decode(answers[i]["codes"][n]).astype(bool)
         category = objects[i]["category"][n]
         row = dataset[i]

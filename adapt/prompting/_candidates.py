@@ -14,7 +14,7 @@ from scipy.ndimage import label
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from adapt.masks import rle, unrle
+from adapt.masks import rle, unrle_many
 
 NEAR = 20.0
 """Pixels: a mask that comes so near to a crop's edge inside the image is taken for cut."""
@@ -73,11 +73,6 @@ def encode(masks: Tensor, crop: list[int], size: tuple[int, int]) -> list[dict]:
     return codes
 
 
-def decode(codes: list[dict]) -> np.ndarray:
-    """COCO run lengths → bool[N, H, W]."""
-    return np.stack([unrle(code) for code in codes]) if codes else np.zeros((0, 0, 0), bool)
-
-
 def join(parts: list[dict]) -> dict:
     """Candidates of several batches or crops, one after the other."""
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "mask"}
@@ -93,7 +88,7 @@ def thin(found: dict, scores: Tensor, threshold: float) -> dict:
 def tidy(found: dict, area: int, threshold: float) -> dict:
     """Candidates without holes and islands of fewer than `area` pixels; of two that become alike, the untouched one stays."""
     untouched, masks = [], []
-    for mask in decode(found["mask"]):
+    for mask in unrle_many(found["mask"]):
         filled = without_holes(mask, area)
         masks.append(without_islands(filled, area))
         untouched.append(float((masks[-1] == mask).all()))

@@ -13,9 +13,9 @@ from adapt.data._images import BOXES, MASKS, RGB
 from adapt.distill import _naming, semantic
 from adapt.distill._semantic import Lraspp
 from adapt.evals import semantic as eval_semantic
-from adapt.evals._masks import decode
 from adapt.evals._semantic import truth
 from adapt.export import onnx
+from adapt.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
@@ -45,7 +45,7 @@ class Segmenter(torch.nn.Module):
 
     def __init__(self, rows):
         super().__init__()
-        self.known = {np.asarray(row["image"]).tobytes(): decode(row["objects"]["mask"]) for row in rows}
+        self.known = {np.asarray(row["image"]).tobytes(): unrle_many(row["objects"]["mask"]) for row in rows}
         self.scale = torch.nn.Parameter(torch.tensor(9.0))
 
     def see(self, pixels: np.ndarray) -> np.ndarray:

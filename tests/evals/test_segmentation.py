@@ -10,7 +10,7 @@ from pycocotools import mask as run_lengths
 
 from adapt.data._images import BOXES, MASKS
 from adapt.evals import _draw, _masks, segmentation
-from adapt.masks import box, rle
+from adapt.masks import box, rle, unrle_many
 from adapt.plug import UserError
 
 SIZE = (40, 48)
@@ -38,7 +38,7 @@ def scenes(n: int = 20) -> Dataset:
 
 
 def truths(rows: Dataset) -> list[np.ndarray]:
-    return [_masks.decode(row["mask"]) if row["mask"] else np.zeros((0, *SIZE), bool) for row in rows["objects"]]
+    return [unrle_many(row["mask"]) if row["mask"] else np.zeros((0, *SIZE), bool) for row in rows["objects"]]
 
 
 def of_boxes(rows, name, boxes=None, points=None):
@@ -68,7 +68,7 @@ def test_iou_is_pycocotools():
     ours = [[_masks.iou(a, b) for b in masks] for a in masks]
     codes = _masks.encode(masks)
     assert np.allclose(ours, run_lengths.iou(codes, codes, [0] * 3))
-    assert (_masks.decode([rle(mask) for mask in masks]) == masks).all()
+    assert (unrle_many([rle(mask) for mask in masks]) == masks).all()
 
 
 def davis_f(truth, mask, bound):

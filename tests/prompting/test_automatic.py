@@ -14,6 +14,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
 
+from adapt.masks import unrle_many
 from adapt.prompting import _candidates, automatic
 from adapt.prompting.automatic import Automatic, generate
 
@@ -85,7 +86,7 @@ def compare(sam, image, options) -> int:
     theirs = SamAutomaticMaskGenerator(sam, **options).generate(image)
     ours = generate(Automatic(**options), image, *functions(sam))
     assert len(ours["mask"]) == len(theirs) == len(ours["score"])
-    masks = _candidates.decode(ours["mask"])
+    masks = unrle_many(ours["mask"])
     for i, record in enumerate(theirs):
         assert (masks[i] == record["segmentation"]).all()
         left, top, wide, high = record["bbox"]  # with inclusive edges

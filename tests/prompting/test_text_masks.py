@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from adapt.evals._masks import decode
+from adapt.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks, crop, find, score, subject
@@ -128,7 +128,7 @@ def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
         names = [text_masks.subject(name) for name in re.split(", | and ", row["caption"])]
         if len(names) != row["count"] or len(names) == 1:
             continue  # a name with an "and" of its own
-        masks = decode(row["objects"]["mask"])
+        masks = unrle_many(row["objects"]["mask"])
         values, _ = score(config, row["image"], masks, names, embed_images, texts)
         right += (values.argmax(0) == np.arange(len(names))).tolist()
         chance += [1 / len(names)] * len(names)
