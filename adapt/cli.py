@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapt.plug import UserError, load, nearest
@@ -40,9 +40,23 @@ ADAPT_DEBUG=1 shows where in the code an error was raised."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return _told(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def checked(arguments: Sequence[str]) -> int:
+    """Is this a recipe? 0, or 2 after saying what is wrong with it."""
+
+    def check() -> int:
+        parse(list(arguments))
+        return 0
+
+    return _told(check)
+
+
+def _told(work: Callable[[], int]) -> int:
+    """The exit status of `work`; what went wrong is told in one line."""
     try:
-        status = _run(arguments)
+        status = work()
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

@@ -182,7 +182,7 @@ class Stage(Students, Numbers):
         )
 
     def record(self, stage: str, key: str, **facts: Any) -> None:
-        self.run.record(stage, key, **facts)
+        self.run.record(stage, key, processes=self.accelerator.num_processes, **facts)
         self.accelerator.wait_for_everyone()
 
     def hash(self, path: Path) -> str | None:

@@ -138,19 +138,8 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
 
 def finetune(*overrides: str, processes: int = 1) -> list[str]:
     script = Path(__file__).parents[2] / "adapt" / "finetune.py"
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"] if processes > 1 else []
-    start = launch if processes > 1 else [sys.executable]
-    return [*start, str(script), "recipe=clip_lora", *QUICK, *overrides]
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)] if processes > 1 else []
+    return [sys.executable, *launch, str(script), "recipe=clip_lora", *QUICK, *overrides]
 
 
 def environment() -> dict[str, str]:
@@ -210,4 +199,16 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         command = finetune("method.dropout=0", processes=processes)
         done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
+        manifest = json.loads(next(folder.glob("runs/*/manifest.json")).read_text())
+        assert manifest["stages"]["finetune"]["processes"] == processes
     torch.testing.assert_close(losses(two), losses(one), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once_and_not_by_each_process(tmp_path):
+    done = subprocess.run(
+        finetune("train.batch=none", processes=2), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("train.batch: got 'none'") == 1, done.stderr
+    assert not list(tmp_path.iterdir())
