@@ -18,6 +18,8 @@ class Students:
 
     def teach(self):
         """Cache the teacher's outputs, or let it label the images, then train the student; returns it with its best weights."""
+        import torch
+
         from adapt.train.loop import fit
         from adapt.train.views import Views
 
@@ -39,7 +41,7 @@ class Students:
             extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)
         del self.__dict__["family"], teacher, have, function  # students train without the teacher in memory
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
-        student.to(self.accelerator.device)
+        student.to(self.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
         self._track("distill")
         folder = self._fresh()
         validate = self.validate if "validation" in self.data else None

@@ -52,8 +52,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """Measure a predictor.
 
     Args:
-        predict: (a data set, "masks", boxes=… or points=…) → a dict a row: masks bool[N, H, W] and scores float[N]. boxes: float[N, 4]
-            XYXY in pixels of `image` for each row; points: (float[N, K, 2] XY pixels, int[N, K], 1 inside, 0 outside) for each row.
+        predict: (a data set, "masks", boxes=… or points=…, features=…) → a dict a row: masks bool[N, H, W] and scores float[N]. boxes:
+            float[N, 4] XYXY in pixels of `image` for each row; points: (float[N, K, 2] XY pixels, int[N, K], 1 inside, 0 outside) for
+            each row; features: what an earlier answer for the row held under this name, or none.
         dataset: rows with `id`, `image` and `objects` (bbox, category, mask). Rows without an object count for nothing.
         protocol: what the caller knows.
 
@@ -103,7 +104,8 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
 
     truth = [unrle_many(row["mask"]) for row in objects]
     boxes = [np.asarray(row["bbox"], np.float32).reshape(-1, 4) for row in objects]
-    answers = predict(rows, PREDICTOR, boxes=boxes)
+    answers = predict(rows, PREDICTOR, boxes=boxes, features=[None] * len(rows))
+    known = [answer.get("features") for answer in answers]  # each picture is encoded once, for all its prompts
     masks = [np.asarray(answer["masks"], bool) for answer in answers]
     values = [
         {"miou": _masks.iou(t, m).tolist(), "boundary_f": [_masks.boundary_f(a, b, config.tolerance) for a, b in zip(t, m)]}
@@ -111,7 +113,8 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
     ]
     clicks = [_masks.Clicks(part) for part in truth] if config.clicks else []
     for k in range(1, max(config.clicks, default=0) + 1):
-        seen = [np.asarray(answer["masks"], bool) for answer in predict(rows, PREDICTOR, points=[c.prompt() for c in clicks])]
+        again = predict(rows, PREDICTOR, points=[c.prompt() for c in clicks], features=known)
+        seen = [np.asarray(answer["masks"], bool) for answer in again]
         for part, own, mask in zip(clicks, values, seen, strict=True):
             if k in config.clicks:
                 own[f"iou_{k}"] = _masks.iou(part.truth, mask).tolist()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +27,8 @@ def predict(
     boxes: Sequence | None = None,
     points: Sequence | None = None,
     multimask: bool | None = None,
-) -> list[dict[str, np.ndarray]]:
+    features: Sequence | None = None,
+) -> list[dict[str, Any]]:
     """The best mask of each prompt.
 
     Args:
@@ -36,9 +36,11 @@ def predict(
         boxes: float[N, 4] XYXY in pixels of its picture, for each sample.
         points: (float[N, K, 2] XY in pixels of its picture, int[N, K]: 1 inside, 0 outside), for each sample.
         multimask: choose among three answers by their predicted IoU; none: for lone points alone, as segment-anything advises.
+        features: float[C, h, w] for each sample, from the answers to earlier prompts; none for those that have none yet.
 
     Returns:
-        a dictionary a sample: `masks` bool[N, H, W] in its picture's size, `scores` float32[N], the predicted IoU.
+        a dictionary a sample: `masks` bool[N, H, W] in its picture's size, `scores` float32[N], the predicted IoU; and its
+        `features`, if they are given: so that further prompts need not encode the picture again.
 
     Raises:
         UserError: a prompt is off its picture or reversed, or there is none.
@@ -48,14 +50,20 @@ def predict(
     for start in range(0, len(samples), IMAGES):
         part = [samples[i] for i in range(start, min(start + IMAGES, len(samples)))]
         items = [family.preprocess(sample, False) for sample in part]
-        images = torch.stack([item["image"] for item in items]).to(family.normalise.mean.device)
-        features = family.image_features(images)
+        known = features[start : start + len(part)] if features is not None else [None]
+        if any(one is None for one in known):
+            images = torch.stack([item["image"] for item in items]).to(family.normalise.mean.device)
+            known = family.image_features(images)
         for i, (sample, item) in enumerate(zip(part, items, strict=True)):
             box, point = (None if given is None else given[start + i] for given in (boxes, points))
             coordinates, labels = prompt(sample, item["size"], box, point)
             width, height = sample["image"].size
             place = (item["size"].tolist(), (height, width))
-            results.append(_masks(family, features[i : i + 1], coordinates, labels, place, multimask))
+            results.append(
+                _masks(family, known[i][None].to(family.normalise.mean.device), coordinates, labels, place, multimask)
+            )
+            if features is not None:
+                results[-1]["features"] = known[i].cpu()
     return results
 
 

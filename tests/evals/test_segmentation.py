@@ -41,8 +41,9 @@ def truths(rows: Dataset) -> list[np.ndarray]:
     return [unrle_many(row["mask"]) if row["mask"] else np.zeros((0, *SIZE), bool) for row in rows["objects"]]
 
 
-def of_boxes(rows, name, boxes=None, points=None):
-    """Fills the box; on points, gives discs of five pixels around the first click."""
+def of_boxes(rows, name, boxes=None, points=None, features=None):
+    """Fills the box; on points, gives discs of five pixels around the first click, and wants the features of its first answers."""
+    assert features == ([None] * len(rows) if points is None else rows["id"][:])
     answers = []
     for i in range(len(rows)):
         masks = []
@@ -53,7 +54,7 @@ def of_boxes(rows, name, boxes=None, points=None):
                 masks[-1][top:bottom, left:right] = True
             else:
                 masks.append(disc(*points[i][0][k, 0], 5))
-        answers.append({"masks": np.array(masks), "scores": np.linspace(0.9, 0.5, len(masks)), "logits": None})
+        answers.append({"masks": np.array(masks), "scores": np.linspace(0.9, 0.5, len(masks)), "features": rows["id"][i]})
     return answers
 
 
@@ -124,7 +125,7 @@ def test_the_eval_equals_its_formulas():
     result = segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, rows, {"data": "x"})
     truth = truths(rows)
     boxes = [np.array(row["bbox"], np.float32).reshape(-1, 4) for row in rows["objects"]]
-    masks = [answer["masks"] for answer in of_boxes(rows, "masks", boxes=boxes)]
+    masks = [answer["masks"] for answer in of_boxes(rows, "masks", boxes=boxes, features=[None] * len(rows))]
     ious = [[(a & b).sum() / (a | b).sum() for a, b in zip(*pair, strict=True)] for pair in zip(truth, masks, strict=True)]
     flat = np.concatenate(ious)
     assert result.metrics["miou"] == pytest.approx(flat.mean())

@@ -371,6 +371,20 @@ def test_cached_features_give_the_same_loss_and_gradients():
     torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-4)
 
 
+def test_evals_encode_each_picture_once_for_all_its_prompts(monkeypatch):
+    sam, rows = family(), [sample(), sample((48, 64))]
+    masks, encoded = sam.predictors()["masks"], []
+    real = sam.image_features
+    monkeypatch.setattr(sam, "image_features", lambda images: encoded.append(len(images)) or real(images))
+    boxes, points = [row["objects"]["bbox"] for row in rows], [([[[9.0, 7.0]]], [[1]]), ([[[30.0, 20.0]]], [[1]])]
+    first = masks(rows, boxes=boxes, features=[None, None])
+    second = masks(rows, points=points, features=[answer["features"] for answer in first])
+    assert encoded == [2]
+    for got, expected in zip(first + second, masks(rows, boxes=boxes) + masks(rows, points=points), strict=True):
+        np.testing.assert_array_equal(got["masks"], expected["masks"])
+        np.testing.assert_array_equal(got["scores"], expected["scores"])
+
+
 def test_the_loss_is_a_function_of_the_seeds_and_each_image_of_its_own():
     sam, samples = family().eval(), [sample(), sample((48, 64))]
     given = batch(sam, samples)
