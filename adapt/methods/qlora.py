@@ -15,9 +15,6 @@ from adapt.methods import _lora
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import BitsAndBytesConfig
-
     from adapt.models._family import Family
 
 TITLE = "QLoRA"
@@ -45,33 +42,6 @@ class Config(_lora.Adapters):
     """Compute activations again in the backward pass: less memory, a third more time; none: on GPU, where it is offered."""
 
 
-def quantization(config: Config, backbone: nn.Module, pattern: str) -> BitsAndBytesConfig:
-    """For `from_pretrained(quantization_config=…)`: big checkpoints load straight into 4 bits; `apply` takes them as they are.
-
-    Args:
-        backbone: the architecture, which may lie on the meta device.
-        pattern: the family's `quantised`.
-    """
-    from torch import nn
-    from transformers import BitsAndBytesConfig
-
-    from adapt import hardware
-    from adapt.methods import _quantise
-
-    _quantise.library()
-    chosen = set(_quantise.linears(backbone, _lora.ending(pattern)))
-    skipped = [name for name, part in backbone.named_modules() if isinstance(part, nn.Linear) and name not in chosen]
-    if config.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=config.double,
-        bnb_4bit_compute_dtype=_compute(config, hardware.device()),
-        llm_int8_skip_modules=skipped,
-    )
-
-
 def apply(family: Family, config: Config) -> None:
     """Quantise the family's `quantised` layers where they are, freeze it, and put adapters on it.
 
@@ -85,7 +55,7 @@ def apply(family: Family, config: Config) -> None:
     device = next(backbone.parameters()).device.type
     weights, before = sum(p.numel() for p in backbone.parameters()), _quantise.size(backbone)
     names = [name for name, part in backbone.named_modules() if isinstance(part, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)]
-    if names:  # loaded in 4 bits; `weights` counts two of them as one
+    if names:  # the checkpoint is in 4 bits already; `weights` counts two of them as one
         weights += sum(p.numel() for p in backbone.parameters() if isinstance(p, bnb.nn.Params4bit))
         for name in names:
             _quantise.plain(backbone.get_submodule(name))

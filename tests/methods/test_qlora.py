@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import nn
 
-from adapt.methods import _adapter, _quantise, qlora
+from adapt.methods import _adapter, _lora, _quantise, qlora
 from adapt.models._dinov2 import Dino
 from adapt.models._family import Family
 from adapt.models._paligemma import PaliGemma
@@ -236,13 +237,19 @@ def test_open_clip_quantises_its_mlp_and_says_what_stays(tmp_path, capsys):
     assert losses[1] < losses[0]
 
 
-def test_loading_straight_into_4_bits_gives_the_same_model():
+def test_a_checkpoint_that_is_in_4_bits_already_learns_as_one_quantised_here(tmp_path):
     from adapt.models import _checkpoint
 
-    place = _checkpoint.resolve("clip-tiny")
-    (one, batch), (two, _) = clip(), clip()
-    wanted = qlora.quantization(qlora.Config(name="qlora"), two.backbone, two.quantised)
-    two.backbone = transformers.AutoModel.from_pretrained(place, dtype=torch.float32, quantization_config=wanted)
+    (one, batch), place = clip(), _checkpoint.resolve("clip-tiny")
+    chosen = set(_quantise.linears(one.backbone, _lora.ending(one.quantised)))
+    others = [name for name, part in one.backbone.named_modules() if type(part) is nn.Linear and name not in chosen]
+    wanted = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=others
+    )
+    shutil.copytree(place, tmp_path / "small")
+    small = transformers.AutoModel.from_pretrained(place, dtype=torch.float32, quantization_config=wanted)
+    small.save_pretrained(tmp_path / "small")
+    two, _ = clip(str(tmp_path / "small"))
     for family in (one, two):
         adapt(family)
     assert steps(two, batch, 2) == steps(one, batch, 2)
