@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.prompting.tokens import decode_box, distinct, parse
+from adapt.prompting.tokens import Found, distinct
 from adapt.train.images import view
 
 if TYPE_CHECKING:
-    from adapt.models._paligemma import PaliGemma
+    from adapt.models._vision_language import VisionLanguage
 
 DUPLICATE = 0.7
 """Two boxes of a category that overlap more (IoU) are one object said twice."""
@@ -56,7 +56,7 @@ class Confidence:
 
 @torch.inference_mode()
 def greedy(
-    family: PaliGemma, samples: list[dict[str, Any]], questions: Sequence[str], most: int, batch: int
+    family: VisionLanguage, samples: list[dict[str, Any]], questions: Sequence[str], most: int, batch: int
 ) -> tuple[list[Answer], Speed]:
     """Answers of `most` tokens at most, in batches of questions of like length, with a cache of keys and values."""
     from transformers import GenerationConfig, LogitsProcessorList
@@ -65,6 +65,7 @@ def greedy(
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     silent = {pad, tokenizer.bos_token_id, family.processor.image_token_id}  # an untrained model may say these
     settings = GenerationConfig(do_sample=False, max_new_tokens=most, eos_token_id=end, pad_token_id=pad, use_cache=True)
+    settings.update(num_beams=1, early_stopping=False, no_repeat_ngram_size=0)  # whatever the checkpoint is used to
     order = np.argsort([len(tokenizer(question)["input_ids"]) for question in questions], kind="stable")
     answers: dict[int, Answer] = {}
     began, total = time.perf_counter(), 0
@@ -79,7 +80,7 @@ def greedy(
             generation_config=settings,
             logits_processor=LogitsProcessorList([sure]),
         )
-        said = output[:, tokens["input_ids"].shape[1] :].tolist()
+        said = output[:, -len(sure.steps) :].tolist()
         chances = torch.stack(sure.steps, 1).cpu().numpy()
         for i, row, chance in zip(chosen, said, chances, strict=True):
             length = row.index(end) if end in row else len(row)
@@ -89,13 +90,25 @@ def greedy(
     return [answers[i] for i in range(len(samples))], Speed(total, time.perf_counter() - began)
 
 
-def objects(tokenizer, answer: Answer, size: tuple[int, int], classes: Sequence[str]) -> dict[str, Any]:
-    """The objects of an answer about an image of `size` (width, height); see `PaliGemma.detections`."""
-    pieces = [piece.replace("▁", " ") for piece in tokenizer.convert_ids_to_tokens(answer.tokens)]
+def objects(
+    pieces: Sequence[str],
+    answer: Answer,
+    size: tuple[int, int],
+    classes: Sequence[str],
+    parse: Callable[[str], tuple[list[Found], int]],
+    decode: Callable[[Sequence[int], tuple[int, int]], list[float]],
+) -> dict[str, Any]:
+    """The objects of an answer about an image of `size` (width, height); see `VisionLanguage.detections`.
+
+    Args:
+        pieces: the text of each of its tokens.
+        parse: text → objects, and how many could not be read.
+        decode: an object's locations and `size` → its box XYXY in pixels.
+    """
     owner = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])  # character → token
     found, unread = parse("".join(pieces))
     numbers = {name.lower(): number for number, name in reversed(list(enumerate(classes)))}
-    boxes = np.array([decode_box(each.locations, size) for each in found]).reshape(-1, 4)
+    boxes = np.array([decode(each.locations, size) for each in found]).reshape(-1, 4)
     categories = np.array([numbers.get(each.name.lower(), -1) for each in found], int)
     own = [np.unique(np.concatenate([owner[start:stop] for start, stop in each.spans])) for each in found]
     scores = np.array([np.exp(answer.confidence[tokens].mean()) for tokens in own], float)

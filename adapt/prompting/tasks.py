@@ -115,7 +115,7 @@ def _classify(sample, classes, seed, codebook) -> tuple[str, str]:
 def _detect(sample, classes, seed, codebook) -> tuple[str, str]:
     objects = sample["objects"]
     words = category_words(objects["category"], classes)
-    order = _reading(objects["bbox"])
+    order = reading(objects["bbox"])
     return detect(words or [_absent(classes, seed)]), SEPARATOR.join(
         f"{encode_box(objects['bbox'][i], sample['size'])} {words[i]}" for i in order
     )
@@ -128,7 +128,7 @@ def _segment(sample, classes, seed, codebook) -> tuple[str, str]:
     present = sorted(set(words))
     chosen = present[seed % len(present)] if present else _absent(classes, seed)
     answers = []
-    for i in _reading(objects["bbox"]):
+    for i in reading(objects["bbox"]):
         if words[i] == chosen:
             box = objects["bbox"][i]
             answers.append(f"{encode_box(box, sample['size'])}{codebook.write(unrle(objects['mask'][i]), box)} {chosen}")
@@ -139,7 +139,7 @@ def _absent(classes: Sequence[str], seed: int) -> str:
     return classes[seed % len(classes)]
 
 
-def _reading(boxes: Sequence[Sequence[float]]) -> list[int]:
+def reading(boxes: Sequence[Sequence[float]]) -> list[int]:
     """From left to right."""
     return sorted(range(len(boxes)), key=lambda i: (boxes[i][0], boxes[i][1]))
 

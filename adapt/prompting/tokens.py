@@ -36,7 +36,7 @@ class Found:
     """One object of a generated text."""
 
     locations: tuple[int, int, int, int]
-    """y1 x1 y2 x2, each 0 … 1023."""
+    """Numbers of the location words: of PaliGemma y1 x1 y2 x2, each 0 … 1023."""
     segments: tuple[int, ...]
     """Sixteen codewords of its mask, or none."""
     name: str
