@@ -135,11 +135,13 @@ def show(outcome, recipe: Recipe) -> int:
     from rich.console import Console
 
     if PartialState().is_main_process:
-        from adapt.report import table
+        from adapt.report import road, table, unlike
 
         console = Console()
         if outcome.entries:
             console.print(table(outcome.entries))
+            for note in unlike(road(outcome.entries)):
+                console.print(note, markup=False, soft_wrap=True)
         for guard in outcome.guards:
             if not guard["ok"]:
                 console.print(f"Guard: {guard['name']}: NO — {guard['message']}", style="bold red", markup=False)

@@ -15,7 +15,7 @@ BATCH = 256
 
 
 class Numbers:
-    """The measuring half of a `Stage`."""
+    """The measuring part of a `Stage`."""
 
     def predictor(self, module, predictors: Callable[..., dict] | None = None) -> Callable[..., Any]:
         """What evals ask: (data set, name="class_logits", texts=None, **options) → float32[N, …], or a list of N results.
@@ -177,8 +177,10 @@ class Numbers:
         return (self.entry(name) or {}).get("asked") == self._asked(name)
 
     def _asked(self, name: str) -> str:
-        """What an entry was measured with that does not name the run folder."""
-        return self.recipe.key("evals", *(() if name in ("zero-shot", "adapted", "merged") else ("distill",)))
+        """What an entry was measured with that does not name the run folder, and on which data."""
+        sections = ("evals",) if name in ("zero-shot", "adapted", "merged") else ("evals", "distill")
+        data = "".join(self.fingerprints[config.split][:8] for config in self.recipe.evals if config.split in self.data)
+        return self.recipe.key(*sections) + data
 
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""
@@ -204,6 +206,10 @@ class Numbers:
     def update(self, name: str, **facts: Any) -> None:
         """Add facts to an entry."""
         self._save(entries=[entry | facts if entry["name"] == name else entry for entry in self.entries()])
+
+    def guarded(self, name: str) -> bool:
+        """Has this promise been looked at?"""
+        return any(guard["name"] == name for guard in self.metrics()["guards"])
 
     def guard(self, name: str, ok: bool, message: str) -> None:
         """Note whether a promise was kept."""

@@ -46,8 +46,8 @@ def evaluate(recipe: Recipe) -> Outcome:
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
     if not stage.measured("zero-shot") and stage.offered(stage.family):
         stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-    if stage.finished("finetune", stage.key) and not stage.measured("adapted"):
-        stage.measure("adapted", stage.title("adapted"), stage.adapted())
+    if stage.finished("finetune", stage.key):
+        _judge(stage)
     return _finish(stage)
 
 
@@ -57,26 +57,35 @@ def finetune(recipe: Recipe) -> Outcome:
     if stage.finished("finetune", stage.key):
         stage.say(f"finetune: finished before, in {stage.run.path}")
         return evaluate(recipe) if recipe.evals else _finish(stage)
-    before = None
+    before: dict = {}
     offered = stage.offered(stage.family)  # a family without a head yet has no class logits
     if offered:
         stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-        before = stage.validate(stage.family) if "validation" in stage.data and offered[0] is recipe.evals[0] else None
+        if "validation" in stage.data and offered[0] is recipe.evals[0]:
+            before = {"before": stage.validate(stage.family)}
     stage.apply_method()
     began = time.perf_counter()
     stage.fit()
     seconds = round(time.perf_counter() - began, 1)
-    stage.save_adapter(seconds=seconds)
+    stage.save_adapter(seconds=seconds, evals=recipe.key("evals"), **before)
     if recipe.evals:
-        stage.measure("adapted", stage.title("adapted"), stage.family, seconds=seconds)
-    if before is not None:
-        after = stage.validate(stage.family)
+        _judge(stage)
+    return _finish(stage)
+
+
+def _judge(stage: Stage) -> None:
+    """Measure the adapted model, and hold it against the model as it came; what has been done before is left alone."""
+    facts = stage.run.facts("finetune")
+    if not stage.measured("adapted"):
+        stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"])
+    name, before = "adapted is no worse than zero-shot on validation", facts.get("before")
+    if before is not None and facts["evals"] == stage.recipe.key("evals") and not stage.guarded(name):
+        after = stage.validate(stage.adapted())
         stage.guard(
-            "adapted is no worse than zero-shot on validation",
+            name,
             after >= before,
             f"{before:.4f} before, {after:.4f} after. If it fell: lower train.lr, fewer train.epochs, or more data.",
         )
-    return _finish(stage)
 
 
 def distill(recipe: Recipe) -> Outcome:
@@ -87,20 +96,20 @@ def distill(recipe: Recipe) -> Outcome:
     taught = stage.finished("distill", stage.distill_key)
     if taught:
         stage.say(f"distill: finished before, in {stage.run.path}")
-        if stage.measured("student"):
-            return _finish(stage)
     teacher = recipe.distill.teacher
     if not stage.measured(teacher):
         raise UserError(
             f"{stage.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
         )
     teacher = stage.measure_labels() or stage.entry(teacher)
-    if taught:
-        student = stage.student()
-    else:
+    if not taught:
         student = stage.teach()
         stage.save_student(student)
-    entry = stage.measure("student", "CNN student", student)
+    elif not stage.measured("student"):
+        student = stage.student()
+    if not stage.measured("student"):
+        stage.measure("student", "CNN student", student)
+    entry = stage.entry("student")
     if stage.comparable(entry, teacher):
         lost = stage.main(teacher) - stage.main(entry)
         stage.guard(
@@ -116,6 +125,9 @@ def export(recipe: Recipe) -> Outcome:
     """Write the student for its device, prove each file equal to it, and time it."""
     stage = Stage(recipe)
     _need(recipe.export, "export", "[{name: onnx}]")
+    if _exported(stage):
+        stage.say(f"export: finished before, in {stage.run.path / 'export'}")
+        return _finish(stage)
     student = stage.student()
     for config in recipe.export:
         runner = plug.load("export", config.name).Runner
@@ -145,10 +157,26 @@ def export(recipe: Recipe) -> Outcome:
                 int8 < fp32,
                 f"{fp32:.2f} ms in fp32, {int8:.2f} ms in int8, one thread. If it is slower: a student with plain convolutions.",
             )
-    folder = stage.run.path / "export"
-    files = {path.relative_to(folder).as_posix(): stage.hash(path) for path in sorted(folder.rglob("*.onnx"))}
-    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"), files=files)
+    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"), files=_files(stage))
     return _finish(stage)
+
+
+def _exported(stage: Stage) -> bool:
+    """Do the files lie there as they were written, of this student, with their numbers?"""
+    facts = stage.run.facts("export")
+    return (
+        stage.finished("distill", stage.distill_key)
+        and stage.run.done("export", stage.recipe.key("export"))
+        and facts["parent"] == stage.hash(stage.run.path / "student")
+        and facts["files"] == _files(stage)
+        and all(stage.measured(entry["name"]) for entry in stage.entries() if "file" in entry)
+    )
+
+
+def _files(stage: Stage) -> dict[str, str | None]:
+    """The exported files and their hashes."""
+    folder = stage.run.path / "export"
+    return {path.relative_to(folder).as_posix(): stage.hash(path) for path in sorted(folder.rglob("*.onnx"))}
 
 
 def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from adapt.evals._result import unlike
 from adapt.plug import ROOT
 from adapt.run import atomic
 
@@ -112,7 +113,8 @@ def markdown(folder: Path, rows: list[dict], guards: list[dict]) -> str:
     head, *body = grid(rows)
     lines = [f"# {folder.resolve().name}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
-    lines += [""] + [
+    lines += ["", *unlike(rows)]
+    lines += [
         f"- {'✓' if guard['ok'] else '✗'} {guard['name']}: {guard['message'] if not guard['ok'] else 'kept'}"
         for guard in guards
     ]
@@ -157,8 +159,6 @@ def _table(rows: list[dict]) -> str:
 
 def _notes(rows: list[dict]) -> str:
     """What must be said beside the table."""
-    from adapt.evals._result import differing
-
     notes = []
     titles = {entry["name"]: entry["title"] for entry in rows}
     compared = [entry for entry in rows if entry.get("change")]
@@ -172,11 +172,7 @@ def _notes(rows: list[dict]) -> str:
         notes.append("Latency is of one image, one thread.")
     if rows[0].get("left_out"):
         notes.append(f"Pictures of the data that could not be used: {rows[0]['left_out']}; data_problems.csv lists them.")
-    for entry, before in zip(rows[1:], rows, strict=False):
-        keys = differing(entry.get("protocol", {}), before.get("protocol", {}))
-        if keys:
-            notes.append(f"Not the same protocol: {entry['title']} and {before['title']} differ in {', '.join(keys)}.")
-    return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
+    return "".join(f"<p class=note>{escape(note)}</p>" for note in notes + unlike(rows))
 
 
 def _metrics(rows: list[dict]) -> str:

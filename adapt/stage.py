@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapt import plug
+from adapt.exporting import Exports
 from adapt.measuring import Numbers
 from adapt.plug import UserError
 from adapt.recipe import Recipe
 from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
 from adapt.teaching import Students
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""
 
 
-class Stage(Students, Numbers):
+class Stage(Students, Exports, Numbers):
     """One recipe at work in its run folder."""
 
     def __init__(self, recipe: Recipe):
@@ -55,6 +51,8 @@ class Stage(Students, Numbers):
         self.accelerator.project_configuration.logging_dir = str(self.run.path)
         self.key = recipe.key(*SECTIONS)
         self.distill_key = recipe.key(*SECTIONS, "distill")
+        self.learns = False
+        """Is the family, as it is in memory, the adapted one?"""
         set_seed(recipe.seed)
 
     # ------------------------------------------------------------------------------------------------------------- parts
@@ -95,6 +93,7 @@ class Stage(Students, Numbers):
         """Decide what learns."""
         plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method)
         self.family.to(self.accelerator.device)
+        self.learns = True
 
     def finished(self, verb: str, key: str) -> bool:
         """Has `finetune` or `distill` been done, with these settings and these data?
@@ -104,7 +103,11 @@ class Stage(Students, Numbers):
         """
         if not self.run.done(verb, key):
             return False
-        before = self.run.facts(verb).get("data", self.fingerprints)
+        self._unchanged(self.run.facts(verb).get("data", self.fingerprints))
+        return True
+
+    def _unchanged(self, before: dict[str, str]) -> None:
+        """Refuse data that are not those of these fingerprints."""
         changed = sorted(
             split for split in before.keys() | self.fingerprints if before.get(split) != self.fingerprints.get(split)
         )
@@ -112,7 +115,6 @@ class Stage(Students, Numbers):
             raise UserError(
                 f"data: {', '.join(changed)} changed since {self.run.path} was made. Begin another run with name=…, or delete that folder."
             )
-        return True
 
     def adapted(self):
         """The family with what the run folder's adapter holds."""
@@ -120,9 +122,15 @@ class Stage(Students, Numbers):
 
         if not self.finished("finetune", self.key):
             raise UserError(f"{self.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
-        self.apply_method()
-        _adapter.load(self.family, self.run.path / "adapter")
+        if not self.learns:
+            self.apply_method()
+            _adapter.load(self.family, self.run.path / "adapter")
         return self.family
+
+    def forget(self) -> None:
+        """Let go of the family; the next time it is asked for, it is as it comes."""
+        self.__dict__.pop("family", None)
+        self.learns = False
 
     # ---------------------------------------------------------------------------------------------------------- training
 
@@ -132,6 +140,9 @@ class Stage(Students, Numbers):
         from adapt.train.views import Views
 
         self._list_problems()
+        if (self.run.path / "checkpoints" / "last.pt").exists():
+            self._unchanged(self.run.read_json("checkpoints/data.json", self.fingerprints))
+        self.run.write_json("checkpoints/data.json", self.fingerprints)
         views = Views(self.data["train"], self.family.preprocess, self.recipe.seed, extra=self._features())
         validate = self.validate if self.recipe.evals and "validation" in self.data else None
         self._track("finetune")
@@ -195,74 +206,6 @@ class Stage(Students, Numbers):
         checkpoint = self.recipe.model.checkpoint
         place = EMBEDDED / checkpoint if (EMBEDDED / checkpoint).is_dir() else Path(checkpoint)
         return {"checkpoint": checkpoint, "hash": hash_path(place) if place.exists() else "hub"}
-
-    # ------------------------------------------------------------------------------------------------------------ export
-
-    def convert(self, config, student) -> dict[str, Path]:
-        """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
-        target = plug.load("export", config.name)
-        metadata = student.about(self.labels) | {
-            "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
-            "architecture": self.recipe.distill.student,
-            "student": self.hash(self.run.path / "student"),
-            "adapter": self.hash(self.run.path / "adapter"),
-            "base": self._base(),
-        }
-        place = self.run.path / "export" / config.name
-        if self.run.writes:
-            with atomic(place) as folder:
-                folder.mkdir()
-                target.export(config, student.cpu().deployed(), self.samples(student, config.calibration), folder, metadata)
-        self.accelerator.wait_for_everyone()
-        return {name: place / file for name, file in target.FILES.items() if (place / file).exists()}
-
-    def samples(self, module, count: int) -> np.ndarray:
-        """Views of training images, evenly chosen: float32[count, 3, H, W]."""
-        import numpy as np
-
-        rows = self.data["train"]
-        chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
-        return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
-
-    def time(self, config, student) -> None:
-        """Latency of the teacher in torch and of the files, one thread, one image, in turn.
-
-        What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
-        """
-        import torch
-
-        from adapt.export._bench import compare
-
-        teacher = (self.adapted() if self.finished("finetune", self.key) else self.family).cpu()
-        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())  # not in 4 bits
-        if whole and hasattr(teacher.backbone, "merge_and_unload"):
-            teacher.backbone = teacher.backbone.merge_and_unload()
-        have = teacher.predictors()
-        shared = [name for name in student.predictors() if name in have]
-        images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
-        target = plug.load("export", config.name)
-        place = self.run.path / "export" / config.name
-        files = {f"{config.name} {name}": place / file for name, file in target.FILES.items() if (place / file).exists()}
-        runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
-        if images or not shared:
-            example = self.samples(student, 1)
-            timed = runners | ({"adapted": lambda views: have[images](torch.from_numpy(views))} if images else {})
-        else:
-            example = [self.data["train"][0]]
-            timed = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
-            timed["adapted"] = have[shared[0]]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                times = compare(timed, example)
-        finally:
-            torch.set_num_threads(threads)
-        size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
-        for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
-            self.update(name, latency=times.get("adapted"), size_bytes=size)
-        for name in runners:
-            self.update(name, latency=times[name])
 
 
 def _quiet() -> None:

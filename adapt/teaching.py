@@ -1,4 +1,4 @@
-"""The teaching half of a `Stage`: teacher outputs are cached, a student learns from them, and lies in `student/` afterwards."""
+"""The teaching part of a `Stage`: teacher outputs are cached, a student learns from them, and lies in `student/` afterwards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Students:
         student = target.build(config, teacher, None if config.cache else function)
         if function and config.cache:
             extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)
-        del self.__dict__["family"], teacher, have, function  # students train without the teacher in memory
+        del teacher, have, function  # students train without the teacher in memory
+        self.forget()
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
         self._track("distill")
@@ -49,12 +50,13 @@ class Students:
         return student
 
     def _fresh(self) -> Path:
-        """The folder of the training; a state that other settings left there is thrown away, since it cannot be continued."""
+        """The folder of the training; a state that other settings or data left there is thrown away, since it cannot be continued."""
         folder = self.run.path / "distill"
-        if self.run.writes and self.run.read_json("distill/key.json") != self.distill_key:
+        made_of = {"key": self.distill_key, "data": self.fingerprints}
+        if self.run.writes and self.run.read_json("distill/key.json") != made_of:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            self.run.write_json("distill/key.json", self.distill_key)
+            self.run.write_json("distill/key.json", made_of)
         self.accelerator.wait_for_everyone()
         return folder
 
@@ -68,7 +70,7 @@ class Students:
             family = self._teacher()
             predictors = target.teacher(config, family)
             self.measure("labels", f"{self.title(config.teacher)}, labelling", family, lambda texts: predictors)
-            del self.__dict__["family"]  # as it comes, the next time it is asked for
+            self.forget()
         return self.entry("labels")
 
     def cache(self, name: str, function: Callable, module, rows, views: int, augmentation):

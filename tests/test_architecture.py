@@ -40,11 +40,12 @@ ALLOWED = {
     "charts": set(),
     "measuring": MIDDLE | PLUGS,
     "teaching": MIDDLE | PLUGS | {"measuring"},
-    "stage": MIDDLE | PLUGS | {"measuring", "teaching"},
+    "exporting": MIDDLE | PLUGS,
+    "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting"},
     "merge": MIDDLE | PLUGS | {"stage"},
     "pipeline": MIDDLE | PLUGS | {"stage", "merge", "report"},
     "cli": MIDDLE | PLUGS | {"pipeline", "report"},
-    "finetune": {"cli"},
+    "finetune": {"cli", "hardware"},
     "__init__": set(),
 }
 

@@ -6,7 +6,6 @@ A shard is one `.npy` file, written to a temporary name and renamed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from adapt.recipe import Augment
+from adapt.run import atomic
 from adapt.train.augment import augment
 from adapt.train.images import collate
 from adapt.train.progress import progress
@@ -78,10 +78,8 @@ def build(
                 if augmentation:
                     images = augment(images, items["seed"], augmentation)
                 parts.append(teacher(images).float().cpu().numpy())
-            temporary = shards[shard].with_name(f".{shards[shard].name}.{os.getpid()}")
-            with open(temporary, "wb") as file:
+            with atomic(shards[shard]) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(parts))
-            os.replace(temporary, shards[shard])
             tick()
     accelerator.wait_for_everyone()
     return Cache(shards, size, len(views), name)

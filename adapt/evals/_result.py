@@ -27,3 +27,16 @@ class Result:
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The keys in which two protocols differ; numbers may be compared when there are none."""
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def unlike(rows: list[dict]) -> list[str]:
+    """What must be said of neighbours in a table that were not measured alike."""
+    pairs = [
+        (entry, before, differing(entry.get("protocol", {}), before.get("protocol", {})))
+        for entry, before in zip(rows[1:], rows, strict=False)
+    ]
+    return [
+        f"Not the same protocol: {entry['title']} and {before['title']} differ in {', '.join(keys)}."
+        for entry, before, keys in pairs
+        if keys
+    ]

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from adapt.run import atomic
+
 
 def trainable(module: nn.Module) -> dict[str, torch.Tensor]:
     """What training changes, by name: parameters that require gradients, and persistent buffers (BatchNorm's)."""
@@ -29,16 +31,10 @@ def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def save(path: Path, state: dict) -> None:
     """Write a state of tensors, numbers and strings, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path) -> dict | None:
@@ -56,10 +52,8 @@ class History:
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
             self.rows = [row for row in map(json.loads, lines) if row["step"] <= until]
         if writes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-            os.replace(temporary, path)
+            with atomic(path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, **row) -> None:
         self.rows.append(row)
