@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 GUARDED = "from adapt import hardware; hardware.guard(); import sys; assert 'torch' not in sys.modules; "
 
 
@@ -53,3 +55,9 @@ def test_the_answer_is_kept_and_a_spoiled_one_asked_again(tmp_path):
     assert child(code, tmp_path).stdout == first.stdout
     kept.write_text('{"survives": false}')
     assert child(code, tmp_path).stdout == "False\n", "the kept answer is believed"
+
+
+@pytest.mark.parametrize(("probe", "cap"), [("import os; os.abort()", "AVX512_CORE_FP16"), ("", "None")])
+def test_the_guard_caps_where_the_probe_dies_and_nowhere_else(tmp_path, probe, cap):
+    code = f"from adapt import hardware; hardware._flags = lambda: 'flags amx {cap}'; hardware.PROBE = {probe!r}; hardware.guard();"
+    assert child(code + "import os; print(os.environ.get('ONEDNN_MAX_CPU_ISA'))", tmp_path).stdout.strip() == cap

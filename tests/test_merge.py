@@ -21,6 +21,7 @@ from adapt.cli import main
 from adapt.models import _checkpoint
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
+from adapt.stage import Stage
 
 SMALL = ["data.shots=1", "train.epochs=1", "train.batch=16", "evals.0.bootstrap=100", "tracker=none"]
 
@@ -101,12 +102,19 @@ def test_a_scale_goes_part_of_the_way(done, scale, tmp_path, monkeypatch):
 
 def test_a_sweep_chooses_on_validation_within_its_budget(done, capsys, monkeypatch):
     monkeypatch.setattr(joining, "SCALES", [0.0, 0.5, 1.0])
+    real, splits = Stage.evaluated, []
+    monkeypatch.setattr(
+        Stage,
+        "evaluated",
+        lambda self, config, predict, split, module: splits.append(split) or real(self, config, predict, split, module),
+    )
     assert main(["merge", f"run={done}", "scale=sweep", "budget=0"]) == 0
     facts = json.loads((done / "manifest.json").read_text())["stages"]["merge"]
     assert [row["scale"] for row in facts["sweep"]] == [0, 0.5, 1]
     assert facts["sweep"][0]["forgotten"] == 0
     assert facts["scale"] == joining.choose(facts["sweep"], 0)
     assert "← chosen" in capsys.readouterr().out
+    assert splits == ["validation"] * 3 + ["test"]
 
 
 def test_the_best_within_the_budget_is_chosen_and_of_equals_the_smallest():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from adapt import pipeline
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
+from adapt.train import loop
 
 SMALL = [
     "data.shots=2",
@@ -136,9 +138,94 @@ def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
     before = {
         name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")
     }
-    pipeline.finetune(recipe)
-    pipeline.distill(recipe)
+    again = pipeline.road(recipe)
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+    assert (again.entries, again.guards) == (done[0].entries, done[0].guards)
+
+
+def test_guards_and_changes_are_those_of_the_numbers(done, recipe):
+    outcome, _ = done
+    ok = {guard["name"]: guard["ok"] for guard in outcome.guards}
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    top = {name: entry["metrics"]["top1"] for name, entry in entries.items()}
+    assert ok["student within its budget"] == (top["adapted"] - top["student"] <= recipe.distill.budget)
+    assert not ok["student within its budget"], "two epochs are too few, and that is said"
+    assert ok["onnx int8 within its budget"] == (top["onnx fp32"] - top["onnx int8"] <= recipe.export[0].budget)
+    speed = {name: entries[f"onnx {name}"]["latency"]["p50_ms"] for name in ("fp32", "int8")}
+    assert ok["onnx int8 is faster than fp32"] == (speed["int8"] < speed["fp32"])
+    assert entries["adapted"]["change"][0] == pytest.approx(top["adapted"] - top["zero-shot"])
+    assert entries["onnx int8"]["change"][0] == pytest.approx(top["onnx int8"] - top["onnx fp32"])
+
+
+def test_an_exported_file_says_how_to_use_it(done):
+    from adapt.export.onnx import Runner
+
+    _, folder = done
+    about = json.loads(Runner(folder / "export" / "onnx" / "model.onnx").metadata["input"])
+    assert about["size"] == [48, 48]
+    assert about["range"] == [0, 255]
+    assert {"resize", "crop", "interpolation", "mean", "std"} <= set(about)
+    assert json.loads((folder / "student" / "config.json").read_text())["input"]["size"] == [48, 48]
+
+
+def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
+    from adapt.stage import Stage
+
+    monkeypatch.chdir(tmp_path)
+    few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    spoils = ["method={name: full}", "train.lr=0.3", "train.clip=0", "train.warmup=0"]
+    recipe, whole = load_recipe("clip_lora", [*few, *spoils]), Stage.measure
+
+    def killed(self, name, *given, **more):
+        if name == "adapted":
+            raise KeyboardInterrupt
+        return whole(self, name, *given, **more)
+
+    monkeypatch.setattr(Stage, "measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.finetune(recipe)
+    monkeypatch.setattr(Stage, "measure", whole)
+    assert not pipeline.finetune(recipe).ok
+
+
+def test_who_is_chosen_taught_and_cached():
+    """Validation alone chooses; unlabelled pictures teach; a cache is named after all that it depends on."""
+    from adapt.stage import Stage
+
+    base = ["tracker=none", "data.shots=1"]
+    stage = Stage(load_recipe("clip_lora", base))
+    rows = stage._student_rows()
+    assert len(rows) == len(stage.data["train"]) + 3 * 849
+    assert rows["label"][-1] is None
+    changes = ["distill.views=2", "distill.train.augment.crop=0.5", "distill.teacher=zero-shot", "data.shots=2", "seed=1"]
+    changes += ["data.unlabelled=[noto]"]
+    places = {
+        Stage(load_recipe("clip_lora", [*base, *given]))._cached("teacher").name for given in ([], *([c] for c in changes))
+    }
+    assert len(places) == 1 + len(changes)
+    asked = []
+    stage.evaluated = lambda config, predict, split, module: (
+        asked.append(split) or Stage.evaluated(stage, config, predict, split, module)
+    )
+    stage.validate(stage.family)
+    assert asked == ["validation"]
+
+
+def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
+    import torch
+
+    from adapt.stage import Stage
+
+    monkeypatch.chdir(tmp_path)
+    stage = Stage(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
+    stage.apply_method()
+    cached = stage._features()
+    for row in (0, 5):
+        image = stage.family.preprocess(stage.data["train"][row], False)["image"][None].float()
+        with torch.no_grad():
+            expected = stage.family.frozen_features()(image)[0]
+        for view in (0, 3):
+            torch.testing.assert_close(cached(view, row)["features"], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_other_evals_are_measured_anew_and_nothing_is_learnt_again(done, tmp_path, monkeypatch):
@@ -176,12 +263,34 @@ def test_data_that_changed_are_noticed(tmp_path, monkeypatch):
             colour[number] = 255
             Image.new("RGB", (20, 20), tuple(colour)).save(tmp_path / "photos" / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("clip_lora", ["data.path=photos", "train.epochs=1", "distill=null", "export=[]", "tracker=none"])
+    more = ["train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    recipe = load_recipe("clip_lora", ["data.path=photos", *more])
     pipeline.finetune(recipe)
-    assert pipeline.finetune(recipe).ok is not None
+    adapter = next((tmp_path / "runs").glob("*/adapter/*.safetensors"))
+    before = adapter.stat().st_mtime_ns
+    pipeline.finetune(recipe)
+    assert adapter.stat().st_mtime_ns == before
+    stopped = load_recipe("clip_lora", ["data.path=photos", "train.batch=4", "train.checkpoint_every=1", "seed=3", *more])
+    step, count = loop._step, itertools.count()
+
+    def dies(*given):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(loop, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.finetune(stopped)
+    monkeypatch.setattr(loop, "_step", step)
+    unmeasured = load_recipe("clip_lora", ["data.path=photos", "seed=4", *more])
+    fresh = pipeline.evaluate(unmeasured).entries[0]["protocol"]["data"]
     Image.new("RGB", (20, 20), (250, 100, 100)).save(tmp_path / "photos" / "red" / "new.png")
-    with pytest.raises(UserError, match="changed since"):
-        pipeline.finetune(recipe)
+    for changed in (recipe, stopped):
+        with pytest.raises(UserError, match="changed since"):
+            pipeline.finetune(changed)
+    for i in range(9, 12):  # enough of them that the test split changes too
+        Image.new("RGB", (20, 20), (250, 10 * i, 100)).save(tmp_path / "photos" / "red" / f"new{i}.png")
+    assert pipeline.evaluate(unmeasured).entries[0]["protocol"]["data"] != fresh, "old numbers are of old pictures"
 
 
 def test_captions_alone_train_a_clip_without_classes(tmp_path, monkeypatch):
@@ -231,6 +340,8 @@ def test_predictions_carry_pictures_of_the_surest_mistakes(done):
     assert pictured
     assert not any(row["correct"] for row in pictured)
     assert len(pictured) <= 24
+    left = [row["confidence"] for row in rows if not row["correct"] and not row["thumbnail"]]
+    assert min(row["confidence"] for row in pictured) >= max(left, default=0)
 
 
 def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):

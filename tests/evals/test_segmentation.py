@@ -223,3 +223,21 @@ def test_a_sam_is_measured_through_the_same_door_as_any_model():
     )
     assert all(0 <= value <= 1 for value in result.metrics.values())
     assert len(result.table["id"]) == 6 and len(result.pictures) == 2
+
+
+def test_each_click_is_added_to_those_before():
+    rows, seen = scenes(6), []
+    truth = truths(rows)
+
+    def learns(part, name, boxes=None, points=None, features=None):
+        answers = of_boxes(part, name, boxes=boxes, points=points, features=features)
+        if points is not None:
+            seen.append({xy.shape[1] for xy, _ in points})
+            for answer, i, (xy, _) in zip(answers, part["id"], points, strict=True):
+                if xy.shape[1] >= 3:
+                    answer["masks"] = truth[int(i)]
+        return answers
+
+    metrics = segmentation.evaluate(segmentation.Config(name="segmentation"), learns, rows, {}).metrics
+    assert seen == [{1}, {2}, {3}, {4}, {5}]
+    assert metrics["iou_1"] < 1 == metrics["iou_3"] == metrics["iou_5"]

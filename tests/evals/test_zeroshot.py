@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from datasets import ClassLabel, Dataset
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from adapt.evals import _metrics, retrieval, zeroshot
@@ -26,7 +27,7 @@ def data(n: int = 300):
 def test_metrics_equal_scikit_learn_and_the_formulas():
     rows, labels, logits = data()
     result = zeroshot.evaluate(zeroshot.Config(name="zeroshot", top=3), lambda _: logits, rows, {"data": "x"})
-    probabilities = _metrics.softmax(logits)
+    probabilities = softmax(logits.astype(float), axis=1)
     best = probabilities.argmax(1)
     assert np.isclose(result.metrics["top1"], accuracy_score(labels, best))
     assert np.isclose(result.metrics["top3"], top_k_accuracy_score(labels, probabilities, k=3, labels=range(6)))
@@ -35,6 +36,7 @@ def test_metrics_equal_scikit_learn_and_the_formulas():
     assert np.isclose(result.metrics["mean_per_class"], np.mean(recalls))
     assert np.array(result.figures["confusion"]).sum() == 300
     assert result.figures["confusion"][2][3] == ((labels == 2) & (best == 3)).sum()
+    assert np.allclose(result.table["confidence"], probabilities.max(1))
     low, high = result.intervals["top1"]
     assert low < result.metrics["top1"] < high
     assert result.table["correct"] == (best == labels).tolist()

@@ -62,6 +62,7 @@ def test_int8_is_really_int8(files):
 
 def test_int8_is_faster_at_one_thread(files, samples):
     runners = {name: target.Runner(path) for name, path in files.items()}
+    assert {runner.session.get_session_options().intra_op_num_threads for runner in runners.values()} == {1}
     times = _bench.compare(runners, samples[:1], seconds=1)
     assert times["int8"]["p50_ms"] < times["fp32"]["p50_ms"]
     assert times["int8"]["p50_ms"] <= times["int8"]["p99_ms"]

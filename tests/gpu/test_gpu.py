@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,10 @@ def test_four_bits_in_bf16_learn(name):
     few = ["data.train=32", "data.validation=8", "data.test=8"] if name.startswith(("sam", "pali")) else ["data.shots=4"]
     outcome = pipeline.finetune(load_recipe(name, [*few, "train.epochs=2", "tracker=none"]))
     assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
+    rows = map(json.loads, (outcome.path / "history.jsonl").read_text().splitlines())
+    losses = [row["loss"] for row in rows if "loss" in row]
+    half = len(losses) // 2
+    assert np.mean(losses[half:]) < np.mean(losses[:half])
 
 
 def test_the_road_in_bf16():

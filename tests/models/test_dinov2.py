@@ -183,12 +183,12 @@ def test_cached_features_give_the_same_loss_in_training_too(places, name):
         ours = family(places[name], task=task)
         assert ours.frozen_features() is None, "nothing learns yet"
         head.apply(ours, head.Config(name="head"))
+        torch.nn.init.normal_(list(ours.head.parameters())[-2])
         batch = {"image": images(), "label": torch.tensor([1, 2]), "target": torch.randint(-1, 4, (2, 24, 24))}
         with torch.no_grad():
             features = ours.eval().frozen_features()(batch["image"])
             ours.train()
             torch.testing.assert_close(ours(batch | {"features": features, "image": None})[0], ours(batch)[0])
-        torch.nn.init.normal_(list(ours.head.parameters())[-2])
         full.apply(ours, full.Config(name="full"))
         assert ours.frozen_features() is None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -19,6 +21,7 @@ from torch import nn
 
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
+from adapt.train import checkpoint, loop
 from adapt.train.augment import augment
 from adapt.train.images import collate
 from adapt.train.loop import _optimizer, fit
@@ -79,6 +82,87 @@ def test_every_row_is_seen_once_an_epoch_in_a_new_order():
     assert order(0, 0, 5, 16).shape == (1, 16)
 
 
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
+    toy = Toy()
+    train = Train(epochs=2, batch=16, lr=0.1, warmup=0.2, augment=Augment(crop=1, flip=0))
+    history = fit(toy, Views(ROWS, toy.preprocess, 0), train, 0, tmp_path, Accelerator(cpu=True))
+    expected = [0.05, 0.1] + [0.05 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert [row["lr"] for row in history] == pytest.approx(expected)
+
+
+def test_gradients_are_clipped_by_their_norm(tmp_path):
+    toy = Toy()
+    before = [p.detach().clone() for p in toy.parameters()]
+    run(tmp_path, toy, epochs=1, batch=80, lr=1.0, warmup=0, weight_decay=0, optimizer="sgd", clip=1e-3)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(toy.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_every_epoch_has_its_own_views_unless_they_are_few():
+    views = Views(ROWS, Toy().preprocess, 0)
+
+    def seen(epoch: int) -> int:
+        views.epoch = epoch
+        return views[3]["seed"]
+
+    assert len({seen(epoch) for epoch in range(5)}) == 5
+    views.views = 2
+    assert seen(0) == seen(2) != seen(1) == seen(3)
+
+
+def test_a_stopped_training_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    """With early stopping and a best state, both of which a resumed run must remember."""
+    scores = [0.5, 0.9, 0.3, 0.2, 0.1]
+
+    def train(folder: Path):
+        toy, options = Toy(), Train(epochs=5, batch=16, lr=1e-2, patience=2, checkpoint_every=2)
+        lines = folder / "history.jsonl"
+
+        def validate(_) -> float:
+            return scores[max(json.loads(line)["epoch"] for line in lines.read_text().splitlines())]
+
+        return toy, fit(toy, Views(ROWS, toy.preprocess, 0), options, 0, folder, Accelerator(cpu=True), validate)
+
+    whole, expected = train(tmp_path / "whole")
+    step, count = loop._step, itertools.count(1)
+
+    def dies(*given):
+        if next(count) in (8, 14):
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(loop, "_step", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut")
+    cut, history = train(tmp_path / "cut")
+    said = capsys.readouterr().out
+    assert "resumed at step 6 of 25" in said
+    assert "resumed at step 10 of 25" in said
+    assert history == expected
+    assert next(count) == 25, "20 steps until patience ends, of which four are done twice"
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), cut.state_dict().values(), strict=True))
+
+
+def test_a_killed_save_leaves_nothing_behind(tmp_path):
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    (tmp_path / f".last.pt.{child.stdout.strip()}").write_bytes(b"half of it")
+    checkpoint.save(tmp_path / "last.pt", {"step": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert checkpoint.load(tmp_path / "last.pt") == {"step": 3}
+
+
+def test_a_state_with_code_in_it_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/run",)
+
+    torch.save({"x": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        checkpoint.load(tmp_path / "last.pt")
+    assert not (tmp_path / "run").exists()
+
+
 def test_accumulation_changes_nothing(tmp_path):
     """Without dropout, whose draws are one a micro-batch."""
     plain, split = Toy(), Toy()
@@ -94,6 +178,23 @@ def test_out_of_memory_halves_the_micro_batch_and_is_told(tmp_path, capsys):
     _, a = run(tmp_path / "a", small)
     assert "micro-batch halved to 4" in capsys.readouterr().out
     _, b = run(tmp_path / "b", large)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_that_runs_out_in_a_later_micro_batch_leaves_nothing_of_the_first(tmp_path):
+    class Late(Toy):
+        calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("CUDA out of memory (pretended, of the second micro-batch)")
+            return super().forward(batch)
+
+    late, plain = Late(), Toy()
+    late.layers[1].p = plain.layers[1].p = 0
+    _, a = run(tmp_path / "a", late, accumulate=2)
+    _, b = run(tmp_path / "b", plain)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -163,10 +264,10 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
     subprocess.run(finetune(), cwd=whole, env=environment(), check=True, capture_output=True)
     moments = random.Random(0)
     kills = 0
+    said = tmp_path / "said.txt"
     while True:
-        child = subprocess.Popen(
-            finetune(), cwd=broken, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with open(said, "a") as file:
+            child = subprocess.Popen(finetune(), cwd=broken, env=environment(), stdout=file, stderr=subprocess.STDOUT)
         try:
             if kills < 3:  # the clock starts with the first step, not with the imports
                 history = broken / "runs"
@@ -186,6 +287,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
         if child.returncode == 0:
             break
     assert kills == 3
+    assert "finetune: resumed at step" in said.read_text()
     assert losses(broken) == losses(whole)
     assert adapter(broken) == adapter(whole)
 
