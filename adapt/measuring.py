@@ -213,8 +213,10 @@ class Numbers:
 
     def guard(self, name: str, ok: bool, message: str) -> None:
         """Note whether a promise was kept."""
-        guards = [old for old in self.metrics()["guards"] if old["name"] != name]
-        self._save(guards=[*guards, {"name": name, "ok": bool(ok), "message": message}])
+        guards = {old["name"]: old for old in self.metrics()["guards"]} | {
+            name: {"name": name, "ok": bool(ok), "message": message}
+        }
+        self._save(guards=list(guards.values()))
 
 
 def _thumbnail(image) -> bytes:
