@@ -12,6 +12,7 @@ from adapt.plug import UserError, load, nearest
 from adapt.recipe import Recipe, available, find, load_recipe, read_text
 
 VERBS = {
+    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple' (or point=x,y, …)",
     "evaluate": "measure the model, and its adapted version if there is one",
     "finetune": "adapt the model; measure before and after",
     "distill": "teach a small CNN what the adapted model knows",
@@ -93,6 +94,8 @@ def _run(arguments: list[str]) -> int:
         return _doctor(rest)
     if verb == "report":
         return _report(rest)
+    if verb == "prompt":
+        return _prompt(rest)
     options = _merging(rest) if verb == "merge" else {}
     recipe = parse(rest)
     from adapt import hardware
@@ -176,6 +179,25 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
             raise UserError(f"{name}: {text!r} is no number from 0 to 1{', nor the word sweep' if name == 'scale' else ''}.")
         options[name] = value
     return options
+
+
+def _prompt(rest: list[str]) -> int:
+    """Print the answer, and draw it on the picture."""
+    from adapt.asking import parse as questioned
+
+    question, out = questioned(rest)
+    recipe = parse(rest)
+    from adapt import hardware
+
+    hardware.guard()
+    from adapt.pipeline import prompt
+
+    lines, picture = prompt(recipe, question)
+    print("\n".join(lines))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out, "PNG")
+    print(f"Drawn: {out}")
+    return 0
 
 
 def _report(rest: list[str]) -> int:

@@ -66,6 +66,7 @@ class Numbers:
             module: a family or a student.
             predictors: others than the module's own, such as those of an exported file.
         """
+        self.run.begin(self.recipe)
         entry: dict[str, Any] = {
             "name": name,
             "title": title,

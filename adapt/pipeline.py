@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt import plug
 from adapt.plug import UserError
@@ -20,7 +21,12 @@ from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.stage import Stage
 
-__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "report", "road"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from adapt.asking import Question
+
+__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
 
 
 @dataclass
@@ -195,6 +201,13 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
         stage.measure("merged", f"{stage.title('adapted')}, merged", stage.family, size_bytes=size)
     stage.say(f"Merged: {place}")
     return _finish(stage)
+
+
+def prompt(recipe: Recipe, question: Question) -> tuple[list[str], Image]:
+    """Ask the recipe's model about one picture, without leaving a run folder; see `adapt/asking.py`."""
+    from adapt.asking import ask
+
+    return ask(Stage(recipe), question)
 
 
 def report(path: Path) -> Path:

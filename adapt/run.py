@@ -104,12 +104,15 @@ class Run:
 
     @classmethod
     def open(cls, recipe: Recipe, root: Path = Path("runs"), writes: bool = True) -> Run:
-        """The recipe's folder, made if need be."""
-        run = cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes)
-        text = recipe.to_yaml()
-        if not (run.path / "recipe.yaml").is_file() or (run.path / "recipe.yaml").read_text(encoding="utf-8") != text:
-            run.write_text("recipe.yaml", text)
-        return run
+        """The recipe's folder, which is made by `begin`."""
+        return cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes)
+
+    def begin(self, recipe: Recipe) -> Run:
+        """Make the folder with the recipe in it, if need be: when the first result is at hand, and no mistake has been found."""
+        text, place = recipe.to_yaml(), self.path / "recipe.yaml"
+        if not place.is_file() or place.read_text(encoding="utf-8") != text:
+            self.write_text("recipe.yaml", text)
+        return self
 
     @classmethod
     def from_folder(cls, path: Path, recipe: Recipe | None = None) -> Run:

@@ -139,6 +139,7 @@ class Stage(Students, Exports, Numbers):
         from adapt.train.loop import fit
         from adapt.train.views import Views
 
+        self.run.begin(self.recipe)
         self._list_problems()
         if (self.run.path / "checkpoints" / "last.pt").exists():
             self._unchanged(self.run.read_json("checkpoints/data.json", self.fingerprints))

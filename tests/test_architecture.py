@@ -43,8 +43,9 @@ ALLOWED = {
     "exporting": MIDDLE | PLUGS,
     "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting"},
     "merge": MIDDLE | PLUGS | {"stage"},
-    "pipeline": MIDDLE | PLUGS | {"stage", "merge", "report"},
-    "cli": MIDDLE | PLUGS | {"pipeline", "report"},
+    "asking": MIDDLE | PLUGS | {"stage"},
+    "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report"},
+    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),
 }

@@ -18,6 +18,10 @@ from adapt.recipe import available, load_recipe
 from adapt.run import Run
 
 
+def begun(recipe) -> Run:
+    return Run.open(recipe).begin(recipe)
+
+
 def test_help_names_every_verb(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
@@ -103,7 +107,7 @@ def test_a_printed_recipe_has_every_default(capsys):
 
 
 def test_a_run_is_its_recipe_with_other_students_and_nothing_else(tmp_path, monkeypatch):
-    path = Run.open(load_recipe("clip_lora", ["train.epochs=3"])).path
+    path = begun(load_recipe("clip_lora", ["train.epochs=3"])).path
     assert parse([f"run={path}"]).train.epochs == 3
     assert parse([f"run={path}", "distill.train.epochs=2"]).distill.train.epochs == 2
     with pytest.raises(UserError, match="belongs to another recipe: train differ"):
@@ -115,8 +119,14 @@ def test_a_run_is_its_recipe_with_other_students_and_nothing_else(tmp_path, monk
         parse([f"run={path.name}"])
 
 
+@pytest.mark.parametrize("wrong", ["data.path=nowhere", "model.checkpoint=dinov2-tiny"])
+def test_a_refused_run_leaves_no_folder(tmp_path, wrong):
+    assert main(["finetune", "recipe=clip_lora", "tracker=none", wrong]) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_report_needs_numbers(capsys):
-    path = Run.open(load_recipe("clip_lora")).path
+    path = begun(load_recipe("clip_lora")).path
     assert main(["report", f"run={path}"]) == 2
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
 

@@ -50,3 +50,25 @@ def test_a_teacher_teaches_without_dropout():
     with torch.no_grad():
         expected = teacher.eval().image_embedding(images)
     torch.testing.assert_close(torch.stack([cache(0, row)["teacher"] for row in range(8)]), expected)
+
+
+def test_a_users_own_masks_name_the_classes_of_segmentation(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "cells" / folder).mkdir(parents=True)
+    for i in range(12):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[5:25, 4 + i : 20 + i], mask[28:38, 10:30] = 1, 2
+        colours = np.array([[240, 240, 240], [220, 30, 30], [30, 30, 220]], np.uint8)[mask]
+        noisy = np.clip(colours.astype(int) + random.integers(-9, 10, colours.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / "cells" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "cells" / "masks" / f"{i}.png")
+    (tmp_path / "cells" / "classes.yaml").write_text("{0: background, 1: nucleus, 2: debris}")
+    own = ["data.source=masks", "data.path=cells", "data.seed=1", "train.batch=4", "train.epochs=20", "tracker=none"]
+    outcome = pipeline.finetune(load_recipe("dinov2_segment", own))
+    (entry,) = (entry for entry in outcome.entries if entry["name"] == "adapted")
+    assert entry["classes"] == ["background", "nucleus", "debris"]
+    assert entry["metrics"]["miou"] > 0.5, "red, blue and white"

@@ -20,6 +20,10 @@ from adapt.recipe import load_recipe
 from adapt.run import Run, atomic, fingerprint, hash_path
 
 
+def begun(recipe, root: Path = Path("runs")) -> Run:
+    return Run.open(recipe, root).begin(recipe)
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
@@ -57,19 +61,31 @@ def test_stages_are_done_for_one_key_only():
     assert stage["packages"]["torch"] != "missing"
 
 
-def test_distill_and_export_share_the_folder_and_training_does_not():
-    base, student, rank = (load_recipe("clip_lora", o) for o in ([], ["distill.train.epochs=2"], ["method.rank=3"]))
-    assert Run.open(base).path == Run.open(student).path != Run.open(rank).path
+@pytest.mark.parametrize(
+    "other",
+    [
+        "name=mine",
+        "model.train_templates=2",
+        "data.shots=3",
+        "method.rank=3",
+        "prompts.templates=simple",
+        "train.lr=1",
+        "seed=1",
+    ],
+)
+def test_distill_and_export_share_the_folder_and_what_decides_the_adapted_model_does_not(other):
+    base, student, another = (load_recipe("clip_lora", o) for o in ([], ["distill.train.epochs=2"], [other]))
+    assert Run.open(base).path == Run.open(student).path != Run.open(another).path
 
 
 def test_the_recipe_in_the_folder_is_the_recipe():
     recipe = load_recipe("clip_lora", ["train.epochs=3"])
-    run = Run.open(recipe)
+    run = begun(recipe)
     assert load_recipe(run.path / "recipe.yaml") == recipe
 
 
 def test_a_folder_of_another_recipe_is_refused():
-    path = Run.open(load_recipe("clip_lora")).path
+    path = begun(load_recipe("clip_lora")).path
     Run.from_folder(path, load_recipe("clip_lora"))
     with pytest.raises(UserError, match="method differ"):
         Run.from_folder(path, load_recipe("clip_lora", ["method.rank=3"]))
@@ -162,21 +178,21 @@ def test_a_bug_on_a_disk_with_room_stays_a_bug(tmp_path):
 def test_a_place_that_is_no_folder_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(UserError, match=r"cannot be written: (Not a directory|File exists)"):
-        Run.open(load_recipe("clip_lora"), root=tmp_path / "runs")
+        begun(load_recipe("clip_lora"), tmp_path / "runs")
 
 
 def test_a_spoiled_json_file_is_named():
-    run = Run.open(load_recipe("clip_lora"))
+    run = begun(load_recipe("clip_lora"))
     (run.path / "manifest.json").write_text("{half")
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
         run.done("finetune", "k")
 
 
 def test_opening_again_rewrites_the_recipe_only_when_it_has_changed():
-    before = Run.open(load_recipe("clip_lora")).path / "recipe.yaml"
+    before = begun(load_recipe("clip_lora")).path / "recipe.yaml"
     times = [before.stat().st_mtime_ns]
     for overrides in ([], ["distill.train.epochs=2"]):
-        Run.open(load_recipe("clip_lora", overrides))
+        begun(load_recipe("clip_lora", overrides))
         times.append(before.stat().st_mtime_ns)
     assert times[0] == times[1] < times[2]
 

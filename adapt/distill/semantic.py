@@ -141,7 +141,7 @@ def _drawing(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
         raise UserError(
             f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(family.classes)} classes."
         )
-    propose = _proposals(config, family)
+    propose = proposals(config, family)
     namer = Namer(config.words, config.clip, list(family.classes), next(family.parameters()).device)
 
     def draw(row: dict[str, Any]) -> np.ndarray:
@@ -151,7 +151,7 @@ def _drawing(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
     return draw
 
 
-def _proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
+def proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
     """A row → masks bool[N, H, W]."""
     import numpy as np
 

@@ -77,7 +77,9 @@ class Dino(Family):
         """The names of the head's outputs; of pixels, 0 is the background."""
         if self.task == "classification":
             return list(self.classes)
-        return self.names if self.target_column == "segmentation" else [BACKGROUND, *self.classes]
+        if self.target_column == "segmentation" and (self.names or not self.classes):
+            return self.names
+        return [BACKGROUND, *self.classes]  # of `data.source=masks` too: 0 is background, k + 1 the k-th category
 
     # -------------------------------------------------------------------------------------------------------- features
 
