@@ -61,7 +61,7 @@ def inspect(value: dict) -> Finding:
             mode, turned = image.mode, image.getexif().get(ORIENTATION, 1)
             width, height = image.size
             many = image.format != "MPO" and getattr(image, "is_animated", False)
-            image.draft("RGB", (width // 8, height // 8))  # of a JPEG all bytes are read, but fewer pixels made
+            image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
             image.load()
     except Picture.DecompressionBombError as error:
         return Finding(name, None, [("decompression bomb", reason(error))])

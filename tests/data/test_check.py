@@ -74,6 +74,11 @@ def test_each_problem_is_found_and_nothing_else(broken):
     assert report.pictures == 20 + 13 + 1 + 1
 
 
+def test_a_small_jpeg_is_a_picture(photos, make):
+    (photos / "cat" / "small.jpg").write_bytes(make.encode(make.picture(70, (7, 5))))
+    assert check(photos).problems == []
+
+
 def test_the_list_can_be_written_and_read(broken, tmp_path):
     report = check(broken)
     with open(report.write(tmp_path / "list.csv"), newline="", encoding="utf-8") as file:
