@@ -53,6 +53,8 @@ class Config(Spec):
     """Share of train for a missing test split; none: .15 with classes, 0 without."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of these shares."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Pictures, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
 
 
 def load(config: Config) -> DatasetDict:
@@ -60,20 +62,47 @@ def load(config: Config) -> DatasetDict:
 
     Returns:
         `DatasetDict` with train and, where there are any, validation, test, unlabelled: id, image, and of label, caption,
-        objects, prefix, suffix what there is.
+        objects, prefix, suffix what there is. Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
 
     Raises:
         UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
-            or one that training never saw.
+            or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
-    from datasets import DatasetDict
-
-    from adapt.data._columns import labelled, standard
-    from adapt.data._split import by_split, stratified
+    from adapt.data._check import check_rows
+    from adapt.data._columns import standard
 
     found, places = _read(config)
-    chosen = _choose(config, found)
-    parts = labelled({ours: standard(rows, ours, config, places) for ours, rows in chosen.items()})
+    parts = {ours: standard(rows, ours, config, places) for ours, rows in _choose(config, found).items()}
+    splits = _splits(config, parts)
+    report = check_rows(splits)
+    if report.severe:
+        if config.on_error == "stop":
+            raise report.error("data.path")
+        splits = _splits(config, _without(parts, report))
+    splits.report = report
+    return splits
+
+
+def _without(parts: dict[str, Dataset], report) -> dict[str, Dataset]:
+    """Splits without the rows that cannot be used; those that were drawn from train have their rows there."""
+    bad = {(problem.split if problem.split in parts else "train", problem.id) for problem in report.severe}
+    kept = {
+        split: rows.select([i for i, name in enumerate(rows["id"][:]) if (split, name) not in bad])
+        for split, rows in parts.items()
+    }
+    if not len(kept["train"]):
+        raise UserError(f"data.path: no row of train can be used. The first problem: {report.severe[0]}.")
+    return {split: rows for split, rows in kept.items() if len(rows)}
+
+
+def _splits(config: Config, parts: dict[str, Dataset]) -> DatasetDict:
+    """Splits with classes, and the missing ones drawn from train."""
+    from datasets import DatasetDict
+
+    from adapt.data._columns import labelled
+    from adapt.data._split import by_split, stratified
+
+    parts = labelled(parts)
     train = parts["train"]
     share = 0.15 if "label" in train.column_names else 0.0
     missing = {

@@ -150,16 +150,17 @@ def _picture(name: str, place: str, root: Path) -> str:
 
 
 def _readable(lines: list[dict], file: Path, root: Path) -> None:
-    """Refuse pictures that cannot be opened, found before training and not in its middle."""
+    """Refuse pictures that cannot be used, found before training and not in its middle."""
+    from adapt.data._check import KINDS
     from adapt.data._scan import scan
 
     numbers = {line["image"]: line["line"] for line in reversed(lines)}
     for name, finding in scan(root, list(numbers)).items():
-        if finding.size is None:
-            kind, detail = finding.problems[0]
-            raise UserError(
-                f"data: {file.name}, line {numbers[name]}: picture {name!r} is {kind}{f' ({detail})' if detail else ''}."
-            )
+        for kind, detail in finding.problems:
+            severe, todo = KINDS[kind]
+            if severe:
+                what = f"{kind}{f' ({detail})' if detail else ''}"
+                raise UserError(f"data: {file.name}, line {numbers[name]}: picture {name!r} is {what}; {todo}.")
 
 
 def _rows(lines: list[dict], root: Path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import tarfile
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from adapt.data import emoji_scenes
+from adapt.data import _check, emoji_scenes
+from adapt.data._images import BOXES, MASKS
 from adapt.data.hub import Config, load
+from adapt.masks import rle
 from adapt.plug import UserError
 
 
@@ -76,6 +79,47 @@ def test_our_own_objects_come_back_and_those_of_others_do_not(tmp_path, make):
     features = Features(image=Image(), objects={"bbox": scenes.features["objects"]["bbox"]})
     Dataset.from_dict(foreign, features).to_parquet(tmp_path / "foreign.parquet")
     assert load(Config(path=str(tmp_path / "foreign.parquet")))["train"].column_names == ["id", "image"]
+
+
+@pytest.fixture
+def spoilt(tmp_path, make):
+    """Ten rows with a box each; of row 2 it is reversed, of row 5 off the picture; picture 7 is cut."""
+    pictures = [{"bytes": make.encode(make.picture(i), "PNG"), "path": None} for i in range(10)]
+    pictures[7]["bytes"] = pictures[7]["bytes"][:200]
+    boxes = [[[9.0, 9, 3, 3]] if i == 2 else [[3.0, 3, 99, 9]] if i == 5 else [[3.0, 3, 9, 9]] for i in range(10)]
+    mask = rle(np.ones((16, 24), bool))
+    objects = [{"bbox": each, "category": [0], "mask": [mask]} for each in boxes]
+    features = Features(image=Image(), objects={"bbox": BOXES, "category": [ClassLabel(names=["cat"])], "mask": MASKS})
+    Dataset.from_dict({"image": pictures, "objects": objects}, features).to_parquet(tmp_path / "spoilt.parquet")
+    return tmp_path / "spoilt.parquet"
+
+
+def test_bad_pictures_and_boxes_stop_before_training(spoilt):
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(spoilt)))
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("data.path: 'train/2': box reversed (object 0: 9, 9, 3, 3); write boxes as left, top")
+    assert lines[1].startswith("data.path: 'train/5': box off the image (object 0: 3, 3, 99, 9; the image is 24 × 16); clip")
+    assert lines[2].startswith("data.path: 'train/7': truncated")
+    assert lines[3].startswith("data.on_error=skip")
+
+
+def test_bad_rows_are_left_out_and_listed(spoilt):
+    splits = load(Config(path=str(spoilt), on_error="skip", test=0.3))
+    left = [f"train/{i}" for i in (0, 1, 3, 4, 6, 8, 9)]
+    assert sorted([*splits["train"]["id"], *splits["test"]["id"]]) == left
+    assert {problem.id for problem in splits.report.severe} == {"train/2", "train/5", "train/7"}
+
+
+def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
+    config = Config(path=str(spoilt), on_error="skip")
+    before = load(config).report
+    opened = []
+    look = _check.inspect
+    monkeypatch.setattr(_check, "inspect", lambda value: opened.append(1) or look(value))
+    assert load(config).report == before and not opened
+    Dataset.from_parquet(str(spoilt)).select([0, 1, 2]).to_parquet(spoilt)
+    assert load(config).report.counts() == {"box reversed": 1} and len(opened) == 3
 
 
 def test_numbers_and_class_labels_are_classes_too(parquet):

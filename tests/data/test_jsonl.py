@@ -70,11 +70,13 @@ def test_splits_may_have_their_own_files(folder):
         (line(1, image="a\0b"), ["line 2", "no picture"]),
         (line(1, answers="x"), ["line 2", "'answers'"]),
         (line(1, image="images/broken.jpg"), ["line 2", "broken.jpg"]),
+        (line(1, image="images/thin.png"), ["line 2", "thin.png", "too thin (1 × 300)"]),
     ],
 )
 def test_bad_lines_are_one_clear_line(folder, make, wrong, words):
     (folder.parent / "secret.jpg").write_bytes(make.encode(make.picture(1)))
     (folder / "images" / "broken.jpg").write_bytes(b"no picture")
+    make.picture(0, (1, 300)).save(folder / "images" / "thin.png")
     with pytest.raises(UserError) as error:
         load(Config(path=write(folder, line(0), wrong)))
     assert all(word in str(error.value) for word in words), str(error.value)

@@ -167,6 +167,15 @@ def test_each_mistake_is_one_clear_line(shapes):
         assert line.startswith(start)
 
 
+def test_a_picture_too_thin_for_any_input_stops_or_is_left_out(shapes, make):
+    make.picture(0, (5000, 1)).save(shapes / "images" / "0.jpg")
+    Picture.fromarray(np.ones((1, 5000), np.uint8)).save(shapes / "masks" / "0.png")
+    with pytest.raises(UserError, match=r"'images/0\.jpg': too thin \(5000 × 1\); crop the picture"):
+        load(Config(path=str(shapes)))
+    splits = load(Config(path=str(shapes), on_error="skip"))
+    assert "images/0.jpg" not in by_id(splits) and splits.report.counts() == {"too thin": 1}
+
+
 def test_mistakes_are_left_out_and_listed(shapes):
     spoil(shapes)
     splits = load(Config(path=str(shapes), on_error="skip"))
