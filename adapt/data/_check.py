@@ -43,6 +43,7 @@ KINDS = {
     "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
     "no mask": (True, "draw a mask for the picture, or move the picture away"),
     "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number a pixel"),
+    "grey mask": (True, "threshold the mask at 128 and set data.ignore=null, or number its objects"),
     "mask of another size": (True, "scale the mask to its picture, nearest neighbour"),
     "unknown class": (True, "name the number in classes.yaml, or correct the mask"),
     "empty mask": (False, "nothing to do, if there is really nothing in the picture"),

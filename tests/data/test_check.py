@@ -66,6 +66,7 @@ def test_each_problem_is_found_and_nothing_else(broken):
         "mask off the image",
         "no mask",  # what the source `masks` finds: see test_masks.py
         "unreadable mask",
+        "grey mask",
         "mask of another size",
         "unknown class",
         "empty mask",
