@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapt.data._check import check
 from adapt.data.jsonl import Config, load
 from adapt.plug import UserError
 
@@ -38,6 +40,48 @@ def test_lines_become_rows(folder):
     assert rows[0]["suffix"] == "thing 0"
     assert rows["answers"] == [["thing 0"], ["a", "b"], ["thing 2"]]
     assert rows[1]["image"].size == (24, 16)
+
+
+BOX = "<loc0256><loc0128><loc0767><loc0512>"
+
+
+def test_answers_to_detect_become_objects(folder):
+    both = f"{BOX} cat ; <loc0000><loc0000><loc1023><loc1023> Dog"
+    path = write(
+        folder,
+        line(0, prefix="detect cat ; dog", suffix=both),
+        line(1),
+        line(2, prefix="detect dog", suffix=f"{BOX}"),
+        line(3, prefix="detect cat", suffix="none"),
+    )
+    rows = load(Config(path=path, validation=0, test=0))["train"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
+    first, other, unnamed, nothing = rows["objects"]
+    assert np.allclose(first["bbox"], [np.array([128 * 24, 256 * 16, 512 * 24, 767 * 16]) / 1023, [0, 0, 24, 16]])
+    assert first["category"] == [0, 1] and unnamed["category"] == [1]
+    assert other is None and nothing == {"bbox": [], "category": []}
+    assert check(rows).problems == []
+
+
+def test_lines_without_detect_have_no_objects(folder):
+    path = write(folder, line(0), line(1, prefix="detect cat", suffix="cat<loc_1><loc_2><loc_30><loc_40>"))  # Florence-2's own
+    assert "objects" not in load(Config(path=path, validation=0, test=0))["train"].column_names
+
+
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        ("<loc0256><loc0128><loc0767> cat", "locations that cannot be read"),
+        ("<loc0767><loc0128><loc0256><loc0512> cat", "locations that cannot be read"),
+        (f"{BOX} cat ; <loc1><loc2><loc3><loc4> dog", "locations that cannot be read"),
+        (f"{BOX} cat ; {BOX}", "a box without a name"),
+    ],
+)
+def test_locations_that_cannot_be_read_are_named_by_their_line(folder, suffix, words):
+    path = write(folder, line(0), line(1, prefix="detect cat ; dog", suffix=suffix))
+    with pytest.raises(UserError, match=rf"data: train\.jsonl, line 2: the suffix '.*' has {words}\. Write") as error:
+        load(Config(path=path))
+    assert "\n" not in str(error.value)
 
 
 def test_all_lines_of_a_picture_are_in_one_split(folder):
