@@ -2,6 +2,7 @@
 
     data: {source: hub, path: ethz/food101, splits: {test: validation}}
     data: {source: hub, path: "photos/*.parquet", caption: text}
+    data: {source: hub, path: "coco/*.parquet", boxes: xywh}
     data: {source: hub, path: shards/train-0001.tar, image: jpg, label: cls}
 
 Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when its row is looked at. Nobody's code is run.
@@ -47,6 +48,9 @@ class Config(Spec):
     """Their column of classes, names or numbers; none: `label`, if there is one."""
     caption: str | None = None
     """Their column of captions, a text or a list of texts; none: `caption`, if there is one."""
+    boxes: Literal["xyxy", "xywh"] | None = None
+    """The order of their boxes, in pixels, where `objects` holds bbox and category and no masks of ours: left, top, right, bottom; or
+    left, top, width, height, as COCO's; none: such objects are left out."""
     validation: float | None = Field(None, ge=0, le=0.9)
     """Share of train for a missing validation split; none: .15 with classes, 0 without; by class if there are classes."""
     test: float | None = Field(None, ge=0, le=0.9)
@@ -70,9 +74,11 @@ def load(config: Config) -> DatasetDict:
     """
     from adapt.data._check import check_rows
     from adapt.data._columns import standard
+    from adapt.data._objects import standard_objects
 
     found, places = _read(config)
     parts = {ours: standard(rows, ours, config, places) for ours, rows in _choose(config, found).items()}
+    parts = standard_objects(parts, config.boxes)
     splits = _splits(config, parts)
     report = check_rows(splits)
     if report.severe:

@@ -7,7 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from adapt.data import _check, emoji_scenes
 from adapt.data._images import BOXES, MASKS
@@ -69,16 +69,60 @@ def test_our_name_for_another_column_is_no_clash(parquet):
     assert splits["train"][0]["caption"] == "picture 0"
 
 
-def test_our_own_objects_come_back_and_those_of_others_do_not(tmp_path, make):
+def test_our_own_objects_come_back(tmp_path):
     scenes = emoji_scenes.load(emoji_scenes.Config(size=64, train=3, validation=1, test=1))["train"]
     scenes.to_parquet(tmp_path / "scenes.parquet")
     row = load(Config(path=str(tmp_path / "scenes.parquet")))["train"][2]
     assert row["objects"] == scenes[2]["objects"]
     assert row["suffix"] == scenes[2]["suffix"]
-    foreign = {"image": [{"bytes": make.encode(make.picture()), "path": None}], "objects": [{"bbox": [[1.0, 2.0, 3.0, 4.0]]}]}
-    features = Features(image=Image(), objects={"bbox": scenes.features["objects"]["bbox"]})
-    Dataset.from_dict(foreign, features).to_parquet(tmp_path / "foreign.parquet")
-    assert load(Config(path=str(tmp_path / "foreign.parquet")))["train"].column_names == ["id", "image"]
+
+
+@pytest.fixture
+def foreign(tmp_path, make):
+    """Four rows with COCO's boxes, the second without any."""
+
+    def write(kind=None, categories=("dog", "cat"), box=(3.0, 4, 10, 6), **more):
+        objects = [{"bbox": [] if i == 1 else [box] * 2, "category": [] if i == 1 else list(categories)} for i in range(4)]
+        images = [{"bytes": make.encode(make.picture(i)), "path": None} for i in range(4)]
+        features = Features(
+            image=Image(), objects={"bbox": List(List(Value("float64"))), "category": List(kind or Value("string"))}
+        )
+        Dataset.from_dict({"image": images, "objects": objects}, features).to_parquet(tmp_path / "foreign.parquet")
+        return Config(path=str(tmp_path / "foreign.parquet"), **more)
+
+    return write
+
+
+def test_boxes_of_others_are_left_out_aloud_until_their_order_is_said(foreign, capsys):
+    assert load(foreign())["train"].column_names == ["id", "image"]
+    said = capsys.readouterr().out
+    assert "objects is there, but not in the standard form" in said and "data.boxes=xywh" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "categories", "names"),
+    [
+        (Value("string"), ("dog", "cat"), ["cat", "dog"]),
+        (Value("int64"), (7, 3), ["3", "7"]),
+        (ClassLabel(names=["cat", "dog", "owl"]), (1, 0), ["cat", "dog", "owl"]),
+    ],
+)
+def test_boxes_of_others_become_ours(foreign, kind, categories, names):
+    rows = load(foreign(kind, categories, boxes="xywh"))["train"]
+    assert rows.features["objects"] == {"bbox": BOXES, "category": List(ClassLabel(names=names))}
+    assert rows["objects"][:2] == [{"bbox": [[3, 4, 13, 10]] * 2, "category": [1, 0]}, {"bbox": [], "category": []}]
+    assert rows[0]["image"].size == (24, 16)
+
+
+def test_boxes_in_another_order_are_found(foreign):
+    with pytest.raises(UserError, match=r"'train/0': box reversed .*0: 12, 9, 10, 6.*"):
+        load(foreign(box=(12.0, 9, 10, 6), boxes="xyxy"))
+    with pytest.raises(UserError, match=r"'train/0': box off the image"):
+        load(foreign(box=(12.0, 9, 22, 15), boxes="xywh"))
+    with pytest.raises(UserError, match=r"data\.boxes: row 0 of train has 2 boxes and 2 categories, or a box that is not four"):
+        load(foreign(box=(1.0, 2), boxes="xywh"))
+    with pytest.raises(UserError, match=r"data\.boxes: objects of train must hold bbox, .* category, numbers or names"):
+        load(foreign(kind=Value("float64"), categories=(0.5, 1), boxes="xywh"))
 
 
 @pytest.fixture
