@@ -5,6 +5,7 @@
     data: {source: hub, path: "coco/*.parquet", boxes: xywh}
     data: {source: hub, path: shards/train-0001.tar, image: jpg, label: cls}
 
+In WebDataset archives a `.cls` holds a class's number; names of classes go into `.txt`: label: txt.
 Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when its row is looked at. Nobody's code is run.
 """
 
@@ -180,6 +181,12 @@ def _explain(config: Config, error: Exception, local: bool) -> UserError:
     if isinstance(error, ValueError) and "onfig" in str(error):
         return UserError(f"data.subset: {config.subset!r}: {' '.join(str(error).split())[:400]}")
     if local:
+        if config.path.endswith(".tar") and "invalid literal for int()" in text:
+            value = text.partition("base 10: b")[2] or "text"
+            return UserError(
+                f"data.path: a .cls in {config.path!r} holds {value}, and must hold a class's number, such as 3. Put "
+                "names of classes into .txt, and set data.label=txt."
+            )
         return UserError(f"data.path: {config.path!r} cannot be read ({text}). Check the files, or give them as Parquet.")
     if isinstance(error, DatasetNotFoundError):
         why = "the hub has no such data set, or it is private (then: hf auth login)"

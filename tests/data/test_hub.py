@@ -236,13 +236,30 @@ def test_an_imagefolder_is_read_with_its_splits(photos, tmp_path):
     assert splits["test"][0]["image"].size == (24, 16)
 
 
-def test_a_webdataset_archive_is_read(tmp_path, make):
-    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+def archive(path, make, **texts) -> str:
+    """Twelve pictures in a WebDataset archive, with files of other endings: ending=function of the number."""
+    with tarfile.open(path, "w") as tar:
         for i in range(12):
-            for ending, data in {"jpg": make.encode(make.picture(i)), "cls": str(i % 3).encode(), "txt": b"a thing"}.items():
+            files = {"jpg": make.encode(make.picture(i))} | {name: text(i).encode() for name, text in texts.items()}
+            for ending, data in files.items():
                 info = tarfile.TarInfo(f"{i:03}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def test_class_names_in_a_cls_are_one_clear_line_and_a_txt_is_read(tmp_path, make):
+    with pytest.raises(
+        UserError, match=r"data\.path: a \.cls in '.*shard\.tar' holds 'cat', and must hold a class's number"
+    ) as error:
+        load(Config(path=archive(tmp_path / "shard.tar", make, cls=lambda i: ("cat", "dog")[i % 2]), image="jpg", label="cls"))
+    assert "\n" not in str(error.value)
+    path = archive(tmp_path / "names.tar", make, txt=lambda i: ("cat", "dog")[i % 2])
+    assert load(Config(path=path, image="jpg", label="txt"))["train"].features["label"].names == ["cat", "dog"]
+
+
+def test_a_webdataset_archive_is_read(tmp_path, make):
+    archive(tmp_path / "shard.tar", make, cls=lambda i: str(i % 3), txt=lambda i: "a thing")
     splits = load(Config(path=str(tmp_path / "shard.tar"), image="jpg", label="cls", caption="txt"))
     assert splits["train"].features["label"].names == ["0", "1", "2"]
     row = splits["test"][0]
