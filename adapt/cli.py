@@ -230,7 +230,7 @@ def _doctor(rest: list[str]) -> int:
 
 
 def _doctor_data(rest: list[str]) -> int:
-    """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the list. Status 2 when there are severe problems."""
+    """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
     given = dict(argument.partition("=")[::2] for argument in rest)
     folders, list_file = [given["data.path"]] if given.get("data.path") else [], given.get("write")
     config = None
@@ -243,19 +243,39 @@ def _doctor_data(rest: list[str]) -> int:
         raise UserError(f"doctor data: {sorted(unknown)[0]!r} is unknown without recipe=.{nearest(min(unknown), KNOWN)}")
     from adapt.data import _check
 
-    if folders:  # looked at as they lie, also what the source would refuse or leave out
-        reports = [_check.check(folder) for folder in folders]
-        report = _check.Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
-    else:
-        skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
+    config = config or load("data", "folder").Config(path=folders[0])
+    skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
+    refused = ""
+    try:
         splits = load("data", config.source).load(config.model_copy(update=skips))
         report = getattr(splits, "report", None) or _check.check(splits)
-    for problem in report.problems:
-        print(problem)
-    print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
+    except UserError as error:
+        if not folders:
+            raise
+        refused = str(error)
+        reports = [_check.check(folder) for folder in folders]  # as they lie
+        report = _check.Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
+    _show_problems(report)
+    if refused:
+        print(refused)
     if list_file:
         print(f"List: {report.write(list_file)}")
-    return 2 if report.severe else 0
+    elif report.problems:
+        print("All of them in a list: the same with write=problems.csv")
+    return 2 if report.severe or refused else 0
+
+
+def _show_problems(report) -> None:
+    """The severe problems, one a line; how many there are of the others."""
+    from adapt.data._check import KINDS
+
+    for problem in report.severe:
+        print(problem)
+    for kind, count in report.counts().items():
+        severe, todo = KINDS[kind]
+        if not severe:
+            print(f"{kind}: {count}; {todo}")
+    print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
 
 
 if __name__ == "__main__":

@@ -145,6 +145,37 @@ def test_doctor_finds_bad_pictures_and_writes_the_list(tmp_path, capsys):
         assert "cat/bad.png" in Path("bad.csv").read_text()
 
 
+def test_doctor_counts_what_is_not_severe_and_the_list_has_it_all(tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGBA", (8, 8), (12 * i, len(name) * ord(name[0]) % 256, 0, 255)).save(
+                tmp_path / "photos" / name / f"{i}.png"
+            )
+    assert main(["doctor", "data", "data.path=photos", "write=all.csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "wrong mode: 40; nothing to do: converted to RGB when read",
+        "40 pictures, 40 problems, 0 of them severe",
+    ]
+    assert len(Path("all.csv").read_text().splitlines()) == 41
+
+
+def test_doctor_refuses_the_folders_that_training_refuses(tmp_path, capsys):
+    from PIL import Image
+
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(tmp_path / "one" / "cat" / f"{i}.png")
+    for arguments in (["data.path=one"], ["recipe=clip_lora", "data.source=folder", "data.path=one"]):
+        assert main(["doctor", "data", *arguments]) == 2
+        assert "data.path: only one class, 'cat', in 'one'. A classifier needs two" in capsys.readouterr().out
+    assert main(["doctor", "data", "data.path=one/cat"]) == 2
+    assert "pictures without a class go to data.unlabelled_path" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [

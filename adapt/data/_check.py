@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.data._scan import Finding, existing, inspect, layout, scan, walk
+from adapt.data._images import cache_folder, digest
+from adapt.data._scan import VERSION, Finding, existing, inspect, layout, scan, walk
 from adapt.masks import unrle
 from adapt.plug import UserError
 from adapt.run import atomic
@@ -29,6 +33,7 @@ KINDS = {
     "truncated": (True, "copy or download the file again, or delete it"),
     "zero-size": (True, "copy or download the file again, or delete it"),
     "decompression bomb": (True, "scale the picture down, or delete it"),
+    "too thin": (True, "crop the picture, or delete it"),
     "leads outside": (True, "copy the file into the folder in place of the link"),
     "no class": (True, "put the picture into the folder of its class"),
     "empty class": (True, "give the class pictures, or delete it"),
@@ -38,6 +43,7 @@ KINDS = {
     "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
     "no mask": (True, "draw a mask for the picture, or move the picture away"),
     "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number a pixel"),
+    "grey mask": (True, "threshold the mask at 128 and set data.ignore=null, or number its objects"),
     "mask of another size": (True, "scale the mask to its picture, nearest neighbour"),
     "unknown class": (True, "name the number in classes.yaml, or correct the mask"),
     "empty mask": (False, "nothing to do, if there is really nothing in the picture"),
@@ -45,6 +51,7 @@ KINDS = {
     "two classes": (False, "delete it in the wrong class"),
     "leak": (False, "delete it in one of the splits, or the score is too kind"),
     "duplicate": (False, "delete one of the two, unless it should count twice"),
+    "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),
     "turned": (False, "nothing to do: turned upright when read"),
     "many frames": (False, "nothing to do: the first frame is used"),
@@ -140,6 +147,29 @@ def check(data: str | Path | Dataset | DatasetDict) -> Report:
             report.pictures += len(rows)
             report.problems += _rows(split, rows, seen, tick)
     report.problems += _classes(splits)
+    return report
+
+
+def check_rows(splits: DatasetDict) -> Report:
+    """`check` of rows; those that have not changed since the last time are not opened again."""
+    files: set[str] = set()
+    for rows in splits.values():
+        column = rows.data.column("image")
+        files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
+    stamps = [(path, stat.st_size, stat.st_mtime_ns) for path in sorted(files) for stat in [os.stat(path)]]
+    memory = (
+        cache_folder("scans") / f"{digest(VERSION, [(name, rows._fingerprint) for name, rows in splits.items()], stamps)}.json"
+    )
+    try:
+        known = json.loads(memory.read_text())
+        return Report(known["pictures"], [Problem(*each) for each in known["problems"]])
+    except (OSError, ValueError):
+        report = check(splits)
+    with (
+        suppress(UserError, OSError),
+        atomic(memory) as temporary,
+    ):  # a memory that cannot be written costs time and nothing else
+        temporary.write_text(json.dumps({"pictures": report.pictures, "problems": list(map(astuple, report.problems))}))
     return report
 
 
@@ -252,4 +282,4 @@ def _classes(splits: dict[str, Dataset]) -> Iterator[Problem]:
         here = missing & set(rows["label"][:]) if "label" in rows.column_names else set()
         yield from (Problem(names[label], split, "unseen class") for label in sorted(here))
         empty -= here
-    yield from (Problem(names[label], "train", "empty class") for label in sorted(empty))
+    yield from (Problem(names[label], "train", "unused class") for label in sorted(empty))

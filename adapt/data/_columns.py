@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, List, Value
 
-from adapt.data._images import MASKS, RGB
+from adapt.data._images import RGB
 from adapt.plug import UserError, nearest
 
 TEXTS = ("string", "large_string")
@@ -46,9 +46,7 @@ def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
                 raise UserError(
                     f"data.{ours}: {theirs!r} is another of our columns already. Have: {', '.join(rows.column_names)}."
                 )
-            # other people's objects are boxes in other orders and units; ours have masks in run lengths
-            if ours != "objects" or (isinstance(rows.features[ours], dict) and rows.features[ours].get("mask") == MASKS):
-                kept[ours] = theirs or ours
+            kept[ours] = theirs or ours
         elif theirs is not None:
             pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
             hint = f" Pictures are in: {', '.join(pictures)}." if ours == "image" and pictures else ""

@@ -25,6 +25,8 @@ EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
 IGNORE, MOST = 255, 254
 """In `segmentation`: the value of pixels that are not judged, and the most categories that fit beside it."""
+UNNAMED = 64
+"""Most classes without a classes.yaml."""
 SHOWN = 5
 
 
@@ -113,7 +115,8 @@ def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
     """The classes' numbers in the masks → their names, in the order of the categories.
 
     Raises:
-        UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes.
+        UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes; without
+            classes.yaml, the numbers are shades of grey.
     """
     file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
     if file:
@@ -128,20 +131,63 @@ def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
     elif config.kind == "instance" and not config.divisor:
         names = {1: "object"}
     else:
-        present: set[int] = set()
-        with progress("read masks", len(found)) as tick:
-            for pair in found:
-                with suppress(OSError, ValueError, Picture.DecompressionBombError):  # named when the rows are made
-                    present |= {_class(number, config) for number in np.unique(read(pair.mask)).tolist()}
-                tick()
-        names = {number: str(number) for number in sorted(present - {None})}
+        values = _values(root, config, found)
+        names = {number: str(number) for number in sorted({_class(value, config) for value in values} - {None})}
+        if not names and values:
+            ignored = f"{config.background} and {config.ignore}: if {config.ignore} is the thing, set data.ignore=null."
+            empty = f"empty: they hold {config.background} alone, the background. Draw something in one, or name it in data.background."
+            raise UserError(f"data.path: all masks of {str(root)!r} are {ignored if config.ignore in values else empty}")
     names = {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
     if not 1 <= len(names) <= MOST:
-        only = (
-            " All masks are 0 and 255: if 255 is the thing, set data.ignore=null." if not names and config.ignore == 255 else ""
-        )
-        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.{only}")
+        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.")
     return names
+
+
+def _values(root: Path, config, found: Sequence[Pair]) -> set[int]:
+    """All numbers in the masks.
+
+    Raises:
+        UserError: these are shades of grey, which smooth edges, scaling or JPEG leave, and no numbers of classes.
+    """
+    first: dict[int, Path] = {}
+    solid: set[int] = set()
+    with progress("read masks", len(found)) as tick:
+        for pair in found:
+            with suppress(OSError, ValueError, Picture.DecompressionBombError):  # named when the rows are made
+                mask = read(pair.mask)
+                first = dict.fromkeys(np.unique(mask).tolist(), pair.mask) | first
+                solid |= _solid(mask)
+            tick()
+    numbers = {_class(value, config) for value in first} - {None}
+    thin = sorted(set(first) - solid - {config.background, config.ignore})
+    shades = len(thin) >= 3 and len({_class(value, config) for value in thin} - {None}) > len(numbers) / 2
+    if len(numbers) > UNNAMED or shades or _smooth(set(first), solid, config.background):
+        place = first[(thin or sorted(first))[0]].relative_to(root).as_posix()
+        raise UserError(
+            f"data.path: the masks are not binary, nor numbers of classes: values {_some(sorted(first))} ({len(first)} in all), "
+            f"{len(thin)} of them in thin rims or dots alone, as in {place!r}. Threshold them at 128 and set data.ignore=null, "
+            "or name the classes in classes.yaml."
+        )
+    return set(first)
+
+
+def _solid(mask: np.ndarray) -> set[int]:
+    """The numbers that fill a square of 3 × 3 pixels somewhere in a mask int[H, W]."""
+    middle = mask[:, 1:-1]
+    rows = (middle == mask[:, :-2]) & (middle == mask[:, 2:])
+    centre = middle[1:-1]
+    full = rows[1:-1] & rows[:-2] & rows[2:] & (centre == middle[:-2]) & (centre == middle[2:])
+    return set(np.unique(centre[full]).tolist())
+
+
+def _smooth(values: set[int], solid: set[int], background: int) -> bool:
+    """Is it a thing of 255 with a smooth edge: does 255 fill areas, and other numbers nothing but rims?"""
+    others = values - {background, 255}
+    return 255 in solid and bool(others) and not others & solid
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:SHOWN])) + (" …" if len(numbers) > SHOWN else "")
 
 
 def _class(number: int, config) -> int | None:
@@ -180,7 +226,7 @@ def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str])
     stamps = [(pair.id, pair.split, finding, pair.mask.stat()) for pair, finding in good.items()]
     stamps = [(name, split, finding.digest, stat.st_size, stat.st_mtime_ns) for name, split, finding, stat in stamps]
     meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
-    key = digest(1, str(root), config.masks, config.suffix, meaning, stamps)
+    key = digest(2, str(root), config.masks, config.suffix, meaning, stamps)
 
     def build(path: Path) -> None:
         with ArrowWriter(path=str(path), features=_features(list(numbers.values())), writer_batch_size=100) as writer:
@@ -232,10 +278,18 @@ def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):
         turned = " (turned by its EXIF tag)" if mask.shape == finding.size else ""
         detail = f"{mask.shape[1]} × {mask.shape[0]}; the picture is {finding.size[0]} × {finding.size[1]}{turned}"
         yield {"kind": "mask of another size", "detail": detail}
-    present = {_class(value, config) for value in np.unique(mask).tolist()} - {None}
+    values = set(np.unique(mask).tolist())
+    present = {_class(value, config) for value in values} - {None}
+    if config.kind == "instance" and not config.divisor and _smooth(values, _solid(mask), config.background):
+        yield {
+            "kind": "grey mask",
+            "detail": f"values {_some(sorted(values))}; all but {config.background} and 255 in thin rims",
+        }
     unknown = sorted(present - set(numbers))
     if unknown:
-        some = ", ".join(map(str, unknown[:SHOWN])) + (" …" if len(unknown) > SHOWN else "")
-        yield {"kind": "unknown class", "detail": f"{some}; classes.yaml has {', '.join(map(str, list(numbers)[:SHOWN]))} …"}
+        yield {
+            "kind": "unknown class",
+            "detail": f"{_some(unknown)}; classes.yaml has {', '.join(map(str, list(numbers)[:SHOWN]))} …",
+        }
     if not present:
         yield {"kind": "empty mask", "detail": ""}

@@ -31,6 +31,10 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 ORIENTATION = 0x0112
+THIN = 100
+"""Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
+VERSION = 2
+"""To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def inspect(value: dict) -> Finding:
             mode, turned = image.mode, image.getexif().get(ORIENTATION, 1)
             width, height = image.size
             many = image.format != "MPO" and getattr(image, "is_animated", False)
-            image.draft("RGB", (width // 8, height // 8))  # of a JPEG all bytes are read, but fewer pixels made
+            image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
             image.load()
     except Picture.DecompressionBombError as error:
         return Finding(name, None, [("decompression bomb", reason(error))])
@@ -69,6 +73,8 @@ def inspect(value: dict) -> Finding:
         text = reason(error)
         cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
         return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+    if max(width, height) > THIN * min(width, height):
+        problems.append(("too thin", f"{width} × {height}"))
     if mode not in MODES:
         return Finding(name, None, [("unreadable", f"no conversion from {mode} to RGB")])
     if mode != "RGB":
@@ -82,7 +88,7 @@ def inspect(value: dict) -> Finding:
 
 def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:
     """Inspect the files `root/id`; those that have not changed since the last time are not opened again."""
-    memory = cache_folder("scans") / f"{digest(str(root))}.json"
+    memory = cache_folder("scans") / f"{digest(VERSION, str(root))}.json"
     try:
         known = json.loads(memory.read_text())
     except (OSError, ValueError):

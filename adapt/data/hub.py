@@ -2,8 +2,10 @@
 
     data: {source: hub, path: ethz/food101, splits: {test: validation}}
     data: {source: hub, path: "photos/*.parquet", caption: text}
+    data: {source: hub, path: "coco/*.parquet", boxes: xywh}
     data: {source: hub, path: shards/train-0001.tar, image: jpg, label: cls}
 
+In WebDataset archives a `.cls` holds a class's number; names of classes go into `.txt`: label: txt.
 Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when its row is looked at. Nobody's code is run.
 """
 
@@ -47,12 +49,17 @@ class Config(Spec):
     """Their column of classes, names or numbers; none: `label`, if there is one."""
     caption: str | None = None
     """Their column of captions, a text or a list of texts; none: `caption`, if there is one."""
+    boxes: Literal["xyxy", "xywh"] | None = None
+    """The order of their boxes, in pixels, where `objects` holds bbox and category and no masks of ours: left, top, right, bottom; or
+    left, top, width, height, as COCO's; none: such objects are left out."""
     validation: float | None = Field(None, ge=0, le=0.9)
     """Share of train for a missing validation split; none: .15 with classes, 0 without; by class if there are classes."""
     test: float | None = Field(None, ge=0, le=0.9)
     """Share of train for a missing test split; none: .15 with classes, 0 without."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of these shares."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Pictures, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
 
 
 def load(config: Config) -> DatasetDict:
@@ -60,20 +67,49 @@ def load(config: Config) -> DatasetDict:
 
     Returns:
         `DatasetDict` with train and, where there are any, validation, test, unlabelled: id, image, and of label, caption,
-        objects, prefix, suffix what there is.
+        objects, prefix, suffix what there is. Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
 
     Raises:
         UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
-            or one that training never saw.
+            or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
-    from datasets import DatasetDict
-
-    from adapt.data._columns import labelled, standard
-    from adapt.data._split import by_split, stratified
+    from adapt.data._check import check_rows
+    from adapt.data._columns import standard
+    from adapt.data._objects import standard_objects
 
     found, places = _read(config)
-    chosen = _choose(config, found)
-    parts = labelled({ours: standard(rows, ours, config, places) for ours, rows in chosen.items()})
+    parts = {ours: standard(rows, ours, config, places) for ours, rows in _choose(config, found).items()}
+    parts = standard_objects(parts, config.boxes)
+    splits = _splits(config, parts)
+    report = check_rows(splits)
+    if report.severe:
+        if config.on_error == "stop":
+            raise report.error("data.path")
+        splits = _splits(config, _without(parts, report))
+    splits.report = report
+    return splits
+
+
+def _without(parts: dict[str, Dataset], report) -> dict[str, Dataset]:
+    """Splits without the rows that cannot be used; those that were drawn from train have their rows there."""
+    bad = {(problem.split if problem.split in parts else "train", problem.id) for problem in report.severe}
+    kept = {
+        split: rows.select([i for i, name in enumerate(rows["id"][:]) if (split, name) not in bad])
+        for split, rows in parts.items()
+    }
+    if not len(kept["train"]):
+        raise UserError(f"data.path: no row of train can be used. The first problem: {report.severe[0]}.")
+    return {split: rows for split, rows in kept.items() if len(rows)}
+
+
+def _splits(config: Config, parts: dict[str, Dataset]) -> DatasetDict:
+    """Splits with classes, and the missing ones drawn from train."""
+    from datasets import DatasetDict
+
+    from adapt.data._columns import labelled
+    from adapt.data._split import by_split, stratified
+
+    parts = labelled(parts)
     train = parts["train"]
     share = 0.15 if "label" in train.column_names else 0.0
     missing = {
@@ -145,6 +181,12 @@ def _explain(config: Config, error: Exception, local: bool) -> UserError:
     if isinstance(error, ValueError) and "onfig" in str(error):
         return UserError(f"data.subset: {config.subset!r}: {' '.join(str(error).split())[:400]}")
     if local:
+        if config.path.endswith(".tar") and "invalid literal for int()" in text:
+            value = text.partition("base 10: b")[2] or "text"
+            return UserError(
+                f"data.path: a .cls in {config.path!r} holds {value}, and must hold a class's number, such as 3. Put "
+                "names of classes into .txt, and set data.label=txt."
+            )
         return UserError(f"data.path: {config.path!r} cannot be read ({text}). Check the files, or give them as Parquet.")
     if isinstance(error, DatasetNotFoundError):
         why = "the hub has no such data set, or it is private (then: hf auth login)"

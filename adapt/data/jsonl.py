@@ -3,6 +3,7 @@
     {"image": "images/1.jpg", "prefix": "caption en", "suffix": "a cat on a mat"}
     {"image": "images/2.jpg", "prefix": "detect cat", "suffix": "<loc0256><loc0128><loc0767><loc0512> cat"}
 
+The answers to questions `detect …` become `objects` as well, their words the classes, so that `evals.name: detection` can measure.
 Pictures lie in the file's own folder, or in `images`. `id` (a text) and `answers` (a list of texts, for `evals.name: vqa`) may
 stand in a line as well; other keys are passed over. Rows hold paths; nothing is copied.
 """
@@ -45,11 +46,12 @@ def load(config: Config):
 
     Returns:
         `DatasetDict` with train and, where there are any, validation and test: id, image, prefix, suffix, answers (the line's
-        `answers`, or its suffix alone).
+        `answers`, or its suffix alone); if there are answers to `detect …`, objects (bbox float[N, 4] XYXY in pixels, category
+        int[N]), which are none in other rows.
 
     Raises:
-        UserError: no such file; a line that is no JSON object, lacks a key or has an empty suffix; a picture that is missing, lies
-            outside the folder, or cannot be read. The message names the file and the line.
+        UserError: no such file; a line that is no JSON object, lacks a key or has an empty suffix; locations that cannot be read; a
+            picture that is missing, lies outside the folder, or cannot be read. The message names the file and the line.
     """
     from pathlib import Path
 
@@ -71,7 +73,8 @@ def load(config: Config):
         for line in lines["train"]:
             parts.setdefault(place[line["image"]], []).append(line)
         lines |= parts
-    return DatasetDict({split: _rows(lines[split], root) for split in paths if lines.get(split)})
+    classes = _classes([line for part in lines.values() for line in part])
+    return DatasetDict({split: _rows(lines[split], root, classes) for split in paths if lines.get(split)})
 
 
 def _file(path: str, split: str) -> Path:
@@ -130,7 +133,32 @@ def _line(content: str, place: str, root: Path) -> dict:
         "prefix": line["prefix"],
         "suffix": line["suffix"],
         "answers": answers,
+        "found": _found(line["prefix"], line["suffix"], place),
     }
+
+
+def _found(prefix: str, suffix: str, place: str) -> list[tuple[tuple, str]] | None:
+    """Locations and name of each object in an answer to `detect …`; none for other questions, and in Florence-2's own words.
+
+    Raises:
+        UserError: it has locations that are not four a box, or a box without a name.
+    """
+    from adapt.prompting.tasks import named
+    from adapt.prompting.tokens import parse
+
+    if prefix.split(" ")[0] != "detect" or "<loc_" in suffix:
+        return None
+    found, unread = parse(suffix)
+    if unread or suffix.count("<loc") != 4 * len(found):
+        raise UserError(
+            f"{place}: the suffix {suffix[:80]!r} has locations that cannot be read. Write four a box, each 0000 to 1023: top, left, "
+            "bottom, right, with top < bottom and left < right, then its name, and ';' between objects: <loc0256><loc0128><loc0767><loc0512> cat."
+        )
+    asked = named(prefix)
+    names = [each.name or (asked[0] if len(asked) == 1 else "") for each in found]
+    if not all(names):
+        raise UserError(f"{place}: the suffix {suffix[:80]!r} has a box without a name. Write one after its four locations.")
+    return [(each.locations, name) for each, name in zip(found, names, strict=True)]
 
 
 def _picture(name: str, place: str, root: Path) -> str:
@@ -150,24 +178,48 @@ def _picture(name: str, place: str, root: Path) -> str:
 
 
 def _readable(lines: list[dict], file: Path, root: Path) -> None:
-    """Refuse pictures that cannot be opened, found before training and not in its middle."""
+    """Each line's `size` of its picture; pictures that cannot be used are found before training and not in its middle."""
+    from adapt.data._check import KINDS
     from adapt.data._scan import scan
 
     numbers = {line["image"]: line["line"] for line in reversed(lines)}
-    for name, finding in scan(root, list(numbers)).items():
-        if finding.size is None:
-            kind, detail = finding.problems[0]
-            raise UserError(
-                f"data: {file.name}, line {numbers[name]}: picture {name!r} is {kind}{f' ({detail})' if detail else ''}."
-            )
+    findings = scan(root, list(numbers))
+    for name, finding in findings.items():
+        for kind, detail in finding.problems:
+            severe, todo = KINDS[kind]
+            if severe:
+                what = f"{kind}{f' ({detail})' if detail else ''}"
+                raise UserError(f"data: {file.name}, line {numbers[name]}: picture {name!r} is {what}; {todo}.")
+    for line in lines:
+        line["size"] = findings[line["image"]].size
 
 
-def _rows(lines: list[dict], root: Path):
-    from datasets import Dataset, Features, List, Value
+def _classes(lines: list[dict]) -> list[str] | None:
+    """Names of all objects, upper and lower case alike; none when no line asks for objects."""
+    found = [line["found"] for line in lines if line["found"] is not None]
+    return sorted({name.lower(): name for objects in found for _, name in objects}.values()) if any(found) else None
 
-    from adapt.data._images import RGB
+
+def _rows(lines: list[dict], root: Path, classes: list[str] | None):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    from adapt.data._images import BOXES, RGB
+    from adapt.prompting.tokens import decode_box
 
     text = Value("string")
+    features = {"id": text, "image": RGB(), "prefix": text, "suffix": text, "answers": List(text)}
     columns = {name: [line[name] for line in lines] for name in ("id", "prefix", "suffix", "answers")}
     columns["image"] = [{"path": str(root / line["image"]), "bytes": None} for line in lines]
-    return Dataset.from_dict(columns, Features(id=text, image=RGB(), prefix=text, suffix=text, answers=List(text)))
+    if classes:
+        numbers = {name.lower(): number for number, name in enumerate(classes)}
+        features["objects"] = {"bbox": BOXES, "category": [ClassLabel(names=classes)]}
+        columns["objects"] = [
+            None
+            if line["found"] is None
+            else {
+                "bbox": [decode_box(locations, line["size"]) for locations, _ in line["found"]],
+                "category": [numbers[name.lower()] for _, name in line["found"]],
+            }
+            for line in lines
+        ]
+    return Dataset.from_dict(columns, Features(features))

@@ -4,7 +4,7 @@
     photos/images/train/a.jpg  photos/masks/train/a.png     → as they lie; what is missing is taken from train
     photos/train/images/a.jpg  photos/train/masks/a.png     → the same
     photos/classes.yaml        {0: background, 1: cat, 2: dog, 255: ignore}, or a list of names from 0; without it the names are
-                               the numbers that the masks have
+                               the numbers that the masks have, 64 at most and no shades of grey
 
     data: {source: masks, path: photos}
     data: {source: masks, path: VOC2012, images: JPEGImages, masks: SegmentationClass}

@@ -94,7 +94,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
             samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
             if config.ask == "present":
                 for i, sample in enumerate(samples, start):
-                    sample["objects"] = {"category": sorted(set(rows[i]["objects"]["category"]))}
+                    sample["objects"] = {"category": sorted(set((rows[i]["objects"] or {"category": []})["category"]))}
             for sample, answer in zip(samples, function(samples), strict=True):
                 found.append(clean(answer, sample["image"].size, config.score, config.nms))
                 tick()

@@ -26,9 +26,9 @@ class Classification(evaluate.Metric):
         probabilities, labels = np.asarray(predictions), np.asarray(references)
         classes = probabilities.shape[1]
         best = probabilities.argmax(1)
-        ordered = (
-            top_k_accuracy_score(labels, probabilities, k=min(top, classes), labels=range(classes)) if classes > 2 else 1.0
-        )
+        ordered = 1.0 if top >= classes else (best == labels).mean()
+        if 1 < top < classes:
+            ordered = top_k_accuracy_score(labels, probabilities, k=top, labels=range(classes))
         truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
             "top1": float((best == labels).mean()),

@@ -49,7 +49,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Args:
         predict: (a data set, name="detections") → a row's `bbox` float[N, 4] XYXY in pixels, `category` int[N] (−1: none of the
             classes), `score` float[N], and of generated ones `unread`. Where the rows bring `objects`, their categories may be asked for.
-        dataset: rows with `id`, `image` and `objects`.
+        dataset: rows with `id`, `image` and `objects`; those whose `objects` are none, such as captions beside them, are not asked.
         protocol: what the caller knows.
 
     Raises:
@@ -60,7 +60,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
     if "objects" not in dataset.column_names:
         raise UserError(f"evals: detection needs a column 'objects'. Have: {', '.join(dataset.column_names)}.")
-    truth = dataset.select_columns("objects")["objects"][:]
+    dataset = dataset.select([i for i, row in enumerate(dataset["objects"][:]) if row is not None])
+    if not len(dataset):
+        raise UserError(f"evals: no row of the split {config.split!r} has objects. Name another split with evals.0.split.")
+    truth = dataset["objects"][:]
     found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=PREDICTOR)
     judged = [_one_class(row) for row in found] if config.class_agnostic else [_known(row) for row in found]
     right = [_one_class(row) for row in truth] if config.class_agnostic else truth

@@ -86,7 +86,7 @@ class Sam(Family):
             )
         item = {"image": view(image, self.spec), "size": torch.tensor([height, width])}
         if train and "objects" in sample:
-            objects = check_objects(sample["objects"], *image.size, where)
+            objects = check_objects(sample["objects"] or {}, *image.size, where)
             scale = np.tile([width / image.width, height / image.height], 2)
             boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4) * scale
             item["objects"] = {"bbox": boxes.tolist(), "mask": objects["mask"]}

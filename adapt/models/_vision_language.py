@@ -86,6 +86,11 @@ class VisionLanguage(Family):
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         item = {"image": view(sample["image"], self.spec)}
         if train:
+            if "objects" in self._columns and sample.get("objects") is None:
+                raise UserError(
+                    f"data: row {sample.get('id', '?')!r} has no objects to ask after. Rows that have prefix and suffix are learnt "
+                    "with model.tasks=[given]."
+                )
             item["sample"] = {name: sample.get(name) for name in ("id", *self._columns)} | {"size": sample["image"].size}
         return item
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from adapt.masks import unrle
+from adapt.plug import UserError
 from adapt.train.images import centre
 
 IGNORE = -1
@@ -24,7 +25,12 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
     if sample.get("segmentation") is not None:
         values = np.asarray(sample["segmentation"]).astype(np.int64)
         return np.where(values == 255, IGNORE, values)
-    objects = sample["objects"]
+    objects = sample["objects"] or {}
+    if "mask" not in objects:
+        raise UserError(
+            f"data: sample {sample.get('id', '?')!r} has no masks, from which classes of pixels are learnt. Give data with "
+            "segmentation or objects.mask, or set model.task=features."
+        )
     out = np.zeros((sample["image"].height, sample["image"].width), np.int64)
     for category, code in zip(objects["category"], objects["mask"], strict=True):
         out[unrle(code)] = category + 1

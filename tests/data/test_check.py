@@ -35,6 +35,7 @@ def broken(photos, make, tmp_path):
         "wrong mode, cmyk.jpg": make.encode(make.picture(52, mode="CMYK")),
         "wrong mode, 16 bit.png": make.encode(Image.fromarray(np.full((4, 4), 9000, np.uint16)), "PNG"),
         "wrong mode, alpha.png": make.encode(make.picture(53, mode="RGBA"), "PNG"),
+        "too thin.png": make.encode(make.picture(57, (1, 101)), "PNG"),
         "turned.jpg": make.encode(make.picture(54), exif=exif),
         "many frames.gif": make.encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "duplicate.jpg": (cat / "0.jpg").read_bytes(),
@@ -58,20 +59,27 @@ def test_each_problem_is_found_and_nothing_else(broken):
     named = {(name, kind) for name, kind in found if kind in name}
     assert {kind for _, kind in named} == set(KINDS) - {
         "unseen class",
+        "unused class",
         "leak",
         "box reversed",
         "box off the image",
         "mask off the image",
         "no mask",  # what the source `masks` finds: see test_masks.py
         "unreadable mask",
+        "grey mask",
         "mask of another size",
         "unknown class",
         "empty mask",
         "mask alone",
     }
     assert found - named == {("many frames.gif", "wrong mode")}  # its palette
-    assert len(named) == 18
-    assert report.pictures == 20 + 13 + 1 + 1
+    assert len(named) == 19
+    assert report.pictures == 20 + 14 + 1 + 1
+
+
+def test_a_small_jpeg_is_a_picture(photos, make):
+    (photos / "cat" / "small.jpg").write_bytes(make.encode(make.picture(70, (7, 5))))
+    assert check(photos).problems == []
 
 
 def test_the_list_can_be_written_and_read(broken, tmp_path):
@@ -170,7 +178,7 @@ def test_leaks_and_classes_across_splits(make):
         "test": rows(make, [], [], label=0, names="abc"),
     }
     found = {(problem.split, problem.id, problem.problem) for problem in check(DatasetDict(parts)).problems}
-    assert found == {("test", "x", "leak"), ("validation", "b", "unseen class"), ("train", "c", "empty class")}
+    assert found == {("test", "x", "leak"), ("validation", "b", "unseen class"), ("train", "c", "unused class")}
 
 
 def test_a_missing_and_an_empty_folder_are_user_errors(tmp_path, photos):

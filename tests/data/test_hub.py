@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import tarfile
 
+import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from adapt.data import emoji_scenes
+from adapt.data import _check, emoji_scenes
+from adapt.data._images import BOXES, MASKS
 from adapt.data.hub import Config, load
+from adapt.masks import rle
 from adapt.plug import UserError
 
 
@@ -66,16 +69,101 @@ def test_our_name_for_another_column_is_no_clash(parquet):
     assert splits["train"][0]["caption"] == "picture 0"
 
 
-def test_our_own_objects_come_back_and_those_of_others_do_not(tmp_path, make):
+def test_our_own_objects_come_back(tmp_path):
     scenes = emoji_scenes.load(emoji_scenes.Config(size=64, train=3, validation=1, test=1))["train"]
     scenes.to_parquet(tmp_path / "scenes.parquet")
     row = load(Config(path=str(tmp_path / "scenes.parquet")))["train"][2]
     assert row["objects"] == scenes[2]["objects"]
     assert row["suffix"] == scenes[2]["suffix"]
-    foreign = {"image": [{"bytes": make.encode(make.picture()), "path": None}], "objects": [{"bbox": [[1.0, 2.0, 3.0, 4.0]]}]}
-    features = Features(image=Image(), objects={"bbox": scenes.features["objects"]["bbox"]})
-    Dataset.from_dict(foreign, features).to_parquet(tmp_path / "foreign.parquet")
-    assert load(Config(path=str(tmp_path / "foreign.parquet")))["train"].column_names == ["id", "image"]
+
+
+@pytest.fixture
+def foreign(tmp_path, make):
+    """Four rows with COCO's boxes, the second without any."""
+
+    def write(kind=None, categories=("dog", "cat"), box=(3.0, 4, 10, 6), **more):
+        objects = [{"bbox": [] if i == 1 else [box] * 2, "category": [] if i == 1 else list(categories)} for i in range(4)]
+        images = [{"bytes": make.encode(make.picture(i)), "path": None} for i in range(4)]
+        features = Features(
+            image=Image(), objects={"bbox": List(List(Value("float64"))), "category": List(kind or Value("string"))}
+        )
+        Dataset.from_dict({"image": images, "objects": objects}, features).to_parquet(tmp_path / "foreign.parquet")
+        return Config(path=str(tmp_path / "foreign.parquet"), **more)
+
+    return write
+
+
+def test_boxes_of_others_are_left_out_aloud_until_their_order_is_said(foreign, capsys):
+    assert load(foreign())["train"].column_names == ["id", "image"]
+    said = capsys.readouterr().out
+    assert "objects is there, but not in the standard form" in said and "data.boxes=xywh" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "categories", "names"),
+    [
+        (Value("string"), ("dog", "cat"), ["cat", "dog"]),
+        (Value("int64"), (7, 3), ["3", "7"]),
+        (ClassLabel(names=["cat", "dog", "owl"]), (1, 0), ["cat", "dog", "owl"]),
+    ],
+)
+def test_boxes_of_others_become_ours(foreign, kind, categories, names):
+    rows = load(foreign(kind, categories, boxes="xywh"))["train"]
+    assert rows.features["objects"] == {"bbox": BOXES, "category": List(ClassLabel(names=names))}
+    assert rows["objects"][:2] == [{"bbox": [[3, 4, 13, 10]] * 2, "category": [1, 0]}, {"bbox": [], "category": []}]
+    assert rows[0]["image"].size == (24, 16)
+
+
+def test_boxes_in_another_order_are_found(foreign):
+    with pytest.raises(UserError, match=r"'train/0': box reversed .*0: 12, 9, 10, 6.*"):
+        load(foreign(box=(12.0, 9, 10, 6), boxes="xyxy"))
+    with pytest.raises(UserError, match=r"'train/0': box off the image"):
+        load(foreign(box=(12.0, 9, 22, 15), boxes="xywh"))
+    with pytest.raises(UserError, match=r"data\.boxes: row 0 of train has 2 boxes and 2 categories, or a box that is not four"):
+        load(foreign(box=(1.0, 2), boxes="xywh"))
+    with pytest.raises(UserError, match=r"data\.boxes: objects of train must hold bbox, .* category, numbers or names"):
+        load(foreign(kind=Value("float64"), categories=(0.5, 1), boxes="xywh"))
+
+
+@pytest.fixture
+def spoilt(tmp_path, make):
+    """Ten rows with a box each; of row 2 it is reversed, of row 5 off the picture; picture 7 is cut."""
+    pictures = [{"bytes": make.encode(make.picture(i), "PNG"), "path": None} for i in range(10)]
+    pictures[7]["bytes"] = pictures[7]["bytes"][:200]
+    boxes = [[[9.0, 9, 3, 3]] if i == 2 else [[3.0, 3, 99, 9]] if i == 5 else [[3.0, 3, 9, 9]] for i in range(10)]
+    mask = rle(np.ones((16, 24), bool))
+    objects = [{"bbox": each, "category": [0], "mask": [mask]} for each in boxes]
+    features = Features(image=Image(), objects={"bbox": BOXES, "category": [ClassLabel(names=["cat"])], "mask": MASKS})
+    Dataset.from_dict({"image": pictures, "objects": objects}, features).to_parquet(tmp_path / "spoilt.parquet")
+    return tmp_path / "spoilt.parquet"
+
+
+def test_bad_pictures_and_boxes_stop_before_training(spoilt):
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(spoilt)))
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("data.path: 'train/2': box reversed (object 0: 9, 9, 3, 3); write boxes as left, top")
+    assert lines[1].startswith("data.path: 'train/5': box off the image (object 0: 3, 3, 99, 9; the image is 24 × 16); clip")
+    assert lines[2].startswith("data.path: 'train/7': truncated")
+    assert lines[3].startswith("data.on_error=skip")
+
+
+def test_bad_rows_are_left_out_and_listed(spoilt):
+    splits = load(Config(path=str(spoilt), on_error="skip", test=0.3))
+    left = [f"train/{i}" for i in (0, 1, 3, 4, 6, 8, 9)]
+    assert sorted([*splits["train"]["id"], *splits["test"]["id"]]) == left
+    assert {problem.id for problem in splits.report.severe} == {"train/2", "train/5", "train/7"}
+
+
+def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
+    config = Config(path=str(spoilt), on_error="skip")
+    before = load(config).report
+    opened = []
+    look = _check.inspect
+    monkeypatch.setattr(_check, "inspect", lambda value: opened.append(1) or look(value))
+    assert load(config).report == before and not opened
+    Dataset.from_parquet(str(spoilt)).select([0, 1, 2]).to_parquet(spoilt)
+    assert load(config).report.counts() == {"box reversed": 1} and len(opened) == 3
 
 
 def test_numbers_and_class_labels_are_classes_too(parquet):
@@ -148,13 +236,30 @@ def test_an_imagefolder_is_read_with_its_splits(photos, tmp_path):
     assert splits["test"][0]["image"].size == (24, 16)
 
 
-def test_a_webdataset_archive_is_read(tmp_path, make):
-    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+def archive(path, make, **texts) -> str:
+    """Twelve pictures in a WebDataset archive, with files of other endings: ending=function of the number."""
+    with tarfile.open(path, "w") as tar:
         for i in range(12):
-            for ending, data in {"jpg": make.encode(make.picture(i)), "cls": str(i % 3).encode(), "txt": b"a thing"}.items():
+            files = {"jpg": make.encode(make.picture(i))} | {name: text(i).encode() for name, text in texts.items()}
+            for ending, data in files.items():
                 info = tarfile.TarInfo(f"{i:03}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def test_class_names_in_a_cls_are_one_clear_line_and_a_txt_is_read(tmp_path, make):
+    with pytest.raises(
+        UserError, match=r"data\.path: a \.cls in '.*shard\.tar' holds 'cat', and must hold a class's number"
+    ) as error:
+        load(Config(path=archive(tmp_path / "shard.tar", make, cls=lambda i: ("cat", "dog")[i % 2]), image="jpg", label="cls"))
+    assert "\n" not in str(error.value)
+    path = archive(tmp_path / "names.tar", make, txt=lambda i: ("cat", "dog")[i % 2])
+    assert load(Config(path=path, image="jpg", label="txt"))["train"].features["label"].names == ["cat", "dog"]
+
+
+def test_a_webdataset_archive_is_read(tmp_path, make):
+    archive(tmp_path / "shard.tar", make, cls=lambda i: str(i % 3), txt=lambda i: "a thing")
     splits = load(Config(path=str(tmp_path / "shard.tar"), image="jpg", label="cls", caption="txt"))
     assert splits["train"].features["label"].names == ["0", "1", "2"]
     row = splits["test"][0]

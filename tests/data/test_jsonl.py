@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapt.data._check import check
 from adapt.data.jsonl import Config, load
 from adapt.plug import UserError
 
@@ -40,6 +42,48 @@ def test_lines_become_rows(folder):
     assert rows[1]["image"].size == (24, 16)
 
 
+BOX = "<loc0256><loc0128><loc0767><loc0512>"
+
+
+def test_answers_to_detect_become_objects(folder):
+    both = f"{BOX} cat ; <loc0000><loc0000><loc1023><loc1023> Dog"
+    path = write(
+        folder,
+        line(0, prefix="detect cat ; dog", suffix=both),
+        line(1),
+        line(2, prefix="detect dog", suffix=f"{BOX}"),
+        line(3, prefix="detect cat", suffix="none"),
+    )
+    rows = load(Config(path=path, validation=0, test=0))["train"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
+    first, other, unnamed, nothing = rows["objects"]
+    assert np.allclose(first["bbox"], [np.array([128 * 24, 256 * 16, 512 * 24, 767 * 16]) / 1023, [0, 0, 24, 16]])
+    assert first["category"] == [0, 1] and unnamed["category"] == [1]
+    assert other is None and nothing == {"bbox": [], "category": []}
+    assert check(rows).problems == []
+
+
+def test_lines_without_detect_have_no_objects(folder):
+    path = write(folder, line(0), line(1, prefix="detect cat", suffix="cat<loc_1><loc_2><loc_30><loc_40>"))  # Florence-2's own
+    assert "objects" not in load(Config(path=path, validation=0, test=0))["train"].column_names
+
+
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        ("<loc0256><loc0128><loc0767> cat", "locations that cannot be read"),
+        ("<loc0767><loc0128><loc0256><loc0512> cat", "locations that cannot be read"),
+        (f"{BOX} cat ; <loc1><loc2><loc3><loc4> dog", "locations that cannot be read"),
+        (f"{BOX} cat ; {BOX}", "a box without a name"),
+    ],
+)
+def test_locations_that_cannot_be_read_are_named_by_their_line(folder, suffix, words):
+    path = write(folder, line(0), line(1, prefix="detect cat ; dog", suffix=suffix))
+    with pytest.raises(UserError, match=rf"data: train\.jsonl, line 2: the suffix '.*' has {words}\. Write") as error:
+        load(Config(path=path))
+    assert "\n" not in str(error.value)
+
+
 def test_all_lines_of_a_picture_are_in_one_split(folder):
     path = write(folder, *(line(i, prefix=f"question {j}") for i in range(10) for j in range(3)))
     splits = load(Config(path=path, validation=0.2, test=0.3))
@@ -70,11 +114,13 @@ def test_splits_may_have_their_own_files(folder):
         (line(1, image="a\0b"), ["line 2", "no picture"]),
         (line(1, answers="x"), ["line 2", "'answers'"]),
         (line(1, image="images/broken.jpg"), ["line 2", "broken.jpg"]),
+        (line(1, image="images/thin.png"), ["line 2", "thin.png", "too thin (1 × 300)"]),
     ],
 )
 def test_bad_lines_are_one_clear_line(folder, make, wrong, words):
     (folder.parent / "secret.jpg").write_bytes(make.encode(make.picture(1)))
     (folder / "images" / "broken.jpg").write_bytes(b"no picture")
+    make.picture(0, (1, 300)).save(folder / "images" / "thin.png")
     with pytest.raises(UserError) as error:
         load(Config(path=write(folder, line(0), wrong)))
     assert all(word in str(error.value) for word in words), str(error.value)

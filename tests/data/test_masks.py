@@ -167,6 +167,15 @@ def test_each_mistake_is_one_clear_line(shapes):
         assert line.startswith(start)
 
 
+def test_a_picture_too_thin_for_any_input_stops_or_is_left_out(shapes, make):
+    make.picture(0, (5000, 1)).save(shapes / "images" / "0.jpg")
+    Picture.fromarray(np.ones((1, 5000), np.uint8)).save(shapes / "masks" / "0.png")
+    with pytest.raises(UserError, match=r"'images/0\.jpg': too thin \(5000 × 1\); crop the picture"):
+        load(Config(path=str(shapes)))
+    splits = load(Config(path=str(shapes), on_error="skip"))
+    assert "images/0.jpg" not in by_id(splits) and splits.report.counts() == {"too thin": 1}
+
+
 def test_mistakes_are_left_out_and_listed(shapes):
     spoil(shapes)
     splits = load(Config(path=str(shapes), on_error="skip"))
@@ -182,10 +191,59 @@ def test_masks_of_0_and_255_are_told_apart_from_unjudged_pixels(shapes):
     for i in range(10):
         Picture.fromarray(drawn([(255, (1, 1, 9, 9))])).save(shapes / "masks" / f"{i}.png")
     (shapes / "classes.yaml").unlink()
-    with pytest.raises(UserError, match=r"set data\.ignore=null"):
+    with pytest.raises(UserError, match=r"all masks of .* are 0 and 255: if 255 is the thing, set data\.ignore=null"):
         load(Config(path=str(shapes)))
     row = load(Config(path=str(shapes), ignore=None))["train"][0]
     assert row["objects"]["bbox"] == [[1, 1, 9, 9]] and np.asarray(row["segmentation"]).max() == 1
+
+
+def test_masks_without_anything_are_called_empty(shapes):
+    for i in range(10):
+        Picture.new("L", SIZE, 0).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    with pytest.raises(UserError, match=r"all masks of .* are empty: they hold 0 alone"):
+        load(Config(path=str(shapes)))
+
+
+def smooth(i: int) -> Picture.Image:
+    """A thing of 255 with an edge in shades of grey."""
+    big = Picture.fromarray(np.kron(drawn([(255, (i, 2, i + 9, 13))]), np.ones((4, 4), np.uint8)))
+    return big.rotate(10).resize(SIZE, Picture.Resampling.BOX)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise", "one shade", "many"])
+@pytest.mark.parametrize("ignore", [255, None])
+def test_shades_of_grey_are_no_classes(shapes, kind, ignore):
+    for i in range(10):
+        noise = np.random.default_rng(i).integers(0, 256, SIZE[::-1], np.uint8)
+        one = drawn([(128, (i, 2, i + 9, 13)), (255, (i + 1, 3, i + 8, 12))])
+        many = np.kron(np.arange(80, dtype=np.uint8).reshape(8, 10), np.ones((3, 3), np.uint8))[:16, :24] + i % 2 * 40
+        mask = {"smooth": np.asarray(smooth(i)), "noise": noise, "one shade": one, "many": many}[kind]
+        Picture.fromarray(mask).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    with pytest.raises(
+        UserError, match=r"not binary.*: values 0, .* as in 'masks/.\.png'\. Threshold them at 128.*classes\.yaml"
+    ):
+        load(Config(path=str(shapes), ignore=ignore))
+    for i in range(10):
+        mask = Picture.open(shapes / "masks" / f"{i}.png").point(lambda value: 255 * (value >= 128))
+        mask.save(shapes / "masks" / f"{i}.png")
+    if kind in ("smooth", "one shade"):
+        load(Config(path=str(shapes), ignore=None))
+
+
+def test_thin_things_are_classes(shapes):
+    for i in range(10):
+        mask = drawn([(1, (i, 2, i + 1, 13)), (2, (20, 1, 22, 12)), (255, (0, 14, 24, 15))])
+        Picture.fromarray(mask).save(shapes / "masks" / f"{i}.png")
+    (shapes / "classes.yaml").unlink()
+    assert load(Config(path=str(shapes)))["train"].features["objects"]["category"].feature.names == ["1", "2"]
+
+
+def test_shades_of_grey_are_no_instances(shapes):
+    smooth(2).save(shapes / "masks" / "2.png")
+    with pytest.raises(UserError, match=r"'images/2\.jpg': grey mask \(values 0, .*; threshold the mask at 128"):
+        load(Config(path=str(shapes), kind="instance"))
 
 
 def test_names_of_folders_and_of_masks_can_be_said(shapes):

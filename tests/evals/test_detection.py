@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as Picture
 
+from adapt.data import jsonl
 from adapt.evals import detection
 from adapt.evals._boxes import coco, draw
 from adapt.plug import UserError
@@ -113,6 +116,25 @@ def test_nothing_found_is_zero_and_no_crash():
 def test_data_without_objects_is_refused():
     with pytest.raises(UserError, match="needs a column 'objects'"):
         detection.evaluate(detection.Config(name="detection"), None, data([]).remove_columns("objects"), {})
+
+
+def test_rows_that_say_nothing_of_objects_are_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    Picture.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    box = "<loc0102><loc0102><loc0512><loc0512>"
+    lines = [("caption en", "a cat"), ("detect cat", f"{box} cat"), ("detect dog ; cat", f"{box} dog")]
+    text = "\n".join(json.dumps({"image": "a.png", "prefix": prefix, "suffix": suffix}) for prefix, suffix in lines)
+    (tmp_path / "train.jsonl").write_text(text)
+    rows = jsonl.load(jsonl.Config(path=str(tmp_path / "train.jsonl"), validation=0, test=0))["train"]
+
+    def predict(dataset, name):
+        return [{"bbox": [[10, 10, 50, 50]], "category": row["category"], "score": [0.9]} for row in dataset["objects"]]
+
+    result = detection.evaluate(detection.Config(name="detection"), predict, rows, {"classes": ["cat", "dog"]})
+    assert np.isclose(result.metrics["map50"], 1)
+    assert (result.table["id"], result.table["label"]) == (["train/2", "train/3"], ["cat", "dog"])
+    with pytest.raises(UserError, match="no row of the split 'test' has objects"):
+        detection.evaluate(detection.Config(name="detection"), None, rows.select([0]), {})
 
 
 def test_of_many_boxes_the_surest_are_drawn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from datasets import ClassLabel, Dataset
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
@@ -22,6 +23,14 @@ def data(n: int = 300):
         {"id": [str(i) for i in range(n)], "label": labels, "caption": [f"thing {i % 7}" for i in range(n)]}
     )
     return rows.cast_column("label", ClassLabel(names=NAMES)), labels, logits
+
+
+@pytest.mark.parametrize(("classes", "top", "expected"), [(2, 5, 1), (3, 5, 1), (3, 3, 1), (2, 1, 0.5), (3, 1, 0.5)])
+def test_among_as_many_as_there_are_every_answer_is_right(classes, top, expected, recwarn):
+    logits = np.eye(classes)[[0, 0]]
+    metric = _metrics.Classification().compute(predictions=_metrics.softmax(logits), references=[0, 1], top=top)
+    assert metric[f"top{top}"] == expected and metric["top1"] == 0.5
+    assert not [warning for warning in recwarn if "n_classes" in str(warning.message)]
 
 
 def test_metrics_equal_scikit_learn_and_the_formulas():

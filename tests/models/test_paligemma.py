@@ -93,6 +93,12 @@ def batch(family, samples, seeds=None):
     return batch | {"image": batch["image"].float()}
 
 
+def test_detect_refuses_rows_that_say_nothing_of_objects(folder, pictures):
+    family = load(Config(name="paligemma", checkpoint=str(folder), tasks=["detect"]))
+    with pytest.raises(UserError, match=r"row '0' has no objects to ask after.*model\.tasks=\[given\]"):
+        family.preprocess({"id": "0", "image": pictures[0], "objects": None}, True)
+
+
 def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures):
     processor = PaliGemmaProcessor.from_pretrained(folder)
     inputs = processor(
