@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from adapt.plug import ROOT, UserError
 
 EMBEDDED = ROOT / "assets" / "checkpoints"
+UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for checkpoints that it cannot load."""
 
 
 def embedded() -> list[str]:
@@ -61,8 +65,29 @@ def config(checkpoint: str, families: tuple[str, ...]) -> dict:
 
 
 def unreadable(checkpoint: str, error: Exception) -> UserError:
-    """What to tell a user whose checkpoint a library could not load."""
+    """What to tell a user whose checkpoint transformers could not load."""
+    if isinstance(error, SafetensorError):
+        return UserError(
+            f"model.checkpoint: {checkpoint!r} cannot be loaded: {_damaged(checkpoint)} is cut short or damaged. Download it again."
+        )
     reason = " ".join(str(error).split(". ")[0].split())[:200]
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other sizes than its config.json says"
     return UserError(
         f"model.checkpoint: {checkpoint!r} cannot be loaded: {reason.rstrip('.')}. Give a folder in the format of transformers, or a hub id."
     )
+
+
+def _damaged(checkpoint: str) -> str:
+    """The first file of weights that cannot be opened, in the checkpoint's folder or in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    place = resolve(checkpoint)
+    folder = Path(place) if Path(place).is_dir() else Path(str(try_to_load_from_cache(place, "config.json"))).parent
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return str(file)
+    return "a file of its weights"

@@ -189,7 +189,7 @@ def load_transformers(config) -> Clip:
                 raise UserError(
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
-    except (OSError, ValueError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
 
     spec = image_input(processor.to_dict(), config.image_size)

@@ -37,7 +37,7 @@ def load_transformers(config) -> Sam:
                 raise UserError(
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
-    except (OSError, ValueError, RuntimeError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
     return family(net, config, processor.image_mean, processor.image_std)
 
