@@ -221,6 +221,7 @@ def _quiet() -> None:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="Detected pickle protocol")
 
 
 def class_names(features) -> list[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 
 from safetensors import SafetensorError, safe_open
 
@@ -12,6 +15,8 @@ from adapt.plug import ROOT, UserError
 EMBEDDED = ROOT / "assets" / "checkpoints"
 UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 """What transformers raises for checkpoints that it cannot load."""
+NO_TENSORS = (pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError)
+"""What torch's reader of tensors alone, and who takes their names, raise for files that hold something else."""
 
 
 def embedded() -> list[str]:
@@ -35,11 +40,12 @@ def resolve(checkpoint: str) -> str:
     return checkpoint
 
 
-def config(checkpoint: str, families: tuple[str, ...]) -> dict:
+def config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str, str] | None = None) -> dict:
     """The checkpoint's `config.json`.
 
     Args:
         families: the `model_type`s that the caller can load.
+        lacking: relatives that it cannot load → what is missing.
 
     Raises:
         UserError: it cannot be reached, or it is of another family.
@@ -59,6 +65,9 @@ def config(checkpoint: str, families: tuple[str, ...]) -> dict:
     except ValueError:
         raise UserError(f"model.checkpoint: {checkpoint!r} has a config.json that is no JSON.") from None
     kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind in (lacking or {}):
+        wanted = " or ".join(map(repr, families))
+        raise UserError(f"model.checkpoint: {checkpoint!r} is a {kind!r} model; {lacking[kind]}. Give a {wanted} checkpoint.")
     if kind not in families:
         raise UserError(f"model.checkpoint: {checkpoint!r} is a {kind!r} model; this family takes {', '.join(families)}.")
     return values
@@ -76,6 +85,16 @@ def unreadable(checkpoint: str, error: Exception) -> UserError:
     return UserError(
         f"model.checkpoint: {checkpoint!r} cannot be loaded: {reason.rstrip('.')}. Give a folder in the format of transformers, or a hub id."
     )
+
+
+def unreadable_file(file: Path, error: Exception) -> UserError:
+    """What to tell a user whose file of weights could not be read."""
+    name = f"model.checkpoint: {str(file)!r}"
+    if isinstance(error, NO_TENSORS):
+        return UserError(f"{name} holds more than tensors, or is no torch file. Give the published weights.")
+    if isinstance(error, SafetensorError) or "PytorchStreamReader" in str(error):
+        return UserError(f"{name} is cut short or damaged. Download it again.")
+    return UserError(f"{name} cannot be read as weights ({shorten(str(error), 200)}). Give the published file.")
 
 
 def _damaged(checkpoint: str) -> str:
