@@ -10,6 +10,7 @@ from textwrap import shorten
 
 from safetensors import SafetensorError, safe_open
 
+from adapt import hardware
 from adapt.plug import ROOT, UserError
 
 EMBEDDED = ROOT / "assets" / "checkpoints"
@@ -55,7 +56,10 @@ def config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str, str
 
     place = resolve(checkpoint)
     try:
-        file = Path(place) / "config.json" if Path(place).is_dir() else Path(hf_hub_download(place, "config.json"))
+        file = Path(place) / "config.json"
+        if not Path(place).is_dir():
+            with hardware.hub():
+                file = Path(hf_hub_download(place, "config.json"))
         values = json.loads(file.read_text(encoding="utf-8"))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(

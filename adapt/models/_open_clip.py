@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
 
 from torch import Tensor, nn
 
+from adapt import hardware
 from adapt.models import _checkpoint
 from adapt.models._clip import Clip, Towers
 from adapt.plug import UserError, nearest
@@ -38,9 +42,12 @@ def load_open_clip(config) -> OpenClip:
     if pretrained and pretrained not in tags and not file.is_file():
         raise UserError(f"model.checkpoint: {pretrained!r} is neither a file nor a tag of {arch}.{nearest(pretrained, tags)}")
     wanted = None if config.weights == "random" or not pretrained else (str(file) if file.is_file() else pretrained)
+    words = (open_clip.get_model_config(arch) or {}).get("text_cfg", {})
+    far = wanted in tags or any(name.startswith("hf_") for name in words)  # weights, text tower or tokenizer are on the hub
     try:
-        backbone = open_clip.create_model(arch, pretrained=wanted, precision="fp32", weights_only=True)
-        tokenizer = open_clip.get_tokenizer(arch)
+        with hardware.hub() if far else nullcontext(), _quiet():
+            backbone = open_clip.create_model(arch, pretrained=wanted, precision="fp32", weights_only=True)
+            tokenizer = open_clip.get_tokenizer(arch)
     except Exception as error:
         # open_clip passes on what urllib, the hub, torch.load and load_state_dict raise
         raise _problem(config.checkpoint, arch, file if file.is_file() else None, error) from None
@@ -68,6 +75,23 @@ def load_open_clip(config) -> OpenClip:
     return OpenClip(backbone, Towers(encode_image, encode_text, spec, sigmoid), config.loss, config.train_templates)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What open_clip raises it also tells the root logger, which is mute while this lasts."""
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_mute)
+    root.addHandler(nothing)  # logging.warning would put one there for good, and every library would be heard twice
+    try:
+        yield
+    finally:
+        root.removeFilter(_mute)
+        root.removeHandler(nothing)
+
+
+def _mute(record: logging.LogRecord) -> bool:
+    return False
+
+
 def _problem(checkpoint: str, arch: str, file: Path | None, error: Exception) -> UserError:
     """What to tell a user whose checkpoint open_clip could not load; `file`: of the weights, none if they come from the net."""
     name, text = f"model.checkpoint: {checkpoint!r}", str(error)
@@ -77,6 +101,6 @@ def _problem(checkpoint: str, arch: str, file: Path | None, error: Exception) ->
         return UserError(f"{name} is not of {arch}: {what}. Write open_clip:ARCH/… with the architecture of the weights.")
     if file and not isinstance(error, OSError):
         return _checkpoint.unreadable_file(file, error)
-    reason = shorten(text, 120, placeholder=" …") or type(error).__name__
+    reason = shorten(" ".join(text.split()).split(". ")[0], 200, placeholder=" …") or type(error).__name__
     step = "" if file else f", or give a file that is here: open_clip:{arch}/FILE"
     return UserError(f"{name} cannot be had ({reason}). Check the network{step}.")
