@@ -10,7 +10,7 @@ from typing import Any
 
 from adapt.evals._result import unlike
 from adapt.plug import ROOT
-from adapt.run import atomic
+from adapt.run import Run, atomic
 
 STYLE = ROOT / "assets" / "report.css"
 WORST = 12
@@ -30,8 +30,12 @@ LABELS = {
 
 
 def build(folder: Path) -> Path:
-    """Write `report.html` and `report.md` from what the run folder holds; returns the page's path."""
-    metrics = json.loads((folder / "metrics.json").read_text())
+    """Write `report.html` and `report.md` from what the run folder holds; returns the page's path.
+
+    Raises:
+        UserError: the numbers cannot be read.
+    """
+    metrics = Run(folder).read_json("metrics.json")
     rows = road(metrics["entries"])
     parts = [
         _head(folder, rows),

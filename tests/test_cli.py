@@ -121,6 +121,16 @@ def test_a_report_needs_numbers(capsys):
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
 
 
+def test_a_report_of_broken_numbers_is_one_line_with_the_file(capsys):
+    path = Run.open(load_recipe("clip_lora")).path
+    (path / "metrics.json").write_text('{"entries": [')
+    for verb in ("report", "evaluate"):
+        assert main([verb, f"run={path}"]) == 2
+        error = capsys.readouterr().err
+        assert f"{path / 'metrics.json'}: cannot be read" in error
+        assert len(error.splitlines()) == 1
+
+
 def test_doctor_finds_bad_pictures_and_writes_the_list(tmp_path, capsys):
     from PIL import Image
 
