@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def _told(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
+        if _first(text := "\nStopped. The same command goes on where this one was."):
+            print(text, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,8 +79,28 @@ def _told(work: Callable[[], int]) -> int:
 def _mistake(error: Exception, text: str) -> int:
     if os.environ.get("ADAPT_DEBUG"):
         raise error
-    print(text, file=sys.stderr)
+    if _first(text):
+        print(text, file=sys.stderr)
     return 2
+
+
+def _first(text: str) -> bool:
+    """Is this the first of a launcher's processes on this machine to say so? It alone speaks.
+
+    Not the main one: the launcher kills it when another has failed, and it may have nothing to tell.
+    """
+    place = os.environ.get(
+        "TORCHELASTIC_ERROR_FILE"
+    )  # torchrun's, as is that of `accelerate launch`: …/attempt_0/RANK/error.json
+    if not place:
+        return True
+    try:
+        Path(place).parents[1].joinpath(f"told-{zlib.crc32(text.encode())}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass  # better twice than never
+    return True
 
 
 def _run(arguments: list[str]) -> int:

@@ -10,10 +10,16 @@ import hashlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 CAP = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_FP16"}
 PROBE = "import torch; a = torch.randn(64, 64).bfloat16(); (a @ a).sum().item()"
@@ -61,6 +67,36 @@ def _survives() -> bool:
 def cache_folder() -> Path:
     """Where things are kept that can be made again: `$ADAPT_CACHE`, or `~/.cache/adapt`."""
     return Path(os.environ.get("ADAPT_CACHE") or "~/.cache/adapt").expanduser()
+
+
+@contextmanager
+def hub() -> Iterator[None]:
+    """While it lasts, libraries look for the hub's files in their caches alone, if there is no network.
+
+    They would ask the hub six times in half a minute for each file. Where its name can be resolved, all is left to them.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _resolves(urlsplit(constants.ENDPOINT).hostname)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _resolves(host: str | None, tries: int = 3) -> bool:
+    """Has a name an address? Where a proxy asks for it, we cannot know, and say yes; a passing failure is asked again."""
+    if getproxies().keys() & {"http", "https", "all"}:
+        return True
+    for rest in reversed(range(tries)):
+        try:
+            return bool(socket.getaddrinfo(host, None))
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN:
+                break
+            time.sleep(min(rest, 1))
+    return False
 
 
 def device() -> str:

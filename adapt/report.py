@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from adapt.evals._result import unlike
 from adapt.plug import ROOT
-from adapt.run import atomic
+from adapt.run import Run, atomic
 
 STYLE = ROOT / "assets" / "report.css"
 WORST = 12
-LABELS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "ece": "ECE",
-    "nll": "NLL",
-    "knn": "kNN",
-    "miou": "mIoU",
-    "map50": "mAP@50",
-    "map": "mAP",
-    "r1": "R@1",
-    "r5": "R@5",
-}
+LABELS = {"ece": "ECE", "nll": "NLL", "r1": "R@1", "r5": "R@5", "bleu4": "BLEU-4", "cider": "CIDEr"}
+LABELS |= {"map": "mAP", "map50": "mAP@50", "map75": "mAP@75", "box_ap": "box AP", "mask_ap": "mask AP"}
+LABELS |= {"mask_ap50": "mask AP@50", "miou": "mIoU", "weighted_iou": "weighted IoU", "iou_1": "IoU@1 click"}
+LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
 """How metrics are called in tables; others by their names."""
+NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 
 
 def build(folder: Path) -> Path:
-    """Write `report.html` and `report.md` from what the run folder holds; returns the page's path."""
-    metrics = json.loads((folder / "metrics.json").read_text())
+    """Write `report.html` and `report.md` from what the run folder holds; returns the page's path.
+
+    Raises:
+        UserError: the numbers cannot be read.
+    """
+    metrics = Run(folder).read_json("metrics.json")
     rows = road(metrics["entries"])
     parts = [
         _head(folder, rows),
@@ -66,7 +64,8 @@ def road(entries: list[dict]) -> list[dict]:
 
 def label(metric: str) -> str:
     """A metric's name in tables."""
-    return LABELS.get(metric, metric.replace("_", " "))
+    found = (match.expand(words) for name, words in NUMBERED.items() if (match := re.fullmatch(name, metric)))
+    return LABELS.get(metric) or next(found, metric.replace("_", " "))
 
 
 def grid(rows: list[dict]) -> list[list[str]]:

@@ -218,10 +218,18 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     getLogger("bitsandbytes").setLevel(ERROR)  # before peft imports it: it tells of kernels that it has not found
+    getLogger("huggingface_hub.utils._http").addFilter(_no_attempt)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="Detected pickle protocol")
+
+
+def _no_attempt(record) -> bool:
+    """Not each failed attempt to reach the hub: what comes of them is told at the end. That it asks us to wait is told."""
+    text = record.getMessage()
+    return "thrown while requesting" not in text and not text.startswith("Retrying in")
 
 
 def class_names(features) -> list[str]:

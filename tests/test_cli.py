@@ -63,6 +63,23 @@ def test_a_mistake_is_one_line_and_status_2(arguments, words, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_of_several_processes_the_first_tells_a_mistake():
+    """Both have the same one; torchrun kills what is left when one has failed, so it need not be the main process."""
+    code = "import sys; from adapt.cli import main; sys.exit(main(['finetune', 'recipe=clip_lora', 'train.epoch=1']))"
+    Path("script.py").write_text(code)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"]
+    done = subprocess.run([sys.executable, *launch], capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert done.stderr.count("Did you mean 'epochs'?") == 1
+
+
+def test_a_process_that_alone_has_a_mistake_tells_it(tmp_path, monkeypatch, capsys):
+    for rank, verb in enumerate(("finetun", "finetun", "evaluat")):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank) / "error.json"))
+        assert main([verb]) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["'finetun'", "'evaluat'"]
+
+
 def test_an_error_comes_within_a_second_and_without_torch():
     code = (
         "import sys; from adapt.cli import main; status = main(['finetune', 'recipe=clip_lora', 'train.epoch=1']);"
@@ -129,6 +146,16 @@ def test_a_report_needs_numbers(capsys):
     path = begun(load_recipe("clip_lora")).path
     assert main(["report", f"run={path}"]) == 2
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
+
+
+def test_a_report_of_broken_numbers_is_one_line_with_the_file(capsys):
+    path = Run.open(load_recipe("clip_lora")).path
+    (path / "metrics.json").write_text('{"entries": [')
+    for verb in ("report", "evaluate"):
+        assert main([verb, f"run={path}"]) == 2
+        error = capsys.readouterr().err
+        assert f"{path / 'metrics.json'}: cannot be read" in error
+        assert len(error.splitlines()) == 1
 
 
 def test_doctor_finds_bad_pictures_and_writes_the_list(tmp_path, capsys):

@@ -61,3 +61,33 @@ def test_the_answer_is_kept_and_a_spoiled_one_asked_again(tmp_path):
 def test_the_guard_caps_where_the_probe_dies_and_nowhere_else(tmp_path, probe, cap):
     code = f"from adapt import hardware; hardware._flags = lambda: 'flags amx {cap}'; hardware.PROBE = {probe!r}; hardware.guard();"
     assert child(code + "import os; print(os.environ.get('ONEDNN_MAX_CPU_ISA'))", tmp_path).stdout.strip() == cap
+
+
+def test_without_network_a_line_says_so_and_nobody_waits(tmp_path):
+    """The name's domain never resolves (RFC 2606)."""
+    code = (
+        "import time; import open_clip; from adapt.cli import main\n"
+        "for given in ('model.checkpoint=openai/clip-vit-base-patch32', 'model.checkpoint=open_clip:ViT-B-16/laion400m_e31',\n"
+        "    'model.checkpoint=open_clip:ViT-B-16-SigLIP', 'data={source: hub, path: ethz/food101}'):\n"
+        "    began = time.perf_counter()\n"
+        "    assert main(['finetune', 'recipe=clip_lora', 'tracker=none', given]) == 2\n"
+        "    print(time.perf_counter() - began)\n"
+        "from huggingface_hub import constants; assert not constants.HF_HUB_OFFLINE, 'only for a while'"
+    )
+    no_proxy = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+    done = child(code, tmp_path, HF_HUB_OFFLINE="", HF_ENDPOINT="http://hub.invalid", HF_HOME=str(tmp_path), **no_proxy)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert ["network" in line for line in lines] == [True] * 4
+    assert max(map(float, done.stdout.splitlines())) < 20, "a file that is asked for six times takes 23 s"
+
+
+def test_a_hub_whose_name_resolves_is_asked(tmp_path):
+    code = (
+        "from adapt import hardware; from huggingface_hub import constants\n"
+        "with hardware.hub(): print(constants.HF_HUB_OFFLINE)"
+    )
+    assert child(code, tmp_path, HF_HUB_OFFLINE="", HF_ENDPOINT="http://localhost:1").stdout == "False\n"
+    behind = child(code, tmp_path, HF_HUB_OFFLINE="", HF_ENDPOINT="http://hub.invalid", HTTPS_PROXY="http://localhost:1")
+    assert behind.stdout == "False\n", "a proxy resolves names itself"

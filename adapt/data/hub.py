@@ -132,6 +132,8 @@ def _read(config: Config) -> tuple[dict[str, Dataset], list]:
     from datasets import load_dataset
     from huggingface_hub import constants
 
+    from adapt import hardware
+
     files = _files(config.path)
     folder = Path(config.path).expanduser()
     try:
@@ -143,7 +145,9 @@ def _read(config: Config) -> tuple[dict[str, Dataset], list]:
         if folder.is_dir():
             return dict(load_dataset(str(folder.resolve()), config.subset)), [folder.resolve()]
         caches = constants.HF_HUB_CACHE, settings.HF_DATASETS_CACHE
-        return dict(load_dataset(config.path, config.subset)), [Path(cache).resolve() for cache in caches]
+        with hardware.hub():
+            found = dict(load_dataset(config.path, config.subset))
+        return found, [Path(cache).resolve() for cache in caches]
     except Exception as error:  # datasets raises its own, the hub's, pyarrow's and fsspec's errors
         raise _explain(config, error, local=bool(files) or folder.is_dir()) from None
 

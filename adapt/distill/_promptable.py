@@ -174,6 +174,8 @@ class Deployed(nn.Module):
     """Images float[N, 3, S, S] 0–255 → embeddings float[N, C, h, w], normalisation inside; and its `parts`."""
 
     OUTPUTS: ClassVar[tuple[str, ...]] = ("image_embeddings",)
+    EXAMPLE = "sam_onnx_numpy.py"
+    """Of `adapt/export/examples/`; it uses the files."""
 
     def __init__(self, student: Promptable):
         super().__init__()

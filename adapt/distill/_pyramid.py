@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -11,6 +13,7 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
+from adapt import hardware
 from adapt.distill._student import _near, create
 from adapt.plug import UserError
 
@@ -65,11 +68,12 @@ def _features(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"state_dict": create(arch, 0, pretrained).state_dict()}
     try:
-        net = timm.create_model(arch, **options)
+        with hardware.hub() if pretrained is True else nullcontext():
+            net = timm.create_model(arch, **options)
     except (OSError, RuntimeError) as error:
         if pretrained:
             raise UserError(
-                f"distill.pretrained: no weights of {arch!r} to be had ({str(error).splitlines()[0][:120]}). "
+                f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
                 "Set distill.pretrained=false, or give a safetensors file."
             ) from None
         raise UserError(f"distill.student: {arch!r} gives no feature maps. Have, for example: resnet18, resnet10t.") from None

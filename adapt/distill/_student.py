@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from adapt import hardware
 from adapt.plug import UserError, nearest
 from adapt.recipe import Augment
 from adapt.train.augment import augment
@@ -109,10 +112,11 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
     if isinstance(pretrained, str):
         return _filled(timm.create_model(arch, num_classes=outputs), arch, Path(pretrained))
     try:
-        return timm.create_model(arch, num_classes=outputs, pretrained=pretrained)
+        with hardware.hub() if pretrained else nullcontext():
+            return timm.create_model(arch, num_classes=outputs, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"distill.pretrained: no weights of {arch!r} to be had ({str(error).splitlines()[0][:120]}). "
+            f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
             "Set distill.pretrained=false, or give a safetensors file."
         ) from None
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from adapt.prompting.tokens import overlap
+
 TRUTH, FOUND = (0, 140, 80), (215, 30, 110)
 
 
@@ -84,6 +86,28 @@ def _precision(hit: np.ndarray, weight: np.ndarray, total: float) -> float:
     envelope = np.maximum.accumulate((right / np.maximum(said, 1))[::-1])[::-1]
     places = np.searchsorted(right / total, np.linspace(0, 1, 101), side="left")
     return float(np.append(envelope, 0.0)[places].mean())
+
+
+def f1(truth: dict, found: dict, least: float = 0.5) -> float:
+    """How well the boxes of one picture are those that are there; 1 when both are none.
+
+    Each found box, the surest first, takes the free true box of its category that it overlaps most, if their IoU is `least`.
+
+    Args:
+        truth: `bbox` float[N, 4] XYXY in pixels and `category` int[N].
+        found: the same, the surest first.
+    """
+    free, hits = list(range(len(truth["bbox"]))), 0
+    for box, label in zip(found["bbox"], found["category"], strict=True):
+        alike = [i for i in free if truth["category"][i] == label]
+        if not alike:
+            continue
+        shared = overlap(np.array([box]), np.array([truth["bbox"][i] for i in alike]))[0]
+        if shared.max() >= least:
+            hits += 1
+            free.remove(alike[int(shared.argmax())])
+    total = len(truth["bbox"]) + len(found["bbox"])
+    return 2 * hits / total if total else 1.0
 
 
 def _annotation(image: int, box: Sequence[float], label: int) -> dict:

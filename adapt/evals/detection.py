@@ -40,7 +40,7 @@ class Config(Plugin):
     bootstrap: int = Field(300, ge=100, le=100_000)
     """Resamples of the images for the 95 % interval."""
     pictures: int = Field(12, ge=0, le=24)
-    """Pictures for the report."""
+    """Pictures for the report: those of the lowest F1 between the boxes drawn and those that are there, at an IoU of .5."""
 
 
 def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
@@ -55,7 +55,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Raises:
         UserError: the data has no objects.
     """
-    from adapt.evals._boxes import coco, draw
+    from adapt.evals._boxes import coco
     from adapt.evals._result import Result
 
     if "objects" not in dataset.column_names:
@@ -73,7 +73,6 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         metrics["unread"] = unread / max(1, unread + read)
     names = list(protocol.get("classes") or [])
     surest = [_surest(row) for row in found]
-    shown = range(min(config.pictures, len(found)))
     more = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
     return Result(
         metrics=metrics,
@@ -85,10 +84,21 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             "prediction": [_listing(row, names) for row in surest],
             "confidence": [float(max(row["score"], default=0.0)) for row in found],
         },
-        pictures=[
-            (_listing(surest[i], names) or "nothing", draw(dataset[i]["image"], truth[i], surest[i], names)) for i in shown
-        ],
+        pictures=_worst(config, dataset, truth, surest, names),
     )
+
+
+def _worst(config: Config, dataset, truth: list[dict], found: list[dict], names: list[str]) -> list[tuple[str, Any]]:
+    """The pictures of the lowest F1, what is there in green and what was found in red."""
+    from adapt.evals._boxes import draw, f1
+
+    alike = _one_class if config.class_agnostic else dict
+    values = [f1(alike(right), alike(said)) for right, said in zip(truth, found, strict=True)]
+    pictures = []
+    for i in sorted(range(len(found)), key=values.__getitem__)[: config.pictures]:
+        row, said = dataset[i], _listing(found[i], names) or "nothing"
+        pictures.append((f"{said}: F1 {values[i]:.2f} ({row['id']})", draw(row["image"], truth[i], found[i], names)))
+    return pictures
 
 
 def _one_class(row: dict) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from adapt.export.onnx import Config
+
+
+EXAMPLES = Path(__file__).parent / "examples"
+"""How exported files are used without this package."""
 
 
 class Runner:
@@ -68,6 +73,8 @@ def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, meta
 def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
     """Write a module of images, fp32 and int8, and beside it what its `parts` are: name → (module, example inputs), in fp32.
 
+    The script of `examples/` that the module names as its `EXAMPLE` lies beside them.
+
     Args:
         samples: float32[N, 3, H, W] of the training split.
 
@@ -87,6 +94,7 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
         gate(part, Runner(path), part.samples(), config.max_abs_error)
     if config.int8:
         quantize(fp32, folder / FILES["int8"], samples)
+    shutil.copy(EXAMPLES / module.EXAMPLE, folder)
 
 
 @torch.inference_mode()

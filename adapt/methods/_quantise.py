@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -81,13 +82,25 @@ def plain(layer: nn.Module) -> nn.Module:
 
 
 def _eight(old: nn.Linear) -> nn.Module:
-    from bitsandbytes.nn import Int8Params, Linear8bitLt
+    from bitsandbytes.nn import Int8Params
 
-    new = Linear8bitLt(old.in_features, old.out_features, old.bias is not None, has_fp16_weights=False, device="meta")
+    new = _flat_layer()(old.in_features, old.out_features, old.bias is not None, has_fp16_weights=False, device="meta")
     # bitsandbytes rounds to 8 bits on the way from the CPU to anywhere, and only then
     new.weight = Int8Params(old.weight.data.cpu(), requires_grad=False, has_fp16_weights=False).to(old.weight.device)
     new.bias = old.bias
     return new
+
+
+@cache
+def _flat_layer() -> type[nn.Module]:
+    """bitsandbytes' 8-bit layer for inputs of any shape; its own takes [N, D] and [B, N, D], and SAM and ConvNeXt give [B, H, W, D]."""
+    from bitsandbytes.nn import Linear8bitLt
+
+    class Flat8bit(Linear8bitLt):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+    return Flat8bit
 
 
 def save_memory(module: nn.Module) -> bool:

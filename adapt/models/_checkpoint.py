@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 
+from safetensors import SafetensorError, safe_open
+
+from adapt import hardware
 from adapt.plug import ROOT, UserError
 
 EMBEDDED = ROOT / "assets" / "checkpoints"
+UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for checkpoints that it cannot load."""
+NO_TENSORS = (pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError)
+"""What torch's reader of tensors alone, and who takes their names, raise for files that hold something else."""
 
 
 def embedded() -> list[str]:
@@ -31,11 +41,12 @@ def resolve(checkpoint: str) -> str:
     return checkpoint
 
 
-def config(checkpoint: str, families: tuple[str, ...]) -> dict:
+def config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str, str] | None = None) -> dict:
     """The checkpoint's `config.json`.
 
     Args:
         families: the `model_type`s that the caller can load.
+        lacking: relatives that it cannot load → what is missing.
 
     Raises:
         UserError: it cannot be reached, or it is of another family.
@@ -45,7 +56,10 @@ def config(checkpoint: str, families: tuple[str, ...]) -> dict:
 
     place = resolve(checkpoint)
     try:
-        file = Path(place) / "config.json" if Path(place).is_dir() else Path(hf_hub_download(place, "config.json"))
+        file = Path(place) / "config.json"
+        if not Path(place).is_dir():
+            with hardware.hub():
+                file = Path(hf_hub_download(place, "config.json"))
         values = json.loads(file.read_text(encoding="utf-8"))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
@@ -55,14 +69,48 @@ def config(checkpoint: str, families: tuple[str, ...]) -> dict:
     except ValueError:
         raise UserError(f"model.checkpoint: {checkpoint!r} has a config.json that is no JSON.") from None
     kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind in (lacking or {}):
+        wanted = " or ".join(map(repr, families))
+        raise UserError(f"model.checkpoint: {checkpoint!r} is a {kind!r} model; {lacking[kind]}. Give a {wanted} checkpoint.")
     if kind not in families:
         raise UserError(f"model.checkpoint: {checkpoint!r} is a {kind!r} model; this family takes {', '.join(families)}.")
     return values
 
 
 def unreadable(checkpoint: str, error: Exception) -> UserError:
-    """What to tell a user whose checkpoint a library could not load."""
+    """What to tell a user whose checkpoint transformers could not load."""
+    if isinstance(error, SafetensorError):
+        return UserError(
+            f"model.checkpoint: {checkpoint!r} cannot be loaded: {_damaged(checkpoint)} is cut short or damaged. Download it again."
+        )
     reason = " ".join(str(error).split(". ")[0].split())[:200]
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other sizes than its config.json says"
     return UserError(
         f"model.checkpoint: {checkpoint!r} cannot be loaded: {reason.rstrip('.')}. Give a folder in the format of transformers, or a hub id."
     )
+
+
+def unreadable_file(file: Path, error: Exception) -> UserError:
+    """What to tell a user whose file of weights could not be read."""
+    name = f"model.checkpoint: {str(file)!r}"
+    if isinstance(error, NO_TENSORS):
+        return UserError(f"{name} holds more than tensors, or is no torch file. Give the published weights.")
+    if isinstance(error, SafetensorError) or "PytorchStreamReader" in str(error):
+        return UserError(f"{name} is cut short or damaged. Download it again.")
+    return UserError(f"{name} cannot be read as weights ({shorten(str(error), 200)}). Give the published file.")
+
+
+def _damaged(checkpoint: str) -> str:
+    """The first file of weights that cannot be opened, in the checkpoint's folder or in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    place = resolve(checkpoint)
+    folder = Path(place) if Path(place).is_dir() else Path(str(try_to_load_from_cache(place, "config.json"))).parent
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return str(file)
+    return "a file of its weights"

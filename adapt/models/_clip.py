@@ -19,6 +19,10 @@ from adapt.plug import UserError
 from adapt.train.images import Normalise, view
 
 FAMILIES = ("clip", "siglip")
+LACKING = {
+    "siglip2": "pictures of variable resolution (NaFlex) are not taken; SigLIP 2 of fixed resolution, which calls itself 'siglip', is"
+}
+"""Relatives that cannot be loaded, and why."""
 
 
 @dataclass
@@ -175,7 +179,7 @@ def load_transformers(config) -> Clip:
     """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-    kind = _checkpoint.config(config.checkpoint, FAMILIES)["model_type"]
+    kind = _checkpoint.config(config.checkpoint, FAMILIES, LACKING)["model_type"]
     place = _checkpoint.resolve(config.checkpoint)
     try:
         processor = AutoImageProcessor.from_pretrained(place)
@@ -189,7 +193,7 @@ def load_transformers(config) -> Clip:
                 raise UserError(
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
-    except (OSError, ValueError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
 
     spec = image_input(processor.to_dict(), config.image_size)

@@ -221,7 +221,7 @@ def load_transformers(config) -> Dino:
                 raise UserError(
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
-    except (OSError, ValueError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
     family = Dino(backbone, image_input(processor.to_dict(), config.image_size), config)
     for side in family.input["size"]:

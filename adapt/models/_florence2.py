@@ -142,7 +142,7 @@ def load_transformers(config) -> Florence2:
         settings = AutoConfig.from_pretrained(place)
         _check_tokens(config.checkpoint, processor.tokenizer, settings)
         backbone = load_backbone(Florence2ForConditionalGeneration, place, settings, config)
-    except (OSError, ValueError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
     return Florence2(backbone, processor, Wording(config.tasks, None, config.max_tokens, config.batch))
 

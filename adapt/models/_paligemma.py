@@ -86,7 +86,7 @@ def load_transformers(config) -> PaliGemma:
         settings = AutoConfig.from_pretrained(place)
         _check_tokens(config.checkpoint, processor, settings)
         backbone = load_backbone(PaliGemmaForConditionalGeneration, place, settings, config)
-    except (OSError, ValueError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
     return PaliGemma(backbone, processor, Wording(config.tasks, codebook, config.max_tokens, config.batch))
 

@@ -10,10 +10,11 @@ from adapt.models import _checkpoint
 from adapt.models._sam import Sam
 from adapt.plug import UserError
 
+SCALES = "its decoder also takes feature maps of two finer scales, which this family does not hand on"
 LACKING = {
     "sam_hq": "transformers (5.23) draws its masks from the embedding before its decoder's transformer, the original from that after it",
-    "sam2": "its decoder also takes feature maps of two finer scales, which this family does not hand on",
-    "sam2_video": "it tracks through videos, and this family has no memory of frames",
+    "sam2": SCALES,
+    "sam2_video": SCALES,  # on the hub, the checkpoints for pictures are of this type too
     "sam3": "it is prompted by words, and this family takes points and boxes",
 }
 """Relatives that cannot be loaded, and what is missing here."""
@@ -21,11 +22,7 @@ LACKING = {
 
 def load_transformers(config) -> Sam:
     """`SamModel` from a folder or the hub; see `adapt.models.sam.load`."""
-    kind = _checkpoint.config(config.checkpoint, ("sam", *LACKING))["model_type"]
-    if kind in LACKING:
-        raise UserError(
-            f"model.checkpoint: {config.checkpoint!r} is a {kind!r} model; {LACKING[kind]}. Give a 'sam' checkpoint."
-        )
+    _checkpoint.config(config.checkpoint, ("sam",), LACKING)
     place = _checkpoint.resolve(config.checkpoint)
     try:
         processor = AutoImageProcessor.from_pretrained(place)
@@ -37,7 +34,7 @@ def load_transformers(config) -> Sam:
                 raise UserError(
                     f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
                 )
-    except (OSError, ValueError, RuntimeError) as error:
+    except _checkpoint.UNLOADABLE as error:
         raise _checkpoint.unreadable(config.checkpoint, error) from None
     return family(net, config, processor.image_mean, processor.image_std)
 

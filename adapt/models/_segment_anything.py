@@ -7,7 +7,6 @@ Source: segment-anything (Apache-2.0), `build_sam.py`; the names are those of tr
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
+from adapt.models import _checkpoint
 from adapt.models._sam import Sam
 from adapt.models._sam_load import family, fresh
 from adapt.plug import UserError, nearest
@@ -77,9 +77,8 @@ def read(file: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        problem = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"model.checkpoint: {str(file)!r} cannot be read as weights ({problem}).") from None
+    except (*_checkpoint.UNLOADABLE, *_checkpoint.NO_TENSORS) as error:
+        raise _checkpoint.unreadable_file(file, error) from None
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

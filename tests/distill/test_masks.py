@@ -249,14 +249,14 @@ def test_the_files_masks_are_the_students(trained, files, rows):
 
 
 def test_the_example_runs_without_torch(trained, files, rows, tmp_path):
-    """In a process of its own; its mask is the student's, but for pixels at the edge."""
+    """As it lies beside the files, in a process of its own; its mask is the student's, but for pixels at the edge."""
     student, _ = trained
     folder, _ = files
     wide = rows[0]["image"].resize((80, 56))
     np.save(tmp_path / "picture.npy", np.asarray(wide))
     script = (
         f"import sys, runpy; sys.argv = ['x', {str(folder)!r}, 'picture.npy', '--box', '10', '12', '60', '50', '--out', 'mask.npy']\n"
-        f"runpy.run_path({example.__file__!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(folder / Path(example.__file__).name)!r}, run_name='__main__')\n"
         "print(sorted({'torch', 'PIL', 'adapt', 'onnx'} & set(sys.modules)))"
     )
     said = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -269,6 +269,22 @@ def test_the_example_runs_without_torch(trained, files, rows, tmp_path):
     segmenter.look(np.asarray(wide))
     (theirs,) = student.predictors()["masks"]([{"image": wide}], points=[([[[30, 20]]], [[1]])])
     assert (segmenter.best([[30, 20]], [1]) == theirs["masks"][0]).mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--point", "64"], "--point takes x y, and 0 if it is outside, not 1 numbers"),
+        (["--box", "1", "2", "3", "4"], "no file nowhere/model.onnx"),
+        ([], "a prompt is needed"),
+    ],
+)
+def test_a_mistake_with_the_example_is_told_as_its_other_ones(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sam_onnx_numpy.py", "nowhere", "picture.npy", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        example.main()
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(40, 30), (130, 97)])

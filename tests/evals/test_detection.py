@@ -11,7 +11,7 @@ from PIL import Image as Picture
 
 from adapt.data import jsonl
 from adapt.evals import detection
-from adapt.evals._boxes import coco, draw
+from adapt.evals._boxes import coco, draw, f1
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
 
@@ -145,6 +145,32 @@ def test_of_many_boxes_the_surest_are_drawn():
     few = detection._surest({name: values[:4] for name, values in row.items()})
     assert few["score"] == [0.9, 0.5]
     assert detection._surest({"bbox": [], "category": [], "score": []}) == {"bbox": [], "category": [], "score": []}
+
+
+def test_f1_counts_each_box_once_by_hand():
+    def boxes(*parts):
+        return {"bbox": [box for box, _ in parts], "category": [label for _, label in parts]}
+
+    assert f1(boxes((CAT, 0), (DOG, 1)), boxes((CAT, 0), (DOG, 1))) == 1
+    assert f1(boxes((CAT, 0), (DOG, 1)), boxes((CAT, 0), (DOG, 0))) == 0.5, "a wrong category"
+    assert f1(boxes((CAT, 0)), boxes((CAT, 0), (CAT, 0))) == pytest.approx(2 / 3), "found twice"
+    assert f1(boxes((CAT, 0)), boxes(([30.0, 10.0, 70.0, 50.0], 0))) == 0, "an IoU of a third"
+    assert (f1(boxes(), boxes()), f1(boxes((CAT, 0)), boxes()), f1(boxes(), boxes((CAT, 0)))) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("agnostic", "order"), [(False, "1 2 3 0"), (True, "2 3 0 1")])
+def test_the_worst_pictures_are_shown_first(agnostic, order):
+    truth = [{"bbox": [CAT], "category": [0]}] * 2 + [{"bbox": [CAT, DOG], "category": [0, 1]}] * 2
+    said = [([CAT], [0]), ([CAT], [1]), ([], []), ([CAT], [0])]
+    found = [{"bbox": np.array(b).reshape(-1, 4), "category": np.array(c), "score": np.ones(len(c))} for b, c in said]
+    config = detection.Config(name="detection", class_agnostic=agnostic)
+    pictures = detection.evaluate(config, lambda *_, **__: found, data(truth), {"classes": ["cat", "dog"]}).pictures
+    captions = [caption for caption, _ in pictures]
+    assert "nothing: F1 0.00 (2)" in captions
+    assert sorted(captions, key=lambda caption: float(caption.split("F1 ")[1].split()[0])) == captions
+    assert " ".join(caption.split("(")[1].rstrip(")") for caption in captions) == order
+    few = config.model_copy(update={"pictures": 1})
+    assert len(detection.evaluate(few, lambda *_, **__: found, data(truth), {}).pictures) == 1
 
 
 def test_boxes_are_drawn_where_they_are():

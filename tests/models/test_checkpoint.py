@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 
 from adapt import plug
+from adapt.models import _checkpoint
+from adapt.plug import UserError
 
 FAMILIES = ("clip", "sam", "dinov2", "paligemma")
 
@@ -17,3 +22,28 @@ def test_weights_are_in_full_precision_however_they_are_stored(name, weights):
     assert {p.dtype for p in family.parameters() if p.is_floating_point()} == {torch.float32}
     assert all(p.isfinite().all() for p in family.parameters())
     assert sum(p.numel() for p in family.parameters()) <= 8e6
+
+
+@pytest.mark.parametrize("checkpoint", _checkpoint.embedded())
+def test_weights_that_are_cut_short_are_one_line_with_the_file(checkpoint, tmp_path):
+    name, copy = checkpoint.removesuffix("-tiny"), tmp_path / "copy"
+    shutil.copytree(_checkpoint.EMBEDDED / checkpoint, copy)
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[:100_000])
+    with pytest.raises(UserError) as error:
+        plug.load("models", name).load(plug.schema("models", name)(name=name, checkpoint=str(copy)))
+    assert len(str(error.value).splitlines()) == 1
+    assert f"{copy / 'model.safetensors'} is cut short or damaged. Download it again." in str(error.value)
+
+
+@pytest.mark.parametrize("checkpoint", _checkpoint.embedded())
+def test_weights_of_other_sizes_than_the_configuration_are_one_line(checkpoint, tmp_path):
+    name, copy = checkpoint.removesuffix("-tiny"), tmp_path / "copy"
+    shutil.copytree(_checkpoint.EMBEDDED / checkpoint, copy)
+    values = json.loads((copy / "config.json").read_text())
+    part = values.get("vision_config", values)
+    part["mlp_ratio" if name == "dinov2" else "mlp_dim" if name == "sam" else "intermediate_size"] = 7
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"other sizes than its config.json says") as error:
+        plug.load("models", name).load(plug.schema("models", name)(name=name, checkpoint=str(copy)))
+    assert len(str(error.value).splitlines()) == 1

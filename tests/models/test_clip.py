@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import (
     CLIPModel,
     CLIPProcessor,
+    Siglip2Config,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -163,6 +164,33 @@ def test_a_checkpoint_of_another_family_is_refused(tmp_path):
         load(Config(name="clip", checkpoint=str(tmp_path)))
 
 
+def test_siglip_2_of_variable_resolution_is_refused_and_the_other_named(tmp_path):
+    Siglip2Config().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"'siglip2' model.*NaFlex.*SigLIP 2 of fixed resolution"):
+        load(Config(name="clip", checkpoint=str(tmp_path)))
+
+
+def test_a_file_that_does_not_fit_its_architecture_says_what_and_what_next(tmp_path):
+    def problem() -> str:
+        with pytest.raises(UserError) as error:
+            load(Config(name="clip", checkpoint=f"open_clip:ViT-S-32-alt/{tmp_path}/w.pt"))
+        assert len(str(error.value).splitlines()) == 1
+        return str(error.value)
+
+    state = open_clip.create_model("ViT-S-32-alt").state_dict()
+    other = state | {"visual.proj": torch.zeros(3, 3)}
+    del other["logit_scale"]
+    torch.save(other, tmp_path / "w.pt")
+    assert "is not of ViT-S-32-alt: 2 weights do not fit, such as 'logit_scale'. Write open_clip:ARCH/" in problem()
+    torch.save(state | {"positional_embedding": torch.zeros(77, 3)}, tmp_path / "w.pt")
+    assert "is not of ViT-S-32-alt: text pos_embed width changed. Write open_clip:ARCH/" in problem()
+    (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:100_000])
+    assert "is cut short or damaged. Download it again." in problem()
+    for content in (b"<html>not found</html>", b"e" * 999, b""):
+        (tmp_path / "w.pt").write_bytes(content)
+        assert "holds more than tensors, or is no torch file. Give the published weights." in problem()
+
+
 def test_a_pickle_with_code_is_not_run(tmp_path):
     import os
 
@@ -171,7 +199,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
             return os.system, (f"touch {tmp_path}/pwned",)
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"evil\.pt"):
+    with pytest.raises(UserError, match=r"evil\.pt' holds more than tensors"):
         load(Config(name="clip", checkpoint=f"open_clip:ViT-S-32-alt/{tmp_path}/evil.pt"))
     assert not (tmp_path / "pwned").exists()
 

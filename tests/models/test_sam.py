@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from segment_anything.modeling import Sam as Original
-from transformers import Sam2Config, SamConfig, SamHQConfig, SamImageProcessor, SamModel
+from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
 from adapt.masks import unrle
 from adapt.methods import _adapter, decoder, full, lora
@@ -557,15 +558,24 @@ def test_a_file_of_another_architecture_is_one_clear_line(tmp_path):
     assert "of another architecture" in problem(f"segment_anything:vit_t/{file}".replace("vit_t", "vit_h"))
     torch.save([1, 2], file)
     assert "of another architecture" in problem(f"segment_anything:vit_b/{file}")
-    file.write_bytes(b"<html>not found</html>")
-    assert "cannot be read as weights" in problem(f"segment_anything:vit_b/{file}")
+    for content in (b"<html>not found</html>", b"e" * 999, b"", pickle.dumps(partial(print, "evil"))):
+        file.write_bytes(content)
+        assert "holds more than tensors, or is no torch file" in problem(f"segment_anything:vit_b/{file}")
     torch.save({"x": partial(print, "evil")}, file)
-    assert "cannot be read as weights" in problem(f"segment_anything:vit_b/{file}")
+    assert "holds more than tensors" in problem(f"segment_anything:vit_b/{file}")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "cut short or damaged. Download it again" in problem(f"segment_anything:vit_b/{file}")
+    assert problem("clip-tiny").endswith("this family takes sam.")
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
-    [(Sam2Config, "two finer scales"), (SamHQConfig, "before its decoder's transformer"), (SamConfig, "cannot be loaded")],
+    [
+        (Sam2Config, "two finer scales"),
+        (Sam2VideoConfig, "two finer scales"),
+        (SamHQConfig, "before its decoder's transformer"),
+        (SamConfig, "cannot be loaded"),
+    ],
 )
 def test_relatives_and_empty_folders_are_one_clear_line(config, words, tmp_path):
     config().save_pretrained(tmp_path)

@@ -117,6 +117,12 @@ def main() -> None:
     given = parser.parse_args()
     if not given.point and not given.box:
         parser.error("a prompt is needed: --point x y, or --box left top right bottom")
+    for point in given.point:
+        if len(point) not in (2, 3):
+            parser.error(f"--point takes x y, and 0 if it is outside, not {len(point)} numbers")
+    for path in (Path(given.folder) / given.encoder, Path(given.folder) / "decoder.onnx", Path(given.picture)):
+        if not path.is_file():
+            parser.error(f"no file {path}")
     segmenter = Segmenter(given.folder, given.encoder)
     segmenter.look(read(given.picture))
     labels = [point[2] if len(point) > 2 else 1 for point in given.point]
