@@ -51,3 +51,23 @@ def test_neighbouring_locations_have_embeddings_alike():
     assert near > 0.9
     assert far < 0.3
     assert abs(rows.std() - 1) < 0.1
+
+
+def test_clips_tower_begins_as_dinov2s():
+    """On pictures that the fit of its first norm has not seen."""
+    from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, Dinov2Model
+
+    from adapt.assets import build_clip_tiny
+    from adapt.data import _emoji
+    from adapt.models._checkpoint import EMBEDDED
+
+    pictures = [picture.convert("RGB") for picture in _emoji.read("noto")[:96]["image"]]
+    dino, clip = EMBEDDED / "dinov2-tiny", EMBEDDED / "clip-tiny"
+    images = CLIPImageProcessor.from_pretrained(clip)
+    model = build_clip_tiny.first_weights(CLIPConfig.from_pretrained(clip, dtype=torch.float32), images, pictures[:64])
+    theirs = Dinov2Model.from_pretrained(dino, dtype=torch.float32).eval()
+    with torch.no_grad():
+        seen = BitImageProcessor.from_pretrained(dino)(pictures[64:], return_tensors="pt")["pixel_values"]
+        expected = theirs(pixel_values=seen).last_hidden_state[:, 0]
+        got = model.eval().vision_model(pixel_values=images(pictures[64:], return_tensors="pt")["pixel_values"]).pooler_output
+    assert torch.nn.functional.cosine_similarity(got, expected).mean() > 0.85

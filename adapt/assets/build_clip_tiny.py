@@ -1,9 +1,10 @@
-"""Lay out `clip-tiny` before its training: configuration, image processor, and a tokenizer learnt from the corpus' captions.
+"""Lay out `clip-tiny` before its training: configuration, image processor, a tokenizer learnt from the corpus' captions, first weights.
 
     python -m adapt.assets.build_clip_tiny && adapt finetune recipe=zoo/clip_tiny
     python -m adapt.assets.publish runs/clip_tiny-…
 
-The formats are those of `openai/clip-vit-base-patch32`, so that the code path is the one that public checkpoints take.
+Its image tower begins as `dinov2-tiny`, which has learnt from the same pictures what each of them is called: contrastive training from
+random weights spends most of its time on seeing. The formats are those of `openai/clip-vit-base-patch32`, so that the code path is the one that public checkpoints take.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import torch
 from datasets import load_dataset
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
+from torch import nn
+from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, Dinov2Model
 
 from adapt.assets._sources import CACHE
+from adapt.data import _emoji
 from adapt.models._checkpoint import EMBEDDED
 from adapt.overrides import parse_yaml
 from adapt.recipe import find
@@ -60,6 +64,54 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
 
 
+@torch.no_grad()
+def first_weights(config: CLIPConfig, images: CLIPImageProcessor, pictures: list) -> CLIPModel:
+    """Random, but for the image tower: that of `dinov2-tiny`.
+
+    The libraries' pixel norms and DINOv2's layer scales are folded into the weights. CLIP has a norm before its layers, DINOv2 has
+    none: its weight and bias are those that change the embeddings of `pictures` (PIL) least, by least squares.
+    """
+    torch.manual_seed(0)
+    place = EMBEDDED / "dinov2-tiny"
+    theirs, before = Dinov2Model.from_pretrained(place, dtype=torch.float32), BitImageProcessor.from_pretrained(place)
+    model = CLIPModel(config)
+    tower, state = model.vision_model, theirs.state_dict()
+    (mean, std), (old_mean, old_std) = (
+        (torch.tensor(p.image_mean)[:, None, None], torch.tensor(p.image_std)[:, None, None]) for p in (images, before)
+    )
+    kernel = state["embeddings.patch_embeddings.projection.weight"]
+    bias = state["embeddings.patch_embeddings.projection.bias"] + (kernel * ((mean - old_mean) / old_std)).sum((1, 2, 3))
+    places = state["embeddings.position_embeddings"][0].clone()
+    places[1:] += bias  # CLIP's patches have none
+    tower.embeddings.patch_embedding.weight.copy_(kernel * (std / old_std))
+    tower.embeddings.class_embedding.copy_(state["embeddings.cls_token"].flatten())
+    tower.embeddings.position_embedding.weight.copy_(places)
+    wanted = tower.embeddings(images([picture.convert("RGB") for picture in pictures], return_tensors="pt")["pixel_values"])
+    normed = nn.functional.layer_norm(wanted, wanted.shape[-1:]).flatten(0, 1)
+    wanted = wanted.flatten(0, 1)
+    slope = ((normed - normed.mean(0)) * (wanted - wanted.mean(0))).sum(0) / (normed - normed.mean(0)).square().sum(0)
+    tower.pre_layrnorm.weight.copy_(slope)
+    tower.pre_layrnorm.bias.copy_(wanted.mean(0) - slope * normed.mean(0))
+    for number, layer in enumerate(tower.encoder.layers):
+        own = {name.removeprefix(f"encoder.layer.{number}."): value for name, value in state.items()}
+        for name in "qkv":
+            _copy(getattr(layer.self_attn, f"{name}_proj"), own, f"attention.{name}_proj")
+        _copy(layer.self_attn.out_proj, own, "attention.o_proj", own["layer_scale1.lambda1"])
+        _copy(layer.mlp.fc1, own, "mlp.fc1")
+        _copy(layer.mlp.fc2, own, "mlp.fc2", own["layer_scale2.lambda1"])
+        _copy(layer.layer_norm1, own, "norm1")
+        _copy(layer.layer_norm2, own, "norm2")
+    _copy(tower.post_layernorm, state, "layernorm")
+    return model
+
+
+def _copy(layer: nn.Module, state: dict[str, torch.Tensor], name: str, scale: torch.Tensor | float = 1.0) -> None:
+    """A layer's weight and bias from a state, its outputs scaled."""
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+    layer.weight.copy_(weight * scale if weight.ndim == 1 else weight * torch.as_tensor(scale).view(-1, 1))
+    layer.bias.copy_(bias * scale)
+
+
 def main() -> None:
     folder = EMBEDDED / "clip-tiny"
     words = tokenizer()
@@ -69,18 +121,19 @@ def main() -> None:
     text["hidden_act"] = "gelu"
     vision = {
         "hidden_act": "gelu",
-        "hidden_size": 256,
+        "hidden_size": 192,
         "intermediate_size": 768,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 3,
     }
     config = CLIPConfig(
         text_config=text | special | {"vocab_size": len(words), "max_position_embeddings": CONTEXT, "projection_dim": 256},
-        vision_config=vision | {"image_size": 48, "patch_size": 12, "projection_dim": 256},
+        vision_config=vision | {"image_size": 48, "patch_size": 8, "layer_norm_eps": 1e-6, "projection_dim": 256},
         projection_dim=256,
     )
-    config.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}).save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    images.save_pretrained(folder)
+    first_weights(config, images, _emoji.read("noto")[:64]["image"]).half().save_pretrained(folder)
     print(f"{folder.name}: {len(words)} tokens; 'a tiger and a motorcycle' → {words.tokenize('a tiger and a motorcycle')}")
 
 
