@@ -32,7 +32,8 @@ class Config(Plugin):
     loss: Literal["auto", "classification", "contrastive"] = "auto"
     """classification: cross-entropy over the class prompts; contrastive: images against their captions; auto: by the data."""
     train_templates: int = Field(1, ge=1)
-    """How many of the templates, from the first, the classification loss averages at each step."""
+    """How many of the templates, from the first, the classification loss averages at each step. Evaluation averages all: what is learnt
+    with fewer fits it less, and each costs a text a class and step."""
     image_size: int | None = Field(None, ge=8, le=2048)
     """Another input size in pixels, position embeddings interpolated; none: the checkpoint's own (transformers only)."""
 

@@ -236,7 +236,7 @@ def test_what_was_done_is_said_in_one_line(capsys):
     adapt(family)
     line = capsys.readouterr().out
     assert len(line.splitlines()) == 1
-    assert line.startswith("QLoRA: 48 layers in 4 bits (nf4, double quantisation): ")
+    assert line.startswith("QLoRA: 60 layers in 4 bits (nf4, double quantisation): ")
     before, after = (float(word) for word in line.split("): ")[1].split(" MB")[0].split(" → "))
     assert before > after
     learning = sum(p.numel() for p in family.parameters() if p.requires_grad)
