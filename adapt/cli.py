@@ -89,9 +89,7 @@ def _first(text: str) -> bool:
 
     Not the main one: the launcher kills it when another has failed, and it may have nothing to tell.
     """
-    place = os.environ.get(
-        "TORCHELASTIC_ERROR_FILE"
-    )  # torchrun's, as is that of `accelerate launch`: …/attempt_0/RANK/error.json
+    place = os.environ.get("TORCHELASTIC_ERROR_FILE")  # of torchrun and accelerate: …/attempt_0/RANK/error.json
     if not place:
         return True
     try:
@@ -215,10 +213,8 @@ def _prompt(rest: list[str]) -> int:
     from adapt.pipeline import prompt
 
     lines, picture = prompt(recipe, question)
-    print("\n".join(lines))
-    out.parent.mkdir(parents=True, exist_ok=True)
     picture.save(out, "PNG")
-    print(f"Drawn: {out}")
+    print(*lines, f"Drawn: {out}", sep="\n")
     return 0
 
 

@@ -149,7 +149,7 @@ def test_a_report_needs_numbers(capsys):
 
 
 def test_a_report_of_broken_numbers_is_one_line_with_the_file(capsys):
-    path = Run.open(load_recipe("clip_lora")).path
+    path = begun(load_recipe("clip_lora")).path
     (path / "metrics.json").write_text('{"entries": [')
     for verb in ("report", "evaluate"):
         assert main([verb, f"run={path}"]) == 2
