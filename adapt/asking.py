@@ -197,4 +197,6 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
                 raise UserError(f"{name}: {given[name]!r} is not {count} numbers. Write {name}={','.join(['20'] * count)}.")
             given[name] = numbers
     out = Path(given.pop("out", "prompt.png"))
+    if not out.parent.is_dir():
+        raise UserError(f"out: no folder {str(out.parent)!r}. Give a file in a folder that is there.")
     return Question(**given), out

@@ -85,6 +85,7 @@ def test_clip_chooses_among_words(tmp_path, capsys):
         (["recipe=sam_lora"], "image: missing"),
         (["recipe=sam_lora", "image=nowhere.png", "point=1,2"], "'nowhere.png' is no picture"),
         (["recipe=sam_lora", "image=scene.png", "point=1"], "point: '1' is not 2 numbers"),
+        (["recipe=sam_lora", "image=scene.png", "point=1,2", "out=no/where.png"], "out: no folder 'no'"),
         (["recipe=sam_lora", "image=scene.png"], "'sam' is asked with text, point or box"),
         (["recipe=sam_lora", "image=scene.png", "point=999,1"], "leaves"),
         (["recipe=paligemma_lora", "image=scene.png"], "'paligemma' is asked with text"),

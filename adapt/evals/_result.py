@@ -25,8 +25,9 @@ class Result:
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """The keys in which two protocols differ; numbers may be compared when there are none."""
-    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    """The keys in which two protocols differ, `eval` alone if it is another; numbers may be compared when there are none."""
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return ["eval"] if "eval" in keys else keys
 
 
 def unlike(rows: list[dict]) -> list[str]:
