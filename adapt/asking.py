@@ -1,6 +1,6 @@
 """One picture and one question: masks for words, a point, a box or an example; answers; classes.
 
-ask(Stage(load_recipe("sam_semantic_student")), Question(image="scene.png", text="segment the red apple"))
+For example: `ask(Stage(load_recipe("sam_semantic_student")), Question(image="scene.png", text="segment the red apple"))`.
 """
 
 from __future__ import annotations
@@ -129,9 +129,8 @@ def _words(family, image: Picture.Image, text: str) -> tuple[list[str], Picture.
     from adapt.evals._boxes import draw
 
     (answer,) = family.answer([{"image": image}], [text])
-    found = family._read(answer, image.size)
-    said = family.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False).strip()
-    return [said], draw(image, {"bbox": [], "category": []}, found, list(family.classes))
+    found = family.read(answer, image.size)
+    return [family.words(answer)], draw(image, {"bbox": [], "category": []}, found, list(family.classes))
 
 
 def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> tuple[list[str], Picture.Image]:
@@ -164,9 +163,9 @@ def _classes(stage: Stage, family, image: Picture.Image, text: str) -> tuple[lis
 
     names = [name.strip() for name in text.split(";") if name.strip()] or list(family.classes)
     view = family.preprocess({"image": image}, False)["image"][None].float().to(stage.accelerator.device)
-    texts = [family.templates[0].replace("{}", name) if "{}" in family.templates[0] else name for name in names]
+    texts = [family.templates[0].replace("{}", name) for name in names] if text else None
     with torch.no_grad():
-        chances = family.predictors(texts if text else None)["class_logits"](view).softmax(1)[0].cpu()
+        chances = family.predictors(texts)["class_logits"](view).softmax(1)[0].cpu()
     best = chances.topk(min(MOST, len(names)))
     return [f"{chance:6.1%}  {names[i]}" for chance, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)], image
 

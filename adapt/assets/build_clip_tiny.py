@@ -4,7 +4,8 @@
     python -m adapt.assets.publish runs/clip_tiny-…
 
 Its image tower begins as `dinov2-tiny`, which has learnt from the same pictures what each of them is called: contrastive training from
-random weights spends most of its time on seeing. The formats are those of `openai/clip-vit-base-patch32`, so that the code path is the one that public checkpoints take.
+random weights spends most of its time on seeing. The formats are those of `openai/clip-vit-base-patch32`, so that the code path is the
+one that public checkpoints take.
 """
 
 from __future__ import annotations

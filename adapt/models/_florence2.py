@@ -90,7 +90,7 @@ class Florence2(VisionLanguage):
     def _asking(self, sample: dict[str, Any]) -> str:
         return DETECT
 
-    def _read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
+    def read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
         names = self.tokenizer.convert_ids_to_tokens(answer.tokens)
         pieces = [name if name.startswith("<") else self.tokenizer.convert_tokens_to_string([name]) for name in names]
         return objects(pieces, answer, size, self.classes, parse, decode_box)

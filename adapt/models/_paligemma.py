@@ -69,7 +69,7 @@ class PaliGemma(VisionLanguage):
         present = (sample.get("objects") or {}).get("category") or range(len(self.classes))
         return tasks.detect(tasks.category_words(present, self.classes))
 
-    def _read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
+    def read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
         pieces = [piece.replace("▁", " ") for piece in self.tokenizer.convert_ids_to_tokens(answer.tokens)]
         return objects(pieces, answer, size, self.classes, parse, decode_box)
 

@@ -39,7 +39,7 @@ class VisionLanguage(Family):
     """A picture and a question in, words out; see `Family` for the surface.
 
     A family says how questions and answers become tokens (`tokenise`), what the model makes of them (`_answers`), and how objects are
-    asked for and read (`_asking`, `_read`).
+    asked for and read (`_asking`, `read`).
     """
 
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
@@ -163,7 +163,11 @@ class VisionLanguage(Family):
     def text(self, samples: list[dict[str, Any]]) -> list[str]:
         """Answers to each row's `prefix` (none: `caption en`) about its `image`."""
         answers = self.answer(samples, [sample.get("prefix") or tasks.CAPTION for sample in samples])
-        return [self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False).strip() for answer in answers]
+        return [self.words(answer) for answer in answers]
+
+    def words(self, answer: Answer) -> str:
+        """What an answer says."""
+        return self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False).strip()
 
     def detections(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Objects of each row.
@@ -176,14 +180,14 @@ class VisionLanguage(Family):
             objects of the answer could not be read.
         """
         answers = self.answer(samples, [self._asking(sample) for sample in samples])
-        return [self._read(answer, sample["image"].size) for answer, sample in zip(answers, samples, strict=True)]
+        return [self.read(answer, sample["image"].size) for answer, sample in zip(answers, samples, strict=True)]
 
     @abstractmethod
     def _asking(self, sample: dict[str, Any]) -> str:
         """The question after a row's objects."""
 
     @abstractmethod
-    def _read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
+    def read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
         """The objects of an answer about an image of `size` (width, height), as `detections` returns them."""
 
     def answer(self, samples: list[dict[str, Any]], questions: Sequence[str]) -> list[Answer]:

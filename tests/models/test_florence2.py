@@ -180,7 +180,7 @@ def test_objects_are_read_from_the_answer_with_their_probability(family):
     text += "cake<loc_1><loc_2><loc_3><loc_4>fruit<loc_9><loc_9><loc_8><loc_10>fruit<loc_1><loc_2>"
     tokens = family.tokenizer(text, add_special_tokens=False)["input_ids"]
     chances = np.log(np.linspace(0.9, 0.1, len(tokens)))
-    found = family._read(Answer(tokens, chances), (1000, 1000))
+    found = family.read(Answer(tokens, chances), (1000, 1000))
     assert found["category"].tolist() == [0, 0, 1, -1]
     np.testing.assert_allclose(found["bbox"][:2], [[100.5, 250.5, 500.5, 750.5], [0.5, 0.5, 50.5, 999.5]])
     assert found["unread"] == 2, "one is reversed, one is no box"

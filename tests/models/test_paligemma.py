@@ -215,7 +215,7 @@ def test_objects_are_read_from_the_answer_with_their_probability(family):
     words += f"{encode_box([0, 0, 100, 80], (100, 80))} sea animal ; <loc0001><loc0002> fruit ; {encode_box([0, 0, 9, 9], (100, 80))} cake"
     tokens = family.tokenizer(words)["input_ids"]
     chances = np.log(np.linspace(0.9, 0.1, len(tokens)))
-    found = family._read(Answer(tokens, chances), (100, 80))
+    found = family.read(Answer(tokens, chances), (100, 80))
     assert found["category"].tolist() == [0, 1, -1]
     np.testing.assert_allclose(found["bbox"][:2], [[10, 20, 50, 60], [0, 0, 100, 80]], atol=0.1)
     assert found["unread"] == 1
@@ -223,7 +223,7 @@ def test_objects_are_read_from_the_answer_with_their_probability(family):
     assert pieces[:5] == [f"<loc{i:04d}>" for i in (256, 102, 767, 512)] + ["▁fruit"]
     name = 5  # of the first object: its four locations, its word, and the space before the separator
     assert np.isclose(found["score"][0], np.exp(chances[:name].mean()), atol=0.03)
-    nothing = family._read(Answer([], np.zeros(0)), (100, 80))
+    nothing = family.read(Answer([], np.zeros(0)), (100, 80))
     assert nothing["bbox"].shape == (0, 4)
     assert nothing["score"].shape == (0,)
 
