@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from textwrap import shorten
 from typing import Any
 
 import timm
@@ -13,8 +11,7 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from adapt import hardware
-from adapt.distill._student import _near, create
+from adapt.distill._student import _near, create, no_weights, timm_model
 from adapt.plug import UserError
 
 
@@ -68,14 +65,10 @@ def _features(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"state_dict": create(arch, 0, pretrained).state_dict()}
     try:
-        with hardware.hub() if pretrained is True else nullcontext():
-            net = timm.create_model(arch, **options)
+        net = timm_model(arch, pretrained is True, **options)
     except (OSError, RuntimeError) as error:
         if pretrained:
-            raise UserError(
-                f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
-                "Set distill.pretrained=false, or give a safetensors file."
-            ) from None
+            raise no_weights(arch, error) from None
         raise UserError(f"distill.student: {arch!r} gives no feature maps. Have, for example: resnet18, resnet10t.") from None
     if len(net.feature_info.reduction()) < 2:
         raise UserError(f"distill.student: {arch!r} has a single feature map. Have, for example: resnet18, resnet10t.")

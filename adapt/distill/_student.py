@@ -112,13 +112,23 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
     if isinstance(pretrained, str):
         return _filled(timm.create_model(arch, num_classes=outputs), arch, Path(pretrained))
     try:
-        with hardware.hub() if pretrained else nullcontext():
-            return timm.create_model(arch, num_classes=outputs, pretrained=pretrained)
+        return timm_model(arch, pretrained, num_classes=outputs, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
-            "Set distill.pretrained=false, or give a safetensors file."
-        ) from None
+        raise no_weights(arch, error) from None
+
+
+def timm_model(arch: str, fetch: bool, **options: Any) -> nn.Module:
+    """timm's model; `fetch`: its weights may have to come from the hub."""
+    with hardware.hub() if fetch else nullcontext():
+        return timm.create_model(arch, **options)
+
+
+def no_weights(arch: str, error: Exception) -> UserError:
+    """What to tell a user whose student's weights cannot be had."""
+    return UserError(
+        f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
+        "Set distill.pretrained=false, or give a safetensors file."
+    )
 
 
 def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:

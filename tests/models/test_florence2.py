@@ -93,17 +93,11 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)) for width, height in sizes]
 
 
-def batch(family, samples, seeds=None):
-    items = [family.preprocess(sample, True) for sample in samples]
-    batch = family.collate([item | {"seed": seed} for item, seed in zip(items, seeds or range(len(items)), strict=True)])
-    return batch | {"image": batch["image"].float()}
-
-
 def rows(pictures) -> list[dict]:
     return [{"image": image, "prefix": p, "suffix": s} for image, p, s in zip(pictures, PREFIXES, SUFFIXES, strict=True)]
 
 
-def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures):
+def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures, batch):
     processor = Florence2Processor.from_pretrained(folder)
     inputs = processor(images=pictures, text=TASKS, padding=True, return_tensors="pt")
     labels = processor.tokenizer(SUFFIXES, padding=True, return_tensors="pt")["input_ids"]
@@ -118,14 +112,14 @@ def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, 
         torch.testing.assert_close(family(ours)[0], model(**inputs, labels=labels).loss, atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_alone_and_a_padded_batch_give_the_same_losses(family, pictures):
+def test_a_row_alone_and_a_padded_batch_give_the_same_losses(family, pictures, batch):
     with torch.no_grad():
         together = family.losses(batch(family, rows(pictures)))
         alone = torch.cat([family.losses(batch(family, [row])) for row in rows(pictures)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures):
+def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures, batch):
     ours = batch(family, rows(pictures))
     assert family.frozen_features() is None
     family.requires_grad_(False)
@@ -190,7 +184,7 @@ def test_objects_are_read_from_the_answer_with_their_probability(family):
     assert [each["cat_name"] for each in theirs[:4]] == ["fruit", "fruit", "sea animal", "cake"]
 
 
-def test_detection_learns_and_asks_for_everything(folder, pictures, monkeypatch):
+def test_detection_learns_and_asks_for_everything(folder, pictures, monkeypatch, batch):
     family = load(Config(name="florence2", checkpoint=str(folder), tasks=["detect", "caption"]))
     family.set_classes(CLASSES, [])
     family.bind(["image", "objects", "caption"])
@@ -209,7 +203,7 @@ def test_detection_learns_and_asks_for_everything(folder, pictures, monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_adapters_reach_the_language_model_and_learn(family, pictures, method):
+def test_adapters_reach_the_language_model_and_learn(family, pictures, method, batch):
     torch.manual_seed(0)
     if method == "lora":
         lora.apply(family, lora.Config(name="lora", targets=["q", "k", "v", "o", "mlp"], dropout=0))

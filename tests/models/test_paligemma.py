@@ -87,19 +87,13 @@ def rows(pictures, **columns) -> list[dict]:
     ]
 
 
-def batch(family, samples, seeds=None):
-    items = [family.preprocess(sample, True) for sample in samples]
-    batch = family.collate([item | {"seed": seed} for item, seed in zip(items, seeds or range(len(items)), strict=True)])
-    return batch | {"image": batch["image"].float()}
-
-
 def test_detect_refuses_rows_that_say_nothing_of_objects(folder, pictures):
     family = load(Config(name="paligemma", checkpoint=str(folder), tasks=["detect"]))
     with pytest.raises(UserError, match=r"row '0' has no objects to ask after.*model\.tasks=\[given\]"):
         family.preprocess({"id": "0", "image": pictures[0], "objects": None}, True)
 
 
-def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures):
+def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures, batch):
     processor = PaliGemmaProcessor.from_pretrained(folder)
     inputs = processor(
         images=pictures, text=[f"<image>{prefix}" for prefix in PREFIXES], suffix=SUFFIXES, padding=True, return_tensors="pt"
@@ -113,7 +107,7 @@ def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, 
         torch.testing.assert_close(family(ours)[0], model(**inputs).loss, atol=1e-5, rtol=1e-5)
 
 
-def test_image_and_padding_and_prefix_are_not_learnt(family, pictures):
+def test_image_and_padding_and_prefix_are_not_learnt(family, pictures, batch):
     ours = batch(family, rows(pictures))
     learnt = ours["labels"] != -100
     assert not learnt[ours["input_ids"] == family.net.config.image_token_id].any()
@@ -136,7 +130,7 @@ def test_image_and_padding_and_prefix_are_not_learnt(family, pictures):
     assert not pulled[:, -1].any()
 
 
-def test_the_prefix_sees_itself_both_ways_and_the_suffix_only_what_was_before(family, pictures):
+def test_the_prefix_sees_itself_both_ways_and_the_suffix_only_what_was_before(family, pictures, batch):
     ours = batch(family, rows(pictures)[:1])
     keep = {name: ours[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
@@ -153,7 +147,7 @@ def test_the_prefix_sees_itself_both_ways_and_the_suffix_only_what_was_before(fa
         assert changed.nonzero()[0] == (0 if reached == 16 else reached)
 
 
-def test_a_row_alone_and_a_padded_batch_give_the_same_losses(family, pictures):
+def test_a_row_alone_and_a_padded_batch_give_the_same_losses(family, pictures, batch):
     samples = rows(pictures)
     with torch.no_grad():
         together = family.losses(batch(family, samples))
@@ -161,7 +155,7 @@ def test_a_row_alone_and_a_padded_batch_give_the_same_losses(family, pictures):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures):
+def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures, batch):
     ours = batch(family, rows(pictures))
     assert family.frozen_features() is None
     family.requires_grad_(False)
@@ -172,7 +166,7 @@ def test_features_of_a_frozen_tower_stand_for_its_pixels(family, pictures):
         torch.testing.assert_close(loss, family(ours)[0])
 
 
-def test_half_the_memory_gives_nearly_the_same_loss(folder, family, pictures):
+def test_half_the_memory_gives_nearly_the_same_loss(folder, family, pictures, batch):
     half = load(Config(name="paligemma", checkpoint=str(folder), precision="bf16")).eval()
     assert {value.dtype for value in half.parameters()} == {torch.bfloat16}
     ours = batch(family, rows(pictures))
@@ -239,7 +233,7 @@ def test_detections_ask_for_the_categories_that_are_present(family, pictures, mo
     assert [row["bbox"].shape for row in found] == [(0, 4), (0, 4)]
 
 
-def test_the_views_seed_chooses_the_task(folder, pictures):
+def test_the_views_seed_chooses_the_task(folder, pictures, batch):
     family = load(Config(name="paligemma", checkpoint=str(folder), tasks=["caption", "detect", "count"]))
     family.set_classes(CLASSES, [])
     family.bind(["image", "caption", "objects", "count"])
@@ -256,7 +250,7 @@ def test_the_views_seed_chooses_the_task(folder, pictures):
         family.bind(["image", "prefix", "suffix"])
 
 
-def test_views_move_nothing(family, pictures):
+def test_views_move_nothing(family, pictures, batch):
     square = batch(family, rows(pictures))
     white = torch.full_like(square["image"], 90)
     white[:, :, :8, :8] = 10
@@ -329,7 +323,7 @@ def test_random_weights_take_the_configuration_alone():
     assert family.input["size"] == (128, 128)
 
 
-def test_qlora_quantises_the_language_model_and_learns(family, pictures):
+def test_qlora_quantises_the_language_model_and_learns(family, pictures, batch):
     import bitsandbytes as bnb
 
     from adapt.methods import qlora
