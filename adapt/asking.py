@@ -80,8 +80,7 @@ def _masks(stage: Stage, family, image: Picture.Image, question: Question) -> tu
     from adapt.evals._draw import PALETTE, overlay
 
     if question.text:
-        masks, scores = _named(stage, family, image, question.text)
-        title = "probability"
+        masks, scores, title = _named(stage, family, image, question.text)
     else:
         options: dict = {} if question.box is None else {"boxes": [[question.box]]}
         options |= {} if question.point is None else {"points": [(np.array([[question.point]]), np.array([[1]]))]}
@@ -93,8 +92,8 @@ def _masks(stage: Stage, family, image: Picture.Image, question: Question) -> tu
     return lines, overlay(image, masks[:1], PALETTE)
 
 
-def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Masks bool[N, H, W] of what is named and their probabilities float[N], the best first."""
+def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Masks bool[N, H, W] of what is named and their scores float[N], the best first; and what the scores are."""
     import torch
 
     from adapt.distill import semantic
@@ -122,7 +121,7 @@ def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.nd
         return clip.text_embedding(texts).cpu().numpy()
 
     found = text_masks.find(config.words, image, masks, text, embed_images, embed_texts)
-    return found["masks"], found["score"]
+    return found["masks"], found["score"], "probability" if config.words.against else "similarity"
 
 
 def _words(family, image: Picture.Image, text: str) -> tuple[list[str], Picture.Image]:

@@ -37,11 +37,21 @@ def reddened(drawn: Path, scene: str) -> np.ndarray:
 @pytest.mark.parametrize(("words", "place"), [("segment the tiger face", (8, 8)), ("where is the banana?", (70, 70))])
 def test_sam_and_clip_segment_what_is_named(scene, tmp_path, words, place, capsys):
     assert main(["prompt", "recipe=sam_semantic_student", f"image={scene}", f"text={words}", "out=found.png"]) == 0
-    assert "probability" in capsys.readouterr().out
+    assert "similarity" in capsys.readouterr().out, "the recipe has no words for everything else"
     marked = reddened(tmp_path / "found.png", scene)
     left, top = place
     assert marked[top : top + 48, left : left + 48].sum() > 0.8 * marked.sum() > 300
     assert not (tmp_path / "runs").exists(), "a question leaves no run folder"
+
+
+def test_against_other_words_it_is_a_probability(scene, capsys):
+    assert (
+        main(
+            ["prompt", "recipe=sam_semantic_student", "distill.words.against=[background]", f"image={scene}", "text=the banana"]
+        )
+        == 0
+    )
+    assert "probability" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("prompt", ["point=94,94", "box=70,70,118,118"])
