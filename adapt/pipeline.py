@@ -155,7 +155,7 @@ def export(recipe: Recipe) -> Outcome:
                 f"{config.name} int8 within its budget",
                 lost <= config.budget,
                 f"it loses {100 * lost:.1f} points to fp32; the budget is {100 * config.budget:.1f}. "
-                "If it fell: more export.0.calibration images, or a student with plain convolutions.",
+                f"{_classes(stage, config.name)}If it fell: more export.0.calibration images, or a student with plain convolutions.",
             )
             fp32, int8 = (stage.entry(f"{config.name} {name}")["latency"]["p50_ms"] for name in ("fp32", "int8"))
             stage.guard(
@@ -165,6 +165,18 @@ def export(recipe: Recipe) -> Outcome:
             )
     stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"), files=_files(stage))
     return _finish(stage)
+
+
+def _classes(stage: Stage, target: str) -> str:
+    """A sentence on the class that int8 changes most; every class's change in accuracy is noted in the entry."""
+    fp32, int8 = (stage.entry(f"{target} {name}") for name in ("fp32", "int8"))
+    if "confusion" not in int8:
+        return ""
+    accuracy = [[row[i] / max(sum(row), 1) for i, row in enumerate(entry["confusion"])] for entry in (fp32, int8)]
+    change = {name: after - before for name, before, after in zip(int8["classes"], *accuracy, strict=True)}
+    stage.update(f"{target} int8", class_change=change)
+    most = max(change, key=lambda name: abs(change[name]))
+    return f"It changes {most!r} most of all classes: {100 * change[most]:+.1f} points. " if change[most] else ""
 
 
 def _exported(stage: Stage) -> bool:

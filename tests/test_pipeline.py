@@ -157,6 +157,25 @@ def test_guards_and_changes_are_those_of_the_numbers(done, recipe):
     assert entries["onnx int8"]["change"][0] == pytest.approx(top["onnx int8"] - top["onnx fp32"])
 
 
+def test_what_int8_changes_in_each_class_is_noted(done):
+    import pyarrow.parquet
+
+    outcome, folder = done
+    accuracy = {}
+    for name in ("fp32", "int8"):
+        rows = pyarrow.parquet.read_table(folder / "predictions" / f"onnx_{name}.parquet").to_pylist()
+        for label in {row["label"] for row in rows}:
+            mine = [row["correct"] for row in rows if row["label"] == label]
+            accuracy[name, label] = sum(mine) / len(mine)
+    (change,) = [entry["class_change"] for entry in outcome.entries if entry["name"] == "onnx int8"]
+    assert len({label for _, label in accuracy}) > 20
+    for label in change:
+        assert change[label] == pytest.approx(accuracy.get(("int8", label), 0) - accuracy.get(("fp32", label), 0)), label
+    (message,) = [guard["message"] for guard in outcome.guards if guard["name"] == "onnx int8 within its budget"]
+    largest = max(map(abs, change.values()))
+    assert f"{100 * largest:.1f} points. If" in message if largest else "most of all classes" not in message
+
+
 def test_an_exported_file_says_how_to_use_it(done):
     from adapt.export.onnx import Runner
 

@@ -45,7 +45,7 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
     try:
         _modules.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
         # each box as pixels of the input, so the tolerance grows with it
-        _modules.gate(module, _modules.Runner(dense), [(samples[:64],)], config.max_abs_error)
+        _modules.gate(module, dense, [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
         runners = _modules.Runner(dense), _modules.Runner(folder / FILES["fp32"])
         gate(*runners, samples[:64], module.options, config.max_abs_error)

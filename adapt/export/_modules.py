@@ -7,6 +7,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import onnx
 import torch
 from torch import nn
 
-from adapt.export.onnx import session
+from adapt.export._parity import first_difference
+from adapt.export.onnx import layer_outputs, session
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -87,11 +89,11 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
     parts = module.parts()
     metadata = metadata | {"outputs": list(module.OUTPUTS), "parts": [f"{name}.onnx" for name in parts]}
     convert(module, (torch.from_numpy(samples[:2]),), fp32, metadata)
-    gate(module, Runner(fp32), [(samples[:16],)], config.max_abs_error)
+    gate(module, fp32, [(samples[:16],)], config.max_abs_error)
     for name, (part, example) in parts.items():
         path = folder / f"{name}.onnx"
         convert(part, example, path, metadata | {"outputs": list(part.OUTPUTS)})
-        gate(part, Runner(path), part.samples(), config.max_abs_error)
+        gate(part, path, part.samples(), config.max_abs_error)
     if config.int8:
         quantize(fp32, folder / FILES["int8"], samples)
     shutil.copy(EXAMPLES / module.EXAMPLE, folder)
@@ -118,15 +120,16 @@ def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarr
     return worst
 
 
-def gate(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarray]], tolerance: float) -> dict[str, float]:
+def gate(module: nn.Module, path: Path, samples: Sequence[Sequence[np.ndarray]], tolerance: float) -> dict[str, float]:
     """`check`, and refuse a file that differs.
 
     Raises:
-        UserError: with the numbers.
+        UserError: with the numbers and the layer.
     """
-    worst = check(module, runner, samples)
+    worst = check(module, Runner(path), samples)
     bad = {name: error for name, error in worst.items() if not error < tolerance}
     if bad:
         said = ", ".join(f"{name} differs by {error:.2e}" for name, error in bad.items())
-        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}).")
+        where = first_difference(module, partial(layer_outputs, path), samples[0], tolerance)
+        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}). {where}")
     return worst

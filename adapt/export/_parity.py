@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def gate(
 
     Args:
         tolerance: the largest absolute error that passes; argmax must agree on every sample.
-        layers: (names of layers, samples) → {name: output}, computed by the exported file, to find the first that differs.
+        layers: (names of layers, inputs) → {name: output}, computed by the exported file, to find the first that differs.
 
     Raises:
         UserError: with the numbers and the layer.
@@ -50,21 +50,23 @@ def gate(
     result = check(module, runner, samples)
     if result["max_abs_error"] < tolerance and result["argmax_agreement"] == 1:
         return result
-    where = first_difference(module, layers, samples[:2], tolerance) if layers else None
     raise UserError(
         f"export: refused: max abs error {result['max_abs_error']:.2e} (allowed {tolerance:.0e}), argmax agreement "
-        f"{result['argmax_agreement']:.1%}. First layer that differs: {where or 'not found'}."
+        f"{result['argmax_agreement']:.1%}. {first_difference(module, layers, [samples[:2]], tolerance)}"
     )
 
 
-def first_difference(module: nn.Module, layers: Callable, samples: np.ndarray, tolerance: float) -> str | None:
-    """The name of the first leaf, in the order of execution, whose output in the exported file differs."""
+def first_difference(module: nn.Module, layers: Callable | None, inputs: Sequence[np.ndarray], tolerance: float) -> str:
+    """A sentence that names the first leaf, in the order of execution, whose output in the exported file differs.
+
+    Of a leaf that runs several times, as a head shared by the levels of a pyramid does, the last output is compared.
+    """
     outputs: dict[str, np.ndarray] = {}
 
     def keep(name: str):
         def hook(_, __, output) -> None:
             if isinstance(output, torch.Tensor):
-                outputs.setdefault(name, output.clone().numpy())  # an in-place activation would change it
+                outputs[name] = output.clone().numpy()  # an in-place activation would change it
 
         return hook
 
@@ -72,16 +74,16 @@ def first_difference(module: nn.Module, layers: Callable, samples: np.ndarray, t
     hooks = [leaf.register_forward_hook(keep(name)) for name, leaf in leaves]
     try:
         with torch.inference_mode():
-            module.eval()(torch.from_numpy(samples))
+            module.eval()(*(torch.from_numpy(array) for array in inputs))
     finally:
         for hook in hooks:
             hook.remove()
-    exported = layers(list(outputs), samples)
+    exported = layers(list(outputs), inputs) if layers else {}
     for name, expected in outputs.items():
         got = exported.get(name)
         if got is None:
             continue
         scale = max(1.0, float(np.abs(expected).max()))
         if got.shape != expected.shape or np.abs(expected - got).max() > tolerance * scale:
-            return name
-    return None
+            return f"First layer that differs: {name}."
+    return "First layer that differs: not found."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +82,7 @@ def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path,
         return special(config, module, samples, folder, metadata)
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
-    _parity.gate(
-        module, Runner(fp32), samples[:64], config.max_abs_error, lambda names, images: layer_outputs(fp32, names, images)
-    )
+    _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
     if config.int8:
         quantize(fp32, folder / FILES["int8"], samples)
 
@@ -171,8 +170,11 @@ def operators(path: Path) -> dict[str, int]:
         return dict(Counter(node.op_type for node in onnx.load(optimised).graph.node))
 
 
-def layer_outputs(path: Path, names: list[str], samples: np.ndarray) -> dict[str, np.ndarray]:
+def layer_outputs(path: Path, names: list[str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """What the exported file computes for each torch module of these names; modules that were folded away are left out.
+
+    Args:
+        inputs: of the file, in its order.
 
     The exporter notes in each node from which module it came (`pkg.torch.onnx.name_scopes`); a module's output is that of its
     last node.
@@ -188,10 +190,10 @@ def layer_outputs(path: Path, names: list[str], samples: np.ndarray) -> dict[str
         for scope in ast.literal_eval(props.get("pkg.torch.onnx.name_scopes", "[]")):
             if scope in names:
                 last[scope] = node.output[0]
-    return _run_with(model, last, samples)
+    return _run_with(model, last, inputs)
 
 
-def _run_with(model, wanted: dict[str, str], samples: np.ndarray) -> dict[str, np.ndarray]:
+def _run_with(model, wanted: dict[str, str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     import onnx
     import onnxruntime as ort
 
@@ -200,5 +202,6 @@ def _run_with(model, wanted: dict[str, str], samples: np.ndarray) -> dict[str, n
         if output not in have:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    values = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"images": samples}), strict=True))
+    given = dict(zip([one.name for one in session.get_inputs()], inputs, strict=True))
+    values = dict(zip([output.name for output in session.get_outputs()], session.run(None, given), strict=True))
     return {name: values[output] for name, output in wanted.items()}

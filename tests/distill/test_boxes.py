@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from onnx import load as load_model
+from onnx import numpy_helper
+from onnx import save as save_model
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -221,6 +224,19 @@ def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
         for one, other in zip(by_row(runner(samples[:batch]), batch), whole, strict=False):
             np.testing.assert_allclose(one["bbox"], other["bbox"], atol=1e-3)
             assert (np.diff(one["score"]) <= 0).all()
+
+
+def test_a_swapped_layer_is_refused_and_named(exported, tmp_path):
+    module, samples, _ = exported
+    path = tmp_path / "dense.onnx"
+    _modules.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    assert max(_modules.gate(module, path, [(samples[:4],)], 1e-4).values()) < 1e-4
+    model = load_model(path)
+    swapped = next(weight for weight in model.graph.initializer if weight.name.endswith("layer2.0.conv2.weight"))
+    swapped.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(swapped)[::-1].copy(), swapped.name))
+    save_model(model, path)
+    with pytest.raises(UserError, match=r"refused: boxes differs.*First layer that differs: \S*layer2\.0\.(conv2|bn2)\."):
+        _modules.gate(module, path, [(samples[:4],)], 1e-4)
 
 
 def test_a_blank_picture_is_no_error(exported):

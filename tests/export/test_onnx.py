@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from adapt.distill._student import Deployed, Student
 from adapt.export import _bench, _parity
@@ -89,11 +91,30 @@ def broken(path, out, layer: str):
 def test_a_swapped_layer_is_refused_and_named(module, samples, files, tmp_path, layer):
     path = broken(files["fp32"], tmp_path / "broken.onnx", layer)
     with pytest.raises(UserError, match="refused") as error:
-        _parity.gate(
-            module, target.Runner(path), samples, 1e-4, lambda names, images: target.layer_outputs(path, names, images)
-        )
+        _parity.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
     named = str(error.value).split("differs: ")[1].rstrip(".")
     assert named == layer or named == layer.replace("conv1", "bn1"), named
+
+
+class Twice(nn.Module):
+    """One layer for two scales, as a detector's head."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, images):
+        scales = self.shared(images), self.shared(images[..., ::2, ::2])
+        return self.last(sum(scale.mean((2, 3)) for scale in scales))
+
+
+def test_a_layer_that_runs_twice_is_not_blamed(tmp_path):
+    samples = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
+    module, path = Twice(), tmp_path / "model.onnx"
+    target.convert(module, samples[:2], path, {})
+    broken(path, path, "last")
+    with pytest.raises(UserError, match=r"First layer that differs: last\."):
+        _parity.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
 
 
 def test_an_export_that_is_refused_leaves_nothing(module, samples, tmp_path, monkeypatch):
