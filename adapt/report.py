@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.evals._result import unlike
-from adapt.plug import ROOT
+from adapt.plug import ROOT, UserError
 from adapt.run import Run, atomic
 
 STYLE = ROOT / "assets" / "report.css"
@@ -30,6 +30,10 @@ def build(folder: Path) -> Path:
         UserError: the numbers cannot be read.
     """
     metrics = Run(folder).read_json("metrics.json")
+    if not (isinstance(metrics, dict) and metrics.get("entries") and "guards" in metrics):
+        raise UserError(
+            f"{folder / 'metrics.json'}: no entries and guards in it. Delete it, and run adapt evaluate with this recipe."
+        )
     rows = road(metrics["entries"])
     parts = [
         _head(folder, rows),

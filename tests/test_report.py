@@ -1,10 +1,11 @@
-"""The report: metrics by the names that the field gives them."""
+"""The report: metrics by the names that the field gives them, and files that are none."""
 
 from __future__ import annotations
 
 import pytest
 
-from adapt.report import label
+from adapt.plug import UserError
+from adapt.report import build, label
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,10 @@ from adapt.report import label
 )
 def test_a_table_names_metrics_alike(metrics, names):
     assert ", ".join(map(label, metrics.split())) == names
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"entries": [], "guards": []}', '{"entries": ['])
+def test_numbers_that_are_none_are_one_line(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.json: (no entries|cannot be read)"):
+        build(tmp_path)
