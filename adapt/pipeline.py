@@ -111,6 +111,7 @@ def distill(recipe: Recipe) -> Outcome:
     if not taught:
         student = stage.teach()
         stage.save_student(student)
+        stage.drop_files()
     elif not stage.measured("student"):
         student = stage.student()
     if not stage.measured("student"):

@@ -350,6 +350,9 @@ def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monke
     assert steps[0] == 1, "nothing is left of the first one's history"
     for name in ("adapter/adapter_model.safetensors", "history.jsonl"):
         assert (outcome.path / name).read_bytes() == (folder / name).read_bytes()
+    assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted", "student"], "the files are of the first one"
+    assert not any("onnx" in guard["name"] for guard in outcome.guards)
+    assert "ONNX" not in (outcome.path / "report.md").read_text()
 
 
 def test_predictions_carry_pictures_of_the_surest_mistakes(done):
