@@ -3,7 +3,7 @@
     adapt distill recipe=dinov2_distill
     python -m benchmarks.few_labels runs/dinov2_distill-…               # the recipe's classes: the groups of things that were drawn
     python -m benchmarks.few_labels runs/dinov2_distill-… labels=10     # another number of labels
-    python -m benchmarks.few_labels runs/dinov2_distill-… task=things   # which of 341 things? Four labels each, by other hands
+    python -m benchmarks.few_labels runs/dinov2_distill-… task=things   # which of 341 things? Four labels each, by other hands; slow
 
 All weights learn by AdamW, at the best of three learning rates on validation; three times with other seeds. What is
 distilled gets its last layer first, by logistic regression on its features (Kumar et al. 2022, arXiv:2202.10054); random features
@@ -62,7 +62,7 @@ def main(run: Path, labels: int = 5, task: str = "groups") -> None:
         best = max(first, key=lambda lr: first[lr][0])
         scores = [first[best][1], *(learn(start, best, seed)[1] for seed in (1, 2))]
         said = ", ".join(f"{100 * score:.1f}" for score in scores)
-        print(f"{name}: top-1 {100 * sum(scores) / 3:.1f} % ({said})")
+        print(f"{name}: top-1 {100 * sum(scores) / 3:.1f} % ({said})", flush=True)
 
 
 def things(data, labels: int):
