@@ -45,12 +45,8 @@ def test_sam_and_clip_segment_what_is_named(scene, tmp_path, words, place, capsy
 
 
 def test_against_other_words_it_is_a_probability(scene, capsys):
-    assert (
-        main(
-            ["prompt", "recipe=sam_semantic_student", "distill.words.against=[background]", f"image={scene}", "text=the banana"]
-        )
-        == 0
-    )
+    recipe = ["recipe=sam_semantic_student", "distill.words.against=[background]"]
+    assert main(["prompt", *recipe, f"image={scene}", "text=the banana"]) == 0
     assert "probability" in capsys.readouterr().out
 
 

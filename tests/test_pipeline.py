@@ -158,12 +158,10 @@ def test_guards_and_changes_are_those_of_the_numbers(done, recipe):
 
 
 def test_what_int8_changes_in_each_class_is_noted(done):
-    import pyarrow.parquet
-
     outcome, folder = done
     accuracy = {}
     for name in ("fp32", "int8"):
-        rows = pyarrow.parquet.read_table(folder / "predictions" / f"onnx_{name}.parquet").to_pylist()
+        rows = pq.read_table(folder / "predictions" / f"onnx_{name}.parquet").to_pylist()
         for label in {row["label"] for row in rows}:
             mine = [row["correct"] for row in rows if row["label"] == label]
             accuracy[name, label] = sum(mine) / len(mine)
