@@ -60,8 +60,8 @@ class Train(Spec):
     accumulate: int = Field(1, ge=1)
     """Micro-batches an optimiser step; doubled by itself when memory runs out."""
     optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
-    """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices, with AdamW for the rest; AdamW with its
-    state in 8 bits, paged to the CPU when the GPU is full (on CPU it is plain AdamW)."""
+    """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices and convolutions, with AdamW for the rest; AdamW
+    with its state in 8 bits, paged to the CPU when the GPU is full (on CPU it is plain AdamW)."""
     lr: float = Field(2e-4, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(0.01, ge=0)

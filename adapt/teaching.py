@@ -116,6 +116,9 @@ class Students:
         """Write the student's network as safetensors, with what a user must know of its input."""
         from safetensors.torch import save_file
 
+        from adapt.distill._student import weights_file
+
+        start = self.recipe.distill.pretrained
         if self.run.writes:
             with atomic(self.run.path / "student") as folder:
                 folder.mkdir()
@@ -128,6 +131,7 @@ class Students:
             data=self.fingerprints,
             parent=self.hash(self.run.path / "adapter"),
             student=self.hash(self.run.path / "student"),
+            start=self.hash(weights_file(start)) if isinstance(start, str) else start,
         )
 
     def _teacher(self):

@@ -3,6 +3,7 @@
     adapt distill recipe=dinov2_distill
     python -m benchmarks.few_labels runs/dinov2_distill-…               # the recipe's classes: the groups of things that were drawn
     python -m benchmarks.few_labels runs/dinov2_distill-… labels=10     # another number of labels
+    python -m benchmarks.few_labels runs/dinov2_distill-… from=cnn-tiny,random seeds=1    # the embedded student; one trial each
     python -m benchmarks.few_labels runs/dinov2_distill-… task=things   # which of 341 things? Four labels each, by other hands; slow
 
 All weights learn by AdamW with three learning rates, of which the best on validation is kept; three times with other seeds. What is
@@ -37,13 +38,13 @@ from adapt.train.views import Views
 RATES = (1e-4, 5e-4, 2e-3)
 
 
-def main(run: Path, labels: int = 5, task: str = "groups") -> None:
+def main(run: Path, labels: int, task: str, starts: list[str], seeds: int) -> None:
     recipe = load_recipe(str(run / "recipe.yaml"))
     spec = plug.load("models", recipe.model.name).load(recipe.model).input
     data = plug.load("data", recipe.data.source).load(recipe.data.model_copy(update={"shots": labels}))
     data = things(data, labels) if task == "things" else data
     classes = data["train"].features["label"].num_classes
-    starts = {"random weights": False, "distilled": str(run / "student" / "model.safetensors")}
+    weights = {"random": False, "distilled": str(run / "student")}
 
     def learn(start: bool | str, lr: float, seed: int) -> tuple[float, float]:
         torch.manual_seed(seed)
@@ -58,10 +59,11 @@ def main(run: Path, labels: int = 5, task: str = "groups") -> None:
         return tuple(top1(student, data[split]) for split in ("validation", "test"))
 
     print(f"{len(data['train'])} pictures, at most {labels} a class, {classes} classes; {len(data['test'])} test pictures")
-    for name, start in starts.items():
-        scores = [max((learn(start, lr, seed) for lr in RATES), key=itemgetter(0))[1] for seed in range(3)]
+    for name in starts:
+        trials = (max((learn(weights.get(name, name), lr, seed) for lr in RATES), key=itemgetter(0)) for seed in range(seeds))
+        scores = [test for _, test in trials]
         said = ", ".join(f"{100 * score:.1f}" for score in scores)
-        print(f"{name}: top-1 {100 * sum(scores) / 3:.1f} % ({said})", flush=True)
+        print(f"{name}: top-1 {100 * sum(scores) / seeds:.1f} % ({said})", flush=True)
 
 
 def things(data, labels: int):
@@ -109,4 +111,5 @@ def top1(student: Student, rows) -> float:
 if __name__ == "__main__":
     hardware.guard()
     options = dict(pair.split("=") for pair in sys.argv[2:])
-    main(Path(sys.argv[1]), int(options.get("labels", 5)), options.get("task", "groups"))
+    starts = options.get("from", "random,distilled").split(",")
+    main(Path(sys.argv[1]), int(options.get("labels", 5)), options.get("task", "groups"), starts, int(options.get("seeds", 3)))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from adapt.assets import _patches, build_paligemma_tiny
 from adapt.masks import unrle
+from adapt.plug import UserError
+
+ROOT = Path(__file__).parents[1]
 
 SPEC = {"size": (64, 64), "resize": (64, 64), "interpolation": "bicubic", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 
@@ -71,3 +80,27 @@ def test_clips_tower_begins_as_dinov2s():
         expected = theirs(pixel_values=seen).last_hidden_state[:, 0]
         got = model.eval().vision_model(pixel_values=images(pictures[64:], return_tensors="pt")["pixel_values"]).pooler_output
     assert torch.nn.functional.cosine_similarity(got, expected).mean() > 0.85
+
+
+def test_a_published_student_is_what_was_learnt_in_timms_format(tmp_path, monkeypatch):
+    from adapt.assets.publish import publish
+    from adapt.distill import _student
+
+    monkeypatch.setattr(_student, "EMBEDDED", tmp_path / "students")
+    run = tmp_path / "run"
+    (run / "student").mkdir(parents=True)
+    (run / "recipe.yaml").write_text((ROOT / "recipes" / "zoo" / "cnn_tiny.yaml").read_text())
+    with pytest.raises(UserError, match=r"missing\. First: adapt distill"):
+        publish(run)
+    learnt = _student.create("resnet10t", 7, False).half().float().eval()
+    save_file(learnt.state_dict(), run / "student" / "model.safetensors")
+    (run / "student" / "config.json").write_text(json.dumps({"input": SPEC}))
+    folder = publish(run)
+    assert folder == tmp_path / "students" / "cnn-tiny"
+    assert _student.embedded() == ["cnn-tiny"]
+    found = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    images = torch.randn(2, 3, *SPEC["size"])
+    with torch.no_grad():
+        torch.testing.assert_close(found(images), learnt.forward_head(learnt.forward_features(images), pre_logits=True))
+    assert list(found.pretrained_cfg["mean"]) == SPEC["mean"]
+    assert list(found.pretrained_cfg["input_size"]) == [3, 64, 64]

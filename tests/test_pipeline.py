@@ -83,6 +83,7 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     outcome, folder = done
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     exported = next(entry for entry in outcome.entries if entry["name"] == "onnx int8")
+    from adapt.distill._student import weights_file
     from adapt.export.onnx import Runner
     from adapt.run import hash_path
 
@@ -95,6 +96,7 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     assert metadata["student"] == stages["distill"]["student"] == hash_path(folder / "student")
     assert metadata["adapter"] == stages["finetune"]["adapter"] == stages["distill"]["parent"]
     assert metadata["base"] == stages["finetune"]["base"]
+    assert stages["distill"]["start"] == hash_path(weights_file("cnn-tiny"))
 
 
 def test_the_page_is_self_contained_and_says_the_same(done):

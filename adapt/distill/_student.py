@@ -17,10 +17,12 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from adapt import hardware
-from adapt.plug import UserError, nearest
+from adapt.plug import ROOT, UserError, nearest
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+
+EMBEDDED = ROOT / "assets" / "students"
 
 
 class Student(nn.Module):
@@ -31,8 +33,8 @@ class Student(nn.Module):
         outputs: width of the last layer.
         spec: the teacher's `input`, so that both see the same view; mean and std are the student's own.
         objective: (student's output, batch) → (loss, logs).
-        pretrained: start from timm's weights for this architecture (needs the hub or its cache), or from a state dict in a
-            safetensors file.
+        pretrained: start from timm's weights for this architecture (needs the hub or its cache), or from those of an embedded
+            student, a folder or a safetensors file.
         teacher: live teacher; none when the batch brings its outputs from the cache.
     """
 
@@ -110,7 +112,7 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
     if arch not in timm.list_models():
         raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
     if isinstance(pretrained, str):
-        return _filled(timm.create_model(arch, num_classes=outputs), arch, Path(pretrained))
+        return _filled(timm.create_model(arch, num_classes=outputs), arch, weights_file(pretrained))
     try:
         return timm_model(arch, pretrained, num_classes=outputs, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
@@ -127,8 +129,19 @@ def no_weights(arch: str, error: Exception) -> UserError:
     """What to tell a user whose student's weights cannot be had."""
     return UserError(
         f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
-        "Set distill.pretrained=false, or give a safetensors file."
+        f"Set distill.pretrained=false, or give a safetensors file, or an embedded student: {', '.join(embedded())}."
     )
+
+
+def embedded() -> list[str]:
+    """Names of the students that ship with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
+
+
+def weights_file(pretrained: str) -> Path:
+    """The safetensors file that an embedded name, a folder or a path stands for."""
+    path = EMBEDDED / pretrained if pretrained in embedded() else Path(pretrained).expanduser()
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:
@@ -136,7 +149,10 @@ def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"distill.pretrained: {str(path)!r} cannot be read ({error}). Give a safetensors file.") from None
+        raise UserError(
+            f"distill.pretrained: {str(path)!r} cannot be read ({error}). "
+            f"Give a safetensors file, a folder with one, or an embedded student: {', '.join(embedded())}."
+        ) from None
     state = {name.removeprefix("cnn."): value for name, value in state.items()}
     own, last = cnn.state_dict(), cnn.pretrained_cfg["classifier"]
     heads = tuple(f"{name}." for name in ([last] if isinstance(last, str) else last))
@@ -145,7 +161,8 @@ def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:
     if wrong:
         raise UserError(
             f"distill.pretrained: {str(path)!r} is of another network than {arch}: {len(wrong)} of its weights do not fit, such as "
-            f"{wrong[0]}. Set distill.student to the architecture that its config.json names."
+            f"{wrong[0]}. Set distill.student to the architecture that its config.json names, or distill.pretrained=true for timm's "
+            "weights, or false for none."
         )
     cnn.load_state_dict(fitting, strict=False)
     return cnn

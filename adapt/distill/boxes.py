@@ -38,7 +38,7 @@ class Config(Plugin):
     student: str = "resnet18"
     """A timm architecture with feature maps."""
     pretrained: bool | str = False
-    """Start from timm's weights (true), from a safetensors file (its path), or from nothing (false)."""
+    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     size: int | None = Field(None, ge=64, le=2048, multiple_of=32)
     """The student's input, pixels a side; pictures are squeezed into a square. None: about the teacher's."""
     width: int = Field(64, ge=8, le=512)

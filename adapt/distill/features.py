@@ -35,7 +35,7 @@ class Config(Plugin):
     student: str = "resnet18"
     """A timm architecture."""
     pretrained: bool | str = False
-    """Start from timm's weights (true), from a safetensors file (its path), or from nothing (false)."""
+    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     local: float = Field(1.0, ge=0)
     """Weight of the local features beside the global one."""
     relation: float = Field(0.0, ge=0)

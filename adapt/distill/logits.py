@@ -30,7 +30,7 @@ class Config(Plugin):
     student: str = "resnet18"
     """A timm architecture."""
     pretrained: bool | str = False
-    """Start from timm's weights (true), from a safetensors file (its path), or from nothing (false)."""
+    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     temperature: float = Field(2.0, gt=0)
     """T of both softmaxes."""
     hard: float = Field(0.1, ge=0, le=1)

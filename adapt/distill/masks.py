@@ -36,7 +36,7 @@ class Config(Plugin):
     student: str = "resnet18"
     """A timm architecture with feature maps."""
     pretrained: bool | str = False
-    """Start from timm's weights (true), from a safetensors file (its path), or from nothing (false)."""
+    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     width: int = Field(128, ge=8, le=1024)
     """Channels of the fused feature map, before it is given the teacher's number of channels."""
     alone: int = Field(500, ge=0)

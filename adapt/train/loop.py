@@ -158,14 +158,13 @@ def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
     """AdamW (also in 8 bits), SGD or Muon; no decay on vectors and scalars (biases, norms, scales)."""
     learning = {name: parameter for name, parameter in family.named_parameters() if parameter.requires_grad}
     if train.optimizer == "muon":
-        hidden = [p for name, p in learning.items() if p.ndim == 2 and "embed" not in name]
-        rest = [p for name, p in learning.items() if p.ndim > 2 or (p.ndim == 2 and "embed" in name)]
+        hidden = [p for name, p in learning.items() if _hidden(name, p)]
+        rest = [p for name, p in learning.items() if p.ndim > 1 and not _hidden(name, p)]
         vectors = [p for p in learning.values() if p.ndim <= 1]
         groups = [{"params": hidden}, {"params": rest, "use_fallback": True}]
         groups += [{"params": vectors, "use_fallback": True, "weight_decay": 0.0}]
-        return Muon(
-            [group for group in groups if group["params"]], lr=train.lr, weight_decay=train.weight_decay, fallback_lr_scale=0.3
-        )
+        groups = [group for group in groups if group["params"]]
+        return Muon(groups, lr=train.lr, weight_decay=train.weight_decay, fallback_lr_scale=0.3, conv_mode="flatten")
     groups = [
         {"params": [p for p in learning.values() if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in learning.values() if p.ndim <= 1], "weight_decay": 0.0},
@@ -178,6 +177,12 @@ def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
 
         return PagedAdamW8bit(groups, lr=train.lr)
     return torch.optim.AdamW(groups, lr=train.lr)
+
+
+def _hidden(name: str, parameter: torch.Tensor) -> bool:
+    """Is it a hidden layer's matrix, or a convolution that mixes enough channels to be one? Embeddings are look-ups."""
+    mixes = parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[1] > 16)
+    return mixes and "embed" not in name
 
 
 def _set_lr(optimizer, train: Train, step: int, total: int) -> None:

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from adapt.distill import _cache, logits
-from adapt.distill._student import Deployed, Student, create
+from adapt.distill._pyramid import _features
+from adapt.distill._student import EMBEDDED, Deployed, Student, create
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.train.loop import fit
@@ -159,9 +161,24 @@ def test_a_students_weights_are_where_another_starts(tmp_path, prefix):
     assert other.fc.out_features == 5
     with pytest.raises(UserError, match=r"another network than resnet18: \d+ of its weights.*distill\.student"):
         create("resnet18", 7, str(tmp_path / "model.safetensors"))
+    assert torch.equal(create("resnet10t", 7, str(tmp_path)).fc.weight, same.fc.weight)
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(UserError, match=r"text\.safetensors.*cannot be read"):
         create("resnet10t", 7, str(tmp_path / "text.safetensors"))
+
+
+def test_the_embedded_student_is_timms_and_starts_every_kind_of_student():
+    folder = EMBEDDED / "cnn-tiny"
+    plain = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+    arch = plain.pretrained_cfg["architecture"]
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        expected = plain.eval().forward_features(images)
+        torch.testing.assert_close(create(arch, 49, "cnn-tiny").eval().forward_features(images), expected)
+        torch.testing.assert_close(_features(arch, "cnn-tiny").eval()(images)[-1], expected)
+    assert all(value.dtype == torch.float16 for name, value in load_file(folder / "model.safetensors").items() if "num_" not in name)
+    with pytest.raises(UserError, match=r"'cnn-tny'.*cannot be read.*embedded student: cnn-tiny"):
+        create(arch, 49, "cnn-tny")
 
 
 def test_unlabelled_rows_have_the_label_minus_one(teacher, rows):

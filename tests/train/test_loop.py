@@ -229,6 +229,27 @@ def test_vectors_and_scalars_do_not_decay(optimizer):
     }
 
 
+def test_muon_takes_matrices_and_convolutions_that_mix_channels():
+    """The first convolution and depthwise ones, embeddings and vectors go to AdamW, and both kinds learn."""
+    module = torch.nn.ModuleDict(
+        {
+            "first": torch.nn.Conv2d(3, 32, 3),
+            "mixes": torch.nn.Conv2d(32, 32, 3),
+            "depthwise": torch.nn.Conv2d(32, 32, 3, groups=32),
+            "linear": torch.nn.Linear(32, 32),
+            "embedding": torch.nn.Embedding(8, 32),
+        }
+    )
+    optimizer = _optimizer(module, Train(optimizer="muon", lr=1e-2))
+    muons = {id(p) for group in optimizer.param_groups if not group.get("use_fallback") for p in group["params"]}
+    assert {name for name, p in module.named_parameters() if id(p) in muons} == {"mixes.weight", "linear.weight"}
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    features = module["depthwise"](module["mixes"](module["first"](torch.randn(2, 3, 9, 9)))).mean((2, 3))
+    (module["linear"](features) + module["embedding"](torch.tensor([1, 2]))).square().sum().backward()
+    optimizer.step()
+    assert not [name for name, p in module.named_parameters() if torch.equal(before[name], p)]
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
     with pytest.raises(UserError, match="16 does not divide"):
         run(tmp_path, accumulate=3)
