@@ -32,7 +32,9 @@ def publish(run: Path) -> Path:
         UserError: the run has no such weights.
     """
     recipe = load_recipe(str(run / "recipe.yaml"))
-    verb, learnt = ("distill", run / "student" / "model.safetensors") if recipe.distill else ("finetune", run / "adapter" / FILE)
+    verb, learnt = (
+        ("distill", run / "student" / "model.safetensors") if recipe.distill else ("finetune", run / "adapter" / FILE)
+    )
     if not learnt.exists():
         raise UserError(f"{learnt}: missing. First: adapt {verb} with a recipe of recipes/zoo, until it ends.")
     return _student_of(recipe, learnt) if recipe.distill else _backbone_of(recipe, learnt)

@@ -176,7 +176,9 @@ def test_the_embedded_student_is_timms_and_starts_every_kind_of_student():
         expected = plain.eval().forward_features(images)
         torch.testing.assert_close(create(arch, 49, "cnn-tiny").eval().forward_features(images), expected)
         torch.testing.assert_close(_features(arch, "cnn-tiny").eval()(images)[-1], expected)
-    assert all(value.dtype == torch.float16 for name, value in load_file(folder / "model.safetensors").items() if "num_" not in name)
+    assert all(
+        value.dtype == torch.float16 for name, value in load_file(folder / "model.safetensors").items() if "num_" not in name
+    )
     with pytest.raises(UserError, match=r"'cnn-tny'.*cannot be read.*embedded student: cnn-tiny"):
         create(arch, 49, "cnn-tny")
 
