@@ -343,7 +343,9 @@ def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monke
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
     monkeypatch.chdir(tmp_path)
-    outcome = pipeline.distill(load_recipe("clip_lora", [*SMALL, "distill.student=resnet14t", "distill.pretrained=false", "distill.train.epochs=1"]))
+    outcome = pipeline.distill(
+        load_recipe("clip_lora", [*SMALL, "distill.student=resnet14t", "distill.pretrained=false", "distill.train.epochs=1"])
+    )
     assert outcome.path.name == folder.name
     assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet14t"
     steps = [json.loads(line)["step"] for line in (outcome.path / "distill" / "history.jsonl").read_text().splitlines()]
