@@ -80,10 +80,10 @@ def large() -> None:
 def sam() -> None:
     """SAM's mask decoder on its encoder's features, at ViT-B shapes with random weights; 4 scenes.
 
-    What the cache saves is the encoder. What is left grows with the prompts, so both ends are measured: one prompt a picture without
-    clicks, as MedSAM trains, and the recipe's own.
+    What the cache saves is the encoder. What is left grows with the prompts, so three are measured: one prompt a picture without
+    clicks, as MedSAM trains, one click, as `sam_lora` does, and the recipe's own.
     """
-    for prompts in ({"objects": 1, "clicks": 0}, {}):
+    for prompts in ({"objects": 1, "clicks": 0}, {"clicks": 1}, {}):
         _sam(prompts)
 
 
