@@ -232,6 +232,10 @@ def report(path: Path) -> Path:
 
 def road(recipe: Recipe) -> Outcome:
     """All verbs, one after the other."""
+    if recipe.distill:
+        from adapt.distill._student import create
+
+        create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
     outcome = finetune(recipe)
     if recipe.distill:
         outcome = distill(recipe)

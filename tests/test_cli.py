@@ -28,6 +28,15 @@ def test_help_names_every_verb(capsys):
     assert all(verb in out for verb in VERBS)
 
 
+def test_a_student_that_cannot_be_had_is_told_of_before_the_training(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["road", "recipe=clip_lora", "distill.student=resnet18"]) == 2
+    said = capsys.readouterr()
+    assert "is of another network than resnet18" in said.err
+    assert "zero-shot" not in said.out
+    assert not (tmp_path / "runs").exists()
+
+
 def test_recipes_lists_each_with_a_line(capsys):
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
