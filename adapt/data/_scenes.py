@@ -1,4 +1,4 @@
-"""Scenes of `emoji_scenes`: pictures of the embedded world composed on textured backgrounds."""
+"""Scenes of `emoji_scenes`: pictures of the embedded world composed on a ground."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
-from adapt.data import _emoji
+from adapt.data import _emoji, _grounds
 from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture
 from adapt.data._split import SPLITS
 from adapt.masks import box, rle
@@ -31,6 +31,7 @@ def rows(config, split: str, count: int) -> Dataset:
         *([config.most] if config.most != MOST else []),
         *([f"cast {config.cast}"] if config.cast else []),
         *([config.classes] if config.classes != "subgroup" else []),
+        *([config.ground] if config.ground != "textured" else []),
     ]
     key = digest(VERSION, split, count, config.size, config.seed, *config.hands, *files, *other)
 
@@ -40,7 +41,7 @@ def rows(config, split: str, count: int) -> Dataset:
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
                 for index in range(count):
-                    writer.write(scene(things, config.size, config.seed, split, index, config.most))
+                    writer.write(scene(things, config.size, config.seed, split, index, config.most, config.ground))
                     tick()
             writer.finalize()
 
@@ -80,10 +81,10 @@ def cast(
     return [things[concept] for concept in sorted(things)], names
 
 
-def scene(things: list[dict], size: int, seed: int, split: str, index: int, most: int = MOST) -> dict:
+def scene(things: list[dict], size: int, seed: int, split: str, index: int, most: int = MOST, ground: str = "textured") -> dict:
     """One scene, a function of its arguments: one to `most` different things, of which at least `VISIBLE` can be seen."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    canvas = Picture.fromarray(texture(rng, size))
+    canvas = Picture.fromarray(getattr(_grounds, ground)(rng, size))
     shown: list[tuple[dict, np.ndarray]] = []
     areas: list[int] = []
     for number in rng.permutation(len(things))[: rng.integers(1, most + 1)]:
@@ -119,34 +120,6 @@ def place(rng: np.random.Generator, thing: dict, size: int, before: int) -> tupl
     whole = Picture.new("RGBA", (size, size))
     whole.paste(picture, tuple(int(at) for at in rng.integers(0, size - picture.width + 1, 2)))
     return whole, np.asarray(whole.getchannel("A")) > 127
-
-
-def texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A background, uint8[size, size, 3]: two colours mixed by a gradient, stripes, checks, dots or clouds, with grain."""
-    y, x = np.mgrid[:size, :size] / size
-    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 14)
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    kind = rng.integers(5)
-    if kind == 0:
-        mix = (along - along.min()) / np.ptp(along)
-    elif kind == 1:
-        mix = 0.5 + 0.5 * np.sin(2 * np.pi * period * along)
-    elif kind == 2:
-        mix = (np.floor(along * period) + np.floor(across * period)) % 2
-    elif kind == 3:
-        mix = np.hypot((along * period) % 1 - 0.5, (across * period) % 1 - 0.5) < 0.3
-    else:
-        mix = sum(_clouds(rng, size, cells) / cells for cells in (3, 6, 12))
-        mix = (mix - mix.min()) / np.ptp(mix)
-    first, second = rng.uniform(60, 250, (2, 3))
-    second = first + 0.5 * (second - first)  # a quiet background
-    colours = first + np.asarray(mix, float)[..., None] * (second - first) + rng.normal(0, rng.uniform(0, 4), (size, size, 1))
-    return np.clip(colours, 0, 255).round().astype(np.uint8)
-
-
-def _clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    grid = Picture.fromarray(rng.uniform(0, 1, (cells, cells)).astype(np.float32))
-    return np.asarray(grid.resize((size, size), Picture.Resampling.BICUBIC))
 
 
 def listing(names: list[str]) -> str:

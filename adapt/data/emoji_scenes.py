@@ -1,4 +1,4 @@
-"""Scenes of the embedded world: one to four things on a textured background, with boxes, masks and captions.
+"""Scenes of the embedded world: one to four things on a ground, with boxes, masks and captions.
 
 A scene is a function of (seed, split, index) alone. The things of a split are those of the same split of `emoji`, unless `things`
 is `all`: to teach words in one hand that are to be told in another. Scenes are drawn once and kept in `$ADAPT_CACHE/scenes`
@@ -34,6 +34,9 @@ class Config(Spec):
     """So many things, drawn by lot once and for all: a small world for models that have to name things. None: every thing."""
     classes: Literal["subgroup", "thing"] = "subgroup"
     """What a category is: the Unicode subgroup (49), or the thing itself, by its name; best with `things: all` and a cast."""
+    ground: Literal["textured", "paper"] = "textured"
+    """What the things lie on: quiet textures, on which the embedded models learnt, or paper that has been drawn on in ink, which is new to
+    them and as dark as the target hand's own lines."""
     most: int = Field(4, ge=1, le=8)
     """Most things of a scene; there is at least one."""
     size: int = Field(128, ge=64, le=1024)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from adapt.data import _emoji, _scenes, emoji, emoji_scenes
+from adapt.data import _emoji, _grounds, _scenes, emoji, emoji_scenes
 from adapt.data._split import SPLITS
 from adapt.masks import unrle
 
@@ -151,6 +151,30 @@ def test_scenes_have_as_many_things_as_are_asked_for():
 def test_captions_are_prefix_and_suffix():
     row = small()["train"][0]
     assert (row["prefix"], row["suffix"]) == ("caption en", row["caption"])
+
+
+def test_paper_is_light_and_its_ink_is_as_dark_as_an_outline():
+    sheets = np.stack([_grounds.paper(np.random.default_rng(i), 96) for i in range(60)]).mean(3)
+    assert (np.median(sheets, (1, 2)) > 200).all()
+    inked = (sheets < 190).mean((1, 2))
+    assert (inked > 0.002).all() and (inked < 0.5).all()
+    assert sheets.min() < 40
+    textures = np.stack([_grounds.textured(np.random.default_rng(i), 96) for i in range(60)])
+    assert textures.mean(3).min() > 60
+
+
+def test_paper_has_its_lines_at_any_size():
+    for seed in range(6):
+        small, large = (_grounds.paper(np.random.default_rng(seed), size).mean() for size in (96, 384))
+        assert large == pytest.approx(small, abs=1.5)
+
+
+def test_scenes_lie_on_what_is_asked_for():
+    textured, paper = small(test=4)["test"], small(test=4, ground="paper")["test"]
+    light = [np.median(np.asarray(row["image"])) for rows in (textured, paper) for row in rows]
+    assert max(light[:4]) < 210 < min(light[4:])
+    row = small(test=2, ground="paper")["test"][1]
+    assert (np.asarray(row["image"]) == np.asarray(paper[1]["image"])).all()
 
 
 def test_scenes_are_drawn_once_and_memory_mapped(tmp_path):
