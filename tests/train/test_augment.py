@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
+import numpy as np
+import pytest
 import torch
+from scipy.ndimage import grey_dilation, grey_erosion
 
 from adapt.recipe import Augment
 from adapt.train.augment import augment, uniforms, view_seed
@@ -50,3 +55,44 @@ def test_view_seeds_do_not_collide():
     seeds = {view_seed(s, e, i) for s in range(3) for e in range(10) for i in range(200)}
     assert len(seeds) == 6000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+STILL = {"crop": 1, "rotate": 0, "flip": 0, "colour": 0}
+
+
+def seen(**options):
+    """Sixty pictures, and their views."""
+    return images(60).float(), augment(images(60), torch.arange(60), Augment(**STILL | options))
+
+
+def test_lines_grow_by_a_pixel_dark_or_light():
+    before, views = seen(line=0.5)
+    found = []
+    for image, view in zip(before.numpy(), views.numpy(), strict=True):
+        kinds = [image, *(np.stack([grow(part, size=3) for part in image]) for grow in (grey_erosion, grey_dilation))]
+        found.append([np.array_equal(view, kind) for kind in kinds].index(True))
+    assert np.bincount(found).tolist() == pytest.approx([30, 15, 15], abs=9)
+
+
+def test_hues_are_the_same_channels_in_another_order_or_grey():
+    before, views = seen(hue=0.5)
+    grey = 0
+    for image, view in zip(before.numpy(), views.numpy(), strict=True):
+        if np.ptp(view, axis=0).max() < 1e-3:
+            grey += 1
+        else:
+            assert any(np.array_equal(view, image[list(order)]) for order in permutations(range(3)))
+    assert grey == pytest.approx(30, abs=10)
+    assert 0 < sum(torch.equal(*pair) for pair in zip(before, views, strict=True)) < 30
+
+
+def test_some_are_inverted_and_some_get_a_tint_that_keeps_black_black():
+    before, views = seen(invert=0.5)
+    inverted = [torch.equal(view, 255 - image) for image, view in zip(before, views, strict=True)]
+    assert all(torch.equal(view, image) for image, view, turned in zip(before, views, inverted, strict=True) if not turned)
+    assert sum(inverted) == pytest.approx(30, abs=10)
+    before, views = seen(background=1)
+    tint = (views.sum((2, 3)) / before.sum((2, 3)))[:, :, None, None]
+    torch.testing.assert_close(views, before * tint)
+    assert 0.35 <= tint.min() < 0.5
+    assert 0.9 < tint.max() <= 1
