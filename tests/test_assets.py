@@ -62,24 +62,44 @@ def test_neighbouring_locations_have_embeddings_alike():
     assert abs(rows.std() - 1) < 0.1
 
 
-def test_clips_tower_begins_as_dinov2s():
-    """On pictures that the fit of its first norm has not seen."""
-    from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, Dinov2Model
+def test_dinov2s_weights_in_clips_format_and_back():
+    """On pictures that the fit in place of the first norm has not seen."""
+    from transformers import CLIPConfig, CLIPImageProcessor
 
-    from adapt.assets import build_clip_tiny
+    from adapt import plug
+    from adapt.assets import _towers, build_clip_tiny
     from adapt.data import _emoji
     from adapt.models._checkpoint import EMBEDDED
+    from adapt.recipe import load_recipe
 
     pictures = [picture.convert("RGB") for picture in _emoji.read("noto")[:96]["image"]]
-    dino, clip = EMBEDDED / "dinov2-tiny", EMBEDDED / "clip-tiny"
-    images = CLIPImageProcessor.from_pretrained(clip)
-    model = build_clip_tiny.first_weights(CLIPConfig.from_pretrained(clip, dtype=torch.float32), images, pictures[:64])
-    theirs = Dinov2Model.from_pretrained(dino, dtype=torch.float32).eval()
+    images = CLIPImageProcessor.from_pretrained(EMBEDDED / "clip-tiny")
+    model = build_clip_tiny.first_weights(
+        CLIPConfig.from_pretrained(EMBEDDED / "clip-tiny", dtype=torch.float32), images, pictures[:64]
+    )
+    theirs, back = (plug.load("models", "dinov2").load(load_recipe("dinov2_distill").model).eval() for _ in range(2))
+    views = torch.stack([theirs.preprocess({"image": picture}, False)["image"] for picture in pictures]).float()
+    pixels = {"mean": images.image_mean, "std": images.image_std}
+    back.backbone.load_state_dict({name: torch.full_like(value, 9) for name, value in back.backbone.state_dict().items()})
+    _towers.to_dinov2(back.backbone, model.vision_model, views[:64], theirs.input, pixels)
     with torch.no_grad():
-        seen = BitImageProcessor.from_pretrained(dino)(pictures[64:], return_tensors="pt")["pixel_values"]
-        expected = theirs(pixel_values=seen).last_hidden_state[:, 0]
-        got = model.eval().vision_model(pixel_values=images(pictures[64:], return_tensors="pt")["pixel_values"]).pooler_output
-    assert torch.nn.functional.cosine_similarity(got, expected).mean() > 0.85
+        expected = theirs.tokens(views[64:])[0]
+        seen = images(pictures[64:], return_tensors="pt")["pixel_values"]
+        there = model.eval().vision_model(pixel_values=seen).pooler_output
+        again = back.tokens(views[64:])[0]
+    assert torch.cosine_similarity(there, expected).mean() > 0.85
+    assert torch.cosine_similarity(again, there).mean() > 0.85
+
+
+def test_dinov2_tiny_learns_from_clip_tiny(tmp_path):
+    from adapt.assets.teach_dinov2_tiny import teach
+    from adapt.data import _emoji
+
+    rows = _emoji.read("noto").select(range(128))
+    family, history = teach(2, rows.select_columns(["image", "label"]), tmp_path)
+    assert history[-1]["off"] < 0.95 * history[0]["off"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert family.head is None  # the heads were the lesson's alone
 
 
 def test_a_published_student_is_what_was_learnt_in_timms_format(tmp_path, monkeypatch):

@@ -18,14 +18,15 @@ from datasets import load_dataset
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from torch import nn
-from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, Dinov2Model
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from adapt import plug
+from adapt.assets import _towers
 from adapt.assets._sources import CACHE
 from adapt.data import _emoji
 from adapt.models._checkpoint import EMBEDDED
 from adapt.overrides import parse_yaml
-from adapt.recipe import find
+from adapt.recipe import find, load_recipe
 
 VOCABULARY = 3000
 CONTEXT = 16
@@ -65,52 +66,15 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
 
 
-@torch.no_grad()
 def first_weights(config: CLIPConfig, images: CLIPImageProcessor, pictures: list) -> CLIPModel:
-    """Random, but for the image tower: that of `dinov2-tiny`.
-
-    The libraries' pixel norms and DINOv2's layer scales are folded into the weights. CLIP has a norm before its layers, DINOv2 has
-    none: its weight and bias are those that change the embeddings of `pictures` (PIL) least, by least squares.
-    """
+    """Random, but for the image tower: that of `dinov2-tiny`, fitted to `pictures` (PIL)."""
     torch.manual_seed(0)
-    place = EMBEDDED / "dinov2-tiny"
-    theirs, before = Dinov2Model.from_pretrained(place, dtype=torch.float32), BitImageProcessor.from_pretrained(place)
-    model = CLIPModel(config)
-    tower, state = model.vision_model, theirs.state_dict()
-    (mean, std), (old_mean, old_std) = (
-        (torch.tensor(p.image_mean)[:, None, None], torch.tensor(p.image_std)[:, None, None]) for p in (images, before)
-    )
-    kernel = state["embeddings.patch_embeddings.projection.weight"]
-    bias = state["embeddings.patch_embeddings.projection.bias"] + (kernel * ((mean - old_mean) / old_std)).sum((1, 2, 3))
-    places = state["embeddings.position_embeddings"][0].clone()
-    places[1:] += bias  # CLIP's patches have none
-    tower.embeddings.patch_embedding.weight.copy_(kernel * (std / old_std))
-    tower.embeddings.class_embedding.copy_(state["embeddings.cls_token"].flatten())
-    tower.embeddings.position_embedding.weight.copy_(places)
-    wanted = tower.embeddings(images([picture.convert("RGB") for picture in pictures], return_tensors="pt")["pixel_values"])
-    normed = nn.functional.layer_norm(wanted, wanted.shape[-1:]).flatten(0, 1)
-    wanted = wanted.flatten(0, 1)
-    slope = ((normed - normed.mean(0)) * (wanted - wanted.mean(0))).sum(0) / (normed - normed.mean(0)).square().sum(0)
-    tower.pre_layrnorm.weight.copy_(slope)
-    tower.pre_layrnorm.bias.copy_(wanted.mean(0) - slope * normed.mean(0))
-    for number, layer in enumerate(tower.encoder.layers):
-        own = {name.removeprefix(f"encoder.layer.{number}."): value for name, value in state.items()}
-        for name in "qkv":
-            _copy(getattr(layer.self_attn, f"{name}_proj"), own, f"attention.{name}_proj")
-        _copy(layer.self_attn.out_proj, own, "attention.o_proj", own["layer_scale1.lambda1"])
-        _copy(layer.mlp.fc1, own, "mlp.fc1")
-        _copy(layer.mlp.fc2, own, "mlp.fc2", own["layer_scale2.lambda1"])
-        _copy(layer.layer_norm1, own, "norm1")
-        _copy(layer.layer_norm2, own, "norm2")
-    _copy(tower.post_layernorm, state, "layernorm")
+    model, dinov2 = CLIPModel(config), load_recipe("zoo/dinov2_tiny", ["model.weights=pretrained"]).model
+    family = plug.load("models", dinov2.name).load(dinov2)
+    views = torch.stack([family.preprocess({"image": picture.convert("RGB")}, False)["image"] for picture in pictures])
+    pixels = {"mean": images.image_mean, "std": images.image_std}
+    _towers.to_clip(model.vision_model, family.backbone, views.float(), pixels, family.input)
     return model
-
-
-def _copy(layer: nn.Module, state: dict[str, torch.Tensor], name: str, scale: torch.Tensor | float = 1.0) -> None:
-    """A layer's weight and bias from a state, its outputs scaled."""
-    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    layer.weight.copy_(weight * scale if weight.ndim == 1 else weight * torch.as_tensor(scale).view(-1, 1))
-    layer.bias.copy_(bias * scale)
 
 
 def main() -> None:

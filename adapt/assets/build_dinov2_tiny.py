@@ -2,6 +2,7 @@
 
     python -m adapt.assets.build_icons && python -m adapt.assets.build_dinov2_tiny && adapt finetune recipe=zoo/dinov2_tiny
     python -m adapt.assets.publish runs/dinov2_tiny-…
+    python -m adapt.assets.teach_dinov2_tiny     # when clip-tiny has been made of it
 
 The pictures are those of `build_icons.py` whose name at least `LEAST` of them share, with the name as their class; none is by the
 target hand. The format is that of `facebook/dinov2-small`, so that the code path is the one that public checkpoints take.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 from timm.models import save_for_hf
+from torch import nn
 
 from adapt import plug
 from adapt.distill import _student
@@ -59,7 +60,11 @@ def _backbone_of(recipe: Recipe, learnt: Path) -> Path:
     missing = set(missing) - set(backbone.all_tied_weights_keys) if recipe.method.name == "full" else set()
     if missing or unexpected:
         raise UserError(f"{learnt}: of another model: {sorted({*missing, *unexpected})[:3]} differ.")
-    folder = EMBEDDED / recipe.model.checkpoint
+    return write(backbone, EMBEDDED / recipe.model.checkpoint)
+
+
+def write(backbone: nn.Module, folder: Path) -> Path:
+    """Put a model's weights into its checkpoint's folder, which keeps its configuration."""
     layout = (folder / "config.json").read_bytes()
     backbone.half().save_pretrained(folder)
     (folder / "config.json").write_bytes(layout)

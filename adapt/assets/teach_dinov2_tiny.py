@@ -1,0 +1,94 @@
+"""The last stage of `dinov2-tiny`: from where `clip-tiny`'s image tower ended, it learns what pictures are called and how `clip-tiny` sees them.
+
+    python -m adapt.assets.teach_dinov2_tiny     # after the zoo's dinov2_tiny and clip_tiny; an hour on one core
+
+`clip-tiny`'s tower began as that of `dinov2-tiny` (`build_clip_tiny.py`) and has learnt since what captions say of a picture: its name, and the
+kind of thing that it is. Here that comes back into DINOv2's format. A run that is killed and started again goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from datasets import load_dataset
+from torch import Tensor, nn
+
+from adapt import hardware
+from adapt.assets import _towers
+from adapt.assets._sources import CACHE
+from adapt.assets.publish import write
+from adapt.models import clip, dinov2
+from adapt.models._checkpoint import EMBEDDED
+from adapt.prompting.templates import words
+from adapt.recipe import Prompts, Train, load_recipe
+from adapt.train.loop import fit
+from adapt.train.views import Views
+
+EPOCHS, RATE = 8, 3e-3
+LABELS = 0.3
+"""Weight of the true names beside the teacher's opinion of all of them."""
+EMBEDDING = 2.0
+"""Weight of the cosine between the teacher's embedding and a linear map of the student's."""
+
+
+class Taught(nn.Module):
+    """A `Dino` with two linear heads on its class token and the mean of its patches: the names, and the teacher's embedding.
+
+    Args:
+        teacher: images float[B, 3, H, W] 0–255 → float[B, D], L2-normalised; no part of what learns.
+        texts: float[C, D], the teacher's classifier of the names, times its scale.
+    """
+
+    def __init__(self, family: nn.Module, teacher, texts: Tensor):
+        super().__init__()
+        self.family, self.teacher, self.texts = family, [teacher], texts  # a list: not a child
+        self.preprocess, self.collate, self.augment = family.preprocess, family.collate, family.augment
+        names, width = texts.shape
+        self.name, self.embedding = nn.Linear(2 * family.width, names), nn.Linear(2 * family.width, width)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            seen = self.teacher[0](batch["image"])
+            opinion = F.log_softmax(seen @ self.texts.T, dim=1)
+        features = self.family.image_embedding(batch["image"])
+        names = self.name(features)
+        soft = F.kl_div(F.log_softmax(names, dim=1), opinion, log_target=True, reduction="batchmean")
+        hard = F.cross_entropy(names, batch["label"])
+        off = 1 - F.cosine_similarity(self.embedding(features), seen, dim=1).mean()
+        named = (names.argmax(1) == batch["label"]).float().mean()
+        return (1 - LABELS) * soft + LABELS * hard + EMBEDDING * off, {"named": named, "off": off.detach()}
+
+
+def teach(epochs: int = EPOCHS, rows=None, folder: Path = CACHE / "dinov2-tiny-taught") -> tuple[nn.Module, list[dict]]:
+    """The taught `Dino` and its history; checkpoints go to `folder`."""
+    recipe = load_recipe("zoo/dinov2_tiny")
+    rows = load_dataset("parquet", data_files=str(CACHE / "named" / "*.parquet"), split="train") if rows is None else rows
+    family = dinov2.load(recipe.model)
+    family.bind(rows.column_names)
+    teacher = clip.load(clip.Config(name="clip", checkpoint="clip-tiny")).eval()
+    teacher.set_classes(*words(Prompts(templates="emoji"), rows.features["label"].names))
+    with torch.no_grad():
+        texts = teacher.text_classifier(teacher.templates) * teacher.net.logit_scale.exp()
+    some = rows.shuffle(seed=0).select(range(128))
+    images = torch.stack([family.preprocess(row, train=False)["image"] for row in some]).float()
+    _towers.to_dinov2(family.backbone, teacher.net.vision_model, images, family.input, teacher.input)
+    torch.manual_seed(0)
+    learner = Taught(family, teacher.image_embedding, texts)
+    train = Train(**recipe.train.model_dump() | {"epochs": epochs, "lr": RATE})
+    folder.mkdir(parents=True, exist_ok=True)
+    views = Views(rows, family.preprocess, 0)
+    return family, fit(learner, views, train, 0, folder, Accelerator(), title="dinov2-tiny")
+
+
+def main() -> None:
+    family, history = teach()
+    print(write(family.backbone, EMBEDDED / "dinov2-tiny"), history[-1])
+
+
+if __name__ == "__main__":
+    hardware.guard()
+    main()
