@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 5
 """Classes that are told."""
+FINER = 2
+"""By example, a picture is looked at with so many times the pixels a side of the recipe's input: a thing is more than a patch or two."""
 
 
 @dataclass
@@ -147,9 +149,10 @@ def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> tu
 
     @torch.no_grad()
     def features(picture: Picture.Image) -> torch.Tensor:
-        whole = picture.resize(family.input["size"][::-1])  # squeezed, not cut: its patches cover all of it
-        view = family.preprocess({"image": whole}, False)["image"][None]
-        return family.patch_features(view.float().to(stage.accelerator.device)).cpu()
+        height, width = family.input["size"]
+        whole = picture.resize((FINER * width, FINER * height))  # squeezed, not cut: its patches cover all of it
+        view = torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None].float()
+        return family.patch_features(view.to(stage.accelerator.device)).cpu()
 
     inside = torch.from_numpy(np.array(marked.convert("L")) > 0)[None]
     mask = segment(similarity(features(image), Example.of(features(example), inside)), image.size[::-1])[0].numpy()
