@@ -232,7 +232,8 @@ def report(path: Path) -> Path:
 
 def road(recipe: Recipe) -> Outcome:
     """All verbs, one after the other."""
-    if recipe.distill:
+    stage = Stage(recipe)
+    if recipe.distill and not stage.run.done("distill", stage.distill_key):
         from adapt.distill._student import create
 
         create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
