@@ -64,7 +64,7 @@ def test_neighbouring_locations_have_embeddings_alike():
 
 def test_dinov2s_weights_in_clips_format_and_back():
     """On pictures that the fit in place of the first norm has not seen."""
-    from transformers import CLIPConfig, CLIPImageProcessor
+    from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, Dinov2Model
 
     from adapt import plug
     from adapt.assets import _towers, build_clip_tiny
@@ -77,13 +77,16 @@ def test_dinov2s_weights_in_clips_format_and_back():
     model = build_clip_tiny.first_weights(
         CLIPConfig.from_pretrained(EMBEDDED / "clip-tiny", dtype=torch.float32), images, pictures[:64]
     )
-    theirs, back = (plug.load("models", "dinov2").load(load_recipe("dinov2_distill").model).eval() for _ in range(2))
-    views = torch.stack([theirs.preprocess({"image": picture}, False)["image"] for picture in pictures]).float()
+    theirs = Dinov2Model.from_pretrained(EMBEDDED / "dinov2-tiny", dtype=torch.float32).eval()
+    before = BitImageProcessor.from_pretrained(EMBEDDED / "dinov2-tiny")
+    back = plug.load("models", "dinov2").load(load_recipe("dinov2_distill").model).eval()
+    views = torch.stack([back.preprocess({"image": picture}, False)["image"] for picture in pictures]).float()
     pixels = {"mean": images.image_mean, "std": images.image_std}
     back.backbone.load_state_dict({name: torch.full_like(value, 9) for name, value in back.backbone.state_dict().items()})
-    _towers.to_dinov2(back.backbone, model.vision_model, views[:64], theirs.input, pixels)
+    _towers.to_dinov2(back.backbone, model.vision_model, views[:64], back.input, pixels)
     with torch.no_grad():
-        expected = theirs.tokens(views[64:])[0]
+        pixels = before(pictures[64:], return_tensors="pt")["pixel_values"]
+        expected = theirs(pixel_values=pixels).last_hidden_state[:, 0]
         seen = images(pictures[64:], return_tensors="pt")["pixel_values"]
         there = model.eval().vision_model(pixel_values=seen).pooler_output
         again = back.tokens(views[64:])[0]

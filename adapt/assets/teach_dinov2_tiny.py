@@ -8,6 +8,7 @@ kind of thing that it is. Here that comes back into DINOv2's format. A run that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,15 @@ from adapt import hardware
 from adapt.assets import _towers
 from adapt.assets._sources import CACHE
 from adapt.assets.publish import write
+from adapt.distill import logits
 from adapt.models import clip, dinov2
 from adapt.models._checkpoint import EMBEDDED
 from adapt.prompting.templates import words
-from adapt.recipe import Prompts, Train, load_recipe
+from adapt.recipe import Train, load_recipe
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
 EPOCHS, RATE = 8, 3e-3
-LABELS = 0.3
-"""Weight of the true names beside the teacher's opinion of all of them."""
 EMBEDDING = 2.0
 """Weight of the cosine between the teacher's embedding and a linear map of the student's."""
 
@@ -41,43 +41,40 @@ class Taught(nn.Module):
     Args:
         teacher: images float[B, 3, H, W] 0–255 → float[B, D], L2-normalised; no part of what learns.
         texts: float[C, D], the teacher's classifier of the names, times its scale.
+        naming: (logits of the names, batch with the teacher's) → (loss, logs).
     """
 
-    def __init__(self, family: nn.Module, teacher, texts: Tensor):
+    def __init__(self, family: nn.Module, teacher: Callable, texts: Tensor, naming: Callable):
         super().__init__()
-        self.family, self.teacher, self.texts = family, [teacher], texts  # a list: not a child
+        self.family, self.teacher, self.texts, self.naming = family, teacher, texts, naming
         self.preprocess, self.collate, self.augment = family.preprocess, family.collate, family.augment
         names, width = texts.shape
         self.name, self.embedding = nn.Linear(2 * family.width, names), nn.Linear(2 * family.width, width)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            seen = self.teacher[0](batch["image"])
-            opinion = F.log_softmax(seen @ self.texts.T, dim=1)
+            seen = self.teacher(batch["image"])
         features = self.family.image_embedding(batch["image"])
-        names = self.name(features)
-        soft = F.kl_div(F.log_softmax(names, dim=1), opinion, log_target=True, reduction="batchmean")
-        hard = F.cross_entropy(names, batch["label"])
+        loss, logs = self.naming(self.name(features), batch | {"teacher": seen @ self.texts.T})
         off = 1 - F.cosine_similarity(self.embedding(features), seen, dim=1).mean()
-        named = (names.argmax(1) == batch["label"]).float().mean()
-        return (1 - LABELS) * soft + LABELS * hard + EMBEDDING * off, {"named": named, "off": off.detach()}
+        return loss + EMBEDDING * off, logs | {"off": off.detach()}
 
 
 def teach(epochs: int = EPOCHS, rows=None, folder: Path = CACHE / "dinov2-tiny-taught") -> tuple[nn.Module, list[dict]]:
-    """The taught `Dino` and its history; checkpoints go to `folder`."""
-    recipe = load_recipe("zoo/dinov2_tiny")
+    """The taught `Dino` and its history; checkpoints go to `folder`. Teacher, words and the loss of the names are those of `cnn-tiny`."""
+    recipe, other = load_recipe("zoo/dinov2_tiny"), load_recipe("zoo/cnn_tiny")
     rows = load_dataset("parquet", data_files=str(CACHE / "named" / "*.parquet"), split="train") if rows is None else rows
     family = dinov2.load(recipe.model)
     family.bind(rows.column_names)
-    teacher = clip.load(clip.Config(name="clip", checkpoint="clip-tiny")).eval()
-    teacher.set_classes(*words(Prompts(templates="emoji"), rows.features["label"].names))
+    teacher = clip.load(other.model).eval()
+    teacher.set_classes(*words(other.prompts, rows.features["label"].names))
     with torch.no_grad():
         texts = teacher.text_classifier(teacher.templates) * teacher.net.logit_scale.exp()
     some = rows.shuffle(seed=0).select(range(128))
     images = torch.stack([family.preprocess(row, train=False)["image"] for row in some]).float()
     _towers.to_dinov2(family.backbone, teacher.net.vision_model, images, family.input, teacher.input)
     torch.manual_seed(0)
-    learner = Taught(family, teacher.image_embedding, texts)
+    learner = Taught(family, teacher.image_embedding, texts, logits.objective(other.distill))
     train = Train(**recipe.train.model_dump() | {"epochs": epochs, "lr": RATE})
     folder.mkdir(parents=True, exist_ok=True)
     views = Views(rows, family.preprocess, 0)
