@@ -18,6 +18,7 @@ from adapt.plug import Plugin
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import GraphProto
     from onnxruntime import InferenceSession
     from torch import nn
 
@@ -107,67 +108,23 @@ def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[s
     onnx.save(model, path)
 
 
-def quantize(fp32: Path, path: Path, samples: np.ndarray, exclude: Sequence[str] = ()) -> None:
-    """Static QDQ int8: weights per channel, activations unsigned, ranges by min and max over the samples.
-
-    Args:
-        exclude: names of nodes that stay in float.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.batches = iter([samples[i : i + 32] for i in range(0, len(samples), 32)])
-
-        def get_next(self):
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
-
-    prepared = path.with_suffix(".prepared")
-    try:
-        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(path),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=list(exclude),
-            op_types_to_quantize=[
-                "Conv",
-                "Gemm",
-                "MatMul",
-                "Add",
-                "MaxPool",
-                "GlobalAveragePool",
-                "Relu",
-                "AveragePool",
-                "ReduceMean",
-            ],
-        )
-        model, source = onnx.load(path), onnx.load(fp32, load_external_data=False)
-        onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
-        onnx.save(model, path)
-    finally:
-        prepared.unlink(missing_ok=True)
-
-
-def operators(path: Path) -> dict[str, int]:
-    """Operators that ONNX Runtime really runs, after its own optimisation: `QLinearConv` and not `Conv` when int8 is int8."""
+def optimised(path: Path) -> GraphProto:
+    """What ONNX Runtime really runs, after its own optimisation."""
     import tempfile
-    from collections import Counter
 
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        session(path, optimised)
-        return dict(Counter(node.op_type for node in onnx.load(optimised).graph.node))
+        place = Path(folder) / "optimised.onnx"
+        session(path, place)
+        return onnx.load(place).graph
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators that ONNX Runtime really runs: `QLinearConv` and not `Conv` when int8 is int8."""
+    from collections import Counter
+
+    return dict(Counter(node.op_type for node in optimised(path).node))
 
 
 def layer_outputs(path: Path, names: list[str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
