@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test lint format lock clean
+.PHONY: setup demo test test-outside lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -23,6 +23,10 @@ demo: setup
 # Two processes of one thread each; the tests of a file stay in one of them.
 test: setup lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# What needs other packages, or more than two minutes.
+test-outside: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m outside
 
 lint: setup
 	$(BIN)/ruff check .

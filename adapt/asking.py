@@ -48,7 +48,7 @@ def ask(stage: Stage, question: Question) -> tuple[list[str], Picture.Image]:
     Raises:
         UserError: a file is no picture, or the family cannot be asked this.
     """
-    family = stage.adapted() if stage.finished("finetune", stage.key) else stage.family
+    family = stage.adapted() if stage.finished("finetune") else stage.family
     family.eval()
     image, have = _open(question.image, "image"), family.predictors()
     prompted = question.point is not None or question.box is not None

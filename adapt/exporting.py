@@ -22,9 +22,9 @@ class Exports:
         metadata = student.about(self.labels) | {
             "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
             "architecture": self.recipe.distill.student,
-            "student": self.hash(self.run.path / "student"),
-            "adapter": self.hash(self.run.path / "adapter"),
-            "base": self._base(),
+            "student": self.hash("student"),
+            "adapter": self.hash("adapter"),
+            "base": self.base,
         }
         place = self.run.path / "export" / config.name
         if self.run.writes:
@@ -51,7 +51,7 @@ class Exports:
 
         from adapt.export._bench import compare
 
-        teacher = (self.adapted() if self.finished("finetune", self.key) else self.family).cpu()
+        teacher = (self.adapted() if self.finished("finetune") else self.family).cpu()
         whole = all(p.is_floating_point() for p in teacher.backbone.parameters())  # not in 4 bits
         if whole and hasattr(teacher.backbone, "merge_and_unload"):
             teacher.backbone = teacher.backbone.merge_and_unload()

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapt import plug
+from adapt import lineage, plug
+from adapt.guards import floored
 from adapt.plug import UserError
+from adapt.provenance import changed
 from adapt.run import atomic
 
 BATCH = 256
+TIMED = ("latency", "latency_torch", "size_bytes")
+"""Facts of an entry that other words or other data do not change."""
 
 
 class Numbers:
@@ -34,10 +38,40 @@ class Numbers:
 
     def validate(self, module) -> float:
         """The main metric, on the validation split, of the first eval that the module can be asked."""
-        config = next(iter(self.offered(module)), self.recipe.evals[0])
-        target = plug.load("evals", config.name)
-        quick = config.model_copy(update=getattr(target, "QUICK", {}))
-        return self.evaluated(quick, self.predictor(module), "validation", module).metrics[target.MAIN]
+        config = self._first(module)
+        return self._quickly(config, module).metrics[plug.load("evals", config.name).MAIN]
+
+    def _first(self, module):
+        return next(iter(self.offered(module)), self.recipe.evals[0])
+
+    def selection(self, module) -> str:
+        """By what the best weights of a training are chosen; empty: the last are kept."""
+        return lineage.selection(self._first(module)) if self.selects else ""
+
+    def _quickly(self, config, module):
+        """An eval on the validation split, without what only a report needs."""
+        quick = config.model_copy(update=getattr(plug.load("evals", config.name), "QUICK", {}))
+        return self.evaluated(quick, self.predictor(module), "validation", module)
+
+    def validated(self, name: str, module) -> dict[str, Any]:
+        """The first eval's main metric on the validation split, as a record that is kept: value, floor, pictures, change."""
+        if known := self.kept_validation(name):
+            return known
+        made, kept = lineage.validation(self, name), self.metrics().get("validation", {})
+        config = self.recipe.evals[0]
+        target, result = plug.load("evals", config.name), self._quickly(config, module)
+        self.run.begin(self.recipe)
+        record = {"value": result.metrics[target.MAIN], "floor": result.floor, "pictures": len(self.data["validation"])}
+        if result.table:
+            self._save_table(f"{name} validation", result.table)
+            record |= self._change(name, result.table, target, " validation")
+        self._save(validation=kept | {name: record | {"made_of": made}})
+        return record
+
+    def kept_validation(self, name: str) -> dict[str, Any] | None:
+        """The record that `validated` has kept, if it is still of what it was made of."""
+        record = self.metrics().get("validation", {}).get(name)
+        return record if record and self.selects and not changed(record["made_of"], lineage.validation(self, name)) else None
 
     def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
         """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
@@ -65,17 +99,15 @@ class Numbers:
         Args:
             module: a family or a student.
             predictors: others than the module's own, such as those of an exported file.
+            facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
         """
+        from adapt.evals._metrics import collapse
+
         self.run.begin(self.recipe)
-        entry: dict[str, Any] = {
-            "name": name,
-            "title": title,
-            "asked": self._asked(name),
-            "metrics": {},
-            "intervals": {},
-        } | facts
+        entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
         if report := getattr(self.data, "report", None):
             entry["left_out"] = len(report.severe)
+        made = lineage.entry(self, name, facts.get("file"))
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         pictures: list[tuple[str, Any]] = []
         tabled = False
@@ -85,13 +117,15 @@ class Numbers:
             entry["metrics"] |= result.metrics
             entry["intervals"] |= result.intervals
             entry = result.figures | entry  # the first eval's are drawn
-            entry.setdefault("main", target.MAIN)
-            entry.setdefault("split", config.split)
-            entry.setdefault("protocol", result.protocol)
+            if "main" not in entry:
+                entry |= {"main": target.MAIN, "split": config.split, "protocol": result.protocol, "floor": result.floor}
+                entry |= {"pictures": len(self.data[config.split]), "collapse": collapse(result.table)}
+                note = floored(target.MAIN, result.metrics[target.MAIN], result.floor)
+                entry["notes"] = [*entry["notes"], *filter(None, (entry["collapse"], note))]
             if result.table and not tabled:
                 tabled = True
                 self._save_table(name, result.table, self.data[config.split])
-                entry |= self._change(name, result.table, target.MAIN)
+                entry |= self._change(name, result.table, target)
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
@@ -100,9 +134,12 @@ class Numbers:
         if not entry["metrics"]:
             lacking = ", ".join(plug.load("evals", config.name).PREDICTOR for config in self.recipe.evals)
             raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
-        entries = [old for old in self.entries() if old["name"] != name] + [entry]
+        old = self.entry(name) or {}
+        same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
+        timed = {fact: old[fact] for fact in TIMED if fact in old and same}  # the same network: what was timed holds
+        entries = [one for one in self.entries() if one["name"] != name] + [timed | entry | {"made_of": made}]
         self._save(entries=entries)
-        return entry
+        return self.entry(name)
 
     def _protocol(self, split: str, module) -> dict[str, Any]:
         return self.words | {
@@ -110,19 +147,21 @@ class Numbers:
             "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
         }
 
-    def _save_table(self, name: str, table: dict[str, list], rows) -> None:
-        """The predictions, with pictures of the surest mistakes, where answers are right or wrong."""
+    def _save_table(self, name: str, table: dict[str, list], rows=None) -> None:
+        """The predictions, with pictures of the surest mistakes among `rows`, where answers are right or wrong."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
+        if not self.run.writes:
+            return
         pictures: list[bytes | None] = [None] * len(table["id"])
-        sure = table.get("confidence", [0] * len(pictures))
-        for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-            pictures[i] = _thumbnail(rows[i]["image"])
-        if self.run.writes:
-            with atomic(self._table(name)) as path:
-                pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
+        if rows is not None:
+            wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
+            sure = table.get("confidence", [0] * len(pictures))
+            for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
+                pictures[i] = _thumbnail(rows[i]["image"])
+        with atomic(self._table(name)) as path:
+            pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 
     def _save_pictures(self, name: str, pictures: list[tuple[str, Any]]) -> None:
         """What an eval drew, with its captions in the file names' order."""
@@ -137,28 +176,29 @@ class Numbers:
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list], main: str) -> dict[str, Any]:
-        """Against what it came from, on the same samples: mean difference with its paired 95 % interval; empty without such."""
+    def _change(self, name: str, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
+        """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
+        before = self._before(name)
+        if before is None:
+            return {}
+        found = self.processes.share(self._difference(f"{before}{split}", table, target) if self.run.writes else None)
+        return {"change": found, "against": before} if found else {}
+
+    def _before(self, name: str) -> str | None:
+        """The entry that an entry's change is against; none for the first, and for one that is not measured or by another metric."""
+        taught = "labels" if self.measured("labels") else self.recipe.distill.teacher if self.recipe.distill else "adapted"
+        if name.endswith("int8"):
+            return name.replace("int8", "fp32")
+        before = {"adapted": "zero-shot", "merged": "adapted", "student": taught}.get(name, taught)
+        return None if name in ("zero-shot", "labels") else before
+
+    def _difference(self, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
         import pyarrow.parquet as pq
 
-        from adapt.evals._metrics import difference
+        from adapt.evals._bootstrap import change
 
-        before = {
-            "adapted": "zero-shot",
-            "student": "labels" if self.measured("labels") else "adapted",
-            "merged": "adapted",
-        }.get(name)
-        if name.endswith("fp32"):
-            before = "labels" if self.measured("labels") else "adapted"
-        elif name.endswith("int8"):
-            before = name.replace("int8", "fp32")
-        if before is None or not self._table(before).exists() or (self.entry(before) or {}).get("main") != main:
-            return {}
-        old = pq.read_table(self._table(before)).to_pydict()
-        by = "correct" if "correct" in table else "score"
-        if old["id"] != table["id"] or by not in old or by not in table:
-            return {}
-        return {"change": difference(old[by], table[by]), "against": before}
+        old = self._table(before)
+        return change(target, pq.read_table(old).to_pydict(), table) if old.exists() else None
 
     def metrics(self) -> dict[str, Any]:
         return self.run.read_json("metrics.json", {"entries": [], "guards": []})
@@ -174,14 +214,15 @@ class Numbers:
         self.accelerator.wait_for_everyone()
 
     def measured(self, name: str) -> bool:
-        """Is there an entry of this name, by the recipe's evals as they are now?"""
-        return (self.entry(name) or {}).get("asked") == self._asked(name)
-
-    def _asked(self, name: str) -> str:
-        """What an entry was measured with that does not name the run folder, and on which data."""
-        sections = ("evals",) if name in ("zero-shot", "adapted", "merged") else ("evals", "distill")
-        data = "".join(self.fingerprints[config.split][:8] for config in self.recipe.evals if config.split in self.data)
-        return self.recipe.key(*sections) + data
+        """Is there an entry of this name that is still of what it was made of? A line says why not, where it must be made again."""
+        old = self.entry(name)
+        if old is None:
+            return False
+        names = changed(old["made_of"], lineage.entry(self, name, old.get("file")))
+        if names and name not in self._told:
+            self._told.add(name)
+            self.say(f"{old['title']}: measured again: {', '.join(names)} changed")
+        return not names
 
     def main(self, entry: dict) -> float:
         """The metric by which guards compare."""
@@ -213,15 +254,9 @@ class Numbers:
         entries = [entry for entry in self.entries() if "file" not in entry]
         self._save(entries=entries, guards=[guard for guard in self.metrics()["guards"] if " int8 " not in guard["name"]])
 
-    def guarded(self, name: str) -> bool:
-        """Has this promise been looked at?"""
-        return any(guard["name"] == name for guard in self.metrics()["guards"])
-
-    def guard(self, name: str, ok: bool, message: str) -> None:
-        """Note whether a promise was kept."""
-        guards = {old["name"]: old for old in self.metrics()["guards"]} | {
-            name: {"name": name, "ok": bool(ok), "message": message}
-        }
+    def guard(self, guard: dict[str, str]) -> None:
+        """Note whether a promise is kept; see `adapt/guards.py`."""
+        guards = {old["name"]: old for old in self.metrics()["guards"]} | {guard["name"]: guard}
         self._save(guards=list(guards.values()))
 
 

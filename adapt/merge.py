@@ -75,8 +75,8 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
         f"merge: scale {float(scale):g}; against base + adapter on {len(samples)} samples: largest error {proof['error']:.2g}, "
         f"agreement {proof['agreement']:.1%}"
     )
-    facts = {"scale": float(scale), "sweep": rows, "proof": proof, "base": stage._base()}
-    stage.record("merge", stage.key, adapter=stage.hash(adapter), merged=stage.hash(place), **facts)
+    facts = {"scale": float(scale), "sweep": rows, "proof": proof, "base": stage.base}
+    stage.record("merge", adapter=stage.hash("adapter"), merged=stage.hash("merged"), **facts)
     return place
 
 
@@ -84,7 +84,7 @@ def _adapter_of(stage: Stage, scale: float | str) -> Path:
     """The run's adapter, if it can be merged at this scale."""
     if stage.accelerator.num_processes > 1:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
-    if not stage.finished("finetune", stage.key):
+    if not stage.finished("finetune"):
         raise UserError(f"{stage.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
     folder = stage.run.path / "adapter"
     method = stage.recipe.method.name

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt import plug
-from adapt.plug import UserError
+from adapt import guards, plug
+from adapt.plug import UserError, settings
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.stage import Stage
@@ -38,12 +38,12 @@ class Outcome:
     entries: list[dict]
     """The rows of the table."""
     guards: list[dict]
-    """Promises: name, ok, message."""
+    """Promises: name, state, message; see `adapt/guards.py`."""
 
     @property
     def ok(self) -> bool:
-        """No guard has fired."""
-        return all(guard["ok"] for guard in self.guards)
+        """No promise is broken."""
+        return all(guard["state"] != guards.BROKEN for guard in self.guards)
 
 
 def evaluate(recipe: Recipe) -> Outcome:
@@ -52,7 +52,7 @@ def evaluate(recipe: Recipe) -> Outcome:
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
     if not stage.measured("zero-shot") and stage.offered(stage.family):
         stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-    if stage.finished("finetune", stage.key):
+    if stage.finished("finetune"):
         _judge(stage)
     return _finish(stage)
 
@@ -60,20 +60,19 @@ def evaluate(recipe: Recipe) -> Outcome:
 def finetune(recipe: Recipe) -> Outcome:
     """Adapt the model with the recipe's method; measure it before and after."""
     stage = Stage(recipe)
-    if stage.finished("finetune", stage.key):
+    if stage.finished("finetune"):
         stage.say(f"finetune: finished before, in {stage.run.path}")
         return evaluate(recipe) if recipe.evals else _finish(stage)
-    before: dict = {}
     offered = stage.offered(stage.family)  # a family without a head yet has no class logits
     if offered:
-        stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-        if "validation" in stage.data and offered[0] is recipe.evals[0]:
-            before = {"before": stage.validate(stage.family)}
+        if not stage.measured("zero-shot"):
+            stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
+        if stage.selects and offered[0] is recipe.evals[0]:
+            stage.validated("zero-shot", stage.family)
     stage.apply_method()
     began = time.perf_counter()
     stage.fit()
-    seconds = round(time.perf_counter() - began, 1)
-    stage.save_adapter(seconds=seconds, evals=recipe.key("evals"), **before)
+    stage.save_adapter(seconds=round(time.perf_counter() - began, 1))
     if recipe.evals:
         _judge(stage)
     return _finish(stage)
@@ -83,15 +82,27 @@ def _judge(stage: Stage) -> None:
     """Measure the adapted model, and hold it against the model as it came; what has been done before is left alone."""
     facts = stage.run.facts("finetune")
     if not stage.measured("adapted"):
-        stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"])
-    name, before = "adapted is no worse than zero-shot on validation", facts.get("before")
-    if before is not None and facts["evals"] == stage.recipe.key("evals") and not stage.guarded(name):
-        after = stage.validate(stage.adapted())
-        stage.guard(
-            name,
-            after >= before,
-            f"{before:.4f} before, {after:.4f} after. If it fell: lower train.lr, fewer train.epochs, or more data.",
-        )
+        chosen = facts["selection"].partition(" (")[0]
+        note = f"Weights of {stage.title('adapted')}: {f'the best by {chosen}' if chosen else 'those of the last step'}."
+        stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"], notes=[note])
+    entry = stage.entry("adapted")
+    stage.guard(guards.varied("the adapted model's answers vary", entry["collapse"]))
+    before = stage.kept_validation("zero-shot")
+    if before is None:
+        return
+    after = stage.kept_validation("adapted") or stage.validated("adapted", stage.adapted())
+    guard = guards.loss(
+        "adapted is no worse than zero-shot on validation",
+        before["value"],
+        after["value"],
+        0.0,
+        after.get("change"),
+        after["pictures"],
+        before["floor"],
+        "Lower train.lr, fewer train.epochs, or more data.",
+    )
+    change = entry.get("change") if entry.get("against") == "zero-shot" else None
+    stage.guard(guards.contradicted(guard, change, entry["split"]))
 
 
 def distill(recipe: Recipe) -> Outcome:
@@ -99,14 +110,17 @@ def distill(recipe: Recipe) -> Outcome:
     stage = Stage(recipe)
     _need(recipe.distill, "distill", "{name: logits}")
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
-    taught = stage.finished("distill", stage.distill_key)
+    taught = stage.finished("distill")
     if taught:
         stage.say(f"distill: finished before, in {stage.run.path}")
     teacher = recipe.distill.teacher
-    if not stage.measured(teacher):
+    if stage.entry(teacher) is None:
         raise UserError(
             f"{stage.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
         )
+    if not stage.measured(teacher):
+        stage.measure(teacher, stage.title(teacher), stage.teacher())
+        stage.forget()
     teacher = stage.measure_labels() or stage.entry(teacher)
     if not taught:
         student = stage.teach()
@@ -117,15 +131,19 @@ def distill(recipe: Recipe) -> Outcome:
     if not stage.measured("student"):
         stage.measure("student", "CNN student", student)
     entry = stage.entry("student")
+    stage.guard(guards.varied("the student's answers vary", entry["collapse"]))
     if stage.comparable(entry, teacher):
-        lost = stage.main(teacher) - stage.main(entry)
-        stage.guard(
-            "student within its budget",
-            lost <= recipe.distill.budget,
-            f"it loses {100 * lost:.1f} points to its teacher; the budget is {100 * recipe.distill.budget:.1f}. "
-            "If it fell: more distill.train.epochs, more unlabelled images, a larger distill.student.",
-        )
+        advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
+        stage.guard(_budget(stage, "student within its budget", teacher, entry, recipe.distill, advice))
     return _finish(stage)
+
+
+def _budget(stage: Stage, name: str, before: dict, after: dict, config, advice: str) -> dict[str, str]:
+    """The guard of what `after` may lose against `before`: `config.keep` of its metric, or `config.budget` in points."""
+    value = stage.main(before)
+    allowed = config.budget if config.keep is None else (1 - config.keep) * value
+    change = after.get("change") if after.get("against") == before["name"] else None
+    return guards.loss(name, value, stage.main(after), allowed, change, after["pictures"], before["floor"], advice)
 
 
 def export(recipe: Recipe) -> Outcome:
@@ -144,27 +162,20 @@ def export(recipe: Recipe) -> Outcome:
             facts = {
                 "size_bytes": path.stat().st_size,
                 "file": path.relative_to(stage.run.path).as_posix(),
-                "hash": stage.hash(path),
+                "hash": stage.hash(path.relative_to(stage.run.path).as_posix()),
             }
             file = student.file_predictors(runner(path))
             entry = stage.measure(f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
             tops[name] = stage.main(entry)
         stage.time(config, student)
         if "int8" in tops:
-            lost = tops["fp32"] - tops["int8"]
-            stage.guard(
-                f"{config.name} int8 within its budget",
-                lost <= config.budget,
-                f"it loses {100 * lost:.1f} points to fp32; the budget is {100 * config.budget:.1f}. "
-                f"{_classes(stage, config.name)}If it fell: more export.0.calibration images, or a student with plain convolutions.",
-            )
-            fp32, int8 = (stage.entry(f"{config.name} {name}")["latency"]["p50_ms"] for name in ("fp32", "int8"))
-            stage.guard(
-                f"{config.name} int8 is faster than fp32",
-                int8 < fp32,
-                f"{fp32:.2f} ms in fp32, {int8:.2f} ms in int8, one thread. If it is slower: a student with plain convolutions.",
-            )
-    stage.record("export", recipe.key("export"), parent=stage.hash(stage.run.path / "student"), files=_files(stage))
+            fp32, int8 = (stage.entry(f"{config.name} {name}") for name in ("fp32", "int8"))
+            advice = f"{_classes(stage, config.name)}More export.0.calibration images, or a student with plain convolutions."
+            stage.guard(_budget(stage, f"{config.name} int8 within its budget", fp32, int8, config, advice))
+            times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
+            advice = "A student with plain convolutions."
+            stage.guard(guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
+    stage.record("export", made_of=_export_made_of(stage), parent=stage.hash("student"), files=_files(stage))
     return _finish(stage)
 
 
@@ -184,18 +195,22 @@ def _exported(stage: Stage) -> bool:
     """Do the files lie there as they were written, of this student, with their numbers?"""
     facts = stage.run.facts("export")
     return (
-        stage.finished("distill", stage.distill_key)
-        and stage.run.done("export", stage.recipe.key("export"))
-        and facts["parent"] == stage.hash(stage.run.path / "student")
+        stage.finished("distill")
+        and facts.get("made_of") == _export_made_of(stage)
         and facts["files"] == _files(stage)
         and all(stage.measured(entry["name"]) for entry in stage.entries() if "file" in entry)
     )
 
 
+def _export_made_of(stage: Stage) -> dict:
+    return {"student": stage.hash("student"), "options": [settings(config) for config in stage.recipe.export]}
+
+
 def _files(stage: Stage) -> dict[str, str | None]:
     """The exported files and their hashes."""
     folder = stage.run.path / "export"
-    return {path.relative_to(folder).as_posix(): stage.hash(path) for path in sorted(folder.rglob("*.onnx"))}
+    names = stage.processes.share([path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.onnx"))])
+    return {name: stage.hash(f"export/{name}") for name in names}
 
 
 def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:
@@ -233,7 +248,7 @@ def report(path: Path) -> Path:
 def road(recipe: Recipe) -> Outcome:
     """All verbs, one after the other."""
     stage = Stage(recipe)
-    if recipe.distill and not stage.run.done("distill", stage.distill_key):
+    if recipe.distill and not stage.finished("distill"):
         from adapt.distill._student import create
 
         create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training

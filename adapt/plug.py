@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,6 +37,28 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+    idle: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change no result, such as how many processes load."""
+
+
+def settings(spec: Spec) -> dict[str, Any]:
+    """The fields that say what a result is of: those that differ from their defaults and are not idle, as JSON can write them.
+
+    So a new field with a default leaves the keys of what was made before it as they are.
+    """
+    return {
+        name: _plain(value)
+        for name, field in type(spec).model_fields.items()
+        if name not in spec.idle and (value := getattr(spec, name)) != field.get_default(call_default_factory=True)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return settings(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class Plugin(Spec):

@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 
 from adapt.overrides import override, parse_yaml
-from adapt.plug import ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema
+from adapt.plug import ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
 
 
 class Prompts(Spec):
@@ -52,6 +52,8 @@ class Augment(Spec):
 
 class Train(Spec):
     """The training loop."""
+
+    idle = frozenset({"workers", "checkpoint_every"})
 
     epochs: int = Field(10, ge=1)
     """Passes over the training split."""
@@ -117,8 +119,8 @@ class Recipe(Spec):
     """Exit with status 1 when a guard fires: worse than zero-shot, a student or int8 file past its budget."""
 
     def key(self, *sections: str) -> str:
-        """Eight hex digits that change when one of the sections changes (all sections, if none is named)."""
-        data = self.model_dump(mode="json", include=set(sections) or None)
+        """Eight hex digits that change when a setting of one of the sections changes that a result depends on; see `settings`."""
+        data = {name: value for name, value in settings(self).items() if name in sections}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
     def to_yaml(self) -> str:

@@ -8,29 +8,27 @@ HASH is of the sections that decide the adapted model; other distill, evals and 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
 from glob import escape
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from adapt.plug import ROOT, UserError
+from adapt.plug import UserError
+from adapt.provenance import code_hash, packages
 from adapt.recipe import Recipe, load_recipe
 
 SECTIONS = ("name", "model", "data", "method", "prompts", "train", "seed")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
-"""Columns that a fingerprint covers beside the pictures."""
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
-PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
+HOST = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:40] or "host"
+"""This machine's name, as temporary names carry it: on a shared disk, another machine's processes are not ours to judge."""
 
 
 @contextmanager
@@ -42,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or read-only, the place forbidden or no folder; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -71,8 +69,8 @@ def _refusal(error: Exception, folder: Path) -> str:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what killed processes left of `path`, and this process's own number from an earlier life."""
-    for left in path.parent.glob(f".{escape(path.name)}.*"):
+    """Remove what killed processes of this machine left of `path`, and this process's own number from an earlier life."""
+    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*"):
         number = left.name.rpartition(".")[2]
         if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
             _remove(left)
@@ -97,15 +95,27 @@ def _remove(path: Path) -> None:
 
 
 class Run:
-    """A run folder; on other processes than the main one (`writes=False`) writing does nothing."""
+    """A run folder; on other processes than the main one (`writes=False`) writing does nothing.
 
-    def __init__(self, path: Path, writes: bool = True):
-        self.path, self.writes = path, writes
+    Args:
+        share: (value) → the main process's value, on every process: the main process alone reads, so that all decide alike, also
+            where each machine has a disk of its own.
+    """
+
+    def __init__(self, path: Path, writes: bool = True, share: Callable[[Any], Any] = lambda value: value):
+        self.path, self.writes, self.share = path, writes, share
+        self._known: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, recipe: Recipe, root: Path = Path("runs"), writes: bool = True) -> Run:
+    def open(
+        cls,
+        recipe: Recipe,
+        root: Path = Path("runs"),
+        writes: bool = True,
+        share: Callable[[Any], Any] = lambda value: value,
+    ) -> Run:
         """The recipe's folder, which is made by `begin`."""
-        return cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes)
+        return cls(root / f"{recipe.name}-{recipe.key(*SECTIONS)}", writes, share)
 
     def begin(self, recipe: Recipe) -> Run:
         """Make the folder with the recipe in it, if need be: when the first result is at hand, and no mistake has been found."""
@@ -143,87 +153,47 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=1) + "\n")
+        text = json.dumps(value, indent=1)
+        self._known[name] = json.loads(text)  # as it would be read
+        self.write_text(name, text + "\n")
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        """A JSON file's content, or the default when there is none.
+        """A JSON file's content, or the default when there is none; read once, by the main process for all.
 
         Raises:
             UserError: the file is there but is no JSON.
         """
+        if name not in self._known:
+            self._known[name] = self.share(self._read_json(name) if self.writes else None)
+        value = self._known[name]
+        return default if value is None else value
+
+    def _read_json(self, name: str) -> Any:
         path = self.path / name
         if not path.exists():
-            return default
+            return None
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}. Put the file back, or delete it to do its part again.") from None
 
-    def done(self, stage: str, key: str) -> bool:
-        """Has this stage been finished with just these settings?"""
-        return self.facts(stage).get("key") == key
+    def forget(self, name: str) -> None:
+        """Remove a file or folder."""
+        self._known.pop(name, None)
+        if self.writes:
+            _remove(self.path / name)
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What `record` noted of a stage; empty before that."""
         return self.read_json("manifest.json", {}).get("stages", {}).get(stage, {})
 
-    def record(self, stage: str, key: str, **facts: Any) -> None:
+    def record(self, stage: str, **facts: Any) -> None:
         """Note in `manifest.json` that a stage is finished, with what it came from."""
-        manifest = self.read_json("manifest.json", {})
+        manifest = dict(self.read_json("manifest.json", {}))
         made = {
-            "key": key,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "code": code_hash(),
             "packages": packages(),
         }
-        manifest.setdefault("stages", {})[stage] = made | facts
+        manifest["stages"] = manifest.get("stages", {}) | {stage: made | facts}
         self.write_json("manifest.json", manifest)
-
-
-@cache
-def code_hash() -> str:
-    """Of this package's own source."""
-    digest = hashlib.sha256()
-    for path in sorted(ROOT.rglob("*.py")):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@cache
-def packages() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
-
-
-def hash_path(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files and their names; 16 hex digits."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(file.relative_to(path).as_posix().encode())
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def fingerprint(dataset) -> str:
-    """Of a data set's ids, encoded pictures and all that is true of them; the same on every machine; 16 hex digits."""
-    from datasets import Image
-
-    digest = hashlib.sha256()
-    pictures = [name for name in ("image", "segmentation") if name in dataset.column_names]
-    rows = dataset.select_columns([*pictures, *(name for name in TRUTH if name in dataset.column_names)])
-    for name in pictures:
-        rows = rows.cast_column(name, Image(decode=False))
-    for row in rows:
-        images = [row.pop(name) or {} for name in pictures]
-        digest.update(json.dumps(row, sort_keys=True).encode())
-        for image in images:
-            digest.update(image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b""))
-    return digest.hexdigest()[:16]

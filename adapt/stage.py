@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from adapt import plug
+from adapt import lineage, plug
 from adapt.exporting import Exports
 from adapt.measuring import Numbers
 from adapt.plug import UserError
+from adapt.processes import Processes
+from adapt.provenance import changed, class_names, fingerprint, hash_path
 from adapt.recipe import Recipe
-from adapt.run import SECTIONS, Run, atomic, fingerprint, hash_path
+from adapt.run import Run, atomic
 from adapt.teaching import Students
 
 PATIENCE = timedelta(hours=24)
@@ -47,10 +48,10 @@ class Stage(Students, Exports, Numbers):
             project_dir="runs",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
-        self.run = Run.open(recipe, writes=self.accelerator.is_main_process)
+        self.processes = Processes(self.accelerator)
+        self.run = Run.open(recipe, writes=self.processes.main, share=self.processes.share)
         self.accelerator.project_configuration.logging_dir = str(self.run.path)
-        self.key = recipe.key(*SECTIONS)
-        self.distill_key = recipe.key(*SECTIONS, "distill")
+        self._told: set[str] = set()
         self.learns = False
         """Is the family, as it is in memory, the adapted one?"""
         set_seed(recipe.seed)
@@ -74,20 +75,20 @@ class Stage(Students, Exports, Numbers):
     @cached_property
     def family(self):
         """The model as it comes, told the classes of the data."""
-        from adapt.prompting.templates import words
-
         family = plug.load("models", self.recipe.model.name).load(self.recipe.model)
         rows = self.data["train"]
         family.bind(rows.column_names)
-        names = self.labels
-        if names:
-            family.set_classes(*words(self.recipe.prompts, names))
+        if self.labels:
+            family.set_classes(**self.words)
         return family.to(self.accelerator.device)
 
     @cached_property
     def words(self) -> dict[str, list[str]]:
-        """The texts that stand for the classes, as the family was told them."""
-        return {"classes": list(self.family.classes), "templates": list(self.family.templates)}
+        """The texts that stand for the classes, `classes` and `templates`, as the family is told them."""
+        from adapt.prompting.templates import words
+
+        classes, templates = words(self.recipe.prompts, self.labels) if self.labels else ([], [])
+        return {"classes": classes, "templates": templates}
 
     def apply_method(self) -> None:
         """Decide what learns."""
@@ -95,36 +96,15 @@ class Stage(Students, Exports, Numbers):
         self.family.to(self.accelerator.device)
         self.learns = True
 
-    def finished(self, verb: str, key: str) -> bool:
-        """Has `finetune` or `distill` been done, with these settings and these data?
-
-        Raises:
-            UserError: the data are no longer those that it was done with.
-        """
-        if not self.run.done(verb, key):
-            return False
-        self._unchanged(self.run.facts(verb).get("data", self.fingerprints))
-        return True
-
-    def _unchanged(self, before: dict[str, str]) -> None:
-        """Refuse data that are not those of these fingerprints."""
-        changed = sorted(
-            split for split in before.keys() | self.fingerprints if before.get(split) != self.fingerprints.get(split)
-        )
-        if changed:
-            raise UserError(
-                f"data: {', '.join(changed)} changed since {self.run.path} was made. Begin another run with name=…, or delete that folder."
-            )
-
     def adapted(self):
         """The family with what the run folder's adapter holds."""
         from adapt.methods import _adapter
 
-        if not self.finished("finetune", self.key):
+        if not self.finished("finetune"):
             raise UserError(f"{self.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
         if not self.learns:
             self.apply_method()
-            _adapter.load(self.family, self.run.path / "adapter")
+            _adapter.load(self.family, self.processes.fetched(self.run.path / "adapter"))
         return self.family
 
     def forget(self) -> None:
@@ -141,14 +121,16 @@ class Stage(Students, Exports, Numbers):
 
         self.run.begin(self.recipe)
         self._list_problems()
-        if (self.run.path / "checkpoints" / "last.pt").exists():
-            self._unchanged(self.run.read_json("checkpoints/data.json", self.fingerprints))
-        self.run.write_json("checkpoints/data.json", self.fingerprints)
+        made = lineage.adapter(self)
+        if self.processes.share((self.run.path / "checkpoints" / "last.pt").exists()):
+            self._refuse("the training", self.run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
+        self.run.write_json("checkpoints/made_of.json", made)
         views = Views(self.data["train"], self.family.preprocess, self.recipe.seed, extra=self._features())
-        validate = self.validate if self.recipe.evals and "validation" in self.data else None
+        validate = self.validate if self.selects else None
         self._track("finetune")
+        options = {"title": "finetune", "selection": self.selection(self.family)}
         self.history = fit(
-            self.family, views, self.recipe.train, self.recipe.seed, self.run.path, self.accelerator, validate, title="finetune"
+            self.family, views, self.recipe.train, self.recipe.seed, self.run.path, self.accelerator, validate, **options
         )
 
     def _list_problems(self) -> None:
@@ -169,7 +151,7 @@ class Stage(Students, Exports, Numbers):
                 f"train.cache: with method {self.recipe.method.name!r} the encoder of {self.recipe.model.name!r} learns, or this "
                 "family has no features to keep. Set train.cache=false."
             )
-        cached = self.cache("features", function, self.family, self.data["train"], 1, None)
+        cached = self.cache("features", lineage.features(self), function, self.family, self.data["train"], 1, None)
         # one view serves every epoch; what is random beside it follows the epoch's seeds
         return lambda view, row: cached(0, row)
 
@@ -184,29 +166,69 @@ class Stage(Students, Exports, Numbers):
         if self.run.writes:
             with atomic(self.run.path / "adapter") as folder:
                 _adapter.save(self.family, folder)
-        self.record(
-            "finetune",
-            self.key,
-            base=self._base(),
-            data=self.fingerprints,
-            adapter=self.hash(self.run.path / "adapter"),
-            **facts,
-        )
+        made = {"made_of": lineage.adapter(self), "selection": self.selection(self.family)}
+        self.record("finetune", base=self.base, adapter=self.hash("adapter"), **made, **facts)
 
-    def record(self, stage: str, key: str, **facts: Any) -> None:
-        self.run.record(stage, key, processes=self.accelerator.num_processes, **facts)
+    def record(self, stage: str, **facts: Any) -> None:
+        self.run.record(stage, processes=self.accelerator.num_processes, **facts)
         self.accelerator.wait_for_everyone()
 
-    def hash(self, path: Path) -> str | None:
-        """Of a file or folder, none when it is missing."""
-        return hash_path(path) if path.exists() else None
+    # -------------------------------------------------------------------------------------------------------- what is kept
 
-    def _base(self) -> dict[str, Any]:
-        from adapt.models._checkpoint import EMBEDDED
+    def finished(self, verb: str) -> bool:
+        """Has `finetune` or `distill` been done, of just this?
 
-        checkpoint = self.recipe.model.checkpoint
-        place = EMBEDDED / checkpoint if (EMBEDDED / checkpoint).is_dir() else Path(checkpoint)
-        return {"checkpoint": checkpoint, "hash": hash_path(place) if place.exists() else "hub"}
+        Raises:
+            UserError: it was made of other contents: training again must be the user's own wish.
+        """
+        facts = self.run.facts(verb)
+        if not facts:
+            return False
+        if verb == "finetune":
+            self._refuse("the adapter", facts["made_of"], lineage.adapter(self), "adapter")
+        else:
+            before, now = facts["made_of"], lineage.student(self)
+            now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
+            if any(name.startswith("options") for name in changed(before, now)):
+                return False  # another student is asked for
+            self._refuse("the student", before, now, "student")
+        return True
+
+    def _refuse(self, what: str, before: dict[str, Any], now: dict[str, Any], folder: str) -> None:
+        """Refuse to go on with something that cost a training and is of other contents than the recipe now means."""
+        # data that choose nothing by now were read all the same
+        kept = {split: self.fingerprints.get(split) for split in before.get("data", {})}
+        if names := changed(before, now | {"data": kept}):
+            raise UserError(
+                f"{', '.join(names)} changed since {what} in {self.run.path} was made; nothing was touched. Put back what changed, or "
+                f"begin another run with name=…, or delete {self.run.path / folder} to make it again."
+            )
+
+    @cached_property
+    def base(self) -> dict[str, str]:
+        """The checkpoint that all comes from: its name, and its `hash` or its `commit` on the hub."""
+        from adapt.models._checkpoint import origin
+
+        found = origin(self.recipe.model.checkpoint)
+        if not any(found[name] for name in ("hash", "commit") if name in found):
+            _ = self.family  # its commit is known when it is there
+            found = origin(self.recipe.model.checkpoint)
+        return found
+
+    @property
+    def selects(self) -> bool:
+        """Are the best weights of a training chosen, by an eval on the validation split?"""
+        return bool(self.recipe.evals) and "validation" in self.data
+
+    @property
+    def precision(self) -> str:
+        """Of the networks: fp32, or bf16 under autocast."""
+        return {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
+
+    def hash(self, name: str) -> str | None:
+        """Of a file or folder of the run, none when it is missing; the main process's, on all."""
+        path = self.run.path / name
+        return self.processes.share(hash_path(path) if self.run.writes and path.exists() else None)
 
 
 def _quiet() -> None:
@@ -230,12 +252,3 @@ def _no_attempt(record) -> bool:
     """Not each failed attempt to reach the hub: what comes of them is told at the end. That it asks us to wait is told."""
     text = record.getMessage()
     return "thrown while requesting" not in text and not text.startswith("Retrying in")
-
-
-def class_names(features) -> list[str]:
-    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
-    kind = features.get("label")
-    if kind is None and isinstance(features.get("objects"), dict):
-        kind = features["objects"].get("category")
-        kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
-    return list(getattr(kind, "names", None) or [])

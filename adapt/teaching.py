@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from adapt import plug
+from adapt import lineage, plug
 from adapt.measuring import BATCH
 from adapt.plug import UserError
-from adapt.run import SECTIONS, atomic
+from adapt.provenance import changed, of
+from adapt.run import atomic
 
 
 class Students:
@@ -24,57 +24,60 @@ class Students:
         from adapt.train.views import Views
 
         config = self.recipe.distill
-        target = plug.load("distill", config.name)
-        teacher, rows, extra = self._teacher().eval(), self._student_rows(), None
-        _ = self.words  # what evals need of the teacher when it is gone
-        if hasattr(target, "label"):
-            rows = self._labelled(target, teacher, rows)
+        objective = plug.load("distill", config.name)
+        teacher, rows, extra = self.teacher().eval(), self._student_rows(), None
+        if hasattr(objective, "label"):
+            rows = self._labelled(objective, teacher, rows)
         have = teacher.predictors()
-        if target.PREDICTOR and target.PREDICTOR not in have:
+        if objective.PREDICTOR and objective.PREDICTOR not in have:
             raise UserError(
-                f"distill.name: {config.name!r} needs a teacher with {target.PREDICTOR}; {self.recipe.model.name!r} offers "
+                f"distill.name: {config.name!r} needs a teacher with {objective.PREDICTOR}; {self.recipe.model.name!r} offers "
                 f"{', '.join(have)}."
             )
-        function = have[target.PREDICTOR] if target.PREDICTOR else None
-        student = target.build(config, teacher, None if config.cache else function)
+        function = have[objective.PREDICTOR] if objective.PREDICTOR else None
+        student = objective.build(config, teacher, None if config.cache else function)
         if function and config.cache:
-            extra = self.cache("teacher", function, teacher, rows, config.views, config.train.augment)
+            made = lineage.answers(self, config.views, config.train.augment)
+            extra = self.cache("teacher", made, function, teacher, rows, config.views, config.train.augment)
         del teacher, have, function  # students train without the teacher in memory
         self.forget()
         views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
         student.to(self.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
         self._track("distill")
         folder = self._fresh()
-        validate = self.validate if "validation" in self.data else None
-        fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, title="distill")
+        validate = self.validate if self.selects else None
+        options = {"title": "distill", "selection": self.selection(student)}
+        fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, **options)
         return student
 
     def _fresh(self) -> Path:
-        """The folder of the training; a state that other settings or data left there is thrown away, since it cannot be continued."""
-        folder = self.run.path / "distill"
-        made_of = {"key": self.distill_key, "data": self.fingerprints}
-        if self.run.writes and self.run.read_json("distill/key.json") != made_of:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            self.run.write_json("distill/key.json", made_of)
+        """The folder of the training; a state that other settings or contents left there is thrown away, since it cannot be continued."""
+        made = lineage.student(self)
+        if self.run.read_json("distill/made_of.json") != made:
+            self.run.forget("distill")
+            self.run.write_json("distill/made_of.json", made)
         self.accelerator.wait_for_everyone()
-        return folder
+        return self.run.path / "distill"
 
     def measure_labels(self) -> dict | None:
         """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""
         config = self.recipe.distill
-        target = plug.load("distill", config.name)
-        if not hasattr(target, "teacher"):
+        objective = plug.load("distill", config.name)
+        if not hasattr(objective, "teacher"):
             return None
         if not self.measured("labels"):
-            family = self._teacher()
-            predictors = target.teacher(config, family)
+            family = self.teacher()
+            predictors = objective.teacher(config, family)
             self.measure("labels", f"{self.title(config.teacher)}, labelling", family, lambda texts: predictors)
             self.forget()
         return self.entry("labels")
 
-    def cache(self, name: str, function: Callable, module, rows, views: int, augmentation):
-        """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`."""
+    def cache(self, name: str, made: dict, function: Callable, module, rows, views: int, augmentation):
+        """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`.
+
+        Args:
+            made: what the outputs are made of; others are computed anew.
+        """
         from adapt.distill import _cache
         from adapt.train.views import Views
 
@@ -82,22 +85,29 @@ class Students:
         views = Views(rows, lambda sample, _: module.preprocess(sample, False), self.recipe.seed, views)
         height, width = module.input["size"]
         batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
-        return _cache.build(self._cached(name), function, views, augmentation, batch, self.accelerator, name)
+        folder = self._kept(name, made)
+        return _cache.build(folder, function, views, augmentation, batch, self.accelerator, name, self.processes.place)
 
-    def _cached(self, name: str) -> Path:
-        """Where something computed once lies; named after all that it depends on."""
-        sections, splits = (SECTIONS, ["train"]) if name == "features" else ((*SECTIONS, "distill"), ["train", "unlabelled"])
-        data = "".join(self.fingerprints[split][:8] for split in splits if split in self.data)
-        return self.run.path / "cache" / f"{name}-{self.recipe.key(*sections)}{data}"
+    def _kept(self, name: str, made: dict) -> Path:
+        """Where something computed once lies: named after all that it is made of; a line says why it is computed again."""
+        folder = self.run.path / "cache" / f"{name}-{of(made)}"
+        others = sorted(folder.parent.glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime)
+        record = folder.with_name(f"{folder.name}.json")
+        if self.processes.keeps and not record.exists():
+            if others:
+                print(f"{name}: computed again: {', '.join(changed(json.loads(others[-1].read_text()), made))} changed")
+            with atomic(record) as temporary:
+                temporary.write_text(json.dumps(made))
+        return folder
 
-    def _labelled(self, target, teacher, rows):
-        """The teacher's labels of rows, found once, by the main process."""
+    def _labelled(self, objective, teacher, rows):
+        """The teacher's labels of rows, found once, by one process a disk."""
         from datasets import load_from_disk
 
-        place = self._cached("labels")
-        if self.run.writes and not place.exists():
+        place = self._kept("labels", lineage.labels(self))
+        if self.processes.keeps and not place.exists():
             with atomic(place) as folder:
-                target.label(self.recipe.distill, teacher, rows).save_to_disk(folder)
+                objective.label(self.recipe.distill, teacher, rows).save_to_disk(folder)
         self.accelerator.wait_for_everyone()
         return load_from_disk(place)
 
@@ -105,36 +115,34 @@ class Students:
         """The student that `distill` left."""
         from safetensors.torch import load_file
 
-        if not self.finished("distill", self.distill_key):
+        if not self.finished("distill"):
             raise UserError(f"{self.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
-        config = self.recipe.distill
+        config = self.recipe.distill.model_copy(update={"pretrained": False})  # its weights lie here
         student = plug.load("distill", config.name).build(config, self.family)
-        student.net.load_state_dict(load_file(self.run.path / "student" / "model.safetensors"))
-        return student
+        folder = self.processes.fetched(self.run.path / "student")
+        student.net.load_state_dict(load_file(folder / "model.safetensors"))
+        return student.to(self.accelerator.device)
 
     def save_student(self, student) -> None:
         """Write the student's network as safetensors, with what a user must know of its input."""
         from safetensors.torch import save_file
 
-        from adapt.distill._student import weights_file
+        from adapt.distill._student import origin
 
-        start = self.recipe.distill.pretrained
+        config = self.recipe.distill
         if self.run.writes:
             with atomic(self.run.path / "student") as folder:
                 folder.mkdir()
                 save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-                about = {"architecture": self.recipe.distill.student} | student.about(self.labels) | {"input": student.input}
+                about = {"architecture": config.student} | student.about(self.labels) | {"input": student.input}
                 (folder / "config.json").write_text(json.dumps(about, indent=1))
-        self.record(
-            "distill",
-            self.distill_key,
-            data=self.fingerprints,
-            parent=self.hash(self.run.path / "adapter"),
-            student=self.hash(self.run.path / "student"),
-            start=self.hash(weights_file(start)) if isinstance(start, str) else start,
-        )
+        parent = self.hash("adapter") if config.teacher == "adapted" else None
+        facts = {"base": self.base, "parent": parent, "start": origin(config.student, config.pretrained)}
+        made = {"made_of": lineage.student(self), "selection": self.selection(student)}
+        self.record("distill", student=self.hash("student"), **facts, **made)
 
-    def _teacher(self):
+    def teacher(self):
+        """Who teaches."""
         return self.adapted() if self.recipe.distill.teacher == "adapted" else self.family
 
     def _student_rows(self):

@@ -24,13 +24,16 @@ CODE = [path for path in FILES if "assets" not in path.parts]
 
 # layer → what it may import from adapt
 GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks"}
+LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "provenance"}
 MIDDLE = LOW | {"train", "prompting"}
 ALLOWED = {
     "plug": set(),
     "overrides": GROUND,
     "recipe": GROUND | {"overrides"},
-    "run": GROUND | {"recipe"},
+    "provenance": GROUND | {"hardware"},
+    "run": GROUND | {"recipe", "provenance"},
+    "guards": set(),
+    "processes": {"run"},
     "hardware": set(),
     "masks": set(),
     "train": LOW,
@@ -38,13 +41,14 @@ ALLOWED = {
     **dict.fromkeys(PLUGS, MIDDLE),
     "report": MIDDLE | {"evals", "charts"},
     "charts": set(),
-    "measuring": MIDDLE | PLUGS,
-    "teaching": MIDDLE | PLUGS | {"measuring"},
+    "lineage": MIDDLE | PLUGS,
+    "measuring": MIDDLE | PLUGS | {"lineage", "guards"},
+    "teaching": MIDDLE | PLUGS | {"measuring", "lineage"},
     "exporting": MIDDLE | PLUGS,
-    "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting"},
+    "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting", "lineage", "processes"},
     "merge": MIDDLE | PLUGS | {"stage"},
     "asking": MIDDLE | PLUGS | {"stage"},
-    "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report"},
+    "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report", "guards"},
     "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),

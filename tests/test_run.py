@@ -16,8 +16,9 @@ import pytest
 from adapt.data import emoji_scenes
 from adapt.data.emoji import Config, load
 from adapt.plug import UserError
+from adapt.provenance import fingerprint, hash_path
 from adapt.recipe import load_recipe
-from adapt.run import Run, atomic, fingerprint, hash_path
+from adapt.run import HOST, Run, atomic
 
 
 def begun(recipe, root: Path = Path("runs")) -> Run:
@@ -49,16 +50,30 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stages_are_done_for_one_key_only():
+def test_what_a_stage_recorded_is_kept_with_the_versions_it_ran_on():
     recipe = load_recipe("clip_lora")
     run = Run.open(recipe)
-    assert not run.done("finetune", "k")
-    run.record("finetune", "k", data={"train": "x"})
-    assert run.done("finetune", "k")
-    assert not run.done("finetune", "other")
-    stage = json.loads((run.path / "manifest.json").read_text())["stages"]["finetune"]
-    assert stage["data"] == {"train": "x"}
-    assert stage["packages"]["torch"] != "missing"
+    assert run.facts("finetune") == {}
+    run.record("finetune", data={"train": "x"})
+    for found in (run.facts("finetune"), json.loads((run.path / "manifest.json").read_text())["stages"]["finetune"]):
+        assert found["data"] == {"train": "x"}
+        assert found["packages"]["torch"] != "missing"
+
+
+def test_the_folder_is_named_after_settings_that_change_a_result_alone(monkeypatch):
+    from adapt import recipe as module
+
+    class Later(module.Train):
+        later: int = 3
+
+    before = load_recipe("clip_lora")
+    idle = [
+        load_recipe("clip_lora", [given]) for given in ("train.workers=2", "train.checkpoint_every=7", "train.schedule=cosine")
+    ]
+    grown = before.model_copy(update={"train": Later(**before.train.model_dump())})
+    assert {Run.open(one).path for one in (*idle, grown)} == {Run.open(before).path}
+    other = before.model_copy(update={"train": Later(**before.train.model_dump(), later=4)})
+    assert Run.open(other).path != Run.open(before).path
 
 
 @pytest.mark.parametrize(
@@ -95,7 +110,7 @@ def test_a_folder_of_another_recipe_is_refused():
 
 def test_processes_that_do_not_write_write_nothing():
     run = Run.open(load_recipe("clip_lora"), writes=False)
-    run.record("finetune", "k")
+    run.record("finetune")
     assert not run.path.exists()
 
 
@@ -125,13 +140,15 @@ def killed() -> int:
 
 
 def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path):
-    (tmp_path / f".f.{killed()}").mkdir()
-    (tmp_path / f".f.{os.getpid()}").mkdir()  # a container's processes have the same numbers each time
-    (tmp_path / f".f.{os.getppid()}").mkdir()
-    (tmp_path / f".other.{os.getpid()}").mkdir()
+    dead = killed()
+    (tmp_path / f".f.{HOST}.{dead}").mkdir()
+    (tmp_path / f".f.{HOST}.{os.getpid()}").mkdir()  # a container's processes have the same numbers each time
+    stays = {f".f.{HOST}.{os.getppid()}", f".other.{HOST}.{os.getpid()}", f".f.elsewhere.{dead}"}
+    for name in stays:
+        (tmp_path / name).mkdir()
     with atomic(tmp_path / "f") as folder:
         folder.mkdir()
-    assert {path.name for path in tmp_path.iterdir()} == {"f", f".f.{os.getppid()}", f".other.{os.getpid()}"}
+    assert {path.name for path in tmp_path.iterdir()} == {"f", *stays}, "another machine's processes are not ours to judge"
 
 
 @pytest.mark.parametrize("write", ["text", "torch", "numpy", "parquet"])
@@ -185,7 +202,7 @@ def test_a_spoiled_json_file_is_named():
     run = begun(load_recipe("clip_lora"))
     (run.path / "manifest.json").write_text("{half")
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
-        run.done("finetune", "k")
+        Run(run.path).facts("finetune")
 
 
 def test_opening_again_rewrites_the_recipe_only_when_it_has_changed():

@@ -52,8 +52,9 @@ def build(
     batch: int,
     accelerator: Accelerator,
     name: str = "teacher",
+    place: tuple[int, int] = (0, 1),
 ) -> Cache:
-    """Compute the shards that `folder` lacks; process r of n sees to every n-th.
+    """Compute the shards that `folder` lacks; of the n processes on a disk, the r-th sees to every n-th.
 
     Args:
         folder: named by the caller after data, teacher, augmentation and seed, so that a stale cache is never read.
@@ -61,13 +62,14 @@ def build(
         views: the rows and how many views each has.
         augmentation: of the views; none: plain images.
         name: of the outputs in a batch.
+        place: r and n.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total, size = views.views * len(views), min(SHARD, 4 * batch)
     shards = [folder / f"{start // size:06d}.npy" for start in range(0, total, size)]
     lacking = [i for i, path in enumerate(shards) if not path.exists()]
     # by number, not by place among the lacking: another process may have begun already
-    mine = [i for i in lacking if i % accelerator.num_processes == accelerator.process_index]
+    mine = [i for i in lacking if i % place[1] == place[0]]
     with progress(name, len(shards), len(shards) - len(lacking), accelerator.is_main_process) as tick:
         for shard in mine:
             parts = []

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adapt import hardware
 from adapt.plug import ROOT, UserError, nearest
+from adapt.provenance import commit, hash_path
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
@@ -142,6 +143,17 @@ def weights_file(pretrained: str) -> Path:
     """The safetensors file that an embedded name, a folder or a path stands for."""
     path = EMBEDDED / pretrained if pretrained in embedded() else Path(pretrained).expanduser()
     return path / "model.safetensors" if path.is_dir() else path
+
+
+def origin(arch: str, pretrained: bool | str) -> str | None:
+    """What a student starts from: the hash of a file's content, or timm's name and the commit of its weights' copy in the hub's cache."""
+    if isinstance(pretrained, str):
+        path = weights_file(pretrained)
+        return hash_path(path) if path.exists() else None
+    if not pretrained:
+        return None
+    repository = timm.get_pretrained_cfg(arch).hf_hub_id
+    return f"{repository} {commit(repository)}"
 
 
 def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from adapt import hardware
 from adapt.plug import ROOT, UserError
+from adapt.provenance import commit, hash_path
 
 EMBEDDED = ROOT / "assets" / "checkpoints"
 UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
@@ -39,6 +40,24 @@ def resolve(checkpoint: str) -> str:
             f"model.checkpoint: {checkpoint!r} is neither a folder nor a hub id (owner/name). Embedded: {', '.join(embedded())}."
         )
     return checkpoint
+
+
+def origin(checkpoint: str) -> dict[str, str]:
+    """What a checkpoint's weights are: `checkpoint`, its name; and the `hash` of local files, or the `commit` that the hub gave.
+
+    The commit is that of the copy in the hub's cache, so it is known ('' before) when the checkpoint has been loaded.
+    """
+    kind, _, rest = checkpoint.partition(":")
+    place = rest.partition("/")[2] if kind in ("open_clip", "segment_anything") else resolve(checkpoint)
+    path = Path(place).expanduser()
+    if place and path.exists():
+        return {"checkpoint": checkpoint, "hash": hash_path(path)}
+    if kind == "open_clip":
+        from open_clip.pretrained import get_pretrained_cfg
+
+        about = get_pretrained_cfg(rest.partition("/")[0], place) or {}
+        place = about.get("hf_hub", "").rpartition("/")[0] or about.get("url", "")
+    return {"checkpoint": checkpoint, "commit": commit(place)}
 
 
 def config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str, str] | None = None) -> dict:

@@ -1,0 +1,184 @@
+"""What a kept result was made of, and whether it still is: contents, never names.
+
+    made = {"base": base["hash"], "words": of(words), "data": {"train": fingerprint(rows)}}
+    changed(kept["made_of"], made)        # [] when the kept result may be used; else what differs, such as ["data.train"]
+
+A file's digest is remembered by inode, size and both times, so that a second look reads no byte: zeroed weights keep their size,
+and `cp -p` keeps the time of the last change, but nothing short of root keeps the inode's own time (ctime).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from adapt import hardware
+from adapt.plug import ROOT
+
+TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
+"""Columns that a fingerprint covers beside the pictures."""
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
+YOUNG = 2.0
+"""Seconds: a file that changed so lately may change again within the clock's tick, so its digest is not remembered."""
+
+
+def of(*parts: Any) -> str:
+    """Sixteen hex digits of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The dotted names in which two records of what something was made of differ; none when it may be used again."""
+    names = []
+    for name in sorted(before.keys() | now.keys()):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += [f"{name}.{inner}" for inner in changed(a, b)]
+        elif a != b:
+            names.append(name)
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------------------ files
+
+
+def stamp(path: str | os.PathLike) -> list[int]:
+    """What changes when a file's content does: device, inode, size, and the times of its last change and of its inode's, ns."""
+    status = os.stat(path)
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def digests(paths: Iterable[str | os.PathLike]) -> Iterator[bytes]:
+    """SHA-256 of each file's content, in order; files that have not changed since the last time are not read."""
+    with _memory() as memory:
+        for path in paths:
+            key = ":".join(map(str, stamp(path)))
+            known = memory.execute("SELECT digest FROM digests WHERE stamp = ?", (key,)).fetchone()
+            if known is None:
+                known = (_sha256(path),)
+                if time.time() - os.stat(path).st_ctime > YOUNG:
+                    memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (key, known[0]))
+            yield known[0]
+
+
+@contextmanager
+def _memory() -> Iterator[sqlite3.Connection]:
+    """The remembered digests; a memory that cannot be opened or written costs time and nothing else."""
+    place = hardware.cache_folder() / "digests.sqlite"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        memory = sqlite3.connect(place, timeout=10)
+        memory.execute("CREATE TABLE IF NOT EXISTS digests (stamp TEXT PRIMARY KEY, digest BLOB)")
+        memory.commit()
+    except (OSError, sqlite3.Error):
+        memory = sqlite3.connect(":memory:")
+        memory.execute("CREATE TABLE digests (stamp TEXT PRIMARY KEY, digest BLOB)")
+    with closing(memory):
+        yield memory
+        with suppress(sqlite3.Error):
+            memory.commit()
+
+
+def _sha256(path: str | os.PathLike) -> bytes:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def hash_path(path: Path) -> str:
+    """Of a file's content, or of a folder's files and their names; 16 hex digits."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    total = hashlib.sha256()
+    for file, digest in zip(files, digests(files), strict=True):
+        total.update(file.relative_to(path).as_posix().encode() + digest)
+    return total.hexdigest()[:16]
+
+
+def commit(repository: str) -> str:
+    """The commit of a hub repository's copy in the cache, empty without one; a web address, which no commit has, stands for itself."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if "://" in repository or not repository:
+        return repository
+    ref = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "refs" / "main"
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else ""
+
+
+# ------------------------------------------------------------------------------------------------------------------- data
+
+
+def fingerprint(rows) -> str:
+    """Of a data set's ids, encoded pictures, the names of its classes and all that is true of it; the same on every machine.
+
+    Args:
+        rows: a `datasets.Dataset` with the standard columns.
+
+    Returns:
+        16 hex digits.
+    """
+    from datasets import Image
+
+    pictures = [name for name in ("image", "segmentation") if name in rows.column_names]
+    kept = rows.select_columns([*pictures, *(name for name in TRUTH if name in rows.column_names)])
+    for name in pictures:
+        kept = kept.cast_column(name, Image(decode=False))
+    total = hashlib.sha256(json.dumps(class_names(rows.features)).encode())
+    for part in kept.iter(batch_size=1000):
+        images = {name: _pictures(part.pop(name)) for name in pictures}
+        truth = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
+        for i in range(len(next(iter([*images.values(), truth])))):
+            total.update(json.dumps(truth[i] if truth else {}, sort_keys=True).encode())
+            for digest in images.values():
+                total.update(digest[i])
+    return total.hexdigest()[:16]
+
+
+def _pictures(column: list[dict | None]) -> list[bytes]:
+    """SHA-256 of each picture's bytes; of no picture, of no bytes."""
+    found = [row or {} for row in column]
+    there = [i for i, row in enumerate(found) if not row.get("bytes") and row.get("path")]
+    by_path = dict(zip(there, digests(found[i]["path"] for i in there), strict=True))
+    return [by_path.get(i) or hashlib.sha256(row.get("bytes") or b"").digest() for i, row in enumerate(found)]
+
+
+def class_names(features) -> list[str]:
+    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
+    kind = features.get("label")
+    if kind is None and isinstance(features.get("objects"), dict):
+        kind = features["objects"].get("category")
+        kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
+    return list(getattr(kind, "names", None) or [])
+
+
+# ------------------------------------------------------------------------------------------------------------------- code
+
+
+@cache
+def code_hash() -> str:
+    """Of this package's own source."""
+    total = hashlib.sha256()
+    for path in sorted(ROOT.rglob("*.py")):
+        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
