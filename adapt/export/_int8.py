@@ -9,10 +9,9 @@ Source: Jacob et al. 2018, arXiv:1712.05877; Nagel et al. 2019, arXiv:1906.04721
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from adapt.export import _ranges
-from adapt.export.onnx import optimised, session
+from adapt.export.onnx import metadata, note, optimised, session
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 HEAVY = ("Conv", "Gemm", "MatMul")
 """What int8 is for."""
 LIGHT = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add", "Mul", "Concat", "Split", "Slice", "Resize")
-LIGHT += ("MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+LIGHT += ("MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather")
 """What else the runtime has in int8; but for Softmax, many of whose values are smaller than a step."""
 FUSED = ("Relu", "Clip")
 """No operators in int8: the range of their output does their work."""
@@ -76,9 +75,8 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
     if not np.isfinite(decibels[best]):
         raise UserError("export: int8: refused: its outputs are not finite, or there was nothing to compare.")
     facts = {"ranges": best, "decibels": decibels, "pictures": len(shown)}
-    source = {entry.key: entry.value for entry in onnx.load(fp32, load_external_data=False).metadata_props}
-    onnx.helper.set_model_props(files[best], source | {"int8": json.dumps(facts)})
     onnx.save(files[best], path)
+    note(path, **{name: value for name, value in metadata(fp32).items() if name != "proof"}, int8=facts)
 
 
 def signal(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
@@ -190,8 +188,10 @@ def quantised(
         extra_options={},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     small = quantizer.model.model
     correct(small.graph, model.graph, seen)
+    answer_in_float(small.graph)
     return small
 
 
@@ -217,6 +217,19 @@ def correct(small: onnx.GraphProto, graph: onnx.GraphProto, seen: dict[str, _ran
         shift = np.einsum("goi,gi->go", error, seen[old.input[0]].mean.reshape(groups, -1)).ravel()
         value = numpy_helper.to_array(bias) - np.round(shift / numpy_helper.to_array(step)).astype(np.int32)
         bias.CopyFrom(numpy_helper.from_array(value, bias.name))
+
+
+def answer_in_float(small: onnx.GraphProto) -> None:
+    """A last Gemm, whose sums the runtime can give as they are, is not rounded to int8: logits would be ties."""
+    makers = {name: node for node in small.node for name in node.output}
+    for output in small.output:
+        back = makers.get(output.name)
+        rounded = makers.get(back.input[0]) if back is not None and back.op_type == "DequantizeLinear" else None
+        last = makers.get(rounded.input[0]) if rounded is not None else None
+        if last is not None and last.op_type == "Gemm" and sum(rounded.output[0] in node.input for node in small.node) == 1:
+            last.output[0] = output.name
+            small.node.remove(back)
+            small.node.remove(rounded)
 
 
 def conversions(path: Path) -> dict[str, int]:

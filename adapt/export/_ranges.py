@@ -6,8 +6,8 @@
     entropy     the cut that loses the least information
 
 Two passes over the pictures. The first keeps a few numbers of each activation; the second, for percentile and entropy alone, a
-histogram of `BINS` bins. Neither keeps activations, and the second counts `VALUES` of them at most, so that memory and work are
-bounded, and the same on every machine.
+histogram of `BINS` bins, of `PICTURES` pictures and `VALUES` values at most. Neither keeps activations. So memory and work are
+bounded, and nothing depends on the machine or on its load.
 
 Source: Wu et al. 2020, arXiv:2004.09602 (§3.3: max, percentile, entropy); Migacz 2017 (entropy, in TensorRT).
 """
@@ -32,12 +32,14 @@ BINS = 4096
 """Of a histogram, from −largest to +largest."""
 TAIL = 1e-4
 """The share of values that a percentile cuts off, half of it at each end."""
-VALUES = 4e8
-"""So many activations are counted in histograms, those of all tensors together: a few seconds."""
+PICTURES = 64
+"""Of them histograms are made, at most."""
+VALUES = 2**19
+"""So many values of an activation are counted, at most, those of all pictures together."""
 BYTES = 256 * 2**20
-"""Of activations in memory in the second pass; one tensor of one picture may be more."""
-LEVELS = 128
-"""Steps on a side of zero by which the entropy is judged."""
+"""Of activations in memory in the second pass; a single tensor may be more."""
+LEVELS = {False: 128, True: 255}
+"""Is nothing negative → steps on a side of zero."""
 
 
 @dataclass
@@ -91,19 +93,17 @@ def observe(model: onnx.ModelProto, names: Sequence[str], inputs: dict[str, int]
 
 
 def histograms(model: onnx.ModelProto, seen: dict[str, Seen], samples: np.ndarray) -> dict[str, np.ndarray]:
-    """The second pass: int64[BINS] of each activation, over [−largest, largest], on evenly chosen pictures."""
-    total = sum(one.size for one in seen.values())
-    count = int(np.clip(VALUES / total, 1, len(samples)))
-    chosen = samples[np.linspace(0, len(samples) - 1, count).astype(int)]
+    """The second pass: int64[BINS] of each activation, over [−largest, largest], of evenly chosen pictures."""
+    chosen = np.linspace(0, len(samples) - 1, min(PICTURES, len(samples))).astype(int)
     counts = {name: np.zeros(BINS, np.int64) for name in seen}
     for names in _groups(seen):
         run = _watched(model, names)
-        batch = max(1, int(BYTES / 4 / sum(seen[name].size for name in names)))
-        for start in range(0, count, batch):
-            for name, values in run(chosen[start : start + batch]).items():
+        for number, place in enumerate(chosen):
+            for name, values in run(samples[place : place + 1]).items():
+                step = max(1, int(values.size * len(chosen) / VALUES)) | 1  # odd, so that it does not fall on the same columns
                 scale = BINS / 2 / max(seen[name].largest, 1e-30)
-                places = np.clip((values.ravel() * scale + BINS / 2).astype(np.int32), 0, BINS - 1)
-                counts[name] += np.bincount(places, minlength=BINS)
+                bins = (values.ravel()[number % step :: step] * scale + BINS / 2).astype(np.int32)
+                counts[name] += np.bincount(bins.clip(0, BINS - 1), minlength=BINS)
     return counts
 
 
@@ -122,13 +122,13 @@ def cut(method: str, seen: Seen, counts: np.ndarray | None = None) -> tuple[np.f
         low = max(low, edges[np.searchsorted(share, TAIL / 2, "right")])
         high = min(high, edges[np.searchsorted(share, 1 - TAIL / 2) + 1])
     elif method == "entropy":
-        most = _least_lost(counts[BINS // 2 :] + counts[BINS // 2 - 1 :: -1]) * seen.largest
+        most = seen.largest * _least_lost(counts[BINS // 2 :] + counts[BINS // 2 - 1 :: -1], LEVELS[low >= 0])
         low, high = max(low, -most), min(high, most)
     return np.float32(low), np.float32(high)
 
 
-def _least_lost(counts: np.ndarray) -> float:
-    """Where magnitudes are cut, as a share of the largest, so that their distribution loses the least in `LEVELS` steps.
+def _least_lost(counts: np.ndarray, levels: int) -> float:
+    """Where magnitudes are cut, as a share of the largest, so that their distribution loses the least in so many steps.
 
     Args:
         counts: int64[bins], from 0 to the largest magnitude.
@@ -136,11 +136,11 @@ def _least_lost(counts: np.ndarray) -> float:
     counts = counts.astype(float)
     counts[0] = counts[1]  # zeros, which any cut keeps, would outweigh all else
     best, place = np.inf, len(counts)
-    for end in range(LEVELS, len(counts) + 1, 16):
+    for end in range(levels, len(counts) + 1, 16):
         kept = counts[:end]
         ours = kept.copy()
         ours[-1] += counts[end:].sum()
-        starts = np.arange(LEVELS) * end // LEVELS
+        starts = np.arange(levels) * end // levels
         filled = np.add.reduceat((kept > 0).astype(float), starts)
         level = np.add.reduceat(kept, starts) / np.maximum(filled, 1)
         theirs = np.repeat(level, np.diff(np.r_[starts, end])) * (kept > 0)
