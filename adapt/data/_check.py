@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.data._images import cache_folder, digest
+from adapt.data._images import cache_folder, digest, stamp
 from adapt.data._scan import VERSION, Finding, existing, inspect, layout, scan, walk
 from adapt.masks import unrle
 from adapt.plug import UserError
@@ -156,7 +155,7 @@ def check_rows(splits: DatasetDict) -> Report:
     for rows in splits.values():
         column = rows.data.column("image")
         files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
-    stamps = [(path, stat.st_size, stat.st_mtime_ns) for path in sorted(files) for stat in [os.stat(path)]]
+    stamps = [(path, *stamp(path)) for path in sorted(files)]
     memory = (
         cache_folder("scans") / f"{digest(VERSION, [(name, rows._fingerprint) for name, rows in splits.items()], stamps)}.json"
     )

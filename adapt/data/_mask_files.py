@@ -13,7 +13,7 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
 from adapt.data._check import Problem, _repeated
-from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
+from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason, stamp
 from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
 from adapt.masks import box, rle
 from adapt.overrides import parse_yaml
@@ -223,8 +223,7 @@ def read(path: Path) -> np.ndarray:
 
 def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str]) -> Dataset:
     """A row for each picture that can be read, memory-mapped; masks that have not changed are not read again."""
-    stamps = [(pair.id, pair.split, finding, pair.mask.stat()) for pair, finding in good.items()]
-    stamps = [(name, split, finding.digest, stat.st_size, stat.st_mtime_ns) for name, split, finding, stat in stamps]
+    stamps = [(pair.id, pair.split, finding.digest, *stamp(pair.mask)) for pair, finding in good.items()]
     meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
     key = digest(2, str(root), config.masks, config.suffix, meaning, stamps)
 

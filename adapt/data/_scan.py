@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image as Picture
 
-from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason
+from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason, stamp
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.train.progress import progress
@@ -93,10 +93,7 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    stamps = {}
-    for name in ids:
-        status = os.stat(root / name)
-        stamps[name] = [status.st_size, status.st_mtime_ns]
+    stamps = {name: stamp(root / name) for name in ids}
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
     try:
         with progress(title, len(new)) as tick:

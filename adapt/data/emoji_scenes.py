@@ -20,6 +20,9 @@ from adapt.plug import Spec
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
 
 class Config(Spec):
     """How many scenes, drawn by whom."""

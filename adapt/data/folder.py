@@ -14,6 +14,9 @@ from pydantic import Field
 
 from adapt.plug import Spec, UserError
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
 
 class Config(Spec):
     """Where the pictures lie, and how they are split."""

@@ -31,6 +31,9 @@ KINDS = {
 }
 OWN_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing")}
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
 
 class Config(Spec):
     """A data set, and which of its columns and splits are ours."""

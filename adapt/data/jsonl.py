@@ -19,6 +19,9 @@ from adapt.plug import Spec, UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
 
 class Config(Spec):
     """Where the lines and the pictures lie, and how the lines are split."""

@@ -22,6 +22,9 @@ from pydantic import Field
 
 from adapt.plug import Spec, UserError
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
 
 class Config(Spec):
     """Where pictures and masks lie, and what a mask's numbers mean."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -279,6 +280,18 @@ def test_masks_outside_the_folder_are_not_read(shapes, tmp_path):
     (shapes / "masks" / "0.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(UserError, match=r"'images/0\.jpg': leads outside \(its mask"):
         load(Config(path=str(shapes)))
+
+
+def test_a_mask_of_the_same_size_and_time_is_read_again(shapes):
+    mask = shapes / "masks" / "0.png"
+    rgb = Picture.open(mask).convert("L")
+    rgb.save(mask, compress_level=0)
+    assert by_id(load(Config(path=str(shapes))))["images/0.jpg"]["objects"]["category"] == [0]
+    before = mask.stat()
+    rgb.point(lambda value: 2 if value == 1 else value).save(mask, compress_level=0)
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert mask.stat().st_size == before.st_size
+    assert by_id(load(Config(path=str(shapes))))["images/0.jpg"]["objects"]["category"] == [1]
 
 
 def test_a_changed_mask_is_read_again(shapes):
