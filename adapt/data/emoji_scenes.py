@@ -58,12 +58,13 @@ def load(config: Config):
     """Draw the scenes, or find them drawn.
 
     Returns:
-        `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
+        `Splits` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
         part, category int[N]: see `classes`, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
     """
-    from datasets import DatasetDict
-
     from adapt.data import _scenes
-    from adapt.data._split import SPLITS
+    from adapt.data._split import SPLITS, Splits
 
-    return DatasetDict({split: _scenes.rows(config, split, getattr(config, split)) for split in SPLITS})
+    rows = {split: _scenes.rows(config, split, getattr(config, split)) for split in SPLITS}
+    things = {split: "all things" if config.things == "all" else f"the {split} split's things" for split in SPLITS}
+    hands = ", ".join(config.hands)
+    return Splits(rows, {split: f"scenes of {things[split]} by {hands}, seed {config.seed}" for split in SPLITS})

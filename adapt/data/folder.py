@@ -29,6 +29,8 @@ class Config(Spec):
     """Share of each class for validation, when there is no folder for it; 0 = none."""
     test: float = Field(0.15, ge=0, le=0.9)
     """Share of each class for the test, when there is no folder for it; 0 = none."""
+    test_from: Literal["train", "val"] = "train"
+    """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split, which depends on the paths below the folder and on nothing else."""
     unlabelled_path: str | None = None
@@ -41,8 +43,8 @@ def load(config: Config):
     """Read the folder.
 
     Returns:
-        `DatasetDict` with train and, where there are any, validation, test (id: the path below the folder, image, label) and
-        unlabelled (id, image). Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
+        `Splits` with train and, where there are any, validation, test (id: the path below the folder, image, label) and unlabelled
+        (id, image).
 
     Raises:
         UserError: no folder, no pictures, a single class; with `on_error: stop`, pictures or classes that cannot be used.
@@ -52,7 +54,7 @@ def load(config: Config):
     from adapt.data._check import Report, check_folder
     from adapt.data._images import RGB
     from adapt.data._scan import existing
-    from adapt.data._split import by_split
+    from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path")
@@ -63,14 +65,15 @@ def load(config: Config):
     if config.on_error == "stop" and (report.severe or other.severe):
         raise Report(problems=report.severe + other.severe).error("data.path")
     names = _classes(config, rows)
-    split = _split(rows, config)
+    split, origin = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
     features = {"id": Value("string"), "image": RGB()}
-    splits = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
+    parts = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
     if others:
-        splits["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
+        parts["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
     held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
-    splits.report = Report(report.pictures + other.pictures, report.problems + other.problems + _leaks(held_out, others))
-    return splits
+    problems = report.problems + other.problems + _leaks(held_out, others)
+    origin |= {"unlabelled": repr(config.unlabelled_path)}
+    return Splits(parts, origin, Report(report.pictures + other.pictures, problems))
 
 
 def _classes(config: Config, rows: list[dict]) -> list[str]:
@@ -85,24 +88,6 @@ def _classes(config: Config, rows: list[dict]) -> list[str]:
         )
     have = f"only one class, {names[0]!r}," if names else "no class with a picture that can be read"
     raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.")
-
-
-def _split(rows: list[dict], config: Config) -> list[str]:
-    """A split for each row: its folder's, or drawn by class and seed. Pictures with the same bytes are drawn together."""
-    from adapt.data._split import stratified
-
-    given = {row["split"] for row in rows}
-    pool = [row for row in rows if row["split"] in ("", "train")]
-    unique = {row["digest"]: row for row in reversed(pool)}
-    drawn = stratified(
-        [row["id"] for row in unique.values()],
-        [row["class"] for row in unique.values()],
-        0 if "validation" in given else config.validation,
-        0 if "test" in given else config.test,
-        config.seed,
-    )
-    chosen = dict(zip(unique, drawn, strict=True))
-    return [chosen[row["digest"]] if row["split"] in ("", "train") else row["split"] for row in rows]
 
 
 def _columns(root, rows: list[dict]) -> dict:
