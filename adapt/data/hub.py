@@ -11,6 +11,7 @@ Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when i
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -78,21 +79,22 @@ def load(config: Config) -> Splits:
         UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
             or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
-    from adapt.data._check import check_rows
-    from adapt.data._columns import standard
+    from adapt.data._check import Report, check_rows
+    from adapt.data._columns import standard, with_classes
     from adapt.data._objects import standard_objects
     from adapt.data._split import Splits
 
     found, places = _read(config)
-    theirs = _theirs(config, found)
-    parts = {ours: standard(rows, ours, config, places) for ours, rows in _choose(config, found, theirs).items()}
-    parts = standard_objects(parts, config.boxes)
+    theirs, problems = _theirs(config, found), []
+    parts = {ours: standard(rows, ours, config, places, problems) for ours, rows in _choose(config, found, theirs).items()}
+    parts = standard_objects(with_classes(parts, config.on_error, problems), config.boxes, config.on_error, problems)
     splits = _splits(config, parts)
     report = check_rows(splits)
     if report.severe:
         if config.on_error == "stop":
             raise report.error("data.path")
         splits = _splits(config, _without(parts, report))
+    report = Report(report.pictures + len(problems), problems + report.problems)
     return Splits(splits, _origin(config, theirs, splits), report)
 
 
@@ -260,13 +262,12 @@ def _rows(found: dict[str, Dataset], parts: list[tuple[str, int, int]]) -> Datas
 
 
 def _refuse_overlap(ranges: dict[str, list[tuple[str, int, int]]]) -> None:
-    """Raises a `UserError` when train has rows that another split has."""
-    for name, start, stop in ranges.get("train", []):
-        for ours in ("validation", "test"):
-            for other, begin, end in ranges.get(ours, []):
-                first, last = max(start, begin), min(stop, end)
-                if name == other and first < last:
-                    raise UserError(
-                        f"data.splits: train and {ours} share rows {first} to {last - 1} of {name!r}. "
-                        f"Slices that do not meet: {{train: '{name}[:80%]', {ours}: '{name}[80%:]'}}."
-                    )
+    """Raises a `UserError` when two of train, validation and test share rows."""
+    for one, two in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for (name, start, stop), (other, begin, end) in product(ranges.get(one, []), ranges.get(two, [])):
+            first, last = max(start, begin), min(stop, end)
+            if name == other and first < last:
+                raise UserError(
+                    f"data.splits: {one} and {two} share rows {first} to {last - 1} of {name!r}. "
+                    f"Slices that do not meet: {{{one}: '{name}[:80%]', {two}: '{name}[80%:]'}}."
+                )
