@@ -37,6 +37,13 @@ KINDS = {
     "no class": (True, "give the picture a class; of a folder, put it into the folder of its class"),
     "empty class": (True, "give the class pictures, or delete it"),
     "unseen class": (True, "give the class pictures in train, or delete it here"),
+    "bad line": (True, "write a JSON object a line, with the texts image, prefix and suffix, or delete the line"),
+    "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
+    "wrong locations": (
+        True,
+        "write four a box, each 0000 to 1023: top, left, bottom, right, with top < bottom and left < right, then its name, and ';' "
+        "between objects: <loc0256><loc0128><loc0767><loc0512> cat",
+    ),
     "box unreadable": (True, "give each box four numbers and a category"),
     "box reversed": (True, "write boxes as left, top, right, bottom with left < right and top < bottom"),
     "box off the image": (True, "clip the box to the image"),
@@ -80,7 +87,7 @@ class Problem:
         return KINDS[self.problem][1]
 
     def __str__(self) -> str:
-        where = f"{self.split}: " if self.split and not self.id.startswith(f"{self.split}/") else ""
+        where = f"{self.split}: " if self.split and not self.id.startswith((f"{self.split}/", f"{self.split}.")) else ""
         return f"{where}{self.id!r}: {self.problem}{f' ({self.detail})' if self.detail else ''}; {self.todo}"
 
 
@@ -125,6 +132,8 @@ class Report:
             lines.append(
                 f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data, and the same recipe and overrides"
             )
+        if len(severe) == 1:
+            return UserError(f"{lines[0]} data.on_error=skip would leave it out.")
         return UserError("\n".join([*lines, "data.on_error=skip would leave all these out."]))
 
 
@@ -200,7 +209,7 @@ def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[
         where, label = data[name]
         report.pictures += 1
         problems = [Problem(name, where, *problem) for problem in finding.problems]
-        problems += _repeated(seen, finding, name, where, label)
+        problems += repeated(seen, finding, name, where, label)
         if folders and label is None:
             problems.append(Problem(name, where, "no class"))
         report.problems += problems
@@ -215,7 +224,7 @@ def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[
     return report, [row for row in rows if row["class"] in known]
 
 
-def _repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
+def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
     """The problem, if the same bytes have been seen; else remember them."""
     if not finding.digest:
         return
@@ -240,7 +249,7 @@ def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> It
         name = str(row.get("id") or f"{split or 'row'}/{index}")
         finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
         yield from (Problem(name, split, *problem) for problem in finding.problems)
-        yield from _repeated(seen, finding, name, split, row.get("label"))
+        yield from repeated(seen, finding, name, split, row.get("label"))
         yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))
         tick()
 

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
-from adapt.data._check import Problem, _repeated
+from adapt.data._check import Problem, repeated
 from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason, stamp
 from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
 from adapt.masks import box, rle
@@ -105,7 +105,7 @@ def look(root: Path, found: Sequence[Pair], problems: list[Problem]) -> dict[Pai
     good = {}
     for pair, finding in zip(found, scan(root, [pair.id for pair in found]).values(), strict=True):
         wrong = [Problem(pair.id, pair.split, *problem) for problem in finding.problems]
-        problems += [*wrong, *_repeated(seen, finding, pair.id, pair.split, None)]
+        problems += [*wrong, *repeated(seen, finding, pair.id, pair.split, None)]
         if not any(problem.severe for problem in wrong):
             good[pair] = finding
     return good

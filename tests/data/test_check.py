@@ -63,6 +63,9 @@ def test_each_problem_is_found_and_nothing_else(broken):
         "unused class",
         "leak",
         "box unreadable",  # what the source `hub` finds: see test_hub.py
+        "bad line",  # what the source `jsonl` finds: see test_jsonl.py
+        "no picture",
+        "wrong locations",
         "box reversed",
         "box off the image",
         "mask off the image",
