@@ -72,7 +72,8 @@ def load(config: Config):
             masks that cannot be used.
     """
     from adapt.data._check import Report
-    from adapt.data._mask_files import classes, look, pairs, rows
+    from adapt.data._mask_files import classes, rows
+    from adapt.data._mask_pairs import look, pairs
     from adapt.data._scan import existing
     from adapt.data._split import Splits, by_split, placed
 

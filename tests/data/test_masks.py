@@ -258,6 +258,31 @@ def test_names_of_folders_and_of_masks_can_be_said(shapes):
     assert sum(map(len, load(config).values())) == 10
 
 
+def test_a_suffix_that_is_not_said_is_one_line_for_all_pictures(shapes):
+    for path in list((shapes / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    for on_error in ("stop", "skip"):
+        with pytest.raises(UserError) as error:
+            load(Config(path=str(shapes), on_error=on_error))
+        assert str(error.value) == (
+            "data.path: no mask beside 10 pictures, such as 'images/0.jpg' (no file masks/0.png); "
+            "files there end in _mask.png: set data.suffix=_mask"
+        )
+    assert sum(map(len, load(Config(path=str(shapes), suffix="_mask")).values())) == 10
+    with pytest.raises(
+        UserError, match=r"\(no file masks/0_seg\.png\); files there end in _mask\.png: set data\.suffix=_mask$"
+    ):
+        load(Config(path=str(shapes), suffix="_seg"))
+
+
+def test_masks_of_wholly_other_names_are_one_line(shapes):
+    for path in list((shapes / "masks").iterdir()):
+        path.rename(path.with_name(f"m{path.stem}.png"))
+    with pytest.raises(UserError, match=r"no mask beside 10 pictures.*files there are called 'masks/m0\.png'") as error:
+        load(Config(path=str(shapes)))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["cat", "{cat: 1}", "{1: 2}"])
 def test_a_wrong_classes_file_is_a_user_error(shapes, text):
     (shapes / "classes.yaml").write_text(text)
