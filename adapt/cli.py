@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from adapt.plug import UserError, load, nearest
-from adapt.recipe import Recipe, available, find, load_recipe, read_text
+from adapt.plug import UserError, nearest
+from adapt.recipe import Recipe, available, find, load_recipe, read_text, source
 
 VERBS = {
     "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple' (or point=x,y, …)",
@@ -248,52 +248,20 @@ def _doctor(rest: list[str]) -> int:
 
 
 def _doctor_data(rest: list[str]) -> int:
-    """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
+    """Options of `data`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
     given = dict(argument.partition("=")[::2] for argument in rest)
-    folders, list_file = [given["data.path"]] if given.get("data.path") else [], given.get("write")
-    config = None
+    options = [argument for argument in rest if not argument.startswith("write=")]
     if "recipe" in given or "run" in given:
-        config = parse([argument for argument in rest if not argument.startswith("write=")]).data
-        folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
-    elif not folders:
+        config = parse(options).data
+    elif not given.keys() & {"data", "data.path"}:
         raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
-    elif unknown := set(given) - {"data.path", "write"}:
-        raise UserError(f"doctor data: {sorted(unknown)[0]!r} is unknown without recipe=.{nearest(min(unknown), KNOWN)}")
-    from adapt.data import _check
+    elif unknown := sorted(name for name in given if name != "write" and name.split(".")[0] != "data"):
+        raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
+    else:
+        config = source(options)
+    from adapt.doctor import look
 
-    config = config or load("data", "folder").Config(path=folders[0])
-    skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
-    refused = ""
-    try:
-        splits = load("data", config.source).load(config.model_copy(update=skips))
-        report = splits.report if splits.report.pictures else _check.check(splits)  # the embedded sources look at nothing
-    except UserError as error:
-        if not folders:
-            raise
-        refused = str(error)
-        reports = [_check.check(folder) for folder in folders]  # as they lie
-        report = _check.Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
-    _show_problems(report)
-    if refused:
-        print(refused)
-    if list_file:
-        print(f"List: {report.write(list_file)}")
-    elif report.problems:
-        print("All of them in a list: the same with write=problems.csv")
-    return 2 if report.severe or refused else 0
-
-
-def _show_problems(report) -> None:
-    """The severe problems, one a line; how many there are of the others."""
-    from adapt.data._check import KINDS
-
-    for problem in report.severe:
-        print(problem)
-    for kind, count in report.counts().items():
-        severe, todo = KINDS[kind]
-        if not severe:
-            print(f"{kind}: {count}; {todo}")
-    print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
+    return look(config, given.get("write"))
 
 
 if __name__ == "__main__":

@@ -223,6 +223,19 @@ def validate(raw: dict) -> Recipe:
     return recipe
 
 
+def source(overrides: Sequence[str]) -> Spec:
+    """The section `data` alone, as overrides say it; without a source it is a folder.
+
+    Raises:
+        UserError: every problem, one a line.
+    """
+    problems: list[str] = []
+    config = _plugin(override({"data": {"source": "folder"}}, overrides)["data"], "data", "data", "source", problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
+
+
 def _plugin(value: Any, place: str, kind: str, key: str, problems: list[str]) -> Spec:
     """Validate a plug-in's section; a problem is added to the list and a stand-in returned, so that the others are found too."""
     stand_in = Plugin.model_construct(name="?")

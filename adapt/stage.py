@@ -153,11 +153,11 @@ class Stage(Students, Exports, Numbers):
 
     def _list_problems(self) -> None:
         """What the source found wrong with the data or left out, into the run folder."""
-        report = getattr(self.data, "report", None)
-        if report is None or not report.problems or not self.run.writes:
+        report = self.data.report
+        if not report.problems or not self.run.writes:
             return
         path = report.write(self.run.path / "data_problems.csv")
-        self.say(f"data: {len(report.problems)} problems, {len(report.severe)} of them left out; the list is {path}")
+        self.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
 
     def _features(self):
         """With `train.cache`: a frozen encoder's features of the training rows, computed once."""

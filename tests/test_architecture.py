@@ -45,7 +45,8 @@ ALLOWED = {
     "merge": MIDDLE | PLUGS | {"stage"},
     "asking": MIDDLE | PLUGS | {"stage"},
     "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report"},
-    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
+    "doctor": MIDDLE | PLUGS,
+    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report", "doctor"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),
 }

@@ -194,9 +194,36 @@ def test_doctor_counts_what_is_not_severe_and_the_list_has_it_all(tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "wrong mode: 40; nothing to do: converted to RGB when read",
-        "40 pictures, 40 problems, 0 of them severe",
+        "40 pictures, 40 problems, none of them severe",
+    ]
+    assert lines[2:5] == [
+        "train: 28; what is left of 'photos'",
+        "validation: 6; 15 % drawn from 'photos', which has no validation folder",
+        "test: 6; 15 % drawn from 'photos', which has no test folder",
     ]
     assert len(Path("all.csv").read_text().splitlines()) == 41
+
+
+def test_doctor_looks_at_any_source_without_a_recipe(tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "else" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (80 * i, len(name) * ord(name[0]) % 256, 0)).save(tmp_path / "else" / name / f"{i}.png")
+    (tmp_path / "photos").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "else" / name)
+    assert main(["doctor", "data", "data.path=photos"]) == 2
+    assert "'cat': linked class or split" in capsys.readouterr().out
+    assert main(["doctor", "data", "data.path=photos", "data.follow_links=true"]) == 0
+    (tmp_path / "else" / "lines.jsonl").write_text('{"image": "cat/0.png", "prefix": "caption en", "suffix": "a cat"}\n{')
+    assert main(["doctor", "data", "data={source: jsonl, path: else/lines.jsonl, test: 0, validation: 0}"]) == 2
+    out = capsys.readouterr().out
+    assert "'lines.jsonl, line 2': bad line (it is no JSON" in out
+    assert "1 picture, 1 problem, 1 of them severe" in out
+    assert main(["doctor", "data", "data.pth=photos", "data.path=x"]) == 2
+    assert "Did you mean 'path'?" in capsys.readouterr().err
 
 
 def test_doctor_refuses_the_folders_that_training_refuses(tmp_path, capsys):

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, List, Value
 
-from adapt.data._check import Problem
 from adapt.data._images import RGB
+from adapt.data._problems import Problem
 from adapt.plug import UserError, nearest
 
 TEXTS = ("string", "large_string")

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from adapt.data._check import Problem
+from adapt.data._problems import Problem
 from adapt.data._scan import Finding
 from adapt.plug import UserError
 from adapt.prompting.tasks import SEPARATOR, named
@@ -19,7 +19,7 @@ NEXT = re.compile(r";|(?<=[^>;\s])\s*(?=<loc)")
 
 
 class Bad(Exception):
-    """A line that cannot be used: a kind of `_check.KINDS`, and a detail."""
+    """A line that cannot be used: a kind of `_problems.KINDS`, and a detail."""
 
 
 def read(file: Path, split: str, root: Path) -> tuple[list[dict], list[Problem]]:

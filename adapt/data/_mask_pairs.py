@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapt.data._check import Problem, repeated
+from adapt.data._check import repeated
+from adapt.data._problems import Problem
 from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
 from adapt.plug import UserError
 
@@ -45,7 +46,7 @@ def pairs(root: Path, config) -> tuple[list[Pair], list[Problem]]:
         )
     found, problems = [], []
     for place, split in places:
-        ids, wrong = walk(place / config.images)
+        ids, wrong = walk(place / config.images, config.follow_links)
         start = (place / config.images).relative_to(root)
         problems += [Problem((start / name).as_posix(), split, kind, detail) for name, kind, detail in wrong]
         taken = set()
@@ -74,7 +75,7 @@ def _pair(root: Path, config, place: Path, name: str, split: str) -> tuple[Pair 
         lossy = any(stem.with_name(stem.name + end).is_file() for end in (".jpg", ".jpeg", ".webp"))
         detail = f"no file {wanted}; the one in a lossy format has no exact numbers" if lossy else f"no file {wanted}"
         return None, Problem(identity, split, "no mask", detail)
-    if not mask.resolve().is_relative_to(root):
+    if not config.follow_links and not mask.resolve().is_relative_to(root):
         return None, Problem(identity, split, "leads outside", f"its mask, to {mask.resolve()}")
     return Pair(identity, split, mask), None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datasets import ClassLabel, Dataset, List
 
-from adapt.data._check import Problem
 from adapt.data._columns import without
 from adapt.data._images import BOXES, MASKS
+from adapt.data._problems import Problem
 from adapt.plug import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from adapt.data._check import Report
+from adapt.data._problems import Report
 from adapt.data._scan import SPLIT_FOLDERS
 from adapt.plug import UserError
 

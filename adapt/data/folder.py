@@ -8,11 +8,14 @@ Every picture is opened once (and that remembered, so the next start is quick). 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from adapt.plug import Spec, UserError
+
+if TYPE_CHECKING:
+    from adapt.data._problems import Report
 
 VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
@@ -35,6 +38,8 @@ class Config(Spec):
     """Of the split, which depends on the paths below the folder and on nothing else."""
     unlabelled_path: str | None = None
     """A folder of pictures without labels, at any depth: the split `unlabelled`."""
+    follow_links: bool = False
+    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
@@ -51,20 +56,21 @@ def load(config: Config):
     """
     from datasets import ClassLabel, Dataset, Features, Value
 
-    from adapt.data._check import Report, check_folder
+    from adapt.data._check import check_folder
     from adapt.data._images import RGB
+    from adapt.data._problems import Report
     from adapt.data._scan import existing
     from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
-    report, rows = check_folder(root, "data.path")
+    report, rows = check_folder(root, "data.path", follow=config.follow_links)
     other, others = Report(), []
     if config.unlabelled_path:
         other_root = existing(config.unlabelled_path, "data.unlabelled_path")
-        other, others = check_folder(other_root, "data.unlabelled_path", split="unlabelled")
+        other, others = check_folder(other_root, "data.unlabelled_path", "unlabelled", config.follow_links)
     if config.on_error == "stop" and (report.severe or other.severe):
         raise Report(problems=report.severe + other.severe).error("data.path")
-    names = _classes(config, rows)
+    names = _classes(config, rows, report)
     split, origin = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
     features = {"id": Value("string"), "image": RGB()}
     parts = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
@@ -76,7 +82,7 @@ def load(config: Config):
     return Splits(parts, origin, Report(report.pictures + other.pictures, problems))
 
 
-def _classes(config: Config, rows: list[dict]) -> list[str]:
+def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:
     """Names of the classes; raises a `UserError` when there are fewer than two."""
     names = sorted({row["class"] for row in rows} - {None})
     if len(names) > 1:
@@ -87,7 +93,8 @@ def _classes(config: Config, rows: list[dict]) -> list[str]:
             "pictures without a class go to data.unlabelled_path."
         )
     have = f"only one class, {names[0]!r}," if names else "no class with a picture that can be read"
-    raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.")
+    reason = f" The first problem: {report.severe[0]}." if report.severe else ""
+    raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.{reason}")
 
 
 def _columns(root, rows: list[dict]) -> dict:
@@ -98,7 +105,7 @@ def _columns(root, rows: list[dict]) -> dict:
 
 def _leaks(held_out: dict[str, str], others: list[dict]) -> list:
     """Unlabelled pictures that validation or test have too."""
-    from adapt.data._check import Problem
+    from adapt.data._problems import Problem
 
     return [
         Problem(row["id"], "unlabelled", "leak", f"same bytes as {held_out[row['digest']]!r}")

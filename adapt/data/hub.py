@@ -79,9 +79,10 @@ def load(config: Config) -> Splits:
         UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
             or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
-    from adapt.data._check import Report, check_rows
+    from adapt.data._check import check_rows
     from adapt.data._columns import standard, with_classes
     from adapt.data._objects import standard_objects
+    from adapt.data._problems import Report
     from adapt.data._split import Splits
 
     found, places = _read(config)

@@ -19,7 +19,7 @@ from adapt.plug import Spec, UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from adapt.data._check import Problem
+    from adapt.data._problems import Problem
     from adapt.data._scan import Finding
 
 FILES = {"train": "path", "validation": "validation_path", "test": "test_path"}
@@ -64,8 +64,8 @@ def load(config: Config):
         UserError: no such file; validation is the test; with `on_error: stop`, lines, boxes or pictures that cannot be used, each
             by its file and number.
     """
-    from adapt.data._check import Report
     from adapt.data._json_lines import pictures, read
+    from adapt.data._problems import Report
     from adapt.data._scan import existing, scan
     from adapt.data._split import Splits
 
@@ -127,7 +127,8 @@ def _seen_again(lines: dict[str, list[dict]], findings: dict[str, Finding], file
     Raises:
         UserError: validation and test have the same pictures.
     """
-    from adapt.data._check import Problem, repeated
+    from adapt.data._check import repeated
+    from adapt.data._problems import Problem
 
     names = {split: list(dict.fromkeys(line["image"] for line in part)) for split, part in lines.items()}
     bytes_of = {split: {findings[name].digest for name in part} for split, part in names.items()}

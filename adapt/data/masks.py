@@ -55,6 +55,8 @@ class Config(Spec):
     """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split, which depends on the paths below the folder and on nothing else."""
+    follow_links: bool = False
+    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and masks that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
@@ -71,9 +73,9 @@ def load(config: Config):
         UserError: no folder, no pictures, no mask that can be used; a classes.yaml that is none; with `on_error: stop`, pictures or
             masks that cannot be used.
     """
-    from adapt.data._check import Report
     from adapt.data._mask_files import classes, rows
     from adapt.data._mask_pairs import look, pairs
+    from adapt.data._problems import Report
     from adapt.data._scan import existing
     from adapt.data._split import Splits, by_split, placed
 
@@ -100,7 +102,7 @@ def load(config: Config):
 
 def _problems(table) -> list:
     """What was found wrong when the masks were read."""
-    from adapt.data._check import Problem
+    from adapt.data._problems import Problem
 
     return [
         Problem(row["id"], row["split"], problem["kind"], problem["detail"])

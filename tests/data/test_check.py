@@ -12,8 +12,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
 from adapt.data import _scan, emoji
-from adapt.data._check import KINDS, Problem, Report, check, check_rows
+from adapt.data._check import check, check_rows
 from adapt.data._images import BOXES, MASKS, RGB
+from adapt.data._problems import KINDS, Problem, Report
 from adapt.masks import rle
 from adapt.plug import UserError
 
@@ -49,6 +50,8 @@ def broken(photos, make, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture(56)))
     (cat / "leads outside.jpg").symlink_to(tmp_path / "secret.jpg")
     (cat / "link").symlink_to(tmp_path)
+    (cat / "link in a circle").symlink_to(photos)
+    (photos / "linked class or split").symlink_to(tmp_path)
     (cat / ".hidden.jpg").write_bytes(b"")
     (cat / "notes.txt").write_text("no picture")
     return photos
@@ -78,7 +81,7 @@ def test_each_problem_is_found_and_nothing_else(broken):
         "mask alone",
     }
     assert found - named == {("many frames.gif", "wrong mode")}  # its palette
-    assert len(named) == 19
+    assert len(named) == 21
     assert report.pictures == 20 + 14 + 1 + 1
 
 
