@@ -81,8 +81,13 @@ class Stage(Students, Exports, Numbers):
         family.bind(rows.column_names)
         names = self.labels
         if names:
-            family.set_classes(*words(self.recipe.prompts, names))
+            family.set_classes(*(words(self.recipe.prompts, names) if self._asks_words(family) else (names, [])))
         return family.to(self.accelerator.device)
+
+    def _asks_words(self, family) -> bool:
+        """Are the classes' words used, by the family or by the objective of its student?"""
+        distill = self.recipe.distill
+        return family.uses_words or bool(distill and getattr(plug.load("distill", distill.name), "WORDS", False))
 
     @cached_property
     def words(self) -> dict[str, list[str]]:

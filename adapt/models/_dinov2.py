@@ -38,6 +38,8 @@ class Dino(Family):
     }
     quantised = r".*\.(q_proj|k_proj|v_proj|o_proj|fc1|fc2|gate_proj|up_proj|down_proj|pointwise_conv1|pointwise_conv2)"
 
+    uses_words = False
+
     def __init__(self, backbone: nn.Module, spec: dict[str, Any], config):
         super().__init__()
         self.backbone, self.spec, self.local = backbone, dict(spec), config.local

@@ -26,6 +26,8 @@ class Family(nn.Module, ABC):
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
     quantised: ClassVar[str] = ""
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    uses_words: ClassVar[bool] = True
+    """Do texts stand for the classes? Without them, a family is told the labels' own names, and templates are not looked at."""
     classes: Sequence[str] = ()
     """The words that stand for the labels 0, 1, …, where the family has such."""
     templates: Sequence[str] = ()

@@ -49,6 +49,8 @@ class Sam(Family):
     """The image encoder has q, k and v in one matrix, which LoRA adapts as one; q_proj … are the mask decoder's alone."""
     quantised = r"vision_encoder\.layers\.\d+\.(attn\.(qkv|proj)|mlp\.lin[12])"
 
+    uses_words = False
+
     def __init__(self, backbone: nn.Module, spec: dict[str, Any], config):
         super().__init__()
         self.backbone, self.spec, self.config = backbone, spec, config
