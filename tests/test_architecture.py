@@ -24,12 +24,15 @@ CODE = [path for path in FILES if "assets" not in path.parts]
 
 # layer → what it may import from adapt
 GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks"}
+LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "other_data"}
 MIDDLE = LOW | {"train", "prompting"}
 ALLOWED = {
     "plug": set(),
-    "overrides": GROUND,
-    "recipe": GROUND | {"overrides"},
+    "architectures": set(),
+    "mistakes": GROUND,
+    "other_data": GROUND,
+    "overrides": GROUND | {"other_data"},
+    "recipe": GROUND | {"overrides", "other_data", "architectures", "mistakes"},
     "run": GROUND | {"recipe"},
     "hardware": set(),
     "masks": set(),

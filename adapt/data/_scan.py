@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -111,26 +110,6 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         _, found, size, problems = known[name]
         findings[name] = Finding(found, tuple(size) if size else None, [tuple(problem) for problem in problems])
     return findings
-
-
-def existing(path: str | Path, place: str) -> Path:
-    """The folder of that path, absolute.
-
-    Raises:
-        UserError: there is none; the message starts with `place`, the field of the recipe.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.exists():
-        raise UserError(
-            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
-            "for questions and answers in JSON lines: data.source=jsonl."
-        )
-    parent = folder.parent
-    near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
-    hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
-    raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")
 
 
 def walk(root: Path, follow: bool = False) -> tuple[list[str], list[tuple[str, str, str]]]:

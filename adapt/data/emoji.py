@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from adapt.plug import Spec
+from adapt.plug import Source
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
@@ -18,7 +18,7 @@ VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Pictures of one hand, 64 × 64 pixels on white."""
 
     source: str = "emoji"

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec
+from adapt.plug import Source
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
@@ -24,7 +24,7 @@ VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """How many scenes, drawn by whom."""
 
     source: str = "emoji_scenes"

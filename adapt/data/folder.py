@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing
+from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
     from adapt.data._problems import Report
@@ -21,7 +22,7 @@ VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Where the pictures lie, and how they are split."""
 
     source: str = "folder"
@@ -43,6 +44,12 @@ class Config(Spec):
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
+    def check_paths(self) -> None:
+        """The folders must be there."""
+        existing(self.path, "data.path")
+        if self.unlabelled_path:
+            existing(self.unlabelled_path, "data.unlabelled_path")
+
 
 def load(config: Config):
     """Read the folder.
@@ -59,7 +66,6 @@ def load(config: Config):
     from adapt.data._check import check_folder
     from adapt.data._images import RGB
     from adapt.data._problems import Report
-    from adapt.data._scan import existing
     from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")

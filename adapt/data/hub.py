@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +38,7 @@ VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """A data set, and which of its columns and splits are ours."""
 
     source: str = "hub"
@@ -66,6 +66,10 @@ class Config(Spec):
     """Of these shares."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The files must be there, where the path cannot be a hub id."""
+        _files(self.path)
 
 
 def load(config: Config) -> Splits:

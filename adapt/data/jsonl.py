@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing
+from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Where the lines and the pictures lie, and how the lines are split."""
 
     source: str = "jsonl"
@@ -51,6 +52,12 @@ class Config(Spec):
     """Boxes, lines and pictures that cannot be used: stop and name them; or leave out the boxes, and the lines without JSON, answer or
     picture, and list them in `report`."""
 
+    def check_paths(self) -> None:
+        """The files and the pictures' folder must be there."""
+        _files(self)
+        if self.images:
+            existing(self.images, "data.images")
+
 
 def load(config: Config):
     """Read the lines.
@@ -66,7 +73,7 @@ def load(config: Config):
     """
     from adapt.data._json_lines import pictures, read
     from adapt.data._problems import Report
-    from adapt.data._scan import existing, scan
+    from adapt.data._scan import scan
     from adapt.data._split import Splits
 
     files = _files(config)

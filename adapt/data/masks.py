@@ -20,13 +20,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing
+from adapt.plug import Source, UserError
 
 VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Where pictures and masks lie, and what a mask's numbers mean."""
 
     source: str = "masks"
@@ -60,6 +61,10 @@ class Config(Spec):
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and masks that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
+    def check_paths(self) -> None:
+        """The folder must be there."""
+        existing(self.path, "data.path")
+
 
 def load(config: Config):
     """Read the folder.
@@ -76,7 +81,6 @@ def load(config: Config):
     from adapt.data._mask_files import classes, rows
     from adapt.data._mask_pairs import look, pairs
     from adapt.data._problems import Report
-    from adapt.data._scan import existing
     from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
