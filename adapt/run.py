@@ -129,7 +129,9 @@ class Run:
             if path.exists() or len(path.parts) > 1:
                 raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
             have = sorted(file.parent.name for file in Path("runs").glob("*/recipe.yaml"))
-            raise UserError(f"run: {path.name!r} is no run folder, neither here nor in runs/.{nearest(path.name, have)}")
+            raise UserError(
+                f"run: {path.name!r} is no run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
+            )
         if recipe is not None:
             theirs, ours = (
                 each.model_dump(mode="json", include=set(SECTIONS)) for each in (load_recipe(path / "recipe.yaml"), recipe)

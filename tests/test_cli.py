@@ -156,7 +156,7 @@ def test_a_run_is_found_by_its_name_alone(capsys):
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
     with pytest.raises(
         UserError,
-        match=rf"'clip_lora-1' is no run folder, neither here nor in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
+        match=rf"'clip_lora-1' is no run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
     ):
         parse(["run=clip_lora-1"])
 
