@@ -101,12 +101,12 @@ class Numbers:
             predictors: others than the module's own, such as those of an exported file.
             facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
         """
+        from adapt.data._split import described
         from adapt.evals._metrics import collapse
 
         self.run.begin(self.recipe)
         entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
-        if report := getattr(self.data, "report", None):
-            entry["left_out"] = len(report.severe)
+        entry["left_out"] = len(self.data.report.severe)
         made = lineage.entry(self, name, facts.get("file"))
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         pictures: list[tuple[str, Any]] = []
@@ -138,7 +138,7 @@ class Numbers:
         same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
         timed = {fact: old[fact] for fact in TIMED if fact in old and same}  # the same network: what was timed holds
         entries = [one for one in self.entries() if one["name"] != name] + [timed | entry | {"made_of": made}]
-        self._save(entries=entries)
+        self._save(entries=entries, splits=described(self.data))
         return self.entry(name)
 
     def _protocol(self, split: str, module) -> dict[str, Any]:

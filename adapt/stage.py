@@ -84,10 +84,13 @@ class Stage(Students, Exports, Numbers):
 
     @cached_property
     def words(self) -> dict[str, list[str]]:
-        """The texts that stand for the classes, `classes` and `templates`, as the family is told them."""
+        """The texts that stand for the classes, `classes` and `templates`; who uses none is told the labels' own names."""
         from adapt.prompting.templates import words
 
-        classes, templates = words(self.recipe.prompts, self.labels) if self.labels else ([], [])
+        distill = self.recipe.distill
+        asked = plug.load("models", self.recipe.model.name).USES_WORDS
+        asked |= bool(distill) and plug.load("distill", distill.name).USES_WORDS
+        classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
         return {"classes": classes, "templates": templates}
 
     def apply_method(self) -> None:
@@ -135,11 +138,11 @@ class Stage(Students, Exports, Numbers):
 
     def _list_problems(self) -> None:
         """What the source found wrong with the data or left out, into the run folder."""
-        report = getattr(self.data, "report", None)
-        if report is None or not report.problems or not self.run.writes:
+        report = self.data.report
+        if not report.problems or not self.run.writes:
             return
         path = report.write(self.run.path / "data_problems.csv")
-        self.say(f"data: {len(report.problems)} problems, {len(report.severe)} of them left out; the list is {path}")
+        self.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
 
     def _features(self):
         """With `train.cache`: a frozen encoder's features of the training rows, computed once."""

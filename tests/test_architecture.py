@@ -24,12 +24,15 @@ CODE = [path for path in FILES if "assets" not in path.parts]
 
 # layer → what it may import from adapt
 GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "provenance"}
+LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "other_data", "provenance"}
 MIDDLE = LOW | {"train", "prompting"}
 ALLOWED = {
     "plug": set(),
-    "overrides": GROUND,
-    "recipe": GROUND | {"overrides"},
+    "architectures": set(),
+    "mistakes": GROUND,
+    "other_data": GROUND,
+    "overrides": GROUND | {"other_data"},
+    "recipe": GROUND | {"overrides", "other_data", "architectures", "mistakes"},
     "provenance": GROUND | {"hardware"},
     "run": GROUND | {"recipe", "provenance"},
     "guards": set(),
@@ -49,7 +52,8 @@ ALLOWED = {
     "merge": MIDDLE | PLUGS | {"stage"},
     "asking": MIDDLE | PLUGS | {"stage"},
     "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report", "guards"},
-    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
+    "doctor": MIDDLE | PLUGS,
+    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report", "doctor"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),
 }

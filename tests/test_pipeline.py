@@ -435,3 +435,30 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
     assert "broken.png" in (outcome.path / "data_problems.csv").read_text()
     assert outcome.entries[0]["left_out"] == 1
     assert "could not be used: 1;" in (outcome.path / "report.html").read_text()
+
+
+def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from adapt.stage import Stage
+
+    for name in ("red_ant", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (20, 20), (60 * i, ord(name[0]), 0)).save(tmp_path / "photos" / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    own = ["data.path=photos", "prompts.classes=emoji", "prompts.templates=['no place for a name']", "tracker=none"]
+    assert Stage(load_recipe("dinov2_linear", own)).family.classes == ["dog", "red_ant"], "the labels' own names"
+    with pytest.raises(UserError, match=r"prompts\.templates\.0"):
+        _ = Stage(load_recipe("clip_lora", own)).family
+
+
+def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none():
+    from adapt.stage import Stage
+
+    scenes = ["data.train=2", "data.validation=1", "data.test=1", "tracker=none"]
+    stage = Stage(load_recipe("sam_semantic_student", scenes))
+    words = {name: f"thing {number}" for number, name in enumerate(stage.labels)}
+    told = [*scenes, f"prompts.classes={json.dumps(words)}"]
+    assert Stage(load_recipe("sam_semantic_student", told)).family.classes == [f"thing {i}" for i in range(8)]
+    assert Stage(load_recipe("sam_semantic_student", [*told, "distill=null"])).family.classes == stage.labels

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PREDICTOR = None
 """Nothing of the teacher is cached a view: its boxes, found once in whole pictures, are the student's data."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 LABELS = "detections"
 """The teacher's row predictor that `label` asks."""
 HUMAN = ("objects", "label", "caption", "suffix", "count")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PREDICTOR = "distill_features"
 """What of the teacher is cached: float[B, 1 + local², D], the global feature, then a square grid of local ones."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 
 
 class Config(Plugin):

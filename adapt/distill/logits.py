@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PREDICTOR = "class_logits"
 """What of the teacher is cached."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 
 
 class Config(Plugin):

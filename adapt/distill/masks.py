@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PREDICTOR = "image_features"
 """What of the teacher is cached: float[B, C, h, w], before its decoder."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 
 
 class Config(Plugin):

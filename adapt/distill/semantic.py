@@ -30,6 +30,8 @@ PREDICTOR = None
 """Nothing of the teacher is cached a view: its maps, made once of whole pictures, are the student's data."""
 LABELS = "masks"
 """The teacher's row predictor that `label` asks, with `proposals: boxes`."""
+USES_WORDS = True
+"""CLIP names the masks by the classes' words, whatever the teacher is."""
 IGNORE = 255
 """Pixels that teach nothing."""
 

@@ -1,0 +1,28 @@
+"""Folders by their names, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from adapt.plug import UserError
+
+
+def existing(path: str | Path, place: str) -> Path:
+    """The folder of that path, absolute.
+
+    Raises:
+        UserError: there is none; the message starts with `place`, the field of the recipe.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise UserError(
+            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
+            "for questions and answers in JSON lines: data.source=jsonl."
+        )
+    parent = folder.parent
+    near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
+    hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
+    raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")
