@@ -13,7 +13,7 @@ from adapt.plug import UserError, load, nearest
 from adapt.recipe import Recipe, available, find, load_recipe, read_text
 
 VERBS = {
-    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple' (or point=x,y, …)",
+    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple'; more: adapt help prompt",
     "evaluate": "measure the model, and its adapted version if there is one",
     "finetune": "adapt the model; measure before and after",
     "distill": "teach a small CNN what the adapted model knows",
@@ -102,8 +102,14 @@ def _first(text: str) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
+    if not arguments or "help" in arguments[:2] or {"-h", "--help"} & set(arguments):
+        from adapt.question import HELP as ASKING
+
+        print(
+            ASKING
+            if "prompt" in arguments[:2]
+            else HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items()))
+        )
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
@@ -202,8 +208,8 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
 
 
 def _prompt(rest: list[str]) -> int:
-    """Print the answer, and draw it on the picture."""
-    from adapt.asking import parse as questioned
+    """Print the answer, and write it."""
+    from adapt.question import parse as questioned
 
     question, out = questioned(rest)
     recipe = parse(rest)
@@ -212,9 +218,8 @@ def _prompt(rest: list[str]) -> int:
     hardware.guard()
     from adapt.pipeline import prompt
 
-    lines, picture = prompt(recipe, question)
-    picture.save(out, "PNG")
-    print(*lines, f"Drawn: {out}", sep="\n")
+    answer = prompt(recipe, question)
+    print(*answer.lines, *answer.write(out), sep="\n")
     return 0
 
 

@@ -43,9 +43,10 @@ ALLOWED = {
     "exporting": MIDDLE | PLUGS,
     "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting"},
     "merge": MIDDLE | PLUGS | {"stage"},
-    "asking": MIDDLE | PLUGS | {"stage"},
+    "question": LOW,
+    "asking": MIDDLE | PLUGS | {"stage", "question"},
     "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report"},
-    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
+    "cli": MIDDLE | PLUGS | {"pipeline", "question", "report"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),
 }
