@@ -161,23 +161,11 @@ def parse(arguments: list[str]) -> Recipe:
 def show(outcome, recipe: Recipe) -> int:
     """Print a verb's table, its guards and the report's place; the exit status follows."""
     from accelerate import PartialState
-    from rich.console import Console
 
     if PartialState().is_main_process:
-        from adapt.report import road, table, unlike
+        from adapt.table import tell
 
-        console = Console()
-        if outcome.entries:
-            console.print(table(outcome.entries))
-            for note in unlike(road(outcome.entries)):
-                console.print(note, markup=False, soft_wrap=True)
-        for guard in outcome.guards:
-            if not guard["ok"]:
-                console.print(f"Guard: {guard['name']}: NO — {guard['message']}", style="bold red", markup=False)
-        if (outcome.path / "report.html").exists():
-            console.print(f"Report: {outcome.path / 'report.html'}", markup=False, soft_wrap=True)
-        else:
-            console.print(f"Run: {outcome.path}", markup=False, soft_wrap=True)
+        tell(outcome.path, outcome.entries, outcome.guards)
     return 1 if recipe.strict and not outcome.ok else 0
 
 

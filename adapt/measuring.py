@@ -220,7 +220,7 @@ class Numbers:
     def guard(self, name: str, ok: bool, message: str) -> None:
         """Note whether a promise was kept."""
         guards = {old["name"]: old for old in self.metrics()["guards"]} | {
-            name: {"name": name, "ok": bool(ok), "message": message}
+            name: {"name": name, "ok": bool(ok), "state": "kept" if ok else "broken", "message": message}
         }
         self._save(guards=list(guards.values()))
 
