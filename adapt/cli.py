@@ -13,7 +13,7 @@ from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, available, find, load_recipe, read_text, source
 
 VERBS = {
-    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple' (or point=x,y, …)",
+    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple'; more: adapt help prompt",
     "evaluate": "measure the model, and its adapted version if there is one",
     "finetune": "adapt the model; measure before and after",
     "distill": "teach a small CNN what the adapted model knows",
@@ -103,8 +103,14 @@ def _first(text: str) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
+    if not arguments or "help" in arguments[:2] or {"-h", "--help"} & set(arguments):
+        from adapt.question import HELP as ASKING
+
+        print(
+            ASKING
+            if "prompt" in arguments[:2]
+            else HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items()))
+        )
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
@@ -166,23 +172,11 @@ def ready(arguments: list[str]) -> Recipe:
 def show(outcome, recipe: Recipe) -> int:
     """Print a verb's table, its guards and the report's place; the exit status follows."""
     from accelerate import PartialState
-    from rich.console import Console
 
     if PartialState().is_main_process:
-        from adapt.report import road, table, unlike
+        from adapt.table import tell
 
-        console = Console()
-        if outcome.entries:
-            console.print(table(outcome.entries))
-            for note in unlike(road(outcome.entries)):
-                console.print(note, markup=False, soft_wrap=True)
-        for guard in outcome.guards:
-            if not guard["ok"]:
-                console.print(f"Guard: {guard['name']}: NO — {guard['message']}", style="bold red", markup=False)
-        if (outcome.path / "report.html").exists():
-            console.print(f"Report: {outcome.path / 'report.html'}", markup=False, soft_wrap=True)
-        else:
-            console.print(f"Run: {outcome.path}", markup=False, soft_wrap=True)
+        tell(outcome.path, outcome.entries, outcome.guards)
     return 1 if recipe.strict and not outcome.ok else 0
 
 
@@ -213,8 +207,8 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
 
 
 def _prompt(rest: list[str]) -> int:
-    """Print the answer, and draw it on the picture."""
-    from adapt.asking import parse as questioned
+    """Print the answer, and write it."""
+    from adapt.question import parse as questioned
 
     question, out = questioned(rest)
     recipe = ready(rest)
@@ -223,9 +217,8 @@ def _prompt(rest: list[str]) -> int:
     hardware.guard()
     from adapt.pipeline import prompt
 
-    lines, picture = prompt(recipe, question)
-    picture.save(out, "PNG")
-    print(*lines, f"Drawn: {out}", sep="\n")
+    answer = prompt(recipe, question)
+    print(*answer.lines, *answer.write(out), sep="\n")
     return 0
 
 

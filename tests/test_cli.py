@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -322,10 +323,37 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize(("strict", "status"), [("true", 1), ("false", 0)])
 def test_a_guard_decides_the_status_when_strict(strict, status, monkeypatch, capsys):
-    guards = [{"name": "no worse", "ok": False, "message": "it is"}]
+    guards = [
+        {"name": "no worse", "ok": False, "state": "broken", "message": "it is"},
+        {"name": "surely better", "ok": True, "state": "not shown", "message": "37 pictures are too few"},
+        {"name": "fast", "ok": True, "state": "kept", "message": ""},
+    ]
     monkeypatch.setattr(pipeline, "finetune", lambda recipe: pipeline.Outcome(Path("runs/x"), [], guards))
     assert main(["finetune", "recipe=clip_lora", f"strict={strict}"]) == status
-    assert "no worse: NO" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "✗ Guard broken: no worse. It is.",
+        "? Guard not shown: surely better. 37 pictures are too few.",
+        "✓ Guard kept: fast.",
+        "Run: runs/x",
+    ]
+
+
+def test_a_verb_ends_with_its_data_and_what_to_know_of_the_numbers(monkeypatch, capsys):
+    path = begun(load_recipe("clip_lora")).path
+    entry = {
+        "name": "zero-shot",
+        "title": "zero-shot CLIP",
+        "main": "top1",
+        "metrics": {"top1": 0.5},
+        "notes": ["half are right"],
+    }
+    splits = [{"split": "test", "pictures": 1200, "origin": "test/"}]
+    (path / "metrics.json").write_text(json.dumps({"entries": [entry], "guards": [], "splits": splits}))
+    monkeypatch.setattr(pipeline, "evaluate", lambda recipe: pipeline.Outcome(path, [entry], []))
+    assert main(["evaluate", "recipe=clip_lora"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "50.0 %" in lines[-4]
+    assert lines[-3:] == ["Data: test 1,200 pictures (test/).", "zero-shot CLIP: half are right.", f"Run: {path}"]
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -132,7 +132,7 @@ def test_text_of_users_is_escaped(done, tmp_path):
     assert "<img src=x" not in page
     assert "<b>run" not in page
     assert "<li class=broken>" in page
-    assert "bad &amp; red" in page
+    assert "Bad &amp; red" in page
 
 
 def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
@@ -394,7 +394,7 @@ def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
     # one step at an absurd rate spoils the model for certain
     status = main(["finetune", "recipe=clip_lora", "method={name: full}", "data.unlabelled=[]", *worse])
     assert status == 1
-    assert "no worse than zero-shot on validation: NO" in " ".join(capsys.readouterr().out.split())
+    assert "Guard broken: adapted is no worse than zero-shot on validation." in " ".join(capsys.readouterr().out.split())
 
 
 def test_distilling_before_adapting_says_what_comes_first():

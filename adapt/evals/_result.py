@@ -28,16 +28,3 @@ def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The keys in which two protocols differ, `eval` alone if it is another; numbers may be compared when there are none."""
     keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     return ["eval"] if "eval" in keys else keys
-
-
-def unlike(rows: list[dict]) -> list[str]:
-    """What must be said of neighbours in a table that were not measured alike."""
-    pairs = [
-        (entry, before, differing(entry.get("protocol", {}), before.get("protocol", {})))
-        for entry, before in zip(rows[1:], rows, strict=False)
-    ]
-    return [
-        f"Not the same protocol: {entry['title']} and {before['title']} differ in {', '.join(keys)}."
-        for entry, before, keys in pairs
-        if keys
-    ]
