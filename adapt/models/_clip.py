@@ -77,15 +77,15 @@ class Clip(Family):
     # ------------------------------------------------------------------------------------------------------ embeddings
 
     def image_embedding(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] 0–255 → float[B, D], L2-normalised."""
-        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)), dim=-1)
+        """float[B, 3, H, W] 0–255 → float32[B, D], L2-normalised."""
+        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)).float(), dim=-1)
 
     def text_embedding(self, texts: list[str]) -> Tensor:
-        """N texts → float[N, D], L2-normalised."""
-        return F.normalize(self.towers.encode_text(self.net, texts), dim=-1)
+        """N texts → float32[N, D], L2-normalised."""
+        return F.normalize(self.towers.encode_text(self.net, texts).float(), dim=-1)
 
     def text_classifier(self, templates: list[str]) -> Tensor:
-        """float[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
         if not self.classes:
             raise UserError(
                 "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
@@ -95,10 +95,19 @@ class Clip(Family):
         return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Embeddings float[B, D] and float[N, D] → scaled similarities float[B, N]."""
-        logits = self.net.logit_scale.exp() * images @ texts.T
+        """Embeddings float32[B, D] and float32[N, D] → scaled similarities float32[B, N].
+
+        Never in half precision: at a scale of 16 to 32 bfloat16 has steps of 0.125, which ties what is not tied.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.net.logit_scale.float().exp() * images @ texts.T
         bias = getattr(self.net, "logit_bias", None)
         return logits if bias is None else logits + bias
+
+    def head_logits(self, images: Tensor) -> Tensor:
+        """Embeddings float32[B, D] → float32[B, C], by the linear head."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(images)
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
         return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
@@ -106,7 +115,7 @@ class Clip(Family):
     def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
         self.eval()
         if self.head is not None and texts is None:
-            return lambda images: self.head(self.image_embedding(images))
+            return lambda images: self.head_logits(self.image_embedding(images))
 
         @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
         @torch.no_grad()
@@ -123,7 +132,7 @@ class Clip(Family):
         if self.loss == "contrastive":
             return self._contrastive(images, batch)
         if self.head is not None:
-            logits = self.head(images)
+            logits = self.head_logits(images)
         else:
             templates = self.templates[: self.train_templates]
             logits = self.logits(images, self.text_classifier(templates))

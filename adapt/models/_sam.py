@@ -117,8 +117,8 @@ class Sam(Family):
     # ------------------------------------------------------------------------------------------------------------ parts
 
     def image_features(self, images: Tensor) -> Tensor:
-        """float[B, 3, S, S] 0–255 → float[B, C, h, w], what the mask decoder looks at."""
-        return self.net.vision_encoder(self.normalise(images)).last_hidden_state
+        """float[B, 3, S, S] 0–255 → float32[B, C, h, w], what the mask decoder looks at."""
+        return self.net.vision_encoder(self.normalise(images)).last_hidden_state.float()
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """The image encoder, if nothing in it learns."""
@@ -139,27 +139,27 @@ class Sam(Family):
             multimask: three answers for a prompt that may mean several things; else one.
 
         Returns:
-            logits float[N, M, 4h, 4w] and predicted IoU float[N, M].
+            logits float32[N, M, 4h, 4w] and predicted IoU float32[N, M].
         """
-        encoder, low = self.net.prompt_encoder, len(coordinates)
-        # coordinates do not survive bf16: 1024 pixels take 10 bits, it has 8
+        encoder, low, features = self.net.prompt_encoder, len(coordinates), features.float()
+        # in float32: coordinates do not survive bf16 (1024 pixels take 10 bits, it has 8), nor do IoUs near 1 that choose a mask
         with torch.autocast(features.device.type, enabled=False):
             points = self.net.shared_image_embedding(coordinates.float()[:, None] + 0.5, (self.side, self.side))
             position = self.net.get_image_wide_positional_embeddings()
-        kinds = torch.cat([part.weight for part in encoder.point_embed])[labels.clamp(min=0)][:, None]
-        sparse = torch.where((labels >= 0)[:, None, :, None], points + kinds, encoder.not_a_point_embed.weight)
-        if masks is None:
-            dense = encoder.no_mask_embed.weight[:, :, None, None].expand(low, -1, *features.shape[2:])
-        else:
-            dense = encoder.mask_embed(masks)
-        # SamModel.forward has one dense prompt an image, not one an object, so we call its parts
-        logits, scores = self.net.mask_decoder(
-            image_embeddings=features,
-            image_positional_embeddings=position.expand(low, -1, -1, -1),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
+            kinds = torch.cat([part.weight for part in encoder.point_embed])[labels.clamp(min=0)][:, None]
+            sparse = torch.where((labels >= 0)[:, None, :, None], points + kinds, encoder.not_a_point_embed.weight)
+            if masks is None:
+                dense = encoder.no_mask_embed.weight[:, :, None, None].expand(low, -1, *features.shape[2:])
+            else:
+                dense = encoder.mask_embed(masks)
+            # SamModel.forward has one dense prompt an image, not one an object, so we call its parts
+            logits, scores = self.net.mask_decoder(
+                image_embeddings=features,
+                image_positional_embeddings=position.expand(low, -1, -1, -1),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=multimask,
+            )
         return logits[:, 0], scores[:, 0]
 
     # ------------------------------------------------------------------------------------------------------------ loss
