@@ -186,13 +186,13 @@ def _pick(caption: str | list[str], seed: int) -> str:
 
 def load_transformers(config) -> Clip:
     """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     kind = _checkpoint.config(config.checkpoint, FAMILIES, LACKING)["model_type"]
     place = _checkpoint.resolve(config.checkpoint)
     try:
         processor = AutoImageProcessor.from_pretrained(place)
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenise = tokens_of(place, sigmoid=kind == "siglip")
         if config.weights == "random":
             backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
         else:
@@ -209,17 +209,43 @@ def load_transformers(config) -> Clip:
     own = backbone.config.vision_config.image_size
     other = {"interpolate_pos_encoding": True} if spec["size"] != (own, own) else {}
     length = backbone.config.text_config.max_position_embeddings
-    padding = "max_length" if kind == "siglip" else "longest"  # SigLIP was trained with padding to its full length
 
     def encode_image(net: nn.Module, images: Tensor) -> Tensor:
         return net.get_image_features(pixel_values=images, **other).pooler_output
 
     def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
-        tokens = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-        return net.get_text_features(input_ids=tokens["input_ids"].to(net.logit_scale.device)).pooler_output
+        return net.get_text_features(input_ids=tokenise(texts, length).to(net.logit_scale.device)).pooler_output
 
     towers = Towers(encode_image, encode_text, spec, sigmoid=kind == "siglip")
     return Clip(backbone, towers, config.loss, config.train_templates)
+
+
+def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
+    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
+
+    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of a
+    text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own tokenizer
+    cleans a part of that and Gemma's nothing, so it is done here, by the function that open_clip has for these checkpoints.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except ImportError:  # SiglipTokenizer wants sentencepiece; the tokenizer.json beside its pieces does without
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
+        except _checkpoint.UNLOADABLE:
+            raise UserError(
+                f"model.checkpoint: {place!r} has no tokenizer.json. Add the one of its public checkpoint, or: pip install sentencepiece."
+            ) from None
+    if not sigmoid:
+        options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
+        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"]
+    from open_clip.tokenizer import get_clean_fn
+
+    clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]
 
 
 def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
