@@ -66,12 +66,12 @@ class Clip(Family):
         super().bind(columns)
 
     @torch.no_grad()
-    def new_head(self, init: str = "zero") -> None:
+    def new_head(self, init: str = "auto") -> None:
         if not self.classes:
             raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
         weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
         self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
-        self.head.weight.copy_(weight if init == "text" else torch.zeros_like(weight))
+        self.head.weight.copy_(torch.zeros_like(weight) if init == "zero" else weight)
         self.head.bias.zero_()
 
     # ------------------------------------------------------------------------------------------------------ embeddings

@@ -140,7 +140,7 @@ class Dino(Family):
 
     # ------------------------------------------------------------------------------------------------------------ head
 
-    def new_head(self, init: str = "zero") -> None:
+    def new_head(self, init: str = "auto") -> None:
         if init == "text":
             raise UserError("method.init: 'text' needs a text tower, which this family has not. Use zero.")
         if self.task == "features" or not self.outputs:
@@ -152,7 +152,7 @@ class Dino(Family):
         else:  # DINOv2's linear head for pixels: BatchNorm, then a 1 × 1 convolution (arXiv:2304.07193 §7.4)
             last = nn.Conv2d(self.width, len(self.outputs), 1)
             self.head = nn.Sequential(nn.BatchNorm2d(self.width), last)
-        nn.init.normal_(last.weight, std=0.0 if init == "zero" else 0.01)  # from zero nothing flows back to the encoder
+        nn.init.normal_(last.weight, std=0.01 if init == "random" else 0.0)  # from zero nothing flows back to the encoder
         nn.init.zeros_(last.bias)
         self.head.to(self.normalise.mean.device)
 
