@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LACKING = {
     "siglip2": "pictures of variable resolution (NaFlex) are not taken; SigLIP 2 of fixed resolution, which calls itself 'siglip', is"
 }
 """Relatives that cannot be loaded, and why."""
+LARGEST = math.log(100)
+"""Of a learnt `logit_scale`."""
 
 
 @dataclass
@@ -127,10 +130,14 @@ class Clip(Family):
 
     # ------------------------------------------------------------------------------------------------------------ loss
 
+    @property
+    def contrastive(self) -> bool:
+        return self.loss == "contrastive"
+
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.contrastive:
+            return self.compare(self.embed(batch), batch)
         images = self.image_embedding(batch["image"])
-        if self.loss == "contrastive":
-            return self._contrastive(images, batch)
         if self.head is not None:
             logits = self.head_logits(images)
         else:
@@ -139,13 +146,16 @@ class Clip(Family):
         accuracy = (logits.argmax(1) == batch["label"]).float().mean()
         return F.cross_entropy(logits, batch["label"]), {"accuracy": accuracy}
 
-    def _contrastive(self, images: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
-        texts = [_pick(caption, seed) for caption, seed in zip(batch["caption"], batch["seed"].tolist(), strict=True)]
+    def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and of their captions, float32[B, D] each."""
+        texts = _texts(batch)
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        embeddings = self.text_embedding(list(unique))[[unique[text] for text in texts]]
-        same = torch.tensor([zlib.crc32(text.encode()) for text in texts], device=images.device)
-        images, embeddings, same = gather(images), gather(embeddings), gather(same)
+        return self.image_embedding(batch["image"]), self.text_embedding(list(unique))[[unique[text] for text in texts]]
+
+    def compare(self, embedded: tuple[Tensor, Tensor], batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
+        same = torch.tensor([zlib.crc32(text.encode()) for text in _texts(batch)], device=embedded[0].device)
+        images, embeddings, same = (gather(values) for values in (*embedded, same))
         logits = self.logits(images, embeddings)
         positive = same[:, None] == same[None]
         if self.towers.sigmoid:
@@ -155,6 +165,12 @@ class Clip(Family):
             loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
         hit = positive.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         return loss, {"retrieval": hit}
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors bound theirs by nothing."""
+        if self.net.logit_scale.requires_grad and not self.towers.sigmoid:
+            self.net.logit_scale.clamp_(0, LARGEST)
 
     # ------------------------------------------------------------------------------------------------------------ data
 
@@ -176,9 +192,10 @@ def gather(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _pick(caption: str | list[str], seed: int) -> str:
-    """One of several captions, by the view's seed."""
-    return caption if isinstance(caption, str) else caption[seed % len(caption)]
+def _texts(batch: dict[str, Any]) -> list[str]:
+    """Each row's caption; of several, one by the view's seed."""
+    pairs = zip(batch["caption"], batch["seed"].tolist(), strict=True)
+    return [caption if isinstance(caption, str) else caption[seed % len(caption)] for caption, seed in pairs]
 
 
 # ------------------------------------------------------------------------------------------------------------ transformers

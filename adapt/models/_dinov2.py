@@ -187,9 +187,13 @@ class Dino(Family):
             logits = self.head_logits(self.patch_features(batch["image"]) if features is None else features)
             target = batch["target"]
             logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        counted = target != IGNORE
-        right = ((logits.argmax(1) == target) & counted).sum() / counted.sum().clamp(min=1)
-        return F.cross_entropy(logits, target, ignore_index=IGNORE), {"accuracy": right}
+        judged = self.weight(batch).clamp(min=1)  # a batch without any is a loss of zero, not of NaN
+        right = ((logits.argmax(1) == target) & (target != IGNORE)).sum() / judged
+        return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / judged, {"accuracy": right}
+
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Pictures, or pixels that have a class."""
+        return (batch["label" if self.task == "classification" else "target"] != IGNORE).sum()
 
     # ------------------------------------------------------------------------------------------------------------ data
 

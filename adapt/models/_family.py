@@ -12,9 +12,10 @@ from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import collate
+from adapt.train.learner import Learner
 
 
-class Family(nn.Module, ABC):
+class Family(Learner, ABC):
     """A foundation model with its loss.
 
     `images` are always float[B, 3, H, W], RGB, 0–255, resized and cropped by `preprocess`; normalisation happens inside.

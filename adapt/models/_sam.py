@@ -168,7 +168,7 @@ class Sam(Family):
         """SAM's training (§A): a point or a noisy box, then corrective clicks, each with the mask before as a prompt too."""
         features = batch["features"] if "features" in batch else self.image_features(batch["image"])
         image, boxes, truth, u = self._targets(batch, features.device)
-        # DDP wants every learning parameter in every step, whichever prompts the lot has drawn
+        # every learning parameter has a gradient in every step, whichever prompts the lot has drawn: weight decay acts on all alike
         learning = [*self.net.prompt_encoder.parameters(), *self.net.mask_decoder.parameters()]
         nothing = 0 * sum((p.sum() for p in learning if p.requires_grad), start=0 * features.sum())
         if not len(image):
@@ -189,6 +189,10 @@ class Sam(Family):
             overlaps.append(overlap)
         logs = {"iou": overlaps[0].mean(), "iou_clicked": overlaps[-1].mean()}
         return torch.stack(losses).mean() + nothing, logs
+
+    def weight(self, batch: dict[str, Any]) -> float:
+        """Prompted objects."""
+        return float(sum(min(len(row["mask"]), self.config.objects) for row in batch["objects"]))
 
     def _answer(self, features, coordinates, labels, masks, truth, within) -> tuple[Tensor, Tensor, Tensor]:
         """Loss float[N], IoU float[N] and logits float[N, 1, 4h, 4w] of each prompt's best answer.

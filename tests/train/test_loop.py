@@ -24,6 +24,7 @@ from adapt.recipe import Augment, Train
 from adapt.train import checkpoint, loop
 from adapt.train.augment import augment
 from adapt.train.images import collate
+from adapt.train.learner import Learner
 from adapt.train.loop import _optimizer, fit
 from adapt.train.views import Views, order
 
@@ -38,7 +39,7 @@ QUICK = [
 ]
 
 
-class Toy(nn.Module):
+class Toy(Learner):
     """A classifier of mean colours."""
 
     def __init__(self, memory: int = 1000):
