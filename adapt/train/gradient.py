@@ -31,50 +31,49 @@ def gradient(
     Raises:
         OutOfMemory: on every process; what is in `.grad` then is worth nothing.
     """
-    sums, unit = (_cached if learner.contrastive else _direct)(learner, batch, accumulate, config, seed, accelerator)
-    packed = torch.stack(list(sums.values()))
-    processes.add([packed], accelerator)
-    values = dict(zip(sums, packed.tolist(), strict=True))
-    total = max(values.pop("weight"), 1.0)
+    sums, weight, unit = (_cached if learner.contrastive else _direct)(learner, batch, accumulate, config, seed, accelerator)
+    processes.add([weight], accelerator)
+    share = unit / weight.clamp(min=1)
+    logs = torch.stack(list(sums.values())) * share
     learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     for parameter in learning:
         if parameter.grad is not None:
-            parameter.grad *= unit / total
+            parameter.grad *= share
         elif accelerator.num_processes > 1:  # another process may have one
             parameter.grad = torch.zeros_like(parameter)
-    processes.add([parameter.grad for parameter in learning if parameter.grad is not None], accelerator)
-    return {name: value / total for name, value in values.items()}
+    processes.add([logs, *(parameter.grad for parameter in learning if parameter.grad is not None)], accelerator)
+    return dict(zip(sums, logs.tolist(), strict=True))
 
 
 def _direct(
     learner: Learner, batch: dict[str, Any], accumulate: int, config: Augment, seed: int, accelerator: Accelerator
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Micro-batch after micro-batch.
 
     Returns:
-        sums of the weights, and of loss and logs times them; the unit of the gradients: the first weight, so that a single part is
-        multiplied by nothing but 1.
+        sums over them of loss and logs, each times its weight, in units of the first weight, as the gradients are: a single part is
+        multiplied by 1; the sum of the weights; the unit.
     """
     torch.manual_seed(seed)
     sums: dict[str, Tensor] = {}
-    unit = torch.ones((), device=accelerator.device)
+    total, unit = torch.zeros((), device=accelerator.device), torch.ones((), device=accelerator.device)
     with processes.together(accelerator):
         for i, micro in enumerate(_micro_batches(learner, batch, accumulate, config, accelerator)):
             with accelerator.autocast():
                 loss, logs = learner(micro)
             weight = torch.as_tensor(learner.weight(micro), dtype=torch.float32, device=accelerator.device)
-            parts = weight.clamp(min=1)
-            unit = unit if i else parts
-            accelerator.backward(loss * (parts / unit))
+            unit = unit if i else weight.clamp(min=1)
+            times = weight.clamp(min=1) / unit
+            accelerator.backward(loss * times)
             for name, value in ({"loss": loss} | logs).items():
-                sums[name] = sums.get(name, 0) + value.detach().float() * parts
-            sums["weight"] = sums.get("weight", 0) + weight
-    return sums, unit
+                sums[name] = sums.get(name, 0) + value.detach().float() * times
+            total += weight
+    return sums, total, unit
 
 
 def _cached(
     learner: Learner, batch: dict[str, Any], accumulate: int, config: Augment, seed: int, accelerator: Accelerator
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """A contrastive loss sees all embeddings at once; its gradient goes back part by part: GradCache §3, arXiv:2101.06983."""
 
     def embedded(keep: bool) -> Iterator[tuple[Tensor, ...]]:
@@ -99,7 +98,7 @@ def _cached(
                 torch.autograd.backward(*zip(*pairs, strict=True))
             place = rows.stop
     weight = torch.as_tensor(learner.weight(batch), dtype=torch.float32, device=accelerator.device)
-    return {name: value.detach().float() * weight for name, value in ({"loss": loss} | logs).items()} | {"weight": weight}, weight
+    return {name: value.detach().float() for name, value in ({"loss": loss} | logs).items()}, weight, weight.clone()
 
 
 def _micro_batches(

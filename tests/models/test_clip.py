@@ -148,6 +148,16 @@ def test_a_linear_head_answers_in_float32_too(pictures):
     torch.testing.assert_close(logits, seen @ family.head.weight.T + family.head.bias, atol=1e-6, rtol=0)
 
 
+def test_a_scale_that_learns_stays_below_100_but_for_siglip():
+    family = load(Config(name="clip"))
+    scale, bound = family.net.logit_scale, torch.tensor(100.0).log()
+    for learns, sigmoid, expected in ((True, False, bound), (False, False, 5.0), (True, True, 5.0)):
+        scale.requires_grad_(learns).data.fill_(5.0)
+        family.towers.sigmoid = sigmoid
+        family.stepped()
+        torch.testing.assert_close(scale.detach(), torch.as_tensor(expected))
+
+
 def test_contrastive_loss_equals_clips_when_captions_differ(clip_tiny, pictures):
     from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
