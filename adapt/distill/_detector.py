@@ -19,6 +19,7 @@ from adapt.distill._pyramid import Pyramid
 from adapt.recipe import Augment
 from adapt.train.augment import augment, uniforms
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
 
 STRIDE = 8
 """Pixels to a cell of the map on which boxes are found."""
@@ -38,6 +39,12 @@ class Head(FCOSHead):
         self.classification_head = FCOSClassificationHead(width, 1, classes, convs, norm_layer=norm)
         self.regression_head = FCOSRegressionHead(width, 1, convs, norm_layer=norm)
         nn.init.constant_(self.regression_head.bbox_reg.bias, 2.0)  # the ReLU behind it would leave half of the cells dead
+        self.foreground = 0
+        """Cells with a box, in the batch whose loss was computed last."""
+
+    def compute_loss(self, targets, head_outputs, anchors, matched_idxs: list[Tensor]) -> dict[str, Tensor]:
+        self.foreground = int(sum((matched >= 0).sum() for matched in matched_idxs))
+        return super().compute_loss(targets, head_outputs, anchors, matched_idxs)
 
 
 class Dense(nn.Module):
@@ -70,7 +77,7 @@ class Dense(nn.Module):
         return boxes, scores.transpose(1, 2)
 
 
-class Detector(nn.Module):
+class Detector(Learner):
     """A small CNN that learns boxes; see `Family` for the surface.
 
     Args:
@@ -107,6 +114,10 @@ class Detector(nn.Module):
         out = {name: value.float() for name, value in out.items()}
         losses = self.net.compute_loss(targets, out, [self.cells] * len(images), [len(self.cells)])
         return sum(losses.values()), {name.removeprefix("bbox_"): value for name, value in losses.items()}
+
+    def weight(self, batch: dict[str, Any]) -> float:
+        """Cells with a box, of the batch that `forward` has just seen: the losses are sums divided by their number."""
+        return float(self.net.head.foreground)
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         """One row → its square view; when training also boxes float[N, 4] XYXY in pixels of the view, labels int64[N]."""

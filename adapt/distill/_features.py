@@ -16,9 +16,10 @@ from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
 
 
-class FeatureStudent(nn.Module):
+class FeatureStudent(Learner):
     """A CNN that gives an embedding and a feature map.
 
     Args:

@@ -17,9 +17,10 @@ from adapt.distill._prompts import CORNER, INSIDE, NOTHING, PromptDecoder, aroun
 from adapt.distill._pyramid import Pyramid
 from adapt.recipe import Augment
 from adapt.train.augment import augment
+from adapt.train.learner import Learner
 
 
-class Promptable(nn.Module):
+class Promptable(Learner):
     """A copy of the teacher's family whose image encoder is a CNN; see `Family` for the surface.
 
     Args:

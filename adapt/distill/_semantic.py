@@ -20,6 +20,7 @@ from adapt.distill.semantic import IGNORE
 from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
 
 COARSE = 16
 """Pixels of the image to a cell of the map that knows what; the finer map knows where."""
@@ -57,7 +58,7 @@ class Lraspp(nn.Module):
         return F.interpolate(what, fine.shape[-2:], mode="bilinear", align_corners=False) + self.where(fine)
 
 
-class SemanticStudent(nn.Module):
+class SemanticStudent(Learner):
     """A CNN that learns maps of classes; see `Family` for the surface.
 
     Args:
@@ -90,6 +91,10 @@ class SemanticStudent(nn.Module):
         loss = F.cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum") / judged.sum().clamp(min=1)
         right = ((logits.argmax(1) == truth) & judged).sum() / judged.sum().clamp(min=1)
         return loss, {"pixels": right}
+
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Judged pixels."""
+        return (batch["segmentation"] != IGNORE).sum()
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         """One row → its square view; when training also the teacher's map, uint8[S, S]."""

@@ -22,11 +22,12 @@ from adapt.provenance import commit, hash_path
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
 
 EMBEDDED = ROOT / "assets" / "students"
 
 
-class Student(nn.Module):
+class Student(Learner):
     """A CNN with the loss of its objective.
 
     Args:

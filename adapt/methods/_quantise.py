@@ -101,14 +101,3 @@ def _flat_layer() -> type[nn.Module]:
             return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
     return Flat8bit
-
-
-def save_memory(module: nn.Module) -> bool:
-    """Compute the layers' activations again in the backward pass instead of keeping them; False when it is not offered."""
-    if getattr(module, "supports_gradient_checkpointing", False):  # transformers
-        module.activation_checkpointing_enable({"use_reentrant": False})
-    elif hasattr(module, "set_grad_checkpointing"):  # open_clip, timm
-        module.set_grad_checkpointing()
-    else:
-        return False
-    return True

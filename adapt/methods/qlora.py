@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.methods import _lora
+from adapt.methods import _lora, _memory
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Config(_lora.Adapters):
     rank: int = Field(16, ge=1, le=1024)
     """Rank r of the update."""
     alpha: float = Field(32, gt=0)
-    """The update is scaled by α/r (α/√r with rslora)."""
+    """The update is scaled by α/r, or by α/√r with rslora."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """Dropout on the adapters' input."""
     targets: list[str] | None = None
@@ -65,9 +65,7 @@ def apply(family: Family, config: Config) -> None:
             raise UserError("method.name: 'qlora' finds no linear layer to quantise in this checkpoint. Use method.name=lora.")
         _quantise.quantise(backbone, names, config.bits, config.double, _compute(config, device))
     after = _quantise.size(backbone)
-    wanted = device == "cuda" if config.checkpointing is None else config.checkpointing
-    if wanted and not _quantise.save_memory(backbone) and config.checkpointing:
-        raise UserError("method.checkpointing: true, but this checkpoint's library does not offer it. Leave it out.")
+    _memory.checkpoint(backbone, False if config.checkpointing is None and device != "cuda" else config.checkpointing)
     targets = names if config.targets is None else _lora.named(family, config.targets)
     _lora.add(family, config, targets, config.targets or [])
     for part in family.backbone.modules():  # an adapter hides the layer below it from open_clip's question

@@ -119,9 +119,14 @@ class VisionLanguage(Family):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         logits, targets = self._answers(batch)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        learnt = self.weight(batch).clamp(min=1)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum") / learnt
         right = (logits.argmax(-1) == targets) & (targets != IGNORED)
-        return loss, {"token_accuracy": right.sum() / (targets != IGNORED).sum()}
+        return loss, {"token_accuracy": right.sum() / learnt}
+
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Tokens of the answers."""
+        return (batch["labels"] != IGNORED).sum()
 
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """The mean negative log-likelihood of each row's answer, float[B]."""

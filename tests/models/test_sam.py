@@ -172,6 +172,21 @@ def test_a_mask_as_prompt_equals_segment_anything(both):
     torch.testing.assert_close(got[0], torch.from_numpy(expected), atol=1e-4, rtol=0)
 
 
+def test_masks_are_decoded_in_float32_whatever_the_autocast(both):
+    """Predicted IoUs choose among three masks: in bfloat16 those near 1 come in steps of 0.004."""
+    _, ours = both
+    pixels = ours.preprocess({"image": picture(PICTURES[0])}, False)["image"][None]
+    prompt = torch.tensor(POINTS[0], dtype=torch.float32)[None], torch.tensor(POINTS[1])[None]
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            features = ours.predictors()["image_features"](pixels)
+            got = ours.decode(features, *prompt)
+        expected = ours.decode(features, *prompt)
+    assert features.dtype == torch.float32
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
 def test_padding_normalises_to_nothing(both):
     _, ours = both
     values = ours.normalise(ours.preprocess({"image": picture((97, 61))}, False)["image"])
