@@ -28,7 +28,7 @@ class Numbers:
 
         def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
             function = (predictors or module.predictors)(texts)[name]
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", **options)
+            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", name=name, **options)
 
         return run
 
