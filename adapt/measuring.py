@@ -91,7 +91,7 @@ class Numbers:
             if result.table and not tabled:
                 tabled = True
                 self._save_table(name, result.table, self.data[config.split])
-                entry |= self._change(name, result.table, target.MAIN)
+                entry |= self._change(name, result.table, config.name)
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
@@ -105,10 +105,17 @@ class Numbers:
         return entry
 
     def _protocol(self, split: str, module) -> dict[str, Any]:
-        return self.words | {
-            "data": self.fingerprints[split],
-            "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
-        }
+        from adapt.models._family import Family
+
+        by_name = isinstance(module, Family) and module.asked_by_name
+        return (
+            self.words
+            | {
+                "data": self.fingerprints[split],
+                "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
+            }
+            | ({"asked_by_name": True} if by_name else {})
+        )
 
     def _save_table(self, name: str, table: dict[str, list], rows) -> None:
         """The predictions, with pictures of the surest mistakes, where answers are right or wrong."""
@@ -118,8 +125,9 @@ class Numbers:
         wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         pictures: list[bytes | None] = [None] * len(table["id"])
         sure = table.get("confidence", [0] * len(pictures))
+        place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
         for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-            pictures[i] = _thumbnail(rows[i]["image"])
+            pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
         if self.run.writes:
             with atomic(self._table(name)) as path:
                 pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
@@ -137,11 +145,12 @@ class Numbers:
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list], main: str) -> dict[str, Any]:
-        """Against what it came from, on the same samples: mean difference with its paired 95 % interval; empty without such."""
+    def _change(self, name: str, table: dict[str, list], asked: str) -> dict[str, Any]:
+        """The main metric of the eval `asked` against what the model came from, on the same pictures, with its paired 95 % interval; empty
+        without such."""
         import pyarrow.parquet as pq
 
-        from adapt.evals._metrics import difference
+        from adapt.evals._bootstrap import change
 
         before = {
             "adapted": "zero-shot",
@@ -152,13 +161,11 @@ class Numbers:
             before = "labels" if self.measured("labels") else "adapted"
         elif name.endswith("int8"):
             before = name.replace("int8", "fp32")
-        if before is None or not self._table(before).exists() or (self.entry(before) or {}).get("main") != main:
+        protocol = (self.entry(before or "") or {}).get("protocol", {})
+        if before is None or not self._table(before).exists() or protocol.get("eval") != asked:
             return {}
-        old = pq.read_table(self._table(before)).to_pydict()
-        by = "correct" if "correct" in table else "score"
-        if old["id"] != table["id"] or by not in old or by not in table:
-            return {}
-        return {"change": difference(old[by], table[by]), "against": before}
+        found = change(plug.load("evals", asked), pq.read_table(self._table(before)).to_pydict(), table)
+        return {"change": found, "against": before} if found else {}
 
     def metrics(self) -> dict[str, Any]:
         return self.run.read_json("metrics.json", {"entries": [], "guards": []})

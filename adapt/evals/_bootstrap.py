@@ -78,9 +78,11 @@ def numbered(names: Sequence[str]) -> np.ndarray:
 
 
 def pictures(rows) -> list[str]:
-    """For each row of a data set the id of the first row with the same picture (its path, or its bytes)."""
+    """For each row of a data set the id of the first row with the same picture (its path, or its bytes); its own without pictures."""
     import hashlib
 
+    if "image" not in rows.column_names:
+        return list(rows["id"])
     first: dict[str | bytes, str] = {}
     out: list[str] = []
     for part in rows.select_columns(["id", "image"]).with_format("arrow").iter(256):
