@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, List, Value
 
 from adapt.data._images import BOXES, MASKS
 from adapt.plug import UserError
@@ -46,7 +46,10 @@ def standard_objects(parts: dict[str, Dataset], order: str | None) -> dict[str, 
             split: [row | {"category": [places[value] for value in row["category"]]} for row in rows]
             for split, rows in read.items()
         }
-    feature = {"bbox": BOXES, "category": List(label)}
+    crowds = any("iscrowd" in row for rows in read.values() for row in rows)
+    if crowds:  # in all splits or in none
+        read = {split: [{"iscrowd": [0] * len(row["bbox"])} | row for row in rows] for split, rows in read.items()}
+    feature = {"bbox": BOXES, "category": List(label)} | ({"iscrowd": List(Value("int8"))} if crowds else {})
     return parts | {
         split: foreign[split].remove_columns("objects").add_column("objects", rows, feature=feature)
         for split, rows in read.items()
@@ -67,14 +70,17 @@ def _read(rows: Dataset, split: str, order: str) -> list[dict]:
     found = []
     for number, row in enumerate(rows["objects"][:]):
         bbox, category = (list((row or {}).get(name) or []) for name in ("bbox", "category"))
-        if len(bbox) != len(category) or any(len(box) != 4 for box in bbox) or None in category:
+        crowds = (row or {}).get("iscrowd")  # COCO's: a region of many things
+        counts = [len(each) for each in (bbox, category, crowds) if each is not None]
+        if len(set(counts)) > 1 or any(len(box) != 4 for box in bbox) or None in category:
             raise UserError(
-                f"data.boxes: row {number} of {split} has {len(bbox)} boxes and {len(category)} categories, or a box that is not "
-                "four numbers. Correct it, or leave it out."
+                f"data.boxes: row {number} of {split} has {len(bbox)} boxes and {len(category)} categories"
+                f"{'' if crowds is None else f' and {len(crowds)} iscrowd'}, or a box that is not four numbers. Correct it, or leave it out."
             )
         if order == "xywh":
             bbox = [[left, top, left + width, top + height] for left, top, width, height in bbox]
-        found.append({"bbox": bbox, "category": category})
+        more = {} if crowds is None else {"iscrowd": [int(crowd or 0) for crowd in crowds]}
+        found.append({"bbox": bbox, "category": category} | more)
     return found
 
 

@@ -59,9 +59,7 @@ def predict(
     return np.concatenate(parts)
 
 
-def _of_rows(
-    function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict
-) -> list:
+def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
     """Each process takes a run of the rows."""
     results: list = []
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops

@@ -139,9 +139,14 @@ def test_results_of_rows_are_looked_at_wherever_their_numbers_lie(result):
 
 def test_what_is_no_number_is_no_reason_to_stop():
     def rows(samples):
-        answer = {"text": "nan", "masks": np.zeros((0, 2, 2), bool), "none": None, "category": np.array([-1]), "codes": [{"counts": "inf"}]}
+        answer = {
+            "text": "nan",
+            "masks": np.zeros((0, 2, 2), bool),
+            "none": None,
+            "category": np.array([-1]),
+            "codes": [{"counts": "inf"}],
+        }
         return [answer for _ in samples]
 
     rows.rows = True
     assert len(ask(rows)) == 7
-
