@@ -74,8 +74,8 @@ def _way(family, question: Question, name: str) -> str:
 
 def _open(path: str, name: str) -> Picture.Image:
     """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
-    from adapt.data._problems import KINDS
     from adapt.data._images import open_picture, rgb
+    from adapt.data._problems import KINDS
     from adapt.data._scan import inspect
 
     value = {"path": str(Path(path).expanduser()), "bytes": None}

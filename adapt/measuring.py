@@ -32,7 +32,7 @@ class Numbers:
 
         def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
             function = (predictors or module.predictors)(texts)[name]
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", **options)
+            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", name=name, **options)
 
         return run
 
@@ -142,10 +142,17 @@ class Numbers:
         return self.entry(name)
 
     def _protocol(self, split: str, module) -> dict[str, Any]:
-        return self.words | {
-            "data": self.fingerprints[split],
-            "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
-        }
+        from adapt.models._family import Family
+
+        by_name = isinstance(module, Family) and module.asked_by_name
+        return (
+            self.words
+            | {
+                "data": self.fingerprints[split],
+                "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
+            }
+            | ({"asked_by_name": True} if by_name else {})
+        )
 
     def _save_table(self, name: str, table: dict[str, list], rows=None) -> None:
         """The predictions, with pictures of the surest mistakes among `rows`, where answers are right or wrong."""
@@ -158,8 +165,9 @@ class Numbers:
         if rows is not None:
             wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
             sure = table.get("confidence", [0] * len(pictures))
+            place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
             for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-                pictures[i] = _thumbnail(rows[i]["image"])
+                pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
         with atomic(self._table(name)) as path:
             pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, List, Value
 
 from adapt.data._columns import without
 from adapt.data._images import BOXES, MASKS
@@ -53,7 +53,10 @@ def standard_objects(
             split: [row | {"category": [places[value] for value in row["category"]]} for row in rows]
             for split, rows in read.items()
         }
-    feature = {"bbox": BOXES, "category": List(label)}
+    crowds = any("iscrowd" in row for rows in read.values() for row in rows)
+    if crowds:  # in all splits or in none
+        read = {split: [{"iscrowd": [0] * len(row["bbox"])} | row for row in rows] for split, rows in read.items()}
+    feature = {"bbox": BOXES, "category": List(label)} | ({"iscrowd": List(Value("int8"))} if crowds else {})
     return parts | {
         split: foreign[split].remove_columns("objects").add_column("objects", rows, feature=feature)
         for split, rows in read.items()
@@ -73,9 +76,11 @@ def _wrong(rows: Dataset, split: str, on_error: str) -> dict[int, tuple[str, str
         )
     bad = {}
     for number, row in enumerate(rows["objects"][:]):
-        bbox, category = _pair(row)
-        if len(bbox) != len(category) or any(len(box) != 4 for box in bbox) or None in category:
-            what = f"{len(bbox)} boxes and {len(category)} categories, or a box that is not four numbers"
+        bbox, category, crowds = _pair(row)
+        counts = [len(each) for each in (bbox, category, crowds) if each is not None]
+        if len(set(counts)) > 1 or any(len(box) != 4 for box in bbox) or None in category:
+            more = "" if crowds is None else f" and {len(crowds)} iscrowd"
+            what = f"{len(bbox)} boxes and {len(category)} categories{more}, or a box that is not four numbers"
             if on_error == "stop":
                 raise UserError(
                     f"data.boxes: row {number} of {split} has {what}. Correct it; data.on_error=skip leaves it out."
@@ -85,19 +90,21 @@ def _wrong(rows: Dataset, split: str, on_error: str) -> dict[int, tuple[str, str
 
 
 def _read(rows: Dataset, order: str) -> list[dict]:
-    """Each row's boxes XYXY and categories as they are."""
+    """Each row's boxes XYXY and categories as they are, and iscrowd, if there is such."""
     found = []
     for row in rows["objects"][:]:
-        bbox, category = _pair(row)
+        bbox, category, crowds = _pair(row)
         if order == "xywh":
             bbox = [[left, top, left + width, top + height] for left, top, width, height in bbox]
-        found.append({"bbox": bbox, "category": category})
+        more = {} if crowds is None else {"iscrowd": [int(crowd or 0) for crowd in crowds]}
+        found.append({"bbox": bbox, "category": category} | more)
     return found
 
 
-def _pair(row: dict | None) -> list[list]:
-    """Boxes and categories of a row that may lack either."""
-    return [list((row or {}).get(name) or []) for name in ("bbox", "category")]
+def _pair(row: dict | None) -> tuple[list, list, list | None]:
+    """bbox, category and, if there is such, iscrowd (COCO's: a region of many things) of a row."""
+    objects = row or {}
+    return list(objects.get("bbox") or []), list(objects.get("category") or []), objects.get("iscrowd")
 
 
 def _short(foreign: dict[str, Dataset], most: int = 200) -> str:

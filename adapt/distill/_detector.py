@@ -16,10 +16,12 @@ from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOS
 from torchvision.ops import nms
 
 from adapt.distill._pyramid import Pyramid
+from adapt.masks import singles
 from adapt.recipe import Augment
 from adapt.train.augment import augment, uniforms
 from adapt.train.images import Normalise, collate, view
 from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 STRIDE = 8
 """Pixels to a cell of the map on which boxes are found."""
@@ -123,9 +125,10 @@ class Detector(Learner):
         """One row → its square view; when training also boxes float[N, 4] XYXY in pixels of the view, labels int64[N]."""
         item: dict[str, Any] = {"image": view(sample["image"], self.input)}
         if train:
-            boxes = torch.tensor(sample["objects"]["bbox"], dtype=torch.float32).reshape(-1, 4)
+            objects = singles(sample["objects"])
+            boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
             item["boxes"] = boxes * self.size / torch.tensor(2 * sample["image"].size)
-            item["labels"] = torch.tensor(sample["objects"]["category"], dtype=torch.int64)
+            item["labels"] = torch.tensor(objects["category"], dtype=torch.int64)
         return item
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,6 +165,7 @@ class Detector(Learner):
             samples → bbox float32[N, 4] XYXY in pixels of the sample's own image, category int64[N], score float32[N].
         """
 
+        @full()  # in fp32, as its file computes
         @torch.inference_mode()
         def detections(samples: list[dict]) -> list[dict[str, np.ndarray]]:
             self.eval()

@@ -21,6 +21,7 @@ from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
 from adapt.train.images import Normalise, collate, view
 from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 COARSE = 16
 """Pixels of the image to a cell of the map that knows what; the finer map knows where."""
@@ -113,7 +114,7 @@ class SemanticStudent(Learner):
         return batch | {"image": augment(batch["image"], batch["seed"], config), "segmentation": maps}
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"semantic_logits": self.logits}
+        return {"semantic_logits": full()(self.logits)}  # in fp32, as its file computes
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called, and the classes that its channels stand for."""

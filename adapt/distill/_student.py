@@ -23,6 +23,7 @@ from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
 from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 EMBEDDED = ROOT / "assets" / "students"
 
@@ -79,7 +80,7 @@ class Student(Learner):
         return batch | {"image": augment(batch["image"], batch["seed"], config)}
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"class_logits": self.outputs}
+        return {"class_logits": full()(self.outputs)}  # in fp32, as its file computes
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called, and the classes that its channels stand for."""

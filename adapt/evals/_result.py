@@ -17,7 +17,14 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """95 % bootstrap intervals."""
     table: dict[str, list] = field(default_factory=dict)
-    """A row a sample; `correct` or `score`, whose mean is the main metric, is what rows are compared by, if there is one."""
+    """Columns of a row a sample, of what Arrow can store: words, numbers, lists of numbers.
+
+    `id` names the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
+    `label`, `prediction`, `confidence` (0–1) and `correct` are for people. All that the main metric is computed from stands there
+    too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`_bootstrap.change`).
+    """
+    floor: float = 0.0
+    """What one and the same answer for every picture would reach in the main metric; 0 where there is no such answer."""
     pictures: list[tuple[str, Any]] = field(default_factory=list)
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)

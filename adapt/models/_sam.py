@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from adapt.masks import rle, unrle
+from adapt.masks import rle, singles, unrle
 from adapt.models import _sam_prompts as prompts
 from adapt.models._family import Family
 from adapt.models._sam_loss import mask_loss
@@ -86,7 +86,7 @@ class Sam(Family):
             )
         item = {"image": view(image, self.spec), "size": torch.tensor([height, width])}
         if train and "objects" in sample:
-            objects = check_objects(sample["objects"] or {}, *image.size, where)
+            objects = check_objects(singles(sample["objects"] or {}), *image.size, where)
             scale = np.tile([width / image.width, height / image.height], 2)
             boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4) * scale
             item["objects"] = {"bbox": boxes.tolist(), "mask": objects["mask"]}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.masks import singles
 from adapt.models._answers import Answer, Speed, greedy
 from adapt.models._clip import image_input
 from adapt.models._family import Family
@@ -41,6 +42,8 @@ class VisionLanguage(Family):
     A family says how questions and answers become tokens (`tokenise`), what the model makes of them (`_answers`), and how objects are
     asked for and read (`_asking`, `read`).
     """
+
+    asked_by_name = True
 
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
         super().__init__()
@@ -92,6 +95,8 @@ class VisionLanguage(Family):
                     "with model.tasks=[given]."
                 )
             item["sample"] = {name: sample.get(name) for name in ("id", *self._columns)} | {"size": sample["image"].size}
+            if "objects" in self._columns:
+                item["sample"]["objects"] = singles(sample["objects"])
         return item
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
