@@ -92,9 +92,8 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
         if not equals or not path.strip():
             raise UserError(f"{text[:80]!r} is not an override. Write key=value, such as train.epochs=5.")
         pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
-    pairs.sort(
-        key=lambda pair: len(pair[0])
-    )  # a whole section before its options, so that overrides mean the same in any order
+    # a plug-in's section that is given whole comes before its options, as its name alone does: they mean the same in any order
+    pairs.sort(key=lambda pair: not (len(pair[0]) == 1 and pair[0][0] in SECTIONS and isinstance(pair[1], dict)))
     given = {".".join(path) for path, _ in pairs}
     source = _source(raw.get("data"))
     pathless = source in names("data") and "path" not in schema("data", source).model_fields

@@ -181,6 +181,9 @@ def test_whole_sections_and_their_options_mean_the_same_in_any_order():
     one, other = (load_recipe("clip_lora", order) for order in (given, given[::-1]))
     assert one == other
     assert (one.data.seed, one.method.rank) == (3, 8)
+    assert load_recipe("clip_lora", ["evals.0.top=3", "evals=[]", "distill.views=2", "distill=null"]).evals == [], (
+        "the last word"
+    )
 
 
 @pytest.mark.parametrize(

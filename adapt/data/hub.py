@@ -66,7 +66,7 @@ class Config(Source):
     seed: int = Field(0, ge=0, lt=2**31)
     """Of these shares."""
     on_error: Literal["stop", "skip"] = "stop"
-    """Pictures, boxes, masks and rows without a class that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
+    """Pictures, classes, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The files must be there, where the path cannot be a hub id."""
