@@ -28,7 +28,7 @@ The question is one of these; which ones a recipe's model can answer, it says it
                                            point=40,60 point=50,70, or point='40,60; 50,70'; outside= likewise
   box=20,30,80,90                          SAM: the mask in a box, left,top,right,bottom in pixels; together with points, too
   text='ants, bees; wasps'                 CLIP: the share of each name. A name with a comma in it: text='[ants, "wasps, hornets"]'.
-                                           Without text: the classes of the recipe's data
+                                           Without text, and of an adapted DINOv2: the classes of the recipe's data
   example=FILE mask=FILE                   DINOv2: what the mask marks on the example; the mask is not 0 there
   text='detect cat ; dog'                  PaliGemma, Florence-2: the answer in words, and the boxes in it
 
@@ -95,10 +95,10 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
             arguments.remove(argument)
             given.setdefault(name, []).append(value)
         elif not equals:
-            raise UserError(f"{argument!r} has no name before it. Write key=value, such as image={argument or 'FILE'}.")
+            raise UserError(f"{argument!r} has no name before it. Write key=value, such as image=scene.png.")
         elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
-                f"{name}: no part of a question.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
+                f"{name}: a question has no such part.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
             )
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATED:

@@ -213,6 +213,20 @@ def test_a_picture_is_turned_and_laid_over_white_as_the_sources_do(scene, capsys
     assert said[0] == said[1] == said[2]
 
 
+def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
+    """DINOv2 has class logits once it has a head, and is asked with words neither before nor after."""
+    from adapt.asking import _way
+    from adapt.stage import Stage
+
+    family = Stage(load_recipe("dinov2_linear")).family
+    family.new_head()
+    assert _way(family, Question("a.png"), "dinov2") == "class_logits"
+    assert _way(family, Question("a.png", example="b.png", mask="c.png"), "dinov2") == "patch_features"
+    wanted = r"'dinov2' is asked with example and mask; or with nothing \(the classes of the data\). Given: text."
+    with pytest.raises(UserError, match=wanted):
+        _way(family, Question("a.png", text="ants, bees"), "dinov2")
+
+
 def bomb(path: str) -> None:
     """A PNG whose header promises more pixels than any reader should make."""
     Image.new("L", (8, 8)).save(path)
