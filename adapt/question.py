@@ -157,15 +157,15 @@ class Answer:
         from PIL import Image
 
         drawn, mask, numbers = files(out)
-        pictures = {"Drawn": (drawn, self.picture)}
-        if self.mask is not None:
-            pictures["Mask"] = mask, Image.fromarray(self.mask.astype("uint8") * 255)
+        shape = None if self.mask is None else Image.fromarray(self.mask.astype("uint8") * 255)
         told = []
-        for name, (path, picture) in pictures.items():
-            if picture is not None:
-                with atomic(path) as temporary:
-                    picture.save(temporary, "PNG")
-                told.append(f"{name}: {path}")
+        for name, path, picture in (("Drawn", drawn, self.picture), ("Mask", mask, shape)):
+            if picture is None:
+                path.unlink(missing_ok=True)  # of an earlier answer, that may be overwritten
+                continue
+            with atomic(path) as temporary:
+                picture.save(temporary, "PNG")
+            told.append(f"{name}: {path}")
         with atomic(numbers) as temporary:
             temporary.write_text(
                 json.dumps(self.found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
@@ -191,7 +191,7 @@ def _place(question: Question, out: str | None, overwrite: str) -> Path:
         path = next(path for path in map(Path, names) if overwrite == "true" or not _taken(path))
     else:
         path = Path(out).expanduser()
-    if path.suffix.lower() != ".png" or path.is_dir():
+    if path.suffix.lower() != ".png" or any(file.is_dir() for file in files(path)):
         raise UserError(
             f"out: {str(path)!r} cannot be the name of a PNG file. Write, for example, out={path.stem or 'found'}.png."
         )

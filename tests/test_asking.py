@@ -109,7 +109,7 @@ def test_what_is_named_is_written_with_all_that_was_considered(scene):
 
 @pytest.mark.parametrize(
     ("recipe", "advice"),
-    [("sam_lora", "distill="), ("sam_distill", "distill="), ("sam_semantic_student", "distill.automatic.pred_iou_thresh")],
+    [("sam_distill", "distill="), ("sam_semantic_student", "distill.automatic.pred_iou_thresh")],
 )
 def test_advice_names_options_that_the_recipe_has(tmp_path, recipe, advice, capsys):
     """Followed to the letter, it leads somewhere."""

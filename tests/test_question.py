@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adapt.cli import main
 from adapt.plug import UserError
-from adapt.question import Question, files, parse
+from adapt.question import Answer, Question, files, parse
 
 
 def test_points_are_given_one_by_one_or_together():
@@ -103,6 +105,19 @@ def test_the_questions_own_files_are_never_overwritten(given):
     Path("prompt.png").touch()
     with pytest.raises(UserError, match="is a file of the question itself"):
         parse([*given, "overwrite=true"])
+
+
+def test_a_folder_is_never_overwritten():
+    Path("found.json").mkdir()
+    with pytest.raises(UserError, match="cannot be the name of a PNG file"):
+        parse(["image=a", "out=found.png", "overwrite=true"])
+
+
+def test_what_an_earlier_answer_left_does_not_stand_beside_a_new_one():
+    mask = np.eye(3, dtype=bool)
+    assert len(Answer(["a"], {"masks": []}, Image.new("RGB", (3, 3)), mask).write(Path("found.png"))) == 3
+    assert Answer(["b"], {"classes": []}).write(Path("found.png")) == ["Numbers: found.json"]
+    assert [path.name for path in Path().iterdir()] == ["found.json"]
 
 
 def test_help_tells_all_ways_to_ask(capsys):
