@@ -22,9 +22,9 @@ def architectures() -> list[str]:
 
 
 def unknown(name: str) -> str:
-    """The problem with a name that timm has not, and the names near it; empty when timm has it."""
+    """The problem with a name that timm has not, and the names near it; empty when timm has it, or is not installed."""
     have = architectures()
-    if name in have:
+    if name in have or not have:
         return ""
     close = difflib.get_close_matches(name[:100], have, n=1)
     kin = [other for other in have if other[:6] == name[:6]][:MOST] or list(USUAL)

@@ -57,16 +57,17 @@ def ask(stage: Stage, question: Question) -> Answer:
 
 def _way(family, question: Question, name: str) -> str:
     """The predictor that answers the question; refuses what family `name` cannot be asked."""
-    given = question.given()
-    have = [predictor for predictor in WAYS if predictor in family.predictors()]
-    for predictor in have:
-        wordless = predictor == "class_logits" and not hasattr(family, "text_embedding")  # a classifier without a text tower
-        if any(must <= given.keys() <= may - ({"text"} if wordless else set()) for must, may in WAYS[predictor][0]):
+    given, offered = question.given(), family.predictors()
+    ways = {predictor: way for predictor, way in WAYS.items() if predictor in offered}
+    if "class_logits" in ways and not hasattr(family, "text_embedding"):
+        ways["class_logits"] = [(set(), set())], "nothing (the classes of the data)"
+    for predictor, (asked, _) in ways.items():
+        if any(must <= given.keys() <= may for must, may in asked):
             if predictor != "class_logits" and not isinstance(question.text, str):
                 raise UserError(f"text: {question.text!r} is a list, and {name!r} is asked with one text.")
             return predictor
-    ways = "; or with ".join(WAYS[predictor][1] for predictor in have) or "nothing"
-    raise UserError(f"prompt: {name!r} is asked with {ways}. Given: {', '.join(given) or 'nothing'}.")
+    wanted = "; or with ".join(words for _, words in ways.values()) or "nothing"
+    raise UserError(f"prompt: {name!r} is asked with {wanted}. Given: {', '.join(given) or 'nothing'}.")
 
 
 # -------------------------------------------------------------------------------------------------------------- pictures
@@ -216,12 +217,12 @@ def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.nd
 def _nothing(automatic, own: bool) -> str:
     """What to do when no mask is proposed; `own`: has the recipe a section that says how masks are proposed?"""
     now = {name: getattr(automatic, name) for name in ("pred_iou_thresh", "stability_score_thresh")}
-    start = "prompt: the model finds no thing that it is sure of."
+    start = "prompt: the model is sure of no mask in this picture."
     if own:
         return f"{start} Lower {' and '.join(f'distill.automatic.{name} (now {value:g})' for name, value in now.items())}."
     lower = ", ".join(f"{name}: {value - 0.2:.2g}" for name, value in now.items())
     section = f"distill='{{name: semantic, automatic: {{{lower}}}}}'"
-    return f"{start} Show it with point= or box=, or be content with less sure ones: {section}."
+    return f"{start} Show the thing with point= or box=, or accept masks that are less sure: {section}."
 
 
 def _words(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:

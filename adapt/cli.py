@@ -201,7 +201,7 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
         except ValueError:
             value = -1.0
         if value != "sweep" and not 0 <= value <= 1:
-            raise UserError(f"{name}: {text!r} is no number from 0 to 1{', nor the word sweep' if name == 'scale' else ''}.")
+            raise UserError(f"{name}: {text!r} is not a number from 0 to 1{', or the word sweep' if name == 'scale' else ''}.")
         options[name] = value
     return options
 

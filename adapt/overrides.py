@@ -90,11 +90,10 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(f"{text[:80]!r} is no override. Write key=value, such as train.epochs=5.")
+            raise UserError(f"{text[:80]!r} is not an override. Write key=value, such as train.epochs=5.")
         pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
-    pairs.sort(
-        key=lambda pair: len(pair[0])
-    )  # a whole section before its options, so that overrides mean the same in any order
+    # a plug-in's section that is given whole comes before its options, as its name alone does: they mean the same in any order
+    pairs.sort(key=lambda pair: not (len(pair[0]) == 1 and pair[0][0] in SECTIONS and isinstance(pair[1], dict)))
     given = {".".join(path) for path, _ in pairs}
     source = _source(raw.get("data"))
     pathless = source in names("data") and "path" not in schema("data", source).model_fields
@@ -140,12 +139,14 @@ def _set(raw: Any, path: list[str], value: Any) -> None:
         dotted = ".".join(place)
         if isinstance(raw, list):
             if not (step.isascii() and step.isdigit() and int(step[:9]) <= len(raw)):
-                raise UserError(f"{dotted}: {step!r} is no place in a list of {len(raw)}. Use 0 to {len(raw)}.")
+                raise UserError(f"{dotted}: a list of {len(raw)} has no place {step!r}. Use 0 to {len(raw)}.")
             if int(step) == len(raw):
                 raw.append(None)
             step = int(step)
         elif not isinstance(raw, dict):
-            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]}, it has no {step!r} inside.")
+            raise UserError(
+                f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]} and has no options, such as {step!r}."
+            )
         if then is None:
             raw[step] = value
             return

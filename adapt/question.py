@@ -28,7 +28,7 @@ The question is one of these; which ones a recipe's model can answer, it says it
                                            point=40,60 point=50,70, or point='40,60; 50,70'; outside= likewise
   box=20,30,80,90                          SAM: the mask in a box, left,top,right,bottom in pixels; together with points, too
   text='ants, bees; wasps'                 CLIP: the share of each name. A name with a comma in it: text='[ants, "wasps, hornets"]'.
-                                           Without text: the classes of the recipe's data
+                                           Without text, and of an adapted DINOv2: the classes of the recipe's data
   example=FILE mask=FILE                   DINOv2: what the mask marks on the example; the mask is not 0 there
   text='detect cat ; dog'                  PaliGemma, Florence-2: the answer in words, and the boxes in it
 
@@ -95,10 +95,10 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
             arguments.remove(argument)
             given.setdefault(name, []).append(value)
         elif not equals:
-            raise UserError(f"{argument!r} has no name before it. Write key=value, such as image={argument or 'FILE'}.")
+            raise UserError(f"{argument!r} has no name before it. Write key=value, such as image=scene.png.")
         elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
-                f"{name}: no part of a question.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
+                f"{name}: a question has no such part.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
             )
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATED:
@@ -157,15 +157,15 @@ class Answer:
         from PIL import Image
 
         drawn, mask, numbers = files(out)
-        pictures = {"Drawn": (drawn, self.picture)}
-        if self.mask is not None:
-            pictures["Mask"] = mask, Image.fromarray(self.mask.astype("uint8") * 255)
+        shape = None if self.mask is None else Image.fromarray(self.mask.astype("uint8") * 255)
         told = []
-        for name, (path, picture) in pictures.items():
-            if picture is not None:
-                with atomic(path) as temporary:
-                    picture.save(temporary, "PNG")
-                told.append(f"{name}: {path}")
+        for name, path, picture in (("Drawn", drawn, self.picture), ("Mask", mask, shape)):
+            if picture is None:
+                path.unlink(missing_ok=True)  # of an earlier answer, that may be overwritten
+                continue
+            with atomic(path) as temporary:
+                picture.save(temporary, "PNG")
+            told.append(f"{name}: {path}")
         with atomic(numbers) as temporary:
             temporary.write_text(
                 json.dumps(self.found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
@@ -191,7 +191,7 @@ def _place(question: Question, out: str | None, overwrite: str) -> Path:
         path = next(path for path in map(Path, names) if overwrite == "true" or not _taken(path))
     else:
         path = Path(out).expanduser()
-    if path.suffix.lower() != ".png" or path.is_dir():
+    if path.suffix.lower() != ".png" or any(file.is_dir() for file in files(path)):
         raise UserError(
             f"out: {str(path)!r} cannot be the name of a PNG file. Write, for example, out={path.stem or 'found'}.png."
         )

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from adapt import other_data
-from adapt.architectures import USUAL, unknown
+from adapt.architectures import unknown
 from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
 from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Source, Spec, UserError, names, nearest, schema, settings
@@ -219,8 +219,9 @@ def validate(raw: dict) -> Recipe:
             ]
         else:
             built[section] = _plugin(raw[section], section, kind, key, raw, problems)
-    if student := unknown(getattr(built.get("distill"), "student", USUAL[0])):
-        problems.append(f"distill.student: {student}")
+    student = getattr(built.get("distill"), "student", None)
+    if isinstance(student, str) and (problem := unknown(student)):
+        problems.append(f"distill.student: {problem}")
     train = getattr(built.get("distill"), "train", Train())
     problems += [
         f"distill.train.{name}: got {getattr(train, name)!r}; {why}. Leave it out."

@@ -109,7 +109,7 @@ def test_what_is_named_is_written_with_all_that_was_considered(scene):
 
 @pytest.mark.parametrize(
     ("recipe", "advice"),
-    [("sam_lora", "distill="), ("sam_distill", "distill="), ("sam_semantic_student", "distill.automatic.pred_iou_thresh")],
+    [("sam_distill", "distill="), ("sam_semantic_student", "distill.automatic.pred_iou_thresh")],
 )
 def test_advice_names_options_that_the_recipe_has(tmp_path, recipe, advice, capsys):
     """Followed to the letter, it leads somewhere."""
@@ -211,6 +211,20 @@ def test_a_picture_is_turned_and_laid_over_white_as_the_sources_do(scene, capsys
         assert main(["prompt", "recipe=sam_lora", f"image={name}", "point=94,94"]) == 0
         said.append(capsys.readouterr().out.splitlines()[0])
     assert said[0] == said[1] == said[2]
+
+
+def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
+    """DINOv2 has class logits once it has a head, and is asked with words neither before nor after."""
+    from adapt.asking import _way
+    from adapt.stage import Stage
+
+    family = Stage(load_recipe("dinov2_linear")).family
+    family.new_head()
+    assert _way(family, Question("a.png"), "dinov2") == "class_logits"
+    assert _way(family, Question("a.png", example="b.png", mask="c.png"), "dinov2") == "patch_features"
+    wanted = r"'dinov2' is asked with example and mask; or with nothing \(the classes of the data\). Given: text."
+    with pytest.raises(UserError, match=wanted):
+        _way(family, Question("a.png", text="ants, bees"), "dinov2")
 
 
 def bomb(path: str) -> None:

@@ -52,7 +52,7 @@ def test_recipes_lists_each_with_a_line(capsys):
         (["finetune"], "recipe: missing"),
         (["finetune", "recipe=clip_lorra"], "Did you mean 'clip_lora'?"),
         (["finetune", "recipe=clip_lora", "train.epoch=1"], "Did you mean 'epochs'?"),
-        (["finetune", "recipe=clip_lora", "oops"], "'oops' is no override"),
+        (["finetune", "recipe=clip_lora", "oops"], "'oops' is not an override"),
         (["distill", "run=nowhere"], "no run folder"),
         (["report", "run=nowhere"], "no run folder"),
         (["doctor", "dta"], "'dta' is unknown"),
@@ -172,6 +172,9 @@ HEAVY = "assert not {'torch', 'transformers', 'datasets', 'numpy', 'timm'} & set
         (["data.source=masks", "data.path=nowhere"], "data.path: no folder 'nowhere'"),
         (["data.source=jsonl", "data.path=nowhere.jsonl"], "data.path: no file 'nowhere.jsonl'"),
         (["data.source=hub", "data.path=nowhere/*.parquet"], "data.path: no file or folder 'nowhere/*.parquet'"),
+        (["data.path=~nobody-of-that-name/x"], "data.path: no folder '~nobody-of-that-name/x'"),
+        (["data.source=hub", "data.path=~nobody-of-that-name/x"], "data.path: no file or folder"),
+        (["data.source=jsonl", "data.path=~nobody-of-that-name"], "data.path: no file"),
         (["distill.student=resnet81"], "Did you mean 'resnet18'?"),
         (["epochs=5"], "Did you mean train.epochs?"),
     ],
@@ -270,7 +273,7 @@ def test_doctor_looks_at_any_source_without_a_recipe(tmp_path, capsys):
     (tmp_path / "else" / "lines.jsonl").write_text('{"image": "cat/0.png", "prefix": "caption en", "suffix": "a cat"}\n{')
     assert main(["doctor", "data", "data={source: jsonl, path: else/lines.jsonl, test: 0, validation: 0}"]) == 2
     out = capsys.readouterr().out
-    assert "'lines.jsonl, line 2': bad line (it is no JSON" in out
+    assert "'lines.jsonl, line 2': bad line (it is not JSON" in out
     assert "1 picture, 1 problem, 1 of them severe" in out
     assert main(["doctor", "data", "data.pth=photos", "data.path=x"]) == 2
     assert "Did you mean 'path'?" in capsys.readouterr().err

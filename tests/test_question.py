@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adapt.cli import main
 from adapt.plug import UserError
-from adapt.question import Question, files, parse
+from adapt.question import Answer, Question, files, parse
 
 
 def test_points_are_given_one_by_one_or_together():
@@ -50,7 +52,7 @@ def test_what_is_no_list_of_names_is_said(text):
         ([], "image: missing"),
         (["image="], "image: missing"),
         (["scene.png"], "'scene.png' has no name before it. Write key=value, such as image=scene.png"),
-        (["image=a", "points=1,2"], "points: no part of a question. Did you mean 'point'?"),
+        (["image=a", "points=1,2"], "points: a question has no such part. Did you mean 'point'?"),
         (["image=a", "txt=cat"], "Did you mean 'text'?"),
         (["image=a", "image=b"], "image: given 2 times: 'a', 'b'"),
         (["image=a", "point=1"], "point: '1' is not 2 numbers, x,y in pixels. Write point=20,30."),
@@ -103,6 +105,19 @@ def test_the_questions_own_files_are_never_overwritten(given):
     Path("prompt.png").touch()
     with pytest.raises(UserError, match="is a file of the question itself"):
         parse([*given, "overwrite=true"])
+
+
+def test_a_folder_is_never_overwritten():
+    Path("found.json").mkdir()
+    with pytest.raises(UserError, match="cannot be the name of a PNG file"):
+        parse(["image=a", "out=found.png", "overwrite=true"])
+
+
+def test_what_an_earlier_answer_left_does_not_stand_beside_a_new_one():
+    mask = np.eye(3, dtype=bool)
+    assert len(Answer(["a"], {"masks": []}, Image.new("RGB", (3, 3)), mask).write(Path("found.png"))) == 3
+    assert Answer(["b"], {"classes": []}).write(Path("found.png")) == ["Numbers: found.json"]
+    assert [path.name for path in Path().iterdir()] == ["found.json"]
 
 
 def test_help_tells_all_ways_to_ask(capsys):

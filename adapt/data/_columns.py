@@ -100,7 +100,7 @@ def _wrong_path(path: str | None, places: list[Path]) -> tuple[str, str] | None:
     if path is None:
         return "unreadable", "has a row without a picture"
     if not os.path.isfile(path):
-        return "unreadable", f"names {path!r}, which is no file"
+        return "unreadable", f"names {path!r}, which is not a file"
     if not any(Path(path).resolve().is_relative_to(place) for place in places):
         return "leads outside", f"names a picture elsewhere: {path!r} lies outside {places[0]}"
     return None

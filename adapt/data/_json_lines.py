@@ -82,9 +82,9 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
     try:
         line = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Bad("bad line", f"it is no JSON: {getattr(error, 'msg', 'nested too deep')}") from None
+        raise Bad("bad line", f"it is not JSON: {getattr(error, 'msg', 'nested too deep')}") from None
     if not isinstance(line, dict):
-        raise Bad("bad line", f"it is no JSON object but {str(line)[:60]!r}")
+        raise Bad("bad line", f"it is not a JSON object but {str(line)[:60]!r}")
     for key in ("image", "prefix", "suffix"):
         if not isinstance(line.get(key), str):
             raise Bad("bad line", f"{key!r} must be a text, got {str(line.get(key))[:60]!r}; have: {', '.join(line) or 'none'}")

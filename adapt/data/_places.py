@@ -8,13 +8,21 @@ from pathlib import Path
 from adapt.plug import UserError
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` as the home folder it means; as it is, where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing(path: str | Path, place: str) -> Path:
     """The folder of that path, absolute.
 
     Raises:
         UserError: there is none; the message starts with `place`, the field of the recipe.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():

@@ -1,6 +1,6 @@
 """What can be wrong with data, what to do about it, and the list of what was found.
 
-Severe problems stop a training or leave the picture out (`data.on_error`); the others are only told.
+Severe problems stop a training or leave the picture out (`data.on_error`); the others are only reported.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from adapt.data._places import expanded
 from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Config(Source):
     seed: int = Field(0, ge=0, lt=2**31)
     """Of these shares."""
     on_error: Literal["stop", "skip"] = "stop"
-    """Pictures, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
+    """Pictures, classes, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The files must be there, where the path cannot be a hub id."""
@@ -80,7 +81,7 @@ def load(config: Config) -> Splits:
         prefix, suffix what there is.
 
     Raises:
-        UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
+        UserError: it cannot be found or read; a column or split is missing; train and another split share rows; there is one class only,
             or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
     from adapt.data._check import check_rows
@@ -159,7 +160,7 @@ def _read(config: Config) -> tuple[dict[str, Dataset], list]:
     from adapt import hardware
 
     files = _files(config.path)
-    folder = Path(config.path).expanduser()
+    folder = expanded(config.path)
     try:
         if files:
             kind = files[0].suffix.lower()
@@ -185,7 +186,7 @@ def _files(path: str) -> list:
     from glob import glob
     from pathlib import Path
 
-    local = Path(path).expanduser()
+    local = expanded(path)
     wild = bool(set(path) & set("*?["))
     found = [local] if local.is_file() or not wild else map(Path, sorted(glob(str(local), recursive=True)))
     files = [file.resolve() for file in found if file.is_file()]
@@ -222,7 +223,9 @@ def _explain(config: Config, error: Exception, local: bool) -> UserError:
         why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
     else:
         why = f"the hub's data set cannot be read ({text})"
-    return UserError(f"data.path: {config.path!r} is no file or folder here, and {why}. Give a local path, or another hub id.")
+    return UserError(
+        f"data.path: {config.path!r}: there is no file or folder here, and {why}. Give a local path, or another hub id."
+    )
 
 
 def _theirs(config: Config, found: dict[str, Dataset]) -> dict[str, str]:
@@ -255,7 +258,9 @@ def _ranges(ours: str, theirs: str, found: dict[str, Dataset], have: str) -> lis
     try:
         parts = ReadInstruction.from_spec(theirs).to_absolute({name: len(rows) for name, rows in found.items()})
     except (ValueError, AssertionError, KeyError, TypeError):
-        raise UserError(f"data.splits.{ours}: {theirs!r} is no split of it. Have: {have}; slices: train[:80%].") from None
+        raise UserError(
+            f"data.splits.{ours}: {theirs!r} is not one of its splits. Have: {have}; slices: train[:80%]."
+        ) from None
     return [(part.splitname, part.from_, part.to) for part in parts]
 
 

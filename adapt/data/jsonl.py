@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.data._places import existing
+from adapt.data._places import existing, expanded
 from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _files(config: Config) -> dict[str, Path]:
         path = getattr(config, option)
         if path is None:
             continue
-        file = Path(path).expanduser()
+        file = expanded(path)
         if not file.is_file():
             raise UserError(
                 f"data.{option}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: a JSON object a line."

@@ -137,7 +137,7 @@ def test_with_skip_lines_without_json_or_picture_go_and_are_listed(folder, make)
         ("5", "unreadable"),
     ]
     (folder / "train.jsonl").write_text("{no json\n")
-    with pytest.raises(UserError, match=r"no line of 'train\.jsonl' can be used.*no JSON"):
+    with pytest.raises(UserError, match=r"no line of 'train\.jsonl' can be used.*not JSON"):
         load(Config(path=path, on_error="skip"))
 
 
@@ -206,8 +206,8 @@ def test_splits_may_have_their_own_files(folder):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("{no json", ["line 2", "no JSON"]),
-        ("[1]", ["line 2", "no JSON object"]),
+        ("{no json", ["line 2", "not JSON"]),
+        ("[1]", ["line 2", "not a JSON object"]),
         ({"image": "images/1.jpg", "prefix": "x"}, ["line 2", "'suffix'"]),
         (line(1, suffix=" "), ["line 2", "suffix is empty"]),
         (line(1, image="images/99.jpg"), ["line 2", "images/99.jpg"]),
