@@ -36,7 +36,7 @@ ALLOWED = {
     "provenance": GROUND | {"hardware"},
     "run": GROUND | {"recipe", "provenance"},
     "guards": set(),
-    "processes": {"run"},
+    "processes": {"run", "train"},
     "hardware": set(),
     "masks": set(),
     "train": LOW,
