@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TITLE = "PaliGemma"
 """Its name in tables."""
 
-Task = Literal["given", "caption", "detect", "segment", "count", "classify", "ocr"]
+Task = Literal["given", "caption", "detect", "detect_all", "segment", "count", "classify", "ocr"]
 
 
 class Config(Plugin):
