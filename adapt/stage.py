@@ -73,7 +73,14 @@ class Stage(Students, Exports, Numbers):
 
     @cached_property
     def family(self):
-        """The model as it comes, told the classes of the data."""
+        """The model as it comes, told the classes of the data, on the device; for a method that places it, as that wants it there."""
+        family, method = self.loaded(), plug.load("methods", self.recipe.method.name)
+        if method.PLACES:
+            method.place(family, self.recipe.method, self.accelerator.device)
+        return family.to(self.accelerator.device)
+
+    def loaded(self):
+        """The model as it comes, told the classes of the data, in full precision on the CPU."""
         from adapt.prompting.templates import words
 
         family = plug.load("models", self.recipe.model.name).load(self.recipe.model)
@@ -82,7 +89,7 @@ class Stage(Students, Exports, Numbers):
         names = self.labels
         if names:
             family.set_classes(*words(self.recipe.prompts, names))
-        return family.to(self.accelerator.device)
+        return family
 
     @cached_property
     def words(self) -> dict[str, list[str]]:
