@@ -154,9 +154,7 @@ def _smaller(accumulate: int, size: int, title: str, accelerator: Accelerator) -
             "checkpoint, or train.optimizer=paged_adamw_8bit."
         )
     more = min(2 * accumulate, size)
-    accelerator.print(
-        f"{title}: out of memory: micro-batch halved to {math.ceil(size / more)}, accumulation doubled to {more}"
-    )
+    accelerator.print(f"{title}: out of memory: micro-batch halved to {math.ceil(size / more)}, accumulation doubled to {more}")
     return more
 
 

@@ -27,7 +27,12 @@ from adapt.train.views import Views
 pytestmark = pytest.mark.slow
 STILL = Augment(crop=1, flip=0, colour=0)
 ROWS = Dataset.from_dict({"value": [i * 3 % 251 for i in range(80)], "label": [i % 4 for i in range(80)]})
-STATE = {"model": {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(7)}, "best": 0.5, "why": "top1", "groups": [{"lr": 1e-3}]}
+STATE = {
+    "model": {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(7)},
+    "best": 0.5,
+    "why": "top1",
+    "groups": [{"lr": 1e-3}],
+}
 
 
 @pytest.fixture(scope="module")
