@@ -74,13 +74,20 @@ class Stage(Students, Exports, Numbers):
 
     @cached_property
     def family(self):
-        """The model as it comes, told the classes of the data."""
+        """The model as it comes, told the classes of the data, on the device; for a method that places it, as that wants it there."""
+        family, method = self.loaded(), plug.load("methods", self.recipe.method.name)
+        if method.PLACES:
+            method.place(family, self.recipe.method, self.accelerator.device)
+        return family.to(self.accelerator.device)
+
+    def loaded(self):
+        """The model as it comes, told the classes of the data, in full precision on the CPU."""
         family = plug.load("models", self.recipe.model.name).load(self.recipe.model)
         rows = self.data["train"]
         family.bind(rows.column_names)
         if self.labels:
             family.set_classes(**self.words)
-        return family.to(self.accelerator.device)
+        return family
 
     @cached_property
     def words(self) -> dict[str, list[str]]:

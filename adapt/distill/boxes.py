@@ -3,7 +3,9 @@
     distill: {name: boxes, student: resnet10t, score: 0.3, nms: 0.6, train: {epochs: 30, batch: 16, lr: 2e-3}}
 
 The student sees no human label. Nor does the teacher when it labels, but with `ask: present`: then it is told which categories each
-picture shows. What an adapted teacher has learned from labels before is another matter. Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the student, FCOS).
+picture shows. What an adapted teacher has learned from labels before is another matter.
+
+Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the student, FCOS).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Source: Wu et al. 2018, arXiv:1805.01978; DINOv2 §7.1 and its k of 10, 20, 100,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -110,16 +110,17 @@ def vote(
     queries, bank = (np.asarray(rows, np.float64) for rows in (queries, bank))
     unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (queries, bank)]
     most = min(max(ks), len(bank))
+    wide = min(most + 1, len(bank))  # the next one tells whether the last ties
     out = {k: np.zeros((len(queries), classes)) for k in ks}
     for start in range(0, len(queries), 1024):
         rows = slice(start, start + 1024)
-        similar = (unit[0][rows] @ unit[1].T).round(DIGITS)
+        similar = unit[0][rows] @ unit[1].T
         for row, same in enumerate(itself[rows] if itself else []):
             if same >= 0:
                 similar[row, same] = -np.inf
-        near = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+        near = np.argpartition(-similar, wide - 1, axis=1)[:, :wide]
         near = np.take_along_axis(near, np.argsort(-np.take_along_axis(similar, near, 1), axis=1, kind="stable"), 1)
-        best = np.take_along_axis(similar, near, 1)
+        best = np.take_along_axis(similar, near, 1).round(DIGITS)
         weights = np.exp((best - best[:, :1]) / temperature)  # the same shares, without overflow
         found, every = np.zeros((len(near), classes)), np.arange(len(near))
         for c in range(most):
@@ -127,27 +128,21 @@ def vote(
             for k in ks:
                 if c + 1 == min(k, most):
                     shares = found.copy()
-                    for row, seats in _contested(similar, best[:, : c + 1]):
-                        each = seats * np.exp((similar[row] - best[row, 0]) / temperature)
+                    for row in np.flatnonzero(best[:, c] == best[:, c + 1]) if c + 1 < wide else ():
+                        own = similar[row].round(DIGITS)
+                        each = _seats(own, best[row, : c + 1]) * np.exp((own - best[row, 0]) / temperature)
                         shares[row] = np.bincount(labels, each, classes)
                     out[k][rows] = (shares / shares.sum(1, keepdims=True)).round(DIGITS)
     return out
 
 
-def _contested(similar: np.ndarray, best: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Queries for which more rows of the bank are as near as the last neighbour than there are seats left: how much of a seat each has.
+def _seats(similar: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """How much of a seat each row of the bank has among the k nearest: 1 for those that are nearer than the last, an equal part of what is
+    left for those that are as near, 0 for the others.
 
     Args:
-        similar: float[N, M] to the bank.
-        best: float[N, k] to the k nearest, falling.
-
-    Yields:
-        the query's number, and float[M]: 1 for rows that are nearer, an equal part for those that are as near, 0 for the others.
+        similar: float[M], to the bank.
+        best: float[k], the k highest of them, falling.
     """
-    import numpy as np
-
-    last = best[:, -1:]
-    tied = similar == last
-    for row in np.flatnonzero(tied.sum(1) > (best == last).sum(1)):
-        left = (best[row] == last[row]).sum()
-        yield row, (similar[row] > last[row]) + tied[row] * (left / tied[row].sum())
+    tied = similar == best[-1]
+    return (similar > best[-1]) + tied * ((best == best[-1]).sum() / tied.sum())

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TITLE = "decoder"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
 class Config(Trains):

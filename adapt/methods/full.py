@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 TITLE = "full"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
 class Config(Trains):

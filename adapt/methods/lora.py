@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TITLE = "LoRA"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
 class Config(_lora.Adapters):

@@ -21,7 +21,7 @@ TITLE = "PaliGemma"
 USES_WORDS = True
 """Does it ask about classes by the words of `prompts`?"""
 
-Task = Literal["given", "caption", "detect", "segment", "count", "classify", "ocr"]
+Task = Literal["given", "caption", "detect", "detect_all", "segment", "count", "classify", "ocr"]
 
 
 class Config(Plugin):

@@ -12,12 +12,15 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from adapt.data import hub, jsonl
+from adapt.distill import boxes
 from adapt.evals import detection
 from adapt.evals._bootstrap import interval
 from adapt.evals._boxes import Precision, coco, draw, f1
 from adapt.evals._result import differing
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
+from adapt.recipe import load_recipe
+from adapt.stage import Stage
 
 
 def average_precision(truth: list[dict], found: list[dict], threshold: float) -> float:
@@ -208,6 +211,19 @@ def test_the_protocol_says_what_the_module_was_told(ask, by_name, told):
     assert found["told"] == told and "asked_by_name" not in found
     teller = detection.evaluate(config, lambda *_, **__: [said], data(truth), {"classes": ["cat"]}).protocol
     assert differing(found, teller) == ([] if told == "nothing" else ["told"]), "a detector that is told nothing beside it"
+
+
+def test_a_vision_language_model_is_asked_by_name_and_a_student_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    few = [f"data.{split}=2" for split in ("train", "validation", "test")]
+    stage = Stage(load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"]))
+    student = boxes.build(stage.recipe.distill, stage.family)
+    present = detection.Config(name="detection", ask="present")
+    told = [
+        stage.evaluated(present, stage.predictor(module), "test", module).protocol["told"] for module in (stage.family, student)
+    ]
+    assert told == ["the categories on each picture", "nothing"]
+    assert detection.Config(name="detection").ask == boxes.Config(name="boxes").ask == "all"
 
 
 # ----------------------------------------------------------------------------------------------------------------- crowds

@@ -459,6 +459,12 @@ def test_an_object_that_a_view_cuts_away_is_none():
     assert sam(seen)[0].isfinite()
 
 
+def test_no_crowd_is_learnt():
+    row, alone = sample(), sample(discs=((20, 20, 9),))
+    row["objects"]["iscrowd"] = [0, 1]
+    assert family().preprocess(row, True)["objects"] == family().preprocess(alone, True)["objects"]
+
+
 def test_images_without_objects_count_for_nothing():
     sam = family()
     full.apply(sam, full.Config(name="full"))
