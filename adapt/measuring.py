@@ -243,11 +243,10 @@ class Numbers:
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
         family = plug.load("models", self.recipe.model.name).TITLE
-        return (
-            f"zero-shot {family}"
-            if name == "zero-shot"
-            else f"{family} + {plug.load('methods', self.recipe.method.name).TITLE}"
-        )
+        method = plug.load("methods", self.recipe.method.name)
+        if name == "zero-shot":
+            return f"zero-shot {family}{', quantised' if method.PLACES else ''}"
+        return f"{family} + {method.TITLE}"
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""
