@@ -1,16 +1,16 @@
-"""One picture and one question: masks for words, a point, a box or an example; answers; classes.
+"""One picture and one question: masks for words, points, a box or an example; answers; classes.
 
 For example: `ask(Stage(load_recipe("sam_semantic_student")), Question(image="scene.png", text="segment the red apple"))`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
+from adapt.question import Answer, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,79 +19,169 @@ if TYPE_CHECKING:
     from adapt.stage import Stage
 
 MOST = 5
-"""Classes that are told."""
+"""Answers that are printed, where there are more; all of them are written."""
+DRAWN = 512
+"""Pixels of the longer side of a picture with boxes and names on it: on a smaller one names have no room."""
 FINER = 2
 """By example, a picture is looked at with so many times the pixels a side of the recipe's input: a thing is more than a patch or two."""
+PLACES = {"point", "outside", "box"}
+# predictor → what its questions must have and may have, and how a refusal names them
+WAYS = {
+    "masks": (
+        [({"text"}, {"text"}), ({"point"}, PLACES), ({"box"}, PLACES)],
+        "text, point or box (and outside, beside these two)",
+    ),
+    "text": ([({"text"}, {"text"})], "text"),
+    "patch_features": ([({"example", "mask"}, {"example", "mask"})], "example and mask"),
+    "class_logits": ([(set(), {"text"})], "text (names), or nothing (the classes of the data)"),
+}
 
 
-@dataclass
-class Question:
-    """What is asked of a picture; which of these go together is the family's to say."""
-
-    image: str
-    """A file."""
-    text: str = ""
-    """Words: a thing ("segment the red apple"), a question ("detect cat ; dog"), or class names apart by semicolons."""
-    point: tuple[float, float] | None = None
-    """x, y in pixels, on the thing."""
-    box: tuple[float, float, float, float] | None = None
-    """Left, top, right, bottom in pixels."""
-    example: str = ""
-    """A file: another picture of the thing, with its `mask`."""
-    mask: str = ""
-    """A file: not 0 where the example shows the thing."""
-
-
-def ask(stage: Stage, question: Question) -> tuple[list[str], Picture.Image]:
-    """The answer of the recipe's model, adapted if its run is finished, in lines, and drawn on the picture.
+def ask(stage: Stage, question: Question) -> Answer:
+    """The answer of the recipe's model, adapted if its run is finished.
 
     Raises:
         UserError: a file is no picture, or the family cannot be asked this.
     """
-    family = stage.adapted() if stage.finished("finetune") else stage.family
+    image = _open(question.image, "image")
+    adapted = stage.finished("finetune")
+    family = stage.adapted() if adapted else stage.family
     family.eval()
-    image, have = _open(question.image, "image"), family.predictors()
-    prompted = question.point is not None or question.box is not None
-    if "masks" in have and (question.text or prompted):
-        return _masks(stage, family, image, question)
-    if "text" in have and question.text:
-        return _words(family, image, question.text)
-    if "patch_features" in have and question.example:
-        return _alike(stage, family, image, question)
-    if hasattr(family, "text_embedding") and not prompted and not question.example:
-        return _classes(stage, family, image, question.text)
-    wanted = {"masks": "text, point or box", "text": "text", "patch_features": "example and mask", "class_logits": "text"}
-    raise UserError(
-        f"prompt: {stage.recipe.model.name!r} is asked with {next((w for name, w in wanted.items() if name in have), 'nothing')}."
-    )
+    about = {"name": stage.recipe.model.name, "checkpoint": stage.recipe.model.checkpoint, "adapted": adapted}
+    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes}
+    answer = functions[_way(family, question, about["name"])](stage, family, image, question)
+    start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
+    answer.found = start | answer.found
+    return answer
+
+
+def _way(family, question: Question, name: str) -> str:
+    """The predictor that answers the question; refuses what family `name` cannot be asked."""
+    given, offered = question.given(), family.predictors()
+    ways = {predictor: way for predictor, way in WAYS.items() if predictor in offered}
+    if "class_logits" in ways and not hasattr(family, "text_embedding"):
+        ways["class_logits"] = [(set(), set())], "nothing (the classes of the data)"
+    for predictor, (asked, _) in ways.items():
+        if any(must <= given.keys() <= may for must, may in asked):
+            if predictor != "class_logits" and not isinstance(question.text, str):
+                raise UserError(f"text: {question.text!r} is a list, and {name!r} is asked with one text.")
+            return predictor
+    wanted = "; or with ".join(words for _, words in ways.values()) or "nothing"
+    raise UserError(f"prompt: {name!r} is asked with {wanted}. Given: {', '.join(given) or 'nothing'}.")
+
+
+# -------------------------------------------------------------------------------------------------------------- pictures
 
 
 def _open(path: str, name: str) -> Picture.Image:
-    from PIL import Image as Picture
+    """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
+    from adapt.data._images import open_picture, rgb
+    from adapt.data._problems import KINDS
+    from adapt.data._scan import inspect
+
+    value = {"path": str(Path(path).expanduser()), "bytes": None}
+    for kind, detail in inspect(value).problems:
+        if KINDS[kind][0]:
+            why = f"{kind} ({detail})" if detail else kind
+            raise UserError(f"{name}: {path!r} is no picture that can be used: {why}. Give another file.")
+    return rgb(open_picture(value))
+
+
+def _marked(path: str, size: tuple[int, int]) -> np.ndarray:
+    """The file of a mask → where it is not 0 and not transparent, bool[H, W]; of an example of `size` (width, height)."""
+    import numpy as np
     from PIL import ImageOps
 
-    try:
-        return ImageOps.exif_transpose(Picture.open(path)).convert("RGB")
-    except OSError as error:
-        raise UserError(f"{name}: {path!r} is no picture that can be read ({type(error).__name__}). Give its file.") from None
+    from adapt.data._images import open_picture
+
+    _open(path, "mask")
+    picture = ImageOps.exif_transpose(open_picture({"path": str(Path(path).expanduser())}))
+    bands = picture.getbands()
+    values = np.asarray(picture).reshape(*picture.size[::-1], len(bands)) > 0
+    inside = values[..., :-1].any(-1) & values[..., -1] if bands[-1] == "A" else values.any(-1)
+    if picture.size != size:
+        sizes = [f"{width} × {height}" for width, height in (picture.size, size)]
+        raise UserError(f"mask: {path!r} has {sizes[0]} pixels, and the example {sizes[1]}. Give a mask of the example's size.")
+    if not inside.any():
+        raise UserError(f"mask: {path!r} is 0 everywhere. Mark the thing with another value.")
+    return inside
 
 
-def _masks(stage: Stage, family, image: Picture.Image, question: Question) -> tuple[list[str], Picture.Image]:
-    import numpy as np
+def _drawn(image: Picture.Image, mask: np.ndarray, question: Question | None = None) -> Picture.Image:
+    """The mask bool[H, W] as a red veil; points on the thing in green, points outside and the box in blue."""
+    from PIL import ImageDraw
 
-    from adapt.evals._draw import PALETTE, overlay
+    from adapt.evals._draw import PALETTE, TRUE, overlay
 
+    picture = overlay(image, mask[None], PALETTE)
+    if question is None:
+        return picture
+    pen, radius = ImageDraw.Draw(picture), max(2, round(max(image.size) / 150))
+    if question.box is not None:
+        pen.rectangle(tuple(question.box), outline=PALETTE[1], width=max(1, radius // 2))
+    for points, colour in ((question.point, TRUE), (question.outside, PALETTE[1])):
+        for x, y in points:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+    return picture
+
+
+def _shown(masks: np.ndarray, scores: np.ndarray | None, title: str) -> dict[str, Any]:
+    """Masks bool[N, H, W] and scores float[N] for JSON; `title`: what the scores are."""
+    from adapt.masks import box, rle
+
+    found = [{"rle": rle(mask), "box": box(mask), "pixels": int(mask.sum())} for mask in masks]
+    if scores is None:
+        return {"masks": found}
+    return {"score": title, "masks": [one | {"score": float(score)} for one, score in zip(found, scores, strict=True)]}
+
+
+def _line(one: dict[str, Any], title: str = "") -> str:
+    """An entry of `_shown` in words."""
+    score = f"{title} {one['score']:.2f}, " if "score" in one else ""
+    return f"{score}{one['pixels']} pixels, box {' '.join(f'{value:.0f}' for value in one['box']) if one['pixels'] else 'none'}"
+
+
+# -------------------------------------------------------------------------------------------------------- one a question
+
+
+def _masks(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
     if question.text:
         masks, scores, title = _named(stage, family, image, question.text)
     else:
-        options: dict = {} if question.box is None else {"boxes": [[question.box]]}
-        options |= {} if question.point is None else {"points": [(np.array([[question.point]]), np.array([[1]]))]}
-        answer = family.predictors()["masks"]([{"id": question.image, "image": image}], **options)[0]
-        masks, scores, title = answer["masks"], answer["scores"], "predicted IoU"
-    lines = [
-        f"{title} {score:.2f}, {int(mask.sum())} pixels, box {_box(mask)}" for mask, score in zip(masks, scores, strict=True)
-    ]
-    return lines, overlay(image, masks[:1], PALETTE)
+        masks, scores, title = _prompted(family, image, question)
+    found = _shown(masks, scores, title)
+    lines = [_line(one, title) for one in found["masks"][:MOST]]
+    if len(masks) > MOST:
+        lines.append(f"… and {len(masks) - MOST} more masks")
+    return Answer(lines, found, _drawn(image, masks[0], question), masks[0])
+
+
+def _prompted(family, image: Picture.Image, question: Question) -> tuple[np.ndarray, np.ndarray, str]:
+    """The mask bool[1, H, W] for points and a box, its score float[1], and what the score is."""
+    import numpy as np
+
+    _on(image.size, question)
+    options: dict = {} if question.box is None else {"boxes": [[question.box]]}
+    points = [*question.point, *question.outside]
+    if points:
+        labels = [1] * len(question.point) + [0] * len(question.outside)
+        options["points"] = [(np.array([points]), np.array([labels]))]
+    answer = family.predictors()["masks"]([{"id": question.image, "image": image}], **options)[0]
+    return answer["masks"], answer["scores"], "predicted IoU"
+
+
+def _on(size: tuple[int, int], question: Question) -> None:
+    """Refuse points and boxes that are not on a picture of `size` (width, height)."""
+    boxes = [] if question.box is None else [question.box]
+    for name, places in (("point", question.point), ("outside", question.outside), ("box", boxes)):
+        for place in places:
+            text = f"{name}: {','.join(f'{value:g}' for value in place)}"
+            if not all(0 <= value <= side for value, side in zip(place, (*size, *size), strict=False)):
+                raise UserError(f"{text} leaves the picture, which has {size[0]} × {size[1]} pixels.")
+            if name == "box" and not (place[0] < place[2] and place[1] < place[3]):
+                raise UserError(
+                    f"{text} is reversed or empty. Write box=left,top,right,bottom, with left < right and top < bottom."
+                )
 
 
 def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -101,15 +191,13 @@ def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.nd
     from adapt.distill import semantic
     from adapt.prompting import text_masks
 
-    own = stage.recipe.distill
-    config = own if isinstance(own, semantic.Config) else semantic.Config(name="semantic")
+    own = isinstance(stage.recipe.distill, semantic.Config)
+    config = stage.recipe.distill if own else semantic.Config(name="semantic")
+    config = config.model_copy(update={"proposals": "automatic"})  # a question brings no boxes
     text_masks.subject(text)  # refuses words that name nothing, before work begins
     masks = semantic.proposals(config, family)({"image": image})
     if not len(masks):
-        raise UserError(
-            "prompt: the model finds no thing that it is sure of. Lower distill.automatic.pred_iou_thresh and stability_score_thresh "
-            "of a recipe with distill.name=semantic, such as sam_semantic_student."
-        )
+        raise UserError(_nothing(config.automatic, own))
     module = plug.load("models", "clip")
     clip = module.load(module.Config(name="clip", checkpoint=config.clip)).to(stage.accelerator.device).eval()
 
@@ -126,26 +214,42 @@ def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.nd
     return found["masks"], found["score"], "probability" if config.words.against else "similarity"
 
 
-def _words(family, image: Picture.Image, text: str) -> tuple[list[str], Picture.Image]:
+def _nothing(automatic, own: bool) -> str:
+    """What to do when no mask is proposed; `own`: has the recipe a section that says how masks are proposed?"""
+    now = {name: getattr(automatic, name) for name in ("pred_iou_thresh", "stability_score_thresh")}
+    start = "prompt: the model is sure of no mask in this picture."
+    if own:
+        return f"{start} Lower {' and '.join(f'distill.automatic.{name} (now {value:g})' for name, value in now.items())}."
+    lower = ", ".join(f"{name}: {value - 0.2:.2g}" for name, value in now.items())
+    section = f"distill='{{name: semantic, automatic: {{{lower}}}}}'"
+    return f"{start} Show the thing with point= or box=, or accept masks that are less sure: {section}."
+
+
+def _words(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
     from adapt.evals._boxes import draw
 
-    (answer,) = family.answer([{"image": image}], [text])
-    found = family.read(answer, image.size)
-    return [family.words(answer)], draw(image, {"bbox": [], "category": []}, found, list(family.classes))
+    (answer,) = family.answer([{"image": image}], [question.text])
+    text, found, names = family.words(answer), family.read(answer, image.size), list(family.classes)
+    objects = [
+        {"name": names[k] if k >= 0 else None, "box": [float(value) for value in box], "score": float(score)}
+        for box, k, score in zip(found["bbox"], found["category"], found["score"], strict=True)
+    ]
+    lines = [
+        f"{one['name'] or 'another name'} {one['score']:.2f}, box {' '.join(f'{value:.0f}' for value in one['box'])}"
+        for one in objects
+    ]
+    drawn = draw(image, {"bbox": [], "category": []}, found, names, side=DRAWN) if objects else None
+    return Answer([text or "(no words)", *lines], {"text": text, "objects": objects}, drawn)
 
 
-def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> tuple[list[str], Picture.Image]:
+def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
     import numpy as np
     import torch
 
-    from adapt.evals._draw import PALETTE, overlay
     from adapt.prompting.matching import Example, segment, similarity
 
-    if not question.mask:
-        raise UserError("mask: missing. Give the file that marks the thing on the example.")
-    example, marked = _open(question.example, "example"), _open(question.mask, "mask")
-    if example.size != marked.size:
-        raise UserError(f"mask: {marked.size} pixels, and the example {example.size}. Give one of the example's size.")
+    example = _open(question.example, "example")
+    inside = _marked(question.mask, example.size)
 
     @torch.no_grad()
     def features(picture: Picture.Image) -> torch.Tensor:
@@ -154,50 +258,26 @@ def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> tu
         view = torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None].float()
         return family.patch_features(view.to(stage.accelerator.device)).cpu()
 
-    inside = torch.from_numpy(np.array(marked.convert("L")) > 0)[None]
-    mask = segment(similarity(features(image), Example.of(features(example), inside)), image.size[::-1])[0].numpy()
-    line = f"{int(mask.sum())} pixels, box {_box(mask)}" if mask.any() else "nothing alike"
-    return [line], overlay(image, mask[None], PALETTE)
+    shown = Example.of(features(example), torch.from_numpy(inside)[None])
+    mask = segment(similarity(features(image), shown), image.size[::-1])[0].numpy()
+    found = _shown(mask[None] if mask.any() else mask[None][:0], None, "")
+    return Answer([_line(one) for one in found["masks"]] or ["nothing alike"], found, _drawn(image, mask), mask)
 
 
-def _classes(stage: Stage, family, image: Picture.Image, text: str) -> tuple[list[str], Picture.Image]:
+def _classes(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
     import torch
 
-    names = [name.strip() for name in text.split(";") if name.strip()] or list(family.classes)
+    names = question.names() if question.text else list(family.classes)
+    if len(names) < 2:
+        leave = f", or leave text out for the {len(family.classes)} classes of the data" if len(family.classes) > 1 else ""
+        raise UserError(
+            f"text: the share of one name, {names[0] if names else ''!r}, is always 100 %: there is nothing to compare it with. "
+            f"Give two or more, such as text='{names[0] if names else 'ants'}, something else'{leave}."
+        )
     view = family.preprocess({"image": image}, False)["image"][None].float().to(stage.accelerator.device)
-    texts = [family.templates[0].replace("{}", name) for name in names] if text else None
+    texts = [family.templates[0].replace("{}", name) for name in names] if question.text else None
     with torch.no_grad():
-        chances = family.predictors(texts)["class_logits"](view).softmax(1)[0].cpu()
-    best = chances.topk(min(MOST, len(names)))
-    return [f"{chance:6.1%}  {names[i]}" for chance, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)], image
-
-
-def _box(mask: np.ndarray) -> str:
-    from adapt.masks import box
-
-    return " ".join(f"{value:.0f}" for value in box(mask)) if mask.any() else "none"
-
-
-def parse(arguments: list[str]) -> tuple[Question, Path]:
-    """Take a question's own arguments out of those of a verb: the question, and the file that the drawn answer goes to."""
-    given: dict = {}
-    for argument in list(arguments):
-        name, _, value = argument.partition("=")
-        if name in (*Question.__dataclass_fields__, "out"):
-            arguments.remove(argument)
-            given[name] = value
-    if not given.get("image"):
-        raise UserError("image: missing. Write adapt prompt recipe=NAME image=FILE text='segment the red apple'.")
-    for name, count in (("point", 2), ("box", 4)):
-        if name in given:
-            try:
-                numbers = tuple(float(part) for part in given[name].split(","))
-            except ValueError:
-                numbers = ()
-            if len(numbers) != count:
-                raise UserError(f"{name}: {given[name]!r} is not {count} numbers. Write {name}={','.join(['20'] * count)}.")
-            given[name] = numbers
-    out = Path(given.pop("out", "prompt.png"))
-    if not out.parent.is_dir():
-        raise UserError(f"out: no folder {str(out.parent)!r}. Give a file in a folder that is there.")
-    return Question(**given), out
+        shares = family.predictors(texts)["class_logits"](view).float().softmax(1)[0].cpu()
+    ranked = sorted(zip(shares.tolist(), names, strict=True), key=lambda pair: -pair[0])
+    lines = [f"{share:6.1%}  {name}" for share, name in (ranked if question.text else ranked[:MOST])]
+    return Answer(lines, {"classes": [{"name": name, "share": share} for share, name in ranked]})

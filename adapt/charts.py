@@ -3,30 +3,81 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-matplotlib.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#8a8f98",
-        "axes.labelcolor": "#6b7078",
-        "xtick.color": "#6b7078",
-        "ytick.color": "#6b7078",
-        "grid.color": "#8a8f9833",
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "svg.hashsalt": "adapt",
-    }
-)
+if TYPE_CHECKING:
+    from adapt.entries import Entry
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "adapt",
+    "text.parse_math": False,  # names are data: "$5_bill_$" is no formula
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#6b7078",
+    "xtick.color": "#6b7078",
+    "ytick.color": "#6b7078",
+    "grid.color": "#8a8f9833",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+}
 COLOURS = ["#8a8f98", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]  # Okabe and Ito 2008, the first a neutral grey
+LOOKED_AT = 300
+"""Installed fonts that are asked for a glyph, at most."""
+LONGEST = 36
+"""Characters of a name on an axis or in a legend."""
+
+
+@contextmanager
+def style(*names: str) -> Iterator[None]:
+    """Our settings, and fonts that have the characters of `names`, for what is made and saved within."""
+    fonts = ["sans-serif", *_fonts(frozenset("".join(names)))]
+    with matplotlib.rc_context(STYLE | {"font.family": fonts}), warnings.catch_warnings():
+        # the browser draws the letters: a glyph that is missing here costs no more than a label's exact width
+        warnings.filterwarnings("ignore", r"Glyph \d+ |Matplotlib currently does not support")
+        yield
+
+
+@cache
+def _fonts(characters: frozenset[str]) -> tuple[str, ...]:
+    """Families of installed fonts that have what the usual font has not; none of what no font has."""
+    lacking = {ord(character) for character in characters if character.isprintable()}
+    lacking -= (
+        font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=["sans-serif"]))).get_charmap().keys()
+    )
+    found = []
+    plain = [font for font in font_manager.fontManager.ttflist if font.style == "normal"]
+    for font in sorted(plain, key=lambda font: ("Sans" not in font.name, abs(int(font.weight) - 400)))[:LOOKED_AT]:
+        if not lacking:
+            break
+        try:
+            face = font_manager.get_font(font.fname)
+            has = lacking & face.get_charmap().keys() if face.scalable else set()
+        except (OSError, RuntimeError):
+            continue
+        if has:
+            found.append(font.name)
+            lacking -= has
+    return tuple(dict.fromkeys(found))
+
+
+def short(name: str) -> str:
+    """A name on one line, cut in its middle when it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 13]}…{name[-12:]}"
 
 
 def svg(figure: Figure) -> str:
@@ -36,74 +87,102 @@ def svg(figure: Figure) -> str:
     return out.getvalue()[out.getvalue().index("<svg") :]
 
 
-def curves(rows: list[dict]) -> str:
+def curves(rows: Sequence[Mapping[str, float]]) -> str:
     """Loss and validation over steps, from `history.jsonl`."""
-    figure = Figure((6.2, 2.6))
     loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     score = [(row["step"], row["validation"]) for row in rows if "validation" in row]
-    left = figure.add_subplot()
-    steps, values = np.array(loss).T
-    width = max(1, len(values) // 50)
-    smooth = np.convolve(values, np.ones(width) / width, "valid")
-    left.plot(steps, values, color=COLOURS[0], alpha=0.25, lw=0.8)
-    left.plot(steps[width - 1 :], smooth, color=COLOURS[1], lw=1.6)
-    left.set(xlabel="step", ylabel="loss")
-    left.yaxis.label.set_color(COLOURS[1])
-    if score:
-        right = left.twinx()
-        right.grid(False)
-        right.plot(*np.array(score).T, color=COLOURS[2], lw=1.6, marker="o", ms=3)
-        right.set_ylabel("validation", color=COLOURS[2])
-    return svg(figure)
+    with style():
+        figure = Figure((6.2, 2.6))
+        left = figure.add_subplot()
+        steps, values = np.array(loss, float).reshape(-1, 2).T
+        width = max(1, len(values) // 50)
+        smooth = np.convolve(values, np.ones(width) / width, "valid") if len(values) else values
+        left.plot(steps, values, color=COLOURS[0], alpha=0.25, lw=0.8)
+        left.plot(steps[width - 1 :], smooth, color=COLOURS[1], lw=1.6)
+        left.set(xlabel="step", ylabel="loss")
+        left.yaxis.label.set_color(COLOURS[1])
+        if score:
+            right = left.twinx()
+            right.grid(False)
+            right.plot(*np.array(score).T, color=COLOURS[2], lw=1.6, marker="o", ms=3)
+            right.set_ylabel("validation", color=COLOURS[2])
+        return svg(figure)
 
 
-def reliability(entries: list[dict]) -> str:
+def reliability(entries: Sequence[Entry]) -> str:
     """Accuracy against confidence; the diagonal is perfect calibration; a point's area is its share of the samples."""
-    figure = Figure((3.6, 3.4))
-    axis = figure.add_subplot()
-    axis.plot([0, 1], [0, 1], color=COLOURS[0], lw=1, ls="--")
-    for entry, colour in zip(entries, COLOURS, strict=False):
-        bins = {name: np.array(values) for name, values in entry["reliability"].items()}
-        seen = bins["count"] > 0
-        area = 200 * bins["count"][seen] / bins["count"].sum()
-        axis.plot(bins["confidence"][seen], bins["accuracy"][seen], color=colour, lw=1.2, label=entry["title"])
-        axis.scatter(bins["confidence"][seen], bins["accuracy"][seen], s=area, color=colour)
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    axis.legend(frameon=False, fontsize=8, labelcolor="#6b7078")
-    return svg(figure)
+    names = [short(entry.title) for entry in entries]
+    with style(*names):
+        figure = Figure((3.6, 3.4))
+        axis = figure.add_subplot()
+        axis.plot([0, 1], [0, 1], color=COLOURS[0], lw=1, ls="--")
+        lines = []
+        for entry, (colour, dash) in zip(entries, _looks(len(entries)), strict=True):
+            bins = {name: np.array(values) for name, values in entry.reliability.items()}
+            seen = bins["count"] > 0
+            area = 200 * bins["count"][seen] / bins["count"].sum()
+            lines += axis.plot(bins["confidence"][seen], bins["accuracy"][seen], color=colour, lw=1.2, ls=dash)
+            axis.scatter(bins["confidence"][seen], bins["accuracy"][seen], s=area, color=colour)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+        _legend(figure, lines, names)
+        return svg(figure)
 
 
-def trade_off(entries: list[dict], metric: str) -> str:
-    """The main metric against latency; a point's area is the size on disk."""
-    figure = Figure((3.6, 3.4))
-    axis = figure.add_subplot()
-    for entry, colour in zip(entries, COLOURS, strict=False):
-        x, y = entry["latency"]["p50_ms"], 100 * entry["metrics"][entry["main"]]
-        axis.scatter(x, y, s=20 + entry["size_bytes"] / 1e5, color=colour, alpha=0.75, label=entry["title"])
-    axis.set(xscale="log", xlabel="latency, ms (p50, one thread)", ylabel=f"{metric}, %")
-    axis.margins(0.25, 0.25)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_locator(NullLocator())
-    legend = figure.legend(
-        *axis.get_legend_handles_labels(), frameon=False, fontsize=8, labelcolor="#6b7078", loc="lower center", ncols=2
+def trade_off(entries: Sequence[Entry], main: str, metric: str, runtimes: Mapping[str, str]) -> str:
+    """A metric against latency; a point's area is the size on disk.
+
+    Args:
+        entries: with latency, size and the metric `main`, which is called `metric`.
+        runtimes: an entry's name → what it was timed on, where that is not the same for all.
+    """
+    names = [short(entry.title) + (f" ({runtimes[entry.name]})" if runtimes.get(entry.name) else "") for entry in entries]
+    kinds = list(dict.fromkeys(runtimes.values()))
+    with style(metric, *names):
+        figure = Figure((3.6, 3.4))
+        axis = figure.add_subplot()
+        points = []
+        for entry, (colour, _) in zip(entries, _looks(len(entries)), strict=True):
+            x, y = entry.latency.p50_ms, 100 * entry.metrics[main]
+            mark = "oDs^"[kinds.index(runtimes[entry.name]) % 4] if kinds else "o"
+            points.append(axis.scatter(x, y, s=20 + entry.size_bytes / 1e5, color=colour, alpha=0.75, marker=mark))
+        threads = {entry.latency.threads for entry in entries}
+        many = "one thread" if threads == {1} else f"{', '.join(map(str, sorted(threads)))} threads"
+        axis.set(xscale="log", xlabel=f"latency, ms (p50, {many})", ylabel=f"{short(metric)}, %")
+        axis.margins(0.25, 0.25)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        for handle in _legend(figure, points, names).legend_handles:
+            handle.set_sizes([30])
+        return svg(figure)
+
+
+def _looks(count: int) -> Iterator[tuple[str, str]]:
+    """A colour and a kind of line for each of `count` rows: colours, then the same colours dashed, and so on."""
+    return islice(cycle([(colour, dash) for dash in ("-", "--", ":") for colour in COLOURS]), count)
+
+
+def _legend(figure: Figure, handles: list, names: list[str]):
+    """Below the figure, a name a line: titles are long, and must not hide what is drawn."""
+    # matplotlib leaves out names that begin with an underscore
+    shown = [f"\u200b{name}" if name.startswith("_") else name for name in names]
+    return figure.legend(
+        handles, shown, frameon=False, fontsize=8, labelcolor="#6b7078", loc="upper center", bbox_to_anchor=(0.5, 0.0)
     )
-    for handle in legend.legend_handles:
-        handle.set_sizes([30])
-    figure.subplots_adjust(bottom=0.3)
-    return svg(figure)
 
 
-def confusion(counts: list[list[int]], names: list[str]) -> str:
+def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Rows are labels, columns predictions; each row is scaled to one."""
     matrix = np.array(counts, float)
     matrix /= np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = [short(name) for name in names]
     side = max(3.2, 0.15 * len(names))
-    figure = Figure((side + 1, side))
-    axis = figure.add_subplot()
-    axis.grid(False)
-    axis.imshow(np.ma.masked_equal(matrix, 0), cmap="Blues", vmin=0, vmax=1, aspect="equal")
-    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6.5)
-    axis.set_yticks(range(len(names)), names, fontsize=6.5)
-    axis.set(xlabel="prediction", ylabel="label")
-    return svg(figure)
+    with style(*names):
+        figure = Figure((side + 1, side))
+        axis = figure.add_subplot()
+        axis.grid(False)
+        axis.imshow(np.ma.masked_equal(matrix, 0), cmap="Blues", vmin=0, vmax=1, aspect="equal")
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6.5)
+        axis.set_yticks(range(len(names)), names, fontsize=6.5)
+        axis.set(xlabel="prediction", ylabel="label")
+        return svg(figure)

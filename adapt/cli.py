@@ -9,24 +9,25 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from adapt.plug import UserError, load, nearest
-from adapt.recipe import Recipe, available, find, load_recipe, read_text
+from adapt.plug import UserError, nearest
+from adapt.recipe import Recipe, available, find, load_recipe, read_text, source
 
 VERBS = {
-    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple' (or point=x,y, …)",
+    "prompt": "ask about one picture: adapt prompt recipe=… image=FILE text='segment the red apple'; more: adapt help prompt",
     "evaluate": "measure the model, and its adapted version if there is one",
     "finetune": "adapt the model; measure before and after",
     "distill": "teach a small CNN what the adapted model knows",
     "export": "write the CNN for its device, prove it equal, time it",
     "merge": "join adapter and base into one checkpoint: adapt merge run=… [scale=0.5|sweep] [budget=0.1]",
-    "road": "all four, one after the other",
+    "road": "finetune, distill and export, one after the other",
     "report": "write a run's report anew: adapt report run=runs/NAME-HASH",
     "doctor": "describe this machine; adapt doctor data data.path=photos (or recipe=…) looks for bad images",
     "recipes": "list the recipes; adapt recipes NAME prints one with every default",
 }
+AGAIN = "Run the same command again: it continues where this run stopped"
 # a system's refusal → the next step
 SURROUNDINGS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room; the same command goes on where this one was"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"Make room. {AGAIN}"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for the right, or work in another folder"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
 }
@@ -46,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def checked(arguments: Sequence[str]) -> int:
-    """Is this a recipe? 0, or 2 after saying what is wrong with it."""
+    """Is this a recipe, of data that are there? 0, or 2 after saying what is wrong."""
 
     def check() -> int:
-        parse(list(arguments))
+        parse(list(arguments)).data.check_paths()
         return 0
 
     return _told(check)
@@ -62,7 +63,7 @@ def _told(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        if _first(text := "\nStopped. The same command goes on where this one was."):
+        if _first(text := f"\nStopped. {AGAIN}."):
             print(text, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -102,12 +103,18 @@ def _first(text: str) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
+    if not arguments or "help" in arguments[:2] or {"-h", "--help"} & set(arguments):
+        from adapt.question import HELP as ASKING
+
+        print(
+            ASKING
+            if "prompt" in arguments[:2]
+            else HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items()))
+        )
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
-        raise UserError(f"{verb!r} is no verb.{nearest(verb, VERBS)}")
+        raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
     if verb == "recipes":
         return _recipes(rest)
     if verb == "doctor":
@@ -117,7 +124,7 @@ def _run(arguments: list[str]) -> int:
     if verb == "prompt":
         return _prompt(rest)
     options = _merging(rest) if verb == "merge" else {}
-    recipe = parse(rest)
+    recipe = ready(rest)
     from adapt import hardware
 
     hardware.guard()
@@ -152,26 +159,24 @@ def parse(arguments: list[str]) -> Recipe:
     return load_recipe(given["recipe"], overrides)
 
 
+def ready(arguments: list[str]) -> Recipe:
+    """`parse`, for a verb that begins: the data are there, and what other data change is said."""
+    recipe = parse(arguments)
+    recipe.data.check_paths()
+    for note in recipe.notes:
+        if _first(note):
+            print(note)
+    return recipe
+
+
 def show(outcome, recipe: Recipe) -> int:
     """Print a verb's table, its guards and the report's place; the exit status follows."""
     from accelerate import PartialState
-    from rich.console import Console
 
     if PartialState().is_main_process:
-        from adapt.report import road, table, unlike
+        from adapt.table import tell
 
-        console = Console()
-        if outcome.entries:
-            console.print(table(outcome.entries))
-            for note in unlike(road(outcome.entries)):
-                console.print(note, markup=False, soft_wrap=True)
-        for guard in outcome.guards:
-            if not guard["ok"]:
-                console.print(f"Guard: {guard['name']}: NO — {guard['message']}", style="bold red", markup=False)
-        if (outcome.path / "report.html").exists():
-            console.print(f"Report: {outcome.path / 'report.html'}", markup=False, soft_wrap=True)
-        else:
-            console.print(f"Run: {outcome.path}", markup=False, soft_wrap=True)
+        tell(outcome.path, outcome.entries, outcome.guards)
     return 1 if recipe.strict and not outcome.ok else 0
 
 
@@ -196,36 +201,32 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
         except ValueError:
             value = -1.0
         if value != "sweep" and not 0 <= value <= 1:
-            raise UserError(f"{name}: {text!r} is no number from 0 to 1{', nor the word sweep' if name == 'scale' else ''}.")
+            raise UserError(f"{name}: {text!r} is not a number from 0 to 1{', or the word sweep' if name == 'scale' else ''}.")
         options[name] = value
     return options
 
 
 def _prompt(rest: list[str]) -> int:
-    """Print the answer, and draw it on the picture."""
-    from adapt.asking import parse as questioned
+    """Print the answer, and write it."""
+    from adapt.question import parse as questioned
 
     question, out = questioned(rest)
-    recipe = parse(rest)
+    recipe = ready(rest)
     from adapt import hardware
 
     hardware.guard()
     from adapt.pipeline import prompt
 
-    lines, picture = prompt(recipe, question)
-    picture.save(out, "PNG")
-    print(*lines, f"Drawn: {out}", sep="\n")
+    answer = prompt(recipe, question)
+    print(*answer.lines, *answer.write(out), sep="\n")
     return 0
 
 
 def _report(rest: list[str]) -> int:
     given = dict(argument.partition("=")[::2] for argument in rest)
-    if "run" in given:
-        path = Path(given["run"])
-    else:
-        from adapt.run import Run
+    from adapt.run import Run
 
-        path = Run.open(parse(rest), writes=False).path
+    path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
     if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
         raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
     from adapt.pipeline import report
@@ -248,52 +249,20 @@ def _doctor(rest: list[str]) -> int:
 
 
 def _doctor_data(rest: list[str]) -> int:
-    """`data.path=FOLDER`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
+    """Options of `data`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
     given = dict(argument.partition("=")[::2] for argument in rest)
-    folders, list_file = [given["data.path"]] if given.get("data.path") else [], given.get("write")
-    config = None
+    options = [argument for argument in rest if not argument.startswith("write=")]
     if "recipe" in given or "run" in given:
-        config = parse([argument for argument in rest if not argument.startswith("write=")]).data
-        folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
-    elif not folders:
+        config = parse(options).data
+    elif not given.keys() & {"data", "data.path"}:
         raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
-    elif unknown := set(given) - {"data.path", "write"}:
-        raise UserError(f"doctor data: {sorted(unknown)[0]!r} is unknown without recipe=.{nearest(min(unknown), KNOWN)}")
-    from adapt.data import _check
+    elif unknown := sorted(name for name in given if name != "write" and name.split(".")[0] != "data"):
+        raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
+    else:
+        config = source(options)
+    from adapt.doctor import look
 
-    config = config or load("data", "folder").Config(path=folders[0])
-    skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
-    refused = ""
-    try:
-        splits = load("data", config.source).load(config.model_copy(update=skips))
-        report = getattr(splits, "report", None) or _check.check(splits)
-    except UserError as error:
-        if not folders:
-            raise
-        refused = str(error)
-        reports = [_check.check(folder) for folder in folders]  # as they lie
-        report = _check.Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
-    _show_problems(report)
-    if refused:
-        print(refused)
-    if list_file:
-        print(f"List: {report.write(list_file)}")
-    elif report.problems:
-        print("All of them in a list: the same with write=problems.csv")
-    return 2 if report.severe or refused else 0
-
-
-def _show_problems(report) -> None:
-    """The severe problems, one a line; how many there are of the others."""
-    from adapt.data._check import KINDS
-
-    for problem in report.severe:
-        print(problem)
-    for kind, count in report.counts().items():
-        severe, todo = KINDS[kind]
-        if not severe:
-            print(f"{kind}: {count}; {todo}")
-    print(f"{report.pictures} pictures, {len(report.problems)} problems, {len(report.severe)} of them severe")
+    return look(config, given.get("write"))
 
 
 if __name__ == "__main__":

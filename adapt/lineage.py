@@ -26,7 +26,9 @@ def model(stage: Stage) -> dict[str, Any]:
     config = stage.recipe.model
     own = {name: value for name, value in settings(config).items() if name not in ("name", "checkpoint")}
     words = {name: of(texts) for name, texts in stage.words.items()}
-    return {"base": _content(stage.base), "model": own | files(config), "words": words}
+    method = stage.recipe.method
+    placed = {"method": settings(method)} if plug.load("methods", method.name).PLACES else {}  # it rounds what it places
+    return {"base": _content(stage.base), "model": own | files(config), "words": words} | placed
 
 
 def adapted(stage: Stage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A mask as COCO's compressed run lengths, which is how data sets and tables hold it, and the box around it."""
+"""Objects on pictures: masks as COCO's compressed run lengths, which is how data sets and tables hold them, boxes, and crowds."""
 
 from __future__ import annotations
 
@@ -42,3 +42,12 @@ def box(mask: np.ndarray) -> list[float]:
     if not len(rows):
         return [0.0, 0.0, 0.0, 0.0]
     return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def singles(objects: dict[str, list]) -> dict[str, list]:
+    """Objects without regions of crowds (COCO's `iscrowd`: many things under one mask), which nobody is to find or to learn one by one."""
+    crowds = objects.get("iscrowd")
+    if not crowds or not any(crowds):
+        return objects
+    kept = [i for i, crowd in enumerate(crowds) if not crowd]
+    return {name: values and [values[i] for i in kept] for name, values in objects.items()}

@@ -32,7 +32,7 @@ class Numbers:
 
         def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
             function = (predictors or module.predictors)(texts)[name]
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", **options)
+            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", name=name, **options)
 
         return run
 
@@ -101,12 +101,12 @@ class Numbers:
             predictors: others than the module's own, such as those of an exported file.
             facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
         """
+        from adapt.data._split import described
         from adapt.evals._metrics import collapse
 
         self.run.begin(self.recipe)
         entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
-        if report := getattr(self.data, "report", None):
-            entry["left_out"] = len(report.severe)
+        entry["left_out"] = len(self.data.report.severe)
         made = lineage.entry(self, name, facts.get("file"))
         have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
         pictures: list[tuple[str, Any]] = []
@@ -138,14 +138,21 @@ class Numbers:
         same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
         timed = {fact: old[fact] for fact in TIMED if fact in old and same}  # the same network: what was timed holds
         entries = [one for one in self.entries() if one["name"] != name] + [timed | entry | {"made_of": made}]
-        self._save(entries=entries)
+        self._save(entries=entries, splits=described(self.data))
         return self.entry(name)
 
     def _protocol(self, split: str, module) -> dict[str, Any]:
-        return self.words | {
-            "data": self.fingerprints[split],
-            "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
-        }
+        from adapt.models._family import Family
+
+        by_name = isinstance(module, Family) and module.asked_by_name
+        return (
+            self.words
+            | {
+                "data": self.fingerprints[split],
+                "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
+            }
+            | ({"asked_by_name": True} if by_name else {})
+        )
 
     def _save_table(self, name: str, table: dict[str, list], rows=None) -> None:
         """The predictions, with pictures of the surest mistakes among `rows`, where answers are right or wrong."""
@@ -158,8 +165,9 @@ class Numbers:
         if rows is not None:
             wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
             sure = table.get("confidence", [0] * len(pictures))
+            place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
             for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-                pictures[i] = _thumbnail(rows[i]["image"])
+                pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
         with atomic(self._table(name)) as path:
             pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 
@@ -235,11 +243,10 @@ class Numbers:
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
         family = plug.load("models", self.recipe.model.name).TITLE
-        return (
-            f"zero-shot {family}"
-            if name == "zero-shot"
-            else f"{family} + {plug.load('methods', self.recipe.method.name).TITLE}"
-        )
+        method = plug.load("methods", self.recipe.method.name)
+        if name == "zero-shot":
+            return f"zero-shot {family}{', quantised' if method.PLACES else ''}"
+        return f"{family} + {method.TITLE}"
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""

@@ -46,7 +46,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
     """
     adapter = _adapter_of(stage, scale)
-    family = _with_adapter(stage.family, adapter)
+    stage.family = family = _with_adapter(stage.loaded(), adapter)
     family.to(stage.accelerator.device)
     rows: list[dict[str, float]] = []
     if scale == "sweep":

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from adapt.other_data import forget
 from adapt.plug import SECTIONS, UserError, names, schema
 
 
@@ -82,26 +83,38 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
     """Apply `a.b=value` overrides to a recipe's mapping; values are read by the same YAML rules as the file.
 
     Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means a
-    folder of images, when the recipe's own source has no path.
+    folder of images, when the recipe's own source has no path. What the file chose for its own data is forgotten with them.
     """
     raw = json.loads(json.dumps(raw, default=str))  # a deep copy with string keys
     pairs = []
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(f"{text[:80]!r} is no override. Write key=value, such as train.epochs=5.")
+            raise UserError(f"{text[:80]!r} is not an override. Write key=value, such as train.epochs=5.")
         pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
+    # a plug-in's section that is given whole comes before its options, as its name alone does: they mean the same in any order
+    pairs.sort(key=lambda pair: not (len(pair[0]) == 1 and pair[0][0] in SECTIONS and isinstance(pair[1], dict)))
     given = {".".join(path) for path, _ in pairs}
-    source = raw.get("data", {}).get("source") if isinstance(raw.get("data"), dict) else None
+    source = _source(raw.get("data"))
     pathless = source in names("data") and "path" not in schema("data", source).model_fields
     if pathless and "data.path" in given and not given & {"data", "data.source"}:
         pairs.insert(0, (["data", "source"], "folder"))
-    for path, value in pairs:  # first of all, so that overrides mean the same in any order
+    for path, value in pairs:
+        said = value if path == ["data", "source"] else _source(value) if path == ["data"] else None
+        if said in names("data") and said != source:
+            forget(raw, source, said)
+    for path, value in pairs:  # first of all
         if len(path) > 1:
             _restart(raw, path, value)
     for path, value in pairs:
         _set(raw, path, value)
     return raw
+
+
+def _source(data: Any) -> str | None:
+    """The source that a section `data` names; none if it is no such section."""
+    source = data.get("source") if isinstance(data, dict) else None
+    return source if isinstance(source, str) else None
 
 
 def _restart(raw: dict, path: list[str], value: Any) -> None:
@@ -117,8 +130,6 @@ def _restart(raw: dict, path: list[str], value: Any) -> None:
         old = old[int(index[0])] if isinstance(old, list) and index[0] in map(str, range(len(old))) else None
     if isinstance(old, dict) and old.get(key) != value:
         old.clear()
-        if section == "data" and isinstance(raw.get("prompts"), dict):
-            raw["prompts"].pop("classes", None)  # other data have other labels
 
 
 def _set(raw: Any, path: list[str], value: Any) -> None:
@@ -128,12 +139,14 @@ def _set(raw: Any, path: list[str], value: Any) -> None:
         dotted = ".".join(place)
         if isinstance(raw, list):
             if not (step.isascii() and step.isdigit() and int(step[:9]) <= len(raw)):
-                raise UserError(f"{dotted}: {step!r} is no place in a list of {len(raw)}. Use 0 to {len(raw)}.")
+                raise UserError(f"{dotted}: a list of {len(raw)} has no place {step!r}. Use 0 to {len(raw)}.")
             if int(step) == len(raw):
                 raw.append(None)
             step = int(step)
         elif not isinstance(raw, dict):
-            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]}, it has no {step!r} inside.")
+            raise UserError(
+                f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]} and has no options, such as {step!r}."
+            )
         if then is None:
             raw[step] = value
             return

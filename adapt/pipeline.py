@@ -22,9 +22,7 @@ from adapt.run import Run
 from adapt.stage import Stage
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from adapt.asking import Question
+    from adapt.question import Answer, Question
 
 __all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
 
@@ -232,7 +230,7 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
     return _finish(stage)
 
 
-def prompt(recipe: Recipe, question: Question) -> tuple[list[str], Image]:
+def prompt(recipe: Recipe, question: Question) -> Answer:
     """Ask the recipe's model about one picture, without leaving a run folder; see `adapt/asking.py`."""
     from adapt.asking import ask
 

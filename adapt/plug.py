@@ -27,6 +27,17 @@ SECTIONS = {
 }
 
 
+CALLED = {
+    "models": "model family",
+    "data": "source of data",
+    "methods": "method",
+    "evals": "eval",
+    "distill": "objective",
+    "export": "export target",
+}
+"""Folder of plug-ins → what one of them is called."""
+
+
 class UserError(Exception):
     """A mistake in a recipe, in the data or in the surroundings: one clear line a problem, no traceback, exit status 2."""
 
@@ -68,6 +79,20 @@ class Plugin(Spec):
     """The plug-in: the name of its file, without `.py`."""
 
 
+class Source(Spec):
+    """Base of the `Config` of a source of data."""
+
+    source: str
+    """The source: the name of its file, without `.py`."""
+
+    def check_paths(self) -> None:
+        """Look for the files and folders that it names, before anything heavy is imported.
+
+        Raises:
+            UserError: one is missing.
+        """
+
+
 def names(folder: str) -> list[str]:
     """The plug-ins of `adapt/<folder>`, sorted."""
     return sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
@@ -81,7 +106,7 @@ def load(folder: str, name: str) -> ModuleType:
     """
     have = names(folder)
     if name not in have:
-        raise UserError(f"{name!r} is none of adapt/{folder}.{nearest(name, have)}")
+        raise UserError(f"There is no {CALLED[folder]} {name!r}.{nearest(name, have)}")
     return importlib.import_module(f"adapt.{folder}.{name}")
 
 

@@ -28,13 +28,9 @@ class Processes:
 
     def share(self, value: Any) -> Any:
         """The main process's value, on every process."""
-        from accelerate.utils import broadcast_object_list
+        from adapt.train.processes import shared
 
-        if self.count == 1:
-            return value
-        box = [value]
-        broadcast_object_list(box)
-        return box[0]
+        return shared(value, self.accelerator)
 
     @cached_property
     def one_disk(self) -> bool:

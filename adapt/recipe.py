@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
+from adapt import other_data
+from adapt.architectures import unknown
+from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
-from adapt.plug import ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
+from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Source, Spec, UserError, names, nearest, schema, settings
 
 
 class Prompts(Spec):
@@ -97,7 +99,7 @@ class Recipe(Spec):
     """Name of the run folder's first half."""
     model: SerializeAsAny[Plugin]
     """A family of `adapt/models` and a checkpoint of it."""
-    data: SerializeAsAny[Spec]
+    data: SerializeAsAny[Source]
     """A source of `adapt/data`."""
     method: SerializeAsAny[Plugin]
     """How the model is changed: a file of `adapt/methods`."""
@@ -117,6 +119,13 @@ class Recipe(Spec):
     """Where curves go besides the run folder, through accelerate."""
     strict: bool = False
     """Exit with status 1 when a guard fires: worse than zero-shot, a student or int8 file past its budget."""
+
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user, to be shown once: what other data than the recipe's own have changed, and what would suit them."""
+        return self._notes
 
     def key(self, *sections: str) -> str:
         """Eight hex digits that change when a setting of one of the sections changes that a result depends on; see `settings`."""
@@ -179,7 +188,10 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     raw = parse_yaml(read_text(path, "recipe"), str(path))
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections, not {type(raw).__name__}.")
-    return validate(override(raw, overrides))
+    recipe = validate(override(raw, overrides))
+    given = [text.partition("=")[0].strip() for text in overrides]
+    recipe._notes = other_data.notes(raw, recipe.model_dump(mode="json"), given)
+    return recipe
 
 
 # ----------------------------------------------------------------------------------------------------------- validation
@@ -198,7 +210,7 @@ def validate(raw: dict) -> Recipe:
             )
             built[section] = []
         elif is_list:
-            built[section] = [_plugin(item, f"{section}.{i}", kind, key, problems) for i, item in enumerate(raw[section])]
+            built[section] = [_plugin(item, f"{section}.{i}", kind, key, raw, problems) for i, item in enumerate(raw[section])]
             given = [item.name for item in built[section]]
             problems += [
                 f"{section}.{i}.{key}: {name!r} is there twice, and its numbers or files would be too. Run the verb again with the other."
@@ -206,7 +218,10 @@ def validate(raw: dict) -> Recipe:
                 if name != "?" and name in given[:i]
             ]
         else:
-            built[section] = _plugin(raw[section], section, kind, key, problems)
+            built[section] = _plugin(raw[section], section, kind, key, raw, problems)
+    student = getattr(built.get("distill"), "student", None)
+    if isinstance(student, str) and (problem := unknown(student)):
+        problems.append(f"distill.student: {problem}")
     train = getattr(built.get("distill"), "train", Train())
     problems += [
         f"distill.train.{name}: got {getattr(train, name)!r}; {why}. Leave it out."
@@ -219,65 +234,43 @@ def validate(raw: dict) -> Recipe:
     try:
         recipe = Recipe.model_validate(built)
     except ValidationError as error:
-        problems += _explain(error, "", Recipe)
+        problems += explain(error, "", Recipe, Recipe, raw)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     return recipe
 
 
-def _plugin(value: Any, place: str, kind: str, key: str, problems: list[str]) -> Spec:
+def source(overrides: Sequence[str]) -> Source:
+    """The section `data` alone, as overrides say it; without a source it is a folder.
+
+    Raises:
+        UserError: every problem, one a line.
+    """
+    problems: list[str] = []
+    raw = override({"data": {"source": "folder"}}, overrides)
+    config = _plugin(raw["data"], "data", "data", "source", raw, problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def _plugin(value: Any, place: str, kind: str, key: str, raw: dict, problems: list[str]) -> Spec:
     """Validate a plug-in's section; a problem is added to the list and a stand-in returned, so that the others are found too."""
-    stand_in = Plugin.model_construct(name="?")
+    stand_in = Source.model_construct(source="?") if kind == "data" else Plugin.model_construct(name="?")
     have = names(kind)
     if not isinstance(value, dict):
-        problems.append(f"{place}: got {_short(value)}; write a mapping, such as {{{key}: {have[0]}}}.")
+        problems.append(f"{place}: got {short(value)}; write a mapping, such as {{{key}: {have[0]}}}.")
         return stand_in
     name = value.get(key)
     if name is None:
         problems.append(f"{place}.{key}: missing. Have: {', '.join(have)}.")
         return stand_in
     if not isinstance(name, str) or name not in have:
-        problems.append(f"{place}.{key}: {_short(name)} is none of adapt/{kind}.{nearest(name, have)}")
+        problems.append(f"{place}.{key}: there is no {CALLED[kind]} {short(name)}.{nearest(name, have)}")
         return stand_in
     config = schema(kind, name)
     try:
         return config.model_validate(value)
     except ValidationError as error:
-        problems += _explain(error, f"{place}.", config)
+        problems += explain(error, place, config, Recipe, raw)
         return stand_in
-
-
-def _explain(error: ValidationError, prefix: str, root: type[Spec]) -> list[str]:
-    """Pydantic's problems in the user's words."""
-    lines = {}
-    for problem in error.errors(include_url=False):
-        steps = [str(step) for step in problem["loc"]]
-        # a union's branches ('str', 'list[str]') are no place that the user typed
-        path = prefix + ".".join(
-            step for step in steps if not re.search(r"^(str|int|float|bool|none|literal|list|dict|function)\b", step)
-        )
-        if problem["type"] == "extra_forbidden":
-            have = _fields(root, problem["loc"][:-1])
-            lines[path] = f"{path}: no such option.{nearest(steps[-1], have)}"
-        elif problem["type"] == "missing":
-            lines[path] = f"{path}: missing."
-        elif problem["type"] == "model_type":
-            options = _fields(root, problem["loc"])
-            lines[path] = f"{path}: got {_short(problem['input'])}; write a mapping of its options. Have: {', '.join(options)}."
-        else:
-            lines.setdefault(path, f"{path}: got {_short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
-    return list(lines.values())
-
-
-def _fields(spec: type[Spec], loc: tuple) -> list[str]:
-    for step in loc:
-        field = spec.model_fields.get(step) if isinstance(step, str) else None
-        annotation = getattr(field, "annotation", None)
-        if isinstance(annotation, type) and issubclass(annotation, Spec):
-            spec = annotation
-    return list(spec.model_fields)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

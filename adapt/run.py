@@ -20,7 +20,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from adapt.plug import UserError
+from adapt.plug import UserError, nearest
 from adapt.provenance import code_hash, packages
 from adapt.recipe import Recipe, load_recipe
 
@@ -29,6 +29,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 HOST = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:40] or "host"
 """This machine's name, as temporary names carry it: on a shared disk, another machine's processes are not ours to judge."""
+NOTHING = "not set"
 
 
 @contextmanager
@@ -126,19 +127,28 @@ class Run:
 
     @classmethod
     def from_folder(cls, path: Path, recipe: Recipe | None = None) -> Run:
-        """An existing run folder.
+        """An existing run folder, by its path or by its name in `runs`.
 
         Raises:
             UserError: it is none, or it belongs to another recipe than the one given.
         """
+        inside = Path("runs") / path
+        if not (path / "recipe.yaml").is_file() and (inside / "recipe.yaml").is_file():
+            path = inside
         if not (path / "recipe.yaml").is_file():
-            raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
+            if path.exists() or len(path.parts) > 1:
+                raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
+            have = sorted(file.parent.name for file in Path("runs").glob("*/recipe.yaml"))
+            raise UserError(
+                f"run: {path.name!r} is no run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
+            )
         if recipe is not None:
-            own = load_recipe(path / "recipe.yaml")
-            differing = [name for name in SECTIONS if getattr(own, name) != getattr(recipe, name)]
-            if differing:
+            theirs, ours = (
+                each.model_dump(mode="json", include=set(SECTIONS)) for each in (load_recipe(path / "recipe.yaml"), recipe)
+            )
+            if theirs != ours:
                 raise UserError(
-                    f"run: {str(path)!r} belongs to another recipe: {', '.join(differing)} differ. Leave run= out for a new folder."
+                    f"run: {str(path)!r} belongs to another recipe: {_difference(theirs, ours)}. Leave run= out for a new folder."
                 )
         return cls(path)
 
@@ -197,3 +207,21 @@ class Run:
         }
         manifest["stages"] = manifest.get("stages", {}) | {stage: made | facts}
         self.write_json("manifest.json", manifest)
+
+
+def _difference(theirs: dict, ours: dict, most: int = 3) -> str:
+    """The options in which two resolved recipes differ, with both values; plug-ins' names first."""
+    there, here = (dict(_options(recipe)) for recipe in (theirs, ours))
+    differing = [name for name in there | here if there.get(name, NOTHING) != here.get(name, NOTHING)]
+    differing.sort(key=lambda name: name.rpartition(".")[2] not in ("name", "source"))
+    told = [f"{name}: {there.get(name, NOTHING)} there, {here.get(name, NOTHING)} here" for name in differing[:most]]
+    return "; ".join(told) + (f"; and {len(differing) - most} more" if len(differing) > most else "")
+
+
+def _options(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted path and value, as text, of each option of a section."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _options(inner, f"{place}.{name}" if place else name)
+    else:
+        yield place, repr(value)

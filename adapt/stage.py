@@ -74,20 +74,30 @@ class Stage(Students, Exports, Numbers):
 
     @cached_property
     def family(self):
-        """The model as it comes, told the classes of the data."""
+        """The model as it comes, told the classes of the data, on the device; for a method that places it, as that wants it there."""
+        family, method = self.loaded(), plug.load("methods", self.recipe.method.name)
+        if method.PLACES:
+            method.place(family, self.recipe.method, self.accelerator.device)
+        return family.to(self.accelerator.device)
+
+    def loaded(self):
+        """The model as it comes, told the classes of the data, in full precision on the CPU."""
         family = plug.load("models", self.recipe.model.name).load(self.recipe.model)
         rows = self.data["train"]
         family.bind(rows.column_names)
         if self.labels:
             family.set_classes(**self.words)
-        return family.to(self.accelerator.device)
+        return family
 
     @cached_property
     def words(self) -> dict[str, list[str]]:
-        """The texts that stand for the classes, `classes` and `templates`, as the family is told them."""
+        """The texts that stand for the classes, `classes` and `templates`; who uses none is told the labels' own names."""
         from adapt.prompting.templates import words
 
-        classes, templates = words(self.recipe.prompts, self.labels) if self.labels else ([], [])
+        distill = self.recipe.distill
+        asked = plug.load("models", self.recipe.model.name).USES_WORDS
+        asked |= bool(distill) and plug.load("distill", distill.name).USES_WORDS
+        classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
         return {"classes": classes, "templates": templates}
 
     def apply_method(self) -> None:
@@ -135,11 +145,11 @@ class Stage(Students, Exports, Numbers):
 
     def _list_problems(self) -> None:
         """What the source found wrong with the data or left out, into the run folder."""
-        report = getattr(self.data, "report", None)
-        if report is None or not report.problems or not self.run.writes:
+        report = self.data.report
+        if not report.problems or not self.run.writes:
             return
         path = report.write(self.run.path / "data_problems.csv")
-        self.say(f"data: {len(report.problems)} problems, {len(report.severe)} of them left out; the list is {path}")
+        self.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
 
     def _features(self):
         """With `train.cache`: a frozen encoder's features of the training rows, computed once."""

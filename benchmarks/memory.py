@@ -21,7 +21,7 @@ from pathlib import Path
 
 METHODS = {
     "full": {"name": "full"},
-    "LoRA": {"name": "lora", "rank": 16, "alpha": 32, "dropout": 0, "targets": ["all"]},
+    "LoRA": {"name": "lora", "rank": 16, "alpha": 32, "rslora": False, "dropout": 0, "targets": ["all"]},
     "QLoRA": {"name": "qlora", "rank": 16, "alpha": 32, "dropout": 0, "checkpointing": False},
     "QLoRA, checkpointing": {"name": "qlora", "rank": 16, "alpha": 32, "dropout": 0, "checkpointing": True},
 }

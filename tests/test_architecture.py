@@ -24,22 +24,27 @@ CODE = [path for path in FILES if "assets" not in path.parts]
 
 # layer → what it may import from adapt
 GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "provenance"}
+LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "other_data", "provenance"}
 MIDDLE = LOW | {"train", "prompting"}
 ALLOWED = {
     "plug": set(),
-    "overrides": GROUND,
-    "recipe": GROUND | {"overrides"},
+    "architectures": set(),
+    "mistakes": GROUND,
+    "other_data": GROUND,
+    "overrides": GROUND | {"other_data"},
+    "recipe": GROUND | {"overrides", "other_data", "architectures", "mistakes"},
     "provenance": GROUND | {"hardware"},
     "run": GROUND | {"recipe", "provenance"},
     "guards": set(),
-    "processes": {"run"},
+    "processes": {"run", "train"},
     "hardware": set(),
     "masks": set(),
     "train": LOW,
     "prompting": LOW,
     **dict.fromkeys(PLUGS, MIDDLE),
-    "report": MIDDLE | {"evals", "charts"},
+    "entries": LOW,
+    "table": MIDDLE | {"evals", "entries"},
+    "report": MIDDLE | {"evals", "charts", "entries", "table"},
     "charts": set(),
     "lineage": MIDDLE | PLUGS,
     "measuring": MIDDLE | PLUGS | {"lineage", "guards"},
@@ -47,9 +52,11 @@ ALLOWED = {
     "exporting": MIDDLE | PLUGS,
     "stage": MIDDLE | PLUGS | {"measuring", "teaching", "exporting", "lineage", "processes"},
     "merge": MIDDLE | PLUGS | {"stage"},
-    "asking": MIDDLE | PLUGS | {"stage"},
+    "question": LOW,
+    "asking": MIDDLE | PLUGS | {"stage", "question"},
     "pipeline": MIDDLE | PLUGS | {"stage", "merge", "asking", "report", "guards"},
-    "cli": MIDDLE | PLUGS | {"pipeline", "asking", "report"},
+    "doctor": MIDDLE | PLUGS,
+    "cli": MIDDLE | PLUGS | {"pipeline", "question", "table", "doctor"},
     "finetune": {"cli", "hardware"},
     "__init__": set(),
 }

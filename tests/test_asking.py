@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,10 @@ from PIL import Image
 
 from adapt.cli import main
 from adapt.data import _emoji
+from adapt.masks import box, rle, unrle
+from adapt.plug import UserError
+from adapt.question import Question
+from adapt.recipe import load_recipe
 
 
 def picture(things: list[tuple[str, tuple[int, int]]], side: int = 128) -> Image.Image:
@@ -58,6 +66,64 @@ def test_sam_takes_a_point_or_a_box(scene, tmp_path, prompt, capsys):
     assert marked[66:122, 66:122].sum() > 0.9 * marked.sum() > 300
 
 
+def test_sam_writes_the_mask_as_a_picture_and_as_numbers(scene, tmp_path, capsys):
+    assert main(["prompt", "recipe=sam_lora", f"image={scene}", "box=70,70,118,118", "out=found.png"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == ["Drawn: found.png", "Mask: found.mask.png", "Numbers: found.json"]
+    mask = Image.open("found.mask.png")
+    found = json.loads(Path("found.json").read_text())
+    assert (mask.mode, mask.size, found["size"], found["score"]) == ("L", (128, 128), [128, 128], "predicted IoU")
+    inside = np.asarray(mask)
+    assert set(np.unique(inside)) == {0, 255}
+    (one,) = found["masks"]
+    assert (unrle(one["rle"]) == (inside > 0)).all()
+    assert one["box"] == box(inside > 0)
+    assert one["pixels"] == (inside > 0).sum()
+    assert 0 < one["score"] <= 1
+    assert found["question"] == {"box": [70, 70, 118, 118]}
+
+
+def test_several_points_and_points_outside_reach_the_model_as_such(scene):
+    from adapt.models._sam_predict import predict
+    from adapt.stage import Stage
+
+    given = ["point=94,94", "point=80,85; 100,110", "outside=30,30;2,2"]
+    assert main(["prompt", "recipe=sam_lora", f"image={scene}", *given]) == 0
+    (found,) = json.loads(Path("prompt.json").read_text())["masks"]
+    points = np.array([[[94, 94], [80, 85], [100, 110], [30, 30], [2, 2]]]), np.array([[1, 1, 1, 0, 0]])
+    family = Stage(load_recipe("sam_lora")).family
+    (answer,) = predict(family, [{"image": Image.open(scene).convert("RGB")}], points=[points])
+    assert found["rle"] == rle(answer["masks"][0])
+    assert found["score"] == pytest.approx(answer["scores"][0])
+    alone = predict(family, [{"image": Image.open(scene).convert("RGB")}], points=[(points[0][:, :1], points[1][:, :1])])
+    assert found["rle"] != rle(alone[0]["masks"][0]), "the other points change the answer"
+
+
+def test_what_is_named_is_written_with_all_that_was_considered(scene):
+    assert main(["prompt", "recipe=sam_semantic_student", f"image={scene}", "text=the banana"]) == 0
+    found = json.loads(Path("prompt.json").read_text())
+    scores = [one["score"] for one in found["masks"]]
+    assert scores == sorted(scores, reverse=True)
+    assert found["score"] == "similarity"
+    assert (unrle(found["masks"][0]["rle"]) == (np.asarray(Image.open("prompt.mask.png")) > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "advice"),
+    [("sam_distill", "distill="), ("sam_semantic_student", "distill.automatic.pred_iou_thresh")],
+)
+def test_advice_names_options_that_the_recipe_has(tmp_path, recipe, advice, capsys):
+    """Followed to the letter, it leads somewhere."""
+    Image.new("RGB", (64, 64), "white").save("blank.png")
+    ask = ["prompt", f"recipe={recipe}", "image=blank.png", "text=the cat"]
+    assert main(ask) == 2
+    said = capsys.readouterr().err.strip()
+    assert advice in said
+    section = re.search(r"distill='(.*)'", said)
+    lower = [f"distill={section[1]}"] if section else [f"{name}=0" for name in re.findall(r"(distill\S+) \(now", said)]
+    load_recipe(recipe, lower)
+    assert "distill.automatic" not in said or "automatic" in type(load_recipe(recipe).distill).model_fields
+
+
 def test_dinov2_finds_what_an_example_shows(scene, tmp_path, capsys):
     shown = picture([("banana", (10, 40)), ("tiger face", (70, 60))])
     shown.save(tmp_path / "example.png")
@@ -68,39 +134,178 @@ def test_dinov2_finds_what_an_example_shows(scene, tmp_path, capsys):
     assert main(["prompt", "recipe=dinov2_linear", *given]) == 0
     assert "pixels" in capsys.readouterr().out
     marked = reddened(tmp_path / "prompt.png", scene)
+    assert (np.asarray(Image.open("prompt.mask.png")) > 0).any()
     assert marked[64:, 64:].sum() > 0.6 * marked.sum() > 100
 
 
-def test_paligemma_says_what_it_sees(scene, tmp_path, capsys):
+def test_an_example_may_be_a_palette_or_a_16_bit_mask(scene, tmp_path, capsys):
+    """The numbers of the mask count, not the colours that a viewer gives them."""
+    shown = picture([("banana", (10, 40))])
+    shown.save("example.png")
+    inside = np.asarray(shown.convert("L")) < 250
+    palette = Image.fromarray(inside.astype(np.uint8))
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    clear = np.zeros((*inside.shape, 4), np.uint8)
+    clear[inside] = 255
+    masks = {
+        "grey": Image.fromarray(inside.astype(np.uint8) * 255),
+        "palette": palette,
+        "deep": Image.fromarray(inside.astype(np.uint16)),
+        "clear": Image.fromarray(clear),
+    }
+    said = set()
+    for name, mask in masks.items():
+        mask.save(f"{name}.png")
+        given = [f"image={scene}", "example=example.png", f"mask={name}.png"]
+        assert main(["prompt", "recipe=dinov2_linear", *given, f"out={name}.found.png"]) == 0
+        said.add(capsys.readouterr().out.splitlines()[0])
+    assert len(said) == 1
+
+
+def test_paligemma_says_what_it_sees(scene, capsys):
     assert main(["prompt", "recipe=paligemma_lora", f"image={scene}", "text=caption en"]) == 0
     assert len(capsys.readouterr().out.splitlines()[0]) > 3
-    assert (tmp_path / "prompt.png").exists()
+    assert json.loads(Path("prompt.json").read_text())["text"]
+    assert not Path("prompt.png").exists(), "there is nothing to draw"
 
 
-def test_clip_chooses_among_words(tmp_path, capsys):
-    picture([("banana", (0, 0))], 48).save(tmp_path / "one.png")
-    assert main(["prompt", "recipe=clip_lora", "image=one.png", "text=banana; tiger face; fire engine"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].endswith("banana")
+def test_boxes_of_an_answer_are_drawn_and_written(scene, capsys):
+    assert main(["prompt", "recipe=paligemma_lora", f"image={scene}", "text=detect prepared food ; fruit"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    objects = json.loads(Path("prompt.json").read_text())["objects"]
+    assert len(objects) == sum(", box " in line for line in said) > 0
+    assert all(0 <= low < high <= 128 for one in objects for low, high in zip(one["box"][:2], one["box"][2:], strict=True))
+    assert Path("prompt.png").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["banana; tiger face; fire engine", "banana, tiger face,fire engine", "[banana, tiger face, fire engine]"]
+)
+def test_clip_chooses_among_words_however_they_are_listed(text, capsys):
+    picture([("banana", (0, 0))], 48).save("one.png")
+    assert main(["prompt", "recipe=clip_lora", "image=one.png", f"text={text}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("banana")
+    assert sorted(line.split("%  ")[1] for line in lines[:3]) == ["banana", "fire engine", "tiger face"]
+    assert sum(one["share"] for one in json.loads(Path("prompt.json").read_text())["classes"]) == pytest.approx(1)
+
+
+def test_without_words_clip_chooses_among_the_classes_of_the_data(capsys):
+    picture([("banana", (0, 0))], 48).save("one.png")
     assert main(["prompt", "recipe=clip_lora", "image=one.png"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6, "five classes of the data, and where it is drawn"
+    assert len(capsys.readouterr().out.splitlines()) == 6, "the five best classes, and where all of them are"
+    assert len(json.loads(Path("prompt.json").read_text())["classes"]) == 49
+
+
+def test_a_picture_is_turned_and_laid_over_white_as_the_sources_do(scene, capsys):
+    """A picture stored on its side, and one that is transparent, give the answer of the plain one."""
+    upright = Image.open(scene).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save("turned.png", exif=exif)
+    clear = np.asarray(upright.convert("RGBA")).copy()
+    clear[(clear[..., :3] == 255).all(-1)] = 0  # black, were it not transparent
+    Image.fromarray(clear).save("clear.png")
+    said = []
+    for name in (scene, "turned.png", "clear.png"):
+        assert main(["prompt", "recipe=sam_lora", f"image={name}", "point=94,94"]) == 0
+        said.append(capsys.readouterr().out.splitlines()[0])
+    assert said[0] == said[1] == said[2]
+
+
+def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
+    """DINOv2 has class logits once it has a head, and is asked with words neither before nor after."""
+    from adapt.asking import _way
+    from adapt.stage import Stage
+
+    family = Stage(load_recipe("dinov2_linear")).family
+    family.new_head()
+    assert _way(family, Question("a.png"), "dinov2") == "class_logits"
+    assert _way(family, Question("a.png", example="b.png", mask="c.png"), "dinov2") == "patch_features"
+    wanted = r"'dinov2' is asked with example and mask; or with nothing \(the classes of the data\). Given: text."
+    with pytest.raises(UserError, match=wanted):
+        _way(family, Question("a.png", text="ants, bees"), "dinov2")
+
+
+def bomb(path: str) -> None:
+    """A PNG whose header promises more pixels than any reader should make."""
+    Image.new("L", (8, 8)).save(path)
+    data = bytearray(Path(path).read_bytes())
+    data[16:24] = struct.pack(">II", 30000, 30000)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    Path(path).write_bytes(data)
+
+
+def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys, recwarn):
+    bomb("bomb.png")
+    Path("eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Path("cut.png").write_bytes(Path(scene).read_bytes()[:900])
+    Path("empty.png").touch()
+    Image.new("RGB", (2000, 2)).save("thin.png")
+    Path("folder.png").mkdir()
+    wrong = {
+        "bomb.png": "decompression bomb (too many pixels",
+        "eps.png": "unreadable (not an image in a known format",
+        "cut.png": "truncated",
+        "empty.png": "zero-size",
+        "thin.png": "too thin (2000 × 2)",
+        "folder.png": "unreadable",
+        "nowhere.png": "unreadable (the file is missing)",
+    }
+    for name, words in wrong.items():
+        assert main(["prompt", "recipe=sam_lora", f"image={name}", "point=1,1"]) == 2
+        said = capsys.readouterr().err.strip()
+        assert f"image: {name!r} is no picture that can be used: {words}" in said
+        assert "\n" not in said
+    assert not [warning for warning in recwarn if "DecompressionBomb" in str(warning.category)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe=sam_lora"], "image: missing"),
-        (["recipe=sam_lora", "image=nowhere.png", "point=1,2"], "'nowhere.png' is no picture"),
-        (["recipe=sam_lora", "image=scene.png", "point=1"], "point: '1' is not 2 numbers"),
-        (["recipe=sam_lora", "image=scene.png", "point=1,2", "out=no/where.png"], "out: no folder 'no'"),
-        (["recipe=sam_lora", "image=scene.png"], "'sam' is asked with text, point or box"),
-        (["recipe=sam_lora", "image=scene.png", "point=999,1"], "leaves"),
-        (["recipe=paligemma_lora", "image=scene.png"], "'paligemma' is asked with text"),
-        (["recipe=dinov2_linear", "image=scene.png", "example=scene.png"], "mask: missing"),
-        (["recipe=sam_lora", "image=scene.png", "text=the"], "names nothing"),
+        (["recipe=sam_lora", "point=1,2", "image=nowhere.png"], "'nowhere.png' is no picture"),
+        (["recipe=sam_lora"], "'sam' is asked with text, point or box (and outside, beside these two). Given: nothing."),
+        (["recipe=sam_lora", "outside=1,2"], "Given: outside."),
+        (["recipe=sam_lora", "text=banana", "point=1,2"], "Given: text, point."),
+        (["recipe=sam_lora", "example=scene.png", "mask=scene.png"], "'sam' is asked with text, point or box"),
+        (["recipe=sam_lora", "point=999,1"], "point: 999,1 leaves the picture, which has 128 × 128 pixels"),
+        (["recipe=sam_lora", "point=9,1", "outside=1,-1"], "outside: 1,-1 leaves the picture"),
+        (["recipe=sam_lora", "box=1,2,500,50"], "box: 1,2,500,50 leaves the picture"),
+        (["recipe=sam_lora", "box=50,50,9,90"], "box: 50,50,9,90 is reversed or empty"),
+        (["recipe=sam_lora", "text=the"], "names nothing"),
+        (["recipe=paligemma_lora"], "'paligemma' is asked with text. Given: nothing."),
+        (["recipe=paligemma_lora", "point=3,3"], "'paligemma' is asked with text. Given: point."),
+        (["recipe=paligemma_lora", "text=caption en", "box=1,1,2,2"], "Given: text, box."),
+        (["recipe=dinov2_linear", "example=scene.png"], "'dinov2' is asked with example and mask. Given: example."),
+        (["recipe=dinov2_linear", "text=a cat"], "'dinov2' is asked with example and mask. Given: text."),
+        (
+            ["recipe=dinov2_linear", "example=scene.png", "mask=small.png"],
+            "'small.png' has 8 × 8 pixels, and the example 128 × 128",
+        ),
+        (["recipe=dinov2_linear", "example=scene.png", "mask=black.png"], "mask: 'black.png' is 0 everywhere"),
+        (["recipe=clip_lora", "text=ants"], "the share of one name, 'ants', is always 100 %"),
+        (["recipe=clip_lora", "text=ants, ants"], "the share of one name, 'ants', is always 100 %"),
+        (["recipe=clip_lora", "text= ; "], "is no list of names"),
+        (["recipe=clip_lora", "text=[ants, [bees]]"], "is no list of names"),
+        (["recipe=clip_lora", "point=3,3"], "'clip' is asked with text (names), or nothing (the classes of the data)"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_one_clear_line(scene, arguments, message, capsys):
-    assert main(["prompt", *arguments]) == 2
+    Image.new("L", (8, 8), 255).save("small.png")
+    Image.new("L", (128, 128)).save("black.png")
+    given = arguments if "image=nowhere.png" in arguments else ["image=scene.png", *arguments]
+    assert main(["prompt", *given]) == 2
     said = capsys.readouterr().err.strip()
     assert message in said
     assert "\n" not in said
+    assert not list(Path().glob("prompt*"))
+
+
+def test_from_python_a_list_is_for_names_alone(scene):
+    from adapt.pipeline import prompt
+
+    picture([("banana", (0, 0))], 48).save("one.png")
+    answer = prompt(load_recipe("clip_lora"), Question("one.png", text=["banana", "tiger, face"]))
+    assert [one["name"] for one in answer.found["classes"]] == ["banana", "tiger, face"]
+    with pytest.raises(UserError, match="is a list, and 'sam' is asked with one text"):
+        prompt(load_recipe("sam_lora"), Question(scene, text=["banana", "tiger face"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -47,11 +48,11 @@ def test_recipes_lists_each_with_a_line(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["finetun"], "Did you mean 'finetune'?"),
+        (["finetun"], "There is no verb 'finetun'. Did you mean 'finetune'?"),
         (["finetune"], "recipe: missing"),
         (["finetune", "recipe=clip_lorra"], "Did you mean 'clip_lora'?"),
         (["finetune", "recipe=clip_lora", "train.epoch=1"], "Did you mean 'epochs'?"),
-        (["finetune", "recipe=clip_lora", "oops"], "'oops' is no override"),
+        (["finetune", "recipe=clip_lora", "oops"], "'oops' is not an override"),
         (["distill", "run=nowhere"], "no run folder"),
         (["report", "run=nowhere"], "no run folder"),
         (["doctor", "dta"], "'dta' is unknown"),
@@ -86,7 +87,7 @@ def test_a_process_that_alone_has_a_mistake_tells_it(tmp_path, monkeypatch, caps
     for rank, verb in enumerate(("finetun", "finetun", "evaluat")):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank) / "error.json"))
         assert main([verb]) == 2
-    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["'finetun'", "'evaluat'"]
+    assert [line.split()[4] for line in capsys.readouterr().err.splitlines()] == ["'finetun'.", "'evaluat'."]
 
 
 def test_an_error_comes_within_a_second_and_without_torch():
@@ -136,13 +137,65 @@ def test_a_run_is_its_recipe_with_other_students_and_nothing_else(tmp_path, monk
     path = begun(load_recipe("clip_lora", ["train.epochs=3"])).path
     assert parse([f"run={path}"]).train.epochs == 3
     assert parse([f"run={path}", "distill.train.epochs=2"]).distill.train.epochs == 2
-    with pytest.raises(UserError, match="belongs to another recipe: train differ"):
+    with pytest.raises(UserError, match=r"belongs to another recipe: train\.epochs: 3 there, 4 here\. Leave run= out"):
         parse([f"run={path}", "train.epochs=4"])
-    with pytest.raises(UserError, match="belongs to another recipe: train differ"):
+    with pytest.raises(UserError, match=r"belongs to another recipe: train\.epochs: 3 there, 6 here\."):
         parse([f"run={path}", "recipe=clip_lora"])
+    with pytest.raises(
+        UserError, match=r"method\.name: 'lora' there, 'head' here; method\.rank: 16 there, not set here; .* more\."
+    ):
+        parse([f"run={path}", "method={name: head}"])
     monkeypatch.chdir(tmp_path / "runs")
     with pytest.raises(UserError, match="Go to the folder that holds runs/"):
         parse([f"run={path.name}"])
+
+
+def test_a_run_is_found_by_its_name_alone(capsys):
+    path = begun(load_recipe("clip_lora", ["train.epochs=3"])).path
+    assert parse([f"run={path.name}"]).train.epochs == 3
+    assert main(["report", f"run={path.name}"]) == 2
+    assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
+    with pytest.raises(
+        UserError,
+        match=rf"'clip_lora-1' is no run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
+    ):
+        parse(["run=clip_lora-1"])
+
+
+HEAVY = "assert not {'torch', 'transformers', 'datasets', 'numpy', 'timm'} & set(sys.modules), 'heavy import'"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["data.path=nowhere"], "data.path: no folder 'nowhere'"),
+        (["data.source=masks", "data.path=nowhere"], "data.path: no folder 'nowhere'"),
+        (["data.source=jsonl", "data.path=nowhere.jsonl"], "data.path: no file 'nowhere.jsonl'"),
+        (["data.source=hub", "data.path=nowhere/*.parquet"], "data.path: no file or folder 'nowhere/*.parquet'"),
+        (["data.path=~nobody-of-that-name/x"], "data.path: no folder '~nobody-of-that-name/x'"),
+        (["data.source=hub", "data.path=~nobody-of-that-name/x"], "data.path: no file or folder"),
+        (["data.source=jsonl", "data.path=~nobody-of-that-name"], "data.path: no file"),
+        (["distill.student=resnet81"], "Did you mean 'resnet18'?"),
+        (["epochs=5"], "Did you mean train.epochs?"),
+    ],
+)
+def test_paths_and_names_are_looked_up_before_anything_heavy_is_loaded(given, words):
+    code = f"import sys; from adapt.cli import main; status = main({['finetune', 'recipe=clip_lora', *given]}); {HEAVY}; sys.exit(status)"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert time.perf_counter() - began < 3
+
+
+def test_a_verb_says_once_what_other_data_change(tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(pipeline, "finetune", lambda recipe: pipeline.Outcome(Path("runs/x"), [], []))
+    assert main(["finetune", "recipe=clip_lora", "data.path=photos"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0] for line in lines[:2]] == ["data.source", "model.checkpoint"]
+    assert main(["recipes", "clip_lora", "data.path=photos"]) == 0
+    assert capsys.readouterr().out.startswith("name: clip_lora"), "what is printed is a recipe"
 
 
 @pytest.mark.parametrize("wrong", ["data.path=nowhere", "model.checkpoint=dinov2-tiny"])
@@ -194,9 +247,36 @@ def test_doctor_counts_what_is_not_severe_and_the_list_has_it_all(tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "wrong mode: 40; nothing to do: converted to RGB when read",
-        "40 pictures, 40 problems, 0 of them severe",
+        "40 pictures, 40 problems, none of them severe",
+    ]
+    assert lines[2:5] == [
+        "train: 28; what is left of 'photos'",
+        "validation: 6; 15 % drawn from 'photos', which has no validation folder",
+        "test: 6; 15 % drawn from 'photos', which has no test folder",
     ]
     assert len(Path("all.csv").read_text().splitlines()) == 41
+
+
+def test_doctor_looks_at_any_source_without_a_recipe(tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "else" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (80 * i, len(name) * ord(name[0]) % 256, 0)).save(tmp_path / "else" / name / f"{i}.png")
+    (tmp_path / "photos").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "else" / name)
+    assert main(["doctor", "data", "data.path=photos"]) == 2
+    assert "'cat': linked class or split" in capsys.readouterr().out
+    assert main(["doctor", "data", "data.path=photos", "data.follow_links=true"]) == 0
+    (tmp_path / "else" / "lines.jsonl").write_text('{"image": "cat/0.png", "prefix": "caption en", "suffix": "a cat"}\n{')
+    assert main(["doctor", "data", "data={source: jsonl, path: else/lines.jsonl, test: 0, validation: 0}"]) == 2
+    out = capsys.readouterr().out
+    assert "'lines.jsonl, line 2': bad line (it is not JSON" in out
+    assert "1 picture, 1 problem, 1 of them severe" in out
+    assert main(["doctor", "data", "data.pth=photos", "data.path=x"]) == 2
+    assert "Did you mean 'path'?" in capsys.readouterr().err
 
 
 def test_doctor_refuses_the_folders_that_training_refuses(tmp_path, capsys):
@@ -215,7 +295,7 @@ def test_doctor_refuses_the_folders_that_training_refuses(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (KeyboardInterrupt(), 130, "The same command goes on"),
+        (KeyboardInterrupt(), 130, "Run the same command again: it continues where this run stopped."),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2, "runs/x: No space left on device. Make room"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "runs: Permission denied."),
     ],
@@ -246,10 +326,37 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize(("strict", "status"), [("true", 1), ("false", 0)])
 def test_a_guard_decides_the_status_when_strict(strict, status, monkeypatch, capsys):
-    guards = [{"name": "no worse", "ok": False, "message": "it is"}]
+    guards = [
+        {"name": "no worse", "ok": False, "state": "broken", "message": "it is"},
+        {"name": "surely better", "ok": True, "state": "not shown", "message": "37 pictures are too few"},
+        {"name": "fast", "ok": True, "state": "kept", "message": ""},
+    ]
     monkeypatch.setattr(pipeline, "finetune", lambda recipe: pipeline.Outcome(Path("runs/x"), [], guards))
     assert main(["finetune", "recipe=clip_lora", f"strict={strict}"]) == status
-    assert "no worse: NO" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "✗ Guard broken: no worse. It is.",
+        "? Guard not shown: surely better. 37 pictures are too few.",
+        "✓ Guard kept: fast.",
+        "Run: runs/x",
+    ]
+
+
+def test_a_verb_ends_with_its_data_and_what_to_know_of_the_numbers(monkeypatch, capsys):
+    path = begun(load_recipe("clip_lora")).path
+    entry = {
+        "name": "zero-shot",
+        "title": "zero-shot CLIP",
+        "main": "top1",
+        "metrics": {"top1": 0.5},
+        "notes": ["half are right"],
+    }
+    splits = [{"split": "test", "pictures": 1200, "origin": "test/"}]
+    (path / "metrics.json").write_text(json.dumps({"entries": [entry], "guards": [], "splits": splits}))
+    monkeypatch.setattr(pipeline, "evaluate", lambda recipe: pipeline.Outcome(path, [entry], []))
+    assert main(["evaluate", "recipe=clip_lora"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "50.0 %" in lines[-4]
+    assert lines[-3:] == ["Data: test 1,200 pictures (test/).", "zero-shot CLIP: half are right.", f"Run: {path}"]
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapt.masks import box, rle, unrle
+from adapt.masks import box, rle, singles, unrle
 
 
 def test_run_lengths_are_cocos():
@@ -13,3 +13,10 @@ def test_run_lengths_are_cocos():
     assert np.array_equal(unrle(rle(mask)), mask)
     assert box(mask) == [2, 1, 4, 3]
     assert box(np.zeros((3, 4), bool)) == [0, 0, 0, 0]
+
+
+def test_crowds_are_no_single_things():
+    objects = {"bbox": [[0, 0, 1, 1], [1, 1, 2, 2], [2, 2, 3, 3]], "category": [4, 5, 6], "iscrowd": [0, 1, 0], "mask": None}
+    assert singles(objects) == {"bbox": [[0, 0, 1, 1], [2, 2, 3, 3]], "category": [4, 6], "iscrowd": [0, 0], "mask": None}
+    for plain in ({"bbox": [], "category": []}, {"category": [1], "iscrowd": [0]}, {"category": [1], "iscrowd": None}):
+        assert singles(plain) == plain

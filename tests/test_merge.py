@@ -144,7 +144,7 @@ def test_a_merged_model_that_answers_otherwise_is_not_written(done, monkeypatch)
 @pytest.mark.parametrize("value", ["2", "-1", "much", "nan"])
 def test_a_scale_that_is_none_is_refused(done, value, capsys):
     assert main(["merge", f"run={done}", f"scale={value}"]) == 2
-    assert "no number from 0 to 1, nor the word sweep" in capsys.readouterr().err
+    assert "is not a number from 0 to 1, or the word sweep" in capsys.readouterr().err
 
 
 def test_without_an_adapter_it_says_what_comes_first():

@@ -132,7 +132,7 @@ def test_text_of_users_is_escaped(done, tmp_path):
     assert "<img src=x" not in page
     assert "<b>run" not in page
     assert "<li class=broken>" in page
-    assert "bad &amp; red" in page
+    assert "Bad &amp; red" in page
 
 
 def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
@@ -394,7 +394,7 @@ def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
     # one step at an absurd rate spoils the model for certain
     status = main(["finetune", "recipe=clip_lora", "method={name: full}", "data.unlabelled=[]", *worse])
     assert status == 1
-    assert "no worse than zero-shot on validation: NO" in " ".join(capsys.readouterr().out.split())
+    assert "Guard broken: adapted is no worse than zero-shot on validation." in " ".join(capsys.readouterr().out.split())
 
 
 def test_distilling_before_adapting_says_what_comes_first():
@@ -435,3 +435,30 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
     assert "broken.png" in (outcome.path / "data_problems.csv").read_text()
     assert outcome.entries[0]["left_out"] == 1
     assert "could not be used: 1;" in (outcome.path / "report.html").read_text()
+
+
+def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from adapt.stage import Stage
+
+    for name in ("red_ant", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (20, 20), (60 * i, ord(name[0]), 0)).save(tmp_path / "photos" / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    own = ["data.path=photos", "prompts.classes=emoji", "prompts.templates=['no place for a name']", "tracker=none"]
+    assert Stage(load_recipe("dinov2_linear", own)).family.classes == ["dog", "red_ant"], "the labels' own names"
+    with pytest.raises(UserError, match=r"prompts\.templates\.0"):
+        _ = Stage(load_recipe("clip_lora", own)).family
+
+
+def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none():
+    from adapt.stage import Stage
+
+    scenes = ["data.train=2", "data.validation=1", "data.test=1", "tracker=none"]
+    stage = Stage(load_recipe("sam_semantic_student", scenes))
+    words = {name: f"thing {number}" for number, name in enumerate(stage.labels)}
+    told = [*scenes, f"prompts.classes={json.dumps(words)}"]
+    assert Stage(load_recipe("sam_semantic_student", told)).family.classes == [f"thing {i}" for i in range(8)]
+    assert Stage(load_recipe("sam_semantic_student", [*told, "distill=null"])).family.classes == stage.labels

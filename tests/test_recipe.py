@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt.overrides import override, parse_yaml
+from adapt.other_data import PUBLIC
+from adapt.overrides import parse_yaml
 from adapt.plug import UserError
-from adapt.recipe import find, load_recipe, validate
+from adapt.recipe import Augment, Prompts, find, load_recipe, validate
 
 
 def problems(*overrides: str) -> list[str]:
@@ -23,7 +24,7 @@ def test_all_problems_are_reported_at_once():
     text = "\n".join(lines)
     assert len(lines) == 5
     assert "train.epoch: no such option. Did you mean 'epochs'?" in text
-    assert "method.name: 'lorra' is none of adapt/methods. Did you mean 'lora'? Have: " in text
+    assert "method.name: there is no method 'lorra'. Did you mean 'lora'? Have: " in text
     assert "train.lr: got 'fast'" in text
     assert "data.hand: got 'picasso'" in text
     assert "model.chekpoint: no such option. Did you mean 'checkpoint'?" in text
@@ -98,6 +99,138 @@ def test_a_path_alone_means_a_folder():
     assert load_recipe("clip_lora", ["data.path=photos", "prompts.classes=emoji"]).prompts.classes == "emoji"
 
 
+WAYS = (["data.path=photos"], ["data.source=folder", "data.path=photos"], ["data={source: folder, path: photos}"])
+
+
+@pytest.mark.parametrize(
+    "name", ["clip_lora", "dinov2_segment", "dinov2_distill", "paligemma_detect_student", "sam_semantic_student"]
+)
+def test_other_data_mean_the_same_however_they_are_written(name):
+    recipes = [load_recipe(name, way) for way in WAYS]
+    assert recipes[0] == recipes[1] == recipes[2]
+    assert recipes[0].notes == recipes[1].notes == recipes[2].notes
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_chosen_for_icons_gives_way_on_other_data(way):
+    recipe = load_recipe("clip_lora", way)
+    assert recipe.prompts == Prompts()
+    assert recipe.train.augment == recipe.distill.train.augment == Augment()
+    assert recipe.distill.pretrained is False
+    assert (recipe.train.lr, recipe.distill.student) == (2e-3, "resnet10t"), "all else stays"
+    assert load_recipe("dinov2_segment", way).model.image_size is None
+    assert load_recipe("paligemma_detect_student", way).distill.size is None
+    words = load_recipe("sam_semantic_student", way).distill.words
+    assert (words.templates, words.background, words.scale) == (["a photo of a {}"], "blur", 20)
+
+
+def test_what_the_user_sets_stays_on_other_data():
+    own = [
+        "prompts.templates=emoji",
+        "train.augment.rotate=5",
+        "distill.pretrained=cnn-tiny",
+        "distill.train.augment={crop: 0.9}",
+    ]
+    for order in ([*WAYS[0], *own], [*own, *WAYS[2]]):
+        recipe = load_recipe("clip_lora", order)
+        assert (recipe.prompts.templates, recipe.prompts.classes) == ("emoji", None)
+        assert recipe.train.augment == Augment(rotate=5)
+        assert recipe.distill.train.augment == Augment(crop=0.9)
+        assert recipe.distill.pretrained == "cnn-tiny"
+        assert not any(word in recipe.notes[0] for word in ("templates", "train.augment", "pretrained"))
+    assert load_recipe("clip_lora", ["data.hand=noto", "data.unlabelled=[]"]).prompts.templates == "emoji", "the same world"
+    assert load_recipe("clip_lora", ["data={source: emoji, hand: noto}"]).distill.pretrained == "cnn-tiny"
+
+
+def test_one_line_says_what_was_chosen_on_other_data_and_why():
+    (chosen, checkpoint) = load_recipe("clip_lora", ["data.path=photos"]).notes
+    assert chosen == (
+        "data.source=folder: the recipe's choices for icons are not used on other data. Now: prompts.templates=simple "
+        "(7 templates of photographs; imagenet has 80), prompts.classes=null (the labels' own names), "
+        "train.augment={crop: 0.6, flip: 0.5, colour: 0.2}, distill.pretrained=false (true: timm's weights), "
+        "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
+    )
+    assert checkpoint == (
+        "model.checkpoint=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "model.checkpoint=openai/clip-vit-base-patch32"
+    )
+    assert load_recipe("clip_lora").notes == []
+    assert load_recipe("clip_lora", ["data.path=photos", "model.checkpoint=openai/clip-vit-base-patch32"]).notes == [chosen]
+    notes = load_recipe(
+        "sam_semantic_student", ["data.source=masks", "data.path=x", "model.checkpoint=facebook/sam-vit-base"]
+    ).notes
+    assert notes[1:] == [
+        "distill.clip=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "distill.clip=openai/clip-vit-base-patch32"
+    ]
+
+
+def test_a_resolved_recipe_has_nothing_to_say_but_that_its_checkpoint_is_small(tmp_path):
+    (tmp_path / "photos.yaml").write_text(load_recipe("clip_lora", ["data.path=photos"]).to_yaml())
+    assert [note.split("=")[0] for note in load_recipe(tmp_path / "photos.yaml").notes] == ["model.checkpoint"]
+
+
+def test_every_embedded_checkpoint_has_a_public_sister():
+    from adapt.models._checkpoint import embedded
+
+    assert set(PUBLIC) == set(embedded())
+
+
+def test_whole_sections_and_their_options_mean_the_same_in_any_order():
+    given = ["data={source: folder, path: photos}", "data.seed=3", "method={name: qlora}", "method.rank=8"]
+    one, other = (load_recipe("clip_lora", order) for order in (given, given[::-1]))
+    assert one == other
+    assert (one.data.seed, one.method.rank) == (3, 8)
+    assert load_recipe("clip_lora", ["evals.0.top=3", "evals=[]", "distill.views=2", "distill=null"]).evals == [], (
+        "the last word"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("epochs=5", "epochs: no such option. Did you mean train.epochs? Have: name, model,"),
+        ("lr=1e-3", "lr: no such option. Did you mean train.lr?"),
+        ("student=resnet18", "student: no such option. Did you mean distill.student?"),
+        ("epoch=5", "epoch: no such option. Did you mean train.epochs?"),
+        ("train.distill.epochs=5", "train.distill.epochs: no such option. Did you mean distill.train.epochs? Have: epochs,"),
+        ("train.student=resnet18", "train.student: no such option. Did you mean distill.student?"),
+        ("train.split=test", "train.split: no such option. Did you mean evals.0.split?"),
+        (
+            "data.pth=photos",
+            "data.pth: no such option. Did you mean 'path', of data.source=folder, hub, jsonl, masks? Have: source,",
+        ),
+        (
+            "data.seed=3",
+            "data.seed: no such option. Did you mean 'seed', of data.source=emoji_scenes, folder, hub, jsonl, masks?",
+        ),
+        ("method.bits=4", "method.bits: no such option. Did you mean 'bits', of method.name=qlora? Have: name,"),
+        ("method.xyzzy=4", "method.xyzzy: no such option. Have: name,"),
+        ("none=4", "none: no such option."),
+        ("evals.0.tops=5", "evals.0.tops: no such option. Did you mean 'top'?"),
+        ("train.augment.rotat=5", "train.augment.rotat: no such option. Did you mean 'rotate'?"),
+        ("{epochs: 5}=3", "no such option"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_where_the_right_one_is(given, words):
+    (line,) = problems(given)
+    assert words in line, line
+
+
+def test_a_student_that_timm_has_not_is_found_with_all_other_mistakes():
+    lines = problems("distill.student=resnet81", "train.epochs=0")
+    assert lines[0].startswith("distill.student: timm has no model 'resnet81'. Did you mean 'resnet18'?")
+    assert lines[1].startswith("train.epochs:")
+
+
+def test_the_students_are_found_without_timm_and_are_timms():
+    import timm
+
+    from adapt.architectures import architectures
+
+    assert architectures() == sorted(timm.list_models())
+
+
 def test_a_resolved_recipe_reads_back_as_itself():
     recipe = load_recipe("clip_lora")
     assert validate(yaml.safe_load(recipe.to_yaml())) == recipe
@@ -116,7 +249,8 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
 )
 PLACES = """name model model.name data.source data.path method method.rank prompts.templates train.lr evals evals.0 evals.0.name evals.1
-    evals.99999999999 distill.train export.0.int8 train.augment.crop seed .. a.b.c""".split()  # noqa: SIM905
+    evals.99999999999 distill.train export.0.int8 train.augment.crop seed .. a.b.c epochs none data distill.student distill
+    train.distill.epochs data.pth prompts train.augment""".split()  # noqa: SIM905
 paths = st.sampled_from(PLACES) | st.text(max_size=10)
 
 
@@ -133,7 +267,8 @@ def test_fuzz_yaml_never_ends_in_a_traceback(text):
 @given(st.lists(st.tuples(paths, values), max_size=4))
 def test_fuzz_overrides_never_end_in_a_traceback(pairs):
     try:
-        validate(override(RAW, [f"{path}={yaml.safe_dump(value, default_flow_style=True).strip()}" for path, value in pairs]))
+        overrides = [f"{path}={yaml.safe_dump(value, default_flow_style=True).strip()}" for path, value in pairs]
+        assert all(isinstance(note, str) for note in load_recipe("clip_lora", overrides).notes)
     except UserError as error:
         assert str(error)
 

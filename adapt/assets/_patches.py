@@ -20,6 +20,7 @@ from adapt.masks import unrle
 from adapt.recipe import Augment, Train
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
@@ -43,7 +44,7 @@ class Scenes:
         return {name: [row[name] for row in rows] for name in ("image", "objects")}
 
 
-class PatchNamer(nn.Module):
+class PatchNamer(Learner):
     """A SigLIP tower with two linear heads on its patches: the thing's number (0: none) and its box, left, top, right, bottom."""
 
     def __init__(self, tower: nn.Module, spec: dict[str, Any], things: int):

@@ -27,6 +27,7 @@ from adapt.models import clip, dinov2
 from adapt.models._checkpoint import EMBEDDED
 from adapt.prompting.templates import words
 from adapt.recipe import Train, load_recipe
+from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
@@ -35,7 +36,7 @@ EMBEDDING = 2.0
 """Weight of the cosine between the teacher's embedding and a linear map of the student's."""
 
 
-class Taught(nn.Module):
+class Taught(Learner):
     """A `Dino` with two linear heads on its class token and the mean of its patches: the names, and the teacher's embedding.
 
     Args:

@@ -1,144 +1,43 @@
 """What is wrong with a data set, found before anything learns from it.
 
-    report = check("photos")                      # a folder, a `Dataset` or a `DatasetDict`
-    report.write("problems.csv")                  # or .json
+report = check("photos")                      # a folder, a `Dataset` or a `DatasetDict`
+report.write("problems.csv")                  # or .json
 
-Severe problems stop a training or leave the picture out (`data.on_error`); the others are only told.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
 
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.data._images import cache_folder, digest
-from adapt.data._scan import VERSION, Finding, existing, inspect, layout, scan, walk
+from adapt.data._images import cache_folder, digest, stamp
+from adapt.data._places import existing
+from adapt.data._problems import Problem, Report
+from adapt.data._scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, scan, walk
 from adapt.masks import unrle
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.train.progress import progress
 
-# problem → (is it severe, what to do)
-KINDS = {
-    "unreadable": (True, "replace the file by one that opens in an image viewer, or delete it"),
-    "truncated": (True, "copy or download the file again, or delete it"),
-    "zero-size": (True, "copy or download the file again, or delete it"),
-    "decompression bomb": (True, "scale the picture down, or delete it"),
-    "too thin": (True, "crop the picture, or delete it"),
-    "leads outside": (True, "copy the file into the folder in place of the link"),
-    "no class": (True, "put the picture into the folder of its class"),
-    "empty class": (True, "give the class pictures, or delete it"),
-    "unseen class": (True, "give the class pictures in train, or delete it here"),
-    "box reversed": (True, "write boxes as left, top, right, bottom with left < right and top < bottom"),
-    "box off the image": (True, "clip the box to the image"),
-    "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
-    "no mask": (True, "draw a mask for the picture, or move the picture away"),
-    "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number a pixel"),
-    "grey mask": (True, "threshold the mask at 128 and set data.ignore=null, or number its objects"),
-    "mask of another size": (True, "scale the mask to its picture, nearest neighbour"),
-    "unknown class": (True, "name the number in classes.yaml, or correct the mask"),
-    "empty mask": (False, "nothing to do, if there is really nothing in the picture"),
-    "mask alone": (False, "add its picture, or delete the mask"),
-    "two classes": (False, "delete it in the wrong class"),
-    "leak": (False, "delete it in one of the splits, or the score is too kind"),
-    "duplicate": (False, "delete one of the two, unless it should count twice"),
-    "unused class": (False, "nothing to do, if no picture of it is expected"),
-    "wrong mode": (False, "nothing to do: converted to RGB when read"),
-    "turned": (False, "nothing to do: turned upright when read"),
-    "many frames": (False, "nothing to do: the first frame is used"),
-    "link": (False, "links to folders are not followed: copy the folder to this place"),
-}
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with one picture, object or class."""
-
-    id: str
-    split: str
-    problem: str
-    """A key of `KINDS`."""
-    detail: str = ""
-
-    @property
-    def severe(self) -> bool:
-        """It stops a training, or leaves the picture out."""
-        return KINDS[self.problem][0]
-
-    @property
-    def todo(self) -> str:
-        """What to do about it."""
-        return KINDS[self.problem][1]
-
-    def __str__(self) -> str:
-        where = f"{self.split}: " if self.split and not self.id.startswith(f"{self.split}/") else ""
-        return f"{where}{self.id!r}: {self.problem}{f' ({self.detail})' if self.detail else ''}; {self.todo}"
-
-
-@dataclass
-class Report:
-    """All that was found."""
-
-    pictures: int = 0
-    """How many were looked at."""
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def severe(self) -> list[Problem]:
-        """What stops a training; with `data.on_error: skip`, what was left out."""
-        return [problem for problem in self.problems if problem.severe]
-
-    def counts(self) -> dict[str, int]:
-        """Problem → how often, the most frequent first."""
-        return dict(Counter(problem.problem for problem in self.problems).most_common())
-
-    def rows(self) -> list[dict]:
-        """A dictionary a problem: id, split, problem, detail, severe, todo."""
-        return [asdict(problem) | {"severe": problem.severe, "todo": problem.todo} for problem in self.problems]
-
-    def write(self, path: str | Path) -> Path:
-        """Write the list as CSV, or as JSON when the name ends in .json."""
-        path = Path(path)
-        with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".json":
-                json.dump({"pictures": self.pictures, "problems": self.rows()}, file, indent=1, ensure_ascii=False)
-            else:
-                writer = csv.DictWriter(file, ["id", "split", "problem", "detail", "severe", "todo"])
-                writer.writeheader()
-                writer.writerows(self.rows())
-        return path
-
-    def error(self, place: str, most: int = 10) -> UserError:
-        """The severe problems, one a line, to be raised; `place` is the field of the recipe."""
-        severe = self.severe
-        lines = [f"{place}: {problem}." for problem in severe[:most]]
-        if len(severe) > most:
-            lines.append(
-                f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data, and the same recipe and overrides"
-            )
-        return UserError("\n".join([*lines, "data.on_error=skip would leave all these out."]))
-
-
-def check(data: str | Path | Dataset | DatasetDict) -> Report:
+def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Report:
     """Look at every picture, box, mask and class, one row at a time.
 
     Args:
         data: a folder of pictures, in class folders or not, or rows with the standard columns.
+        follow: the folder's links; see `walk`.
 
     Raises:
         UserError: the folder is missing or has no pictures.
     """
     if isinstance(data, str | Path):
-        return check_folder(existing(data, "data.path"), "data.path")[0]
+        return check_folder(existing(data, "data.path"), "data.path", follow=follow)[0]
     splits = data if isinstance(data, dict) else {"": data}
     report = Report()
     seen: dict = {}
@@ -156,7 +55,7 @@ def check_rows(splits: DatasetDict) -> Report:
     for rows in splits.values():
         column = rows.data.column("image")
         files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
-    stamps = [(path, stat.st_size, stat.st_mtime_ns) for path in sorted(files) for stat in [os.stat(path)]]
+    stamps = [(path, *stamp(path)) for path in sorted(files)]
     memory = (
         cache_folder("scans") / f"{digest(VERSION, [(name, rows._fingerprint) for name, rows in splits.items()], stamps)}.json"
     )
@@ -173,13 +72,14 @@ def check_rows(splits: DatasetDict) -> Report:
     return report
 
 
-def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[dict]]:
+def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, list[dict]]:
     """Look at a folder of pictures.
 
     Args:
         root: absolute.
         place: the field of the recipe, for messages.
         split: that all pictures belong to; then folders inside mean nothing. By default they are splits and classes.
+        follow: links; see `walk`.
 
     Returns:
         What is wrong, and a row for each picture that can be used: id (path below `root`), split ('' when folders do not say),
@@ -188,11 +88,11 @@ def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[
     Raises:
         UserError: there are no pictures.
     """
-    ids, wrong = walk(root)
+    ids, wrong = walk(root, follow)
     if not ids and not wrong:
         raise UserError(f"{place}: {str(root)!r} has no pictures (.jpg, .png, .webp, …). Give a folder that has some.")
-    report = Report(0, [Problem(name, split, kind, detail) for name, kind, detail in wrong])
-    places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids)
+    report = Report(0, [Problem(name, split, kind if split else _linked(name, kind), detail) for name, kind, detail in wrong])
+    places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids, follow)
     data = {name: where for name, where in zip(ids, places, strict=True) if where[0] != "-"}
     seen: dict = {}
     rows = []
@@ -200,7 +100,7 @@ def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[
         where, label = data[name]
         report.pictures += 1
         problems = [Problem(name, where, *problem) for problem in finding.problems]
-        problems += _repeated(seen, finding, name, where, label)
+        problems += repeated(seen, finding, name, where, label)
         if folders and label is None:
             problems.append(Problem(name, where, "no class"))
         report.problems += problems
@@ -215,7 +115,14 @@ def check_folder(root: Path, place: str, split: str = "") -> tuple[Report, list[
     return report, [row for row in rows if row["class"] in known]
 
 
-def _repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
+def _linked(name: str, kind: str) -> str:
+    """A link that is not followed is worse where it stands for a class or a split: the data would be others without a word."""
+    first, *rest = name.split("/")
+    level = not rest or (len(rest) == 1 and first.lower() in SPLIT_FOLDERS)
+    return "linked class or split" if kind == "link" and level else kind
+
+
+def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
     """The problem, if the same bytes have been seen; else remember them."""
     if not finding.digest:
         return
@@ -240,7 +147,7 @@ def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> It
         name = str(row.get("id") or f"{split or 'row'}/{index}")
         finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
         yield from (Problem(name, split, *problem) for problem in finding.problems)
-        yield from _repeated(seen, finding, name, split, row.get("label"))
+        yield from repeated(seen, finding, name, split, row.get("label"))
         yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))
         tick()
 

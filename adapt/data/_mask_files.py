@@ -1,10 +1,9 @@
-"""Pictures and the masks beside them: which belong together, what the numbers mean, and the rows they make."""
+"""Masks: what their numbers mean, and the rows that they make with their pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,103 +11,20 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
-from adapt.data._check import Problem, _repeated
-from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
-from adapt.data._scan import SPLIT_FOLDERS, Finding, scan, walk
+from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason, stamp
+from adapt.data._mask_pairs import Pair
+from adapt.data._scan import Finding
 from adapt.masks import box, rle
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.train.progress import progress
 
-EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
-"""Formats that keep numbers; JPEG blurs them."""
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
 IGNORE, MOST = 255, 254
 """In `segmentation`: the value of pixels that are not judged, and the most categories that fit beside it."""
 UNNAMED = 64
 """Most classes without a classes.yaml."""
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its mask."""
-
-    id: str
-    """The picture's path below the root."""
-    split: str
-    """By its folder; '' when that says nothing."""
-    mask: Path
-    """Where the mask lies."""
-
-
-def pairs(root: Path, config) -> tuple[list[Pair], list[Problem]]:
-    """The pictures that have a mask, sorted; and what is wrong with the others.
-
-    Raises:
-        UserError: the folder has not the layout, or no picture.
-    """
-    places = [(root, "")]
-    if not (root / config.images).is_dir():
-        splits = sorted(item for item in root.iterdir() if item.name.lower() in SPLIT_FOLDERS)
-        places = [(item, SPLIT_FOLDERS[item.name.lower()]) for item in splits if (item / config.images).is_dir()]
-    if not places or not any((place / config.masks).is_dir() for place, _ in places):
-        have = ", ".join(sorted(item.name for item in root.iterdir() if item.is_dir())[:10]) or "none"
-        raise UserError(
-            f"data.path: {str(root)!r} needs the folders {config.images!r} and {config.masks!r}. Have: {have}. "
-            "Other names: data.images, data.masks."
-        )
-    found, problems = [], []
-    for place, split in places:
-        ids, wrong = walk(place / config.images)
-        start = (place / config.images).relative_to(root)
-        problems += [Problem((start / name).as_posix(), split, kind, detail) for name, kind, detail in wrong]
-        taken = set()
-        for name in ids:
-            first = name.split("/")[0].lower() if "/" in name else ""
-            pair, problem = _pair(root, config, place, name, split or SPLIT_FOLDERS.get(first, ""))
-            found += [pair] if pair else []
-            problems += [problem] if problem else []
-            taken.add(pair.mask if pair else None)
-        problems += _alone(root, place / config.masks, taken)
-    if not found and not problems:
-        raise UserError(f"data.path: no pictures in {config.images!r} of {str(root)!r} (.jpg, .png, .webp, …).")
-    return found, problems
-
-
-def _pair(root: Path, config, place: Path, name: str, split: str) -> tuple[Pair | None, Problem | None]:
-    """A picture with its mask, or why it has none."""
-    identity = (place / config.images / name).relative_to(root).as_posix()
-    stem = place / config.masks / Path(name).parent / (Path(name).stem + config.suffix)
-    mask = next((path for path in (stem.with_name(stem.name + end) for end in EXACT) if path.is_file()), None)
-    if mask is None:
-        wanted = f"{stem.relative_to(root).as_posix()}.png"
-        lossy = any(stem.with_name(stem.name + end).is_file() for end in (".jpg", ".jpeg", ".webp"))
-        detail = f"no file {wanted}; the one in a lossy format has no exact numbers" if lossy else f"no file {wanted}"
-        return None, Problem(identity, split, "no mask", detail)
-    if not mask.resolve().is_relative_to(root):
-        return None, Problem(identity, split, "leads outside", f"its mask, to {mask.resolve()}")
-    return Pair(identity, split, mask), None
-
-
-def _alone(root: Path, folder: Path, taken: set) -> list[Problem]:
-    """Masks without a picture."""
-    if not folder.is_dir():
-        return []
-    others = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXACT and path not in taken)
-    return [Problem(path.relative_to(root).as_posix(), "", "mask alone") for path in others if not path.name.startswith(".")]
-
-
-def look(root: Path, found: Sequence[Pair], problems: list[Problem]) -> dict[Pair, Finding]:
-    """The pictures that can be read; what is wrong with any goes into `problems`."""
-    seen: dict = {}
-    good = {}
-    for pair, finding in zip(found, scan(root, [pair.id for pair in found]).values(), strict=True):
-        wrong = [Problem(pair.id, pair.split, *problem) for problem in finding.problems]
-        problems += [*wrong, *_repeated(seen, finding, pair.id, pair.split, None)]
-        if not any(problem.severe for problem in wrong):
-            good[pair] = finding
-    return good
 
 
 def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
@@ -223,8 +139,7 @@ def read(path: Path) -> np.ndarray:
 
 def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str]) -> Dataset:
     """A row for each picture that can be read, memory-mapped; masks that have not changed are not read again."""
-    stamps = [(pair.id, pair.split, finding, pair.mask.stat()) for pair, finding in good.items()]
-    stamps = [(name, split, finding.digest, stat.st_size, stat.st_mtime_ns) for name, split, finding, stat in stamps]
+    stamps = [(pair.id, pair.split, finding.digest, *stamp(pair.mask)) for pair, finding in good.items()]
     meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
     key = digest(2, str(root), config.masks, config.suffix, meaning, stamps)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, List, Value
 
+from adapt.data._columns import without
 from adapt.data._images import BOXES, MASKS
+from adapt.data._problems import Problem
 from adapt.plug import UserError
 
 
@@ -13,15 +15,18 @@ def ours(feature) -> bool:
     return isinstance(feature, dict) and feature.get("mask") == MASKS
 
 
-def standard_objects(parts: dict[str, Dataset], order: str | None) -> dict[str, Dataset]:
+def standard_objects(
+    parts: dict[str, Dataset], order: str | None, on_error: str, problems: list[Problem]
+) -> dict[str, Dataset]:
     """Splits whose column `objects`, where there is one, has bbox and category as ours; a split without boxes that can be read loses it.
 
     Args:
         parts: splits, some with a column `objects`; those that are `ours` stay as they are.
         order: of the numbers of a box: xyxy, xywh, or none: nobody said, and boxes are not read.
+        on_error: stop, or skip: rows whose boxes cannot be read are left out and added to `problems`.
 
     Raises:
-        UserError: the column does not hold lists of boxes and of categories, or holds another number of each.
+        UserError: the column does not hold lists of boxes and of categories, or, with `stop`, holds another number of each.
     """
     foreign = {
         split: rows for split, rows in parts.items() if "objects" in rows.column_names and not ours(rows.features["objects"])
@@ -35,7 +40,9 @@ def standard_objects(parts: dict[str, Dataset], order: str | None) -> dict[str, 
             "or data.boxes=xywh (left, top, width, height)."
         )
         return parts | {split: rows.remove_columns("objects") for split, rows in foreign.items()}
-    read = {split: _read(rows, split, order) for split, rows in foreign.items()}
+    for split, rows in foreign.items():
+        foreign[split] = without(rows, split, _wrong(rows, split, on_error), problems)
+    read = {split: _read(rows, order) for split, rows in foreign.items()}
     named = next(iter(foreign.values())).features["objects"]["category"].feature
     names = named.names if isinstance(named, ClassLabel) else None
     values = sorted({value for rows in read.values() for row in rows for value in row["category"]})
@@ -46,15 +53,18 @@ def standard_objects(parts: dict[str, Dataset], order: str | None) -> dict[str, 
             split: [row | {"category": [places[value] for value in row["category"]]} for row in rows]
             for split, rows in read.items()
         }
-    feature = {"bbox": BOXES, "category": List(label)}
+    crowds = any("iscrowd" in row for rows in read.values() for row in rows)
+    if crowds:  # in all splits or in none
+        read = {split: [{"iscrowd": [0] * len(row["bbox"])} | row for row in rows] for split, rows in read.items()}
+    feature = {"bbox": BOXES, "category": List(label)} | ({"iscrowd": List(Value("int8"))} if crowds else {})
     return parts | {
         split: foreign[split].remove_columns("objects").add_column("objects", rows, feature=feature)
         for split, rows in read.items()
     }
 
 
-def _read(rows: Dataset, split: str, order: str) -> list[dict]:
-    """Each row's boxes XYXY and categories as they are."""
+def _wrong(rows: Dataset, split: str, on_error: str) -> dict[int, tuple[str, str]]:
+    """Row number → kind and detail of what is wrong with its boxes."""
     feature = rows.features["objects"]
     parts = [feature.get(name) for name in ("bbox", "category")] if isinstance(feature, dict) else [None, None]
     boxes, categories = (part.feature if isinstance(part, List) else None for part in parts)
@@ -64,18 +74,37 @@ def _read(rows: Dataset, split: str, order: str) -> list[dict]:
         raise UserError(
             f"data.boxes: objects of {split} must hold bbox, four numbers each, and category, numbers or names. It holds {feature}."
         )
-    found = []
+    bad = {}
     for number, row in enumerate(rows["objects"][:]):
-        bbox, category = (list((row or {}).get(name) or []) for name in ("bbox", "category"))
-        if len(bbox) != len(category) or any(len(box) != 4 for box in bbox) or None in category:
-            raise UserError(
-                f"data.boxes: row {number} of {split} has {len(bbox)} boxes and {len(category)} categories, or a box that is not "
-                "four numbers. Correct it, or leave it out."
-            )
+        bbox, category, crowds = _pair(row)
+        counts = [len(each) for each in (bbox, category, crowds) if each is not None]
+        if len(set(counts)) > 1 or any(len(box) != 4 for box in bbox) or None in category:
+            more = "" if crowds is None else f" and {len(crowds)} iscrowd"
+            what = f"{len(bbox)} boxes and {len(category)} categories{more}, or a box that is not four numbers"
+            if on_error == "stop":
+                raise UserError(
+                    f"data.boxes: row {number} of {split} has {what}. Correct it; data.on_error=skip leaves it out."
+                )
+            bad[number] = ("box unreadable", what)
+    return bad
+
+
+def _read(rows: Dataset, order: str) -> list[dict]:
+    """Each row's boxes XYXY and categories as they are, and iscrowd, if there is such."""
+    found = []
+    for row in rows["objects"][:]:
+        bbox, category, crowds = _pair(row)
         if order == "xywh":
             bbox = [[left, top, left + width, top + height] for left, top, width, height in bbox]
-        found.append({"bbox": bbox, "category": category})
+        more = {} if crowds is None else {"iscrowd": [int(crowd or 0) for crowd in crowds]}
+        found.append({"bbox": bbox, "category": category} | more)
     return found
+
+
+def _pair(row: dict | None) -> tuple[list, list, list | None]:
+    """bbox, category and, if there is such, iscrowd (COCO's: a region of many things) of a row."""
+    objects = row or {}
+    return list(objects.get("bbox") or []), list(objects.get("category") or []), objects.get("iscrowd")
 
 
 def _short(foreign: dict[str, Dataset], most: int = 200) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image as Picture
 
-from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason
+from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason, stamp
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.train.progress import progress
@@ -46,7 +45,7 @@ class Finding:
     size: tuple[int, int] | None
     """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
     problems: list[tuple[str, str]]
-    """Kind (a key of `_check.KINDS`) and detail."""
+    """Kind (a key of `_problems.KINDS`) and detail."""
 
 
 def inspect(value: dict) -> Finding:
@@ -93,10 +92,7 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    stamps = {}
-    for name in ids:
-        status = os.stat(root / name)
-        stamps[name] = [status.st_size, status.st_mtime_ns]
+    stamps = {name: stamp(root / name) for name in ids}
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
     try:
         with progress(title, len(new)) as tick:
@@ -116,47 +112,36 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
     return findings
 
 
-def existing(path: str | Path, place: str) -> Path:
-    """The folder of that path, absolute.
-
-    Raises:
-        UserError: there is none; the message starts with `place`, the field of the recipe.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.exists():
-        raise UserError(
-            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
-            "for questions and answers in JSON lines: data.source=jsonl."
-        )
-    parent = folder.parent
-    near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
-    hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
-    raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")
-
-
-def walk(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
+def walk(root: Path, follow: bool = False) -> tuple[list[str], list[tuple[str, str, str]]]:
     """The pictures below a folder, as sorted relative paths; and what is wrong with links and names: (id, kind, detail).
 
-    A picture is a file with an image's suffix. Hidden files and folders are passed over, links to folders not followed, and
-    links that lead out of the folder refused.
+    A picture is a regular file with an image's suffix. Hidden files and folders are passed over.
+
+    Args:
+        follow: links are followed, wherever they lead; a link to a folder that it lies in is not. Otherwise links to folders are
+            not followed, and links to files that lead out of the folder refused.
     """
     ids, problems = [], []
-    for place, folders, files in os.walk(root):
-        relative = Path(place).relative_to(root)
+    above = {str(root): {_identity(root)}}
+    for place, folders, files in os.walk(root, followlinks=follow):
+        relative, parents = Path(place).relative_to(root), above.pop(place)
         folders[:] = sorted(name for name in folders if not _hidden(name))
-        for name in folders:
-            if (Path(place) / name).is_symlink():
-                problems.append((_printable(relative / name), "link", ""))
-        for name in files:
+        for name in list(folders):
+            path = Path(place) / name
+            own = _identity(path)
+            if path.is_symlink() and (not follow or own in parents):
+                kind = "link in a circle" if own in parents else "link"
+                problems.append((_printable(relative / name), kind, f"to {_printable(path.resolve())}"))
+                folders.remove(name)
+            above[os.path.join(place, name)] = parents | {own}
+        for name in sorted(files):
             path = Path(place) / name
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
             identity = (relative / name).as_posix()
             if _printable(identity) != identity:
                 problems.append((_printable(identity), "unreadable", "the file's name is not UTF-8"))
-            elif path.is_symlink() and not path.resolve().is_relative_to(root):
+            elif not follow and path.is_symlink() and not path.resolve().is_relative_to(root):
                 problems.append((identity, "leads outside", f"to {path.resolve()}"))
             elif not path.is_file():
                 problems.append((identity, "unreadable", "a link to nothing, or no regular file"))
@@ -165,11 +150,17 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
     return sorted(ids), problems
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    """Device and inode: the same for a folder and all links to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
 def _printable(path: str | Path) -> str:
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
 
-def layout(root: Path, ids: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[tuple[str, str]]]:
+def layout(root: Path, ids: Sequence[str], follow: bool = False) -> tuple[list[tuple[str, str | None]], list[tuple[str, str]]]:
     """Split and class of each picture by its folders, and all class folders, also those without a picture.
 
     With a folder `train` that has folders in it, a path's first folder is the split (one that is neither train, val nor test is
@@ -179,23 +170,25 @@ def layout(root: Path, ids: Sequence[str]) -> tuple[list[tuple[str, str | None]]
         (split, class) for each id, class none for a picture in no class folder, split '-' for a picture that is no data;
         (split, class) of all class folders.
     """
-    tops = _folders(root)
+    tops = _folders(root, follow)
     splits = {item.name: SPLIT_FOLDERS[item.name.lower()] for item in tops if item.name.lower() in SPLIT_FOLDERS}
     trains = [item for item in tops if splits.get(item.name) == "train"]
-    if not any(_folders(item) for item in trains):
+    if not any(_folders(item, follow) for item in trains):
         places = [("", parts[0] if len(parts) > 1 else None) for parts in (name.split("/") for name in ids)]
         return places, [("", item.name) for item in tops]
     places = []
     for first, *rest in (name.split("/") for name in ids):
         split = splits.get(first, "-") if rest else ""
         places.append((split, rest[0] if len(rest) > 1 else None))
-    classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item)}
+    classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item, follow)}
     return places, sorted(classes)
 
 
-def _folders(place: Path) -> list[Path]:
+def _folders(place: Path, follow: bool) -> list[Path]:
     """The folders that `walk` enters, sorted."""
-    return sorted(item for item in place.iterdir() if item.is_dir() and not item.is_symlink() and not _hidden(item.name))
+    inside = (item for item in sorted(place.iterdir()) if item.is_dir() and not _hidden(item.name))
+    home = place.resolve()
+    return [item for item in inside if not item.is_symlink() or (follow and not home.is_relative_to(item.resolve()))]
 
 
 def _hidden(name: str) -> bool:

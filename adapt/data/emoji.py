@@ -10,12 +10,15 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from adapt.plug import Spec
+from adapt.plug import Source
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
 
-class Config(Spec):
+
+class Config(Source):
     """Pictures of one hand, 64 × 64 pixels on white."""
 
     source: str = "emoji"
@@ -43,13 +46,13 @@ def load(config: Config):
     """Read the pictures.
 
     Returns:
-        `DatasetDict` with train, validation and test (id `hand/hexcode`, image, label, caption: the CLDR name, objects: the
+        `Splits` with train, validation and test (id `hand/hexcode`, image, label, caption: the CLDR name, objects: the
         thing drawn, from the transparency), and with `unlabelled` hands also unlabelled (id, image).
     """
     from datasets import concatenate_datasets
 
-    from adapt.data._emoji import concept_splits, read
-    from adapt.data._split import by_split
+    from adapt.data._emoji import TEST, VALIDATION, concept_splits, read
+    from adapt.data._split import Splits, by_split
 
     rows = read(config.hand)
     splits = by_split(rows, concept_splits(rows))
@@ -59,7 +62,12 @@ def load(config: Config):
         splits["train"] = concatenate_datasets([splits["train"], *(read(hand) for hand in config.also)])
     if config.unlabelled:
         splits["unlabelled"] = concatenate_datasets([read(hand).select_columns(["id", "image"]) for hand in config.unlabelled])
-    return splits
+    shares = {"train": 1 - VALIDATION - TEST, "validation": VALIDATION, "test": TEST}
+    origin = {split: f"{round(100 * share)} % of the things, drawn by {config.hand}" for split, share in shares.items()}
+    origin["train"] += f", {config.shots} a class at most" if config.shots else ""
+    origin["train"] += f"; and all things by {', '.join(config.also)}" if config.also else ""
+    origin["unlabelled"] = f"all things by {', '.join(config.unlabelled)}, without labels"
+    return Splits(splits, origin)
 
 
 def _first(labels: list[int], shots: int) -> list[int]:

@@ -16,12 +16,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec
+from adapt.plug import Source
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
 
-class Config(Spec):
+
+class Config(Source):
     """How many scenes, drawn by whom."""
 
     source: str = "emoji_scenes"
@@ -55,12 +58,13 @@ def load(config: Config):
     """Draw the scenes, or find them drawn.
 
     Returns:
-        `DatasetDict` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
+        `Splits` with train, validation and test: id, image, objects (bbox float[N, 4] XYXY in pixels, around the visible
         part, category int[N]: see `classes`, mask: COCO RLE of the visible part), caption, count, prefix, suffix.
     """
-    from datasets import DatasetDict
-
     from adapt.data import _scenes
-    from adapt.data._split import SPLITS
+    from adapt.data._split import SPLITS, Splits
 
-    return DatasetDict({split: _scenes.rows(config, split, getattr(config, split)) for split in SPLITS})
+    rows = {split: _scenes.rows(config, split, getattr(config, split)) for split in SPLITS}
+    things = {split: "all things" if config.things == "all" else f"the {split} split's things" for split in SPLITS}
+    hands = ", ".join(config.hands)
+    return Splits(rows, {split: f"scenes of {things[split]} by {hands}, seed {config.seed}" for split in SPLITS})

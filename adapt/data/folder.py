@@ -8,14 +8,21 @@ Every picture is opened once (and that remembered, so the next start is quick). 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing
+from adapt.plug import Source, UserError
+
+if TYPE_CHECKING:
+    from adapt.data._problems import Report
+
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Where the pictures lie, and how they are split."""
 
     source: str = "folder"
@@ -26,51 +33,62 @@ class Config(Spec):
     """Share of each class for validation, when there is no folder for it; 0 = none."""
     test: float = Field(0.15, ge=0, le=0.9)
     """Share of each class for the test, when there is no folder for it; 0 = none."""
+    test_from: Literal["train", "val"] = "train"
+    """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split, which depends on the paths below the folder and on nothing else."""
     unlabelled_path: str | None = None
     """A folder of pictures without labels, at any depth: the split `unlabelled`."""
+    follow_links: bool = False
+    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The folders must be there."""
+        existing(self.path, "data.path")
+        if self.unlabelled_path:
+            existing(self.unlabelled_path, "data.unlabelled_path")
 
 
 def load(config: Config):
     """Read the folder.
 
     Returns:
-        `DatasetDict` with train and, where there are any, validation, test (id: the path below the folder, image, label) and
-        unlabelled (id, image). Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
+        `Splits` with train and, where there are any, validation, test (id: the path below the folder, image, label) and unlabelled
+        (id, image).
 
     Raises:
         UserError: no folder, no pictures, a single class; with `on_error: stop`, pictures or classes that cannot be used.
     """
     from datasets import ClassLabel, Dataset, Features, Value
 
-    from adapt.data._check import Report, check_folder
+    from adapt.data._check import check_folder
     from adapt.data._images import RGB
-    from adapt.data._scan import existing
-    from adapt.data._split import by_split
+    from adapt.data._problems import Report
+    from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
-    report, rows = check_folder(root, "data.path")
+    report, rows = check_folder(root, "data.path", follow=config.follow_links)
     other, others = Report(), []
     if config.unlabelled_path:
         other_root = existing(config.unlabelled_path, "data.unlabelled_path")
-        other, others = check_folder(other_root, "data.unlabelled_path", split="unlabelled")
+        other, others = check_folder(other_root, "data.unlabelled_path", "unlabelled", config.follow_links)
     if config.on_error == "stop" and (report.severe or other.severe):
         raise Report(problems=report.severe + other.severe).error("data.path")
-    names = _classes(config, rows)
-    split = _split(rows, config)
+    names = _classes(config, rows, report)
+    split, origin = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
     features = {"id": Value("string"), "image": RGB()}
-    splits = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
+    parts = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
     if others:
-        splits["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
+        parts["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
     held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
-    splits.report = Report(report.pictures + other.pictures, report.problems + other.problems + _leaks(held_out, others))
-    return splits
+    problems = report.problems + other.problems + _leaks(held_out, others)
+    origin |= {"unlabelled": repr(config.unlabelled_path)}
+    return Splits(parts, origin, Report(report.pictures + other.pictures, problems))
 
 
-def _classes(config: Config, rows: list[dict]) -> list[str]:
+def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:
     """Names of the classes; raises a `UserError` when there are fewer than two."""
     names = sorted({row["class"] for row in rows} - {None})
     if len(names) > 1:
@@ -81,25 +99,8 @@ def _classes(config: Config, rows: list[dict]) -> list[str]:
             "pictures without a class go to data.unlabelled_path."
         )
     have = f"only one class, {names[0]!r}," if names else "no class with a picture that can be read"
-    raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.")
-
-
-def _split(rows: list[dict], config: Config) -> list[str]:
-    """A split for each row: its folder's, or drawn by class and seed. Pictures with the same bytes are drawn together."""
-    from adapt.data._split import stratified
-
-    given = {row["split"] for row in rows}
-    pool = [row for row in rows if row["split"] in ("", "train")]
-    unique = {row["digest"]: row for row in reversed(pool)}
-    drawn = stratified(
-        [row["id"] for row in unique.values()],
-        [row["class"] for row in unique.values()],
-        0 if "validation" in given else config.validation,
-        0 if "test" in given else config.test,
-        config.seed,
-    )
-    chosen = dict(zip(unique, drawn, strict=True))
-    return [chosen[row["digest"]] if row["split"] in ("", "train") else row["split"] for row in rows]
+    reason = f" The first problem: {report.severe[0]}." if report.severe else ""
+    raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.{reason}")
 
 
 def _columns(root, rows: list[dict]) -> dict:
@@ -110,7 +111,7 @@ def _columns(root, rows: list[dict]) -> dict:
 
 def _leaks(held_out: dict[str, str], others: list[dict]) -> list:
     """Unlabelled pictures that validation or test have too."""
-    from adapt.data._check import Problem
+    from adapt.data._problems import Problem
 
     return [
         Problem(row["id"], "unlabelled", "leak", f"same bytes as {held_out[row['digest']]!r}")

@@ -11,14 +11,18 @@ Rows stay where `datasets` puts them, memory-mapped; a picture is decoded when i
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import expanded
+from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
+
+    from adapt.data._split import Splits
 
 KINDS = {
     ".parquet": "parquet",
@@ -31,8 +35,11 @@ KINDS = {
 }
 OWN_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing")}
 
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
 
-class Config(Spec):
+
+class Config(Source):
     """A data set, and which of its columns and splits are ours."""
 
     source: str = "hub"
@@ -59,35 +66,42 @@ class Config(Spec):
     seed: int = Field(0, ge=0, lt=2**31)
     """Of these shares."""
     on_error: Literal["stop", "skip"] = "stop"
-    """Pictures, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
+    """Pictures, classes, boxes and masks that cannot be used: stop and name them, or leave their rows out and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The files must be there, where the path cannot be a hub id."""
+        _files(self.path)
 
 
-def load(config: Config) -> DatasetDict:
+def load(config: Config) -> Splits:
     """Read the data set.
 
     Returns:
-        `DatasetDict` with train and, where there are any, validation, test, unlabelled: id, image, and of label, caption,
-        objects, prefix, suffix what there is. Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
+        `Splits` with train and, where there are any, validation, test, unlabelled: id, image, and of label, caption, objects,
+        prefix, suffix what there is.
 
     Raises:
-        UserError: it cannot be had; a column or split is missing; train and another split share rows; there is one class only,
+        UserError: it cannot be found or read; a column or split is missing; train and another split share rows; there is one class only,
             or one that training never saw; with `on_error: stop`, rows that cannot be used.
     """
     from adapt.data._check import check_rows
-    from adapt.data._columns import standard
+    from adapt.data._columns import standard, with_classes
     from adapt.data._objects import standard_objects
+    from adapt.data._problems import Report
+    from adapt.data._split import Splits
 
     found, places = _read(config)
-    parts = {ours: standard(rows, ours, config, places) for ours, rows in _choose(config, found).items()}
-    parts = standard_objects(parts, config.boxes)
+    theirs, problems = _theirs(config, found), []
+    parts = {ours: standard(rows, ours, config, places, problems) for ours, rows in _choose(config, found, theirs).items()}
+    parts = standard_objects(with_classes(parts, config.on_error, problems), config.boxes, config.on_error, problems)
     splits = _splits(config, parts)
     report = check_rows(splits)
     if report.severe:
         if config.on_error == "stop":
             raise report.error("data.path")
         splits = _splits(config, _without(parts, report))
-    splits.report = report
-    return splits
+    report = Report(report.pictures + len(problems), problems + report.problems)
+    return Splits(splits, _origin(config, theirs, splits), report)
 
 
 def _without(parts: dict[str, Dataset], report) -> dict[str, Dataset]:
@@ -102,26 +116,37 @@ def _without(parts: dict[str, Dataset], report) -> dict[str, Dataset]:
     return {split: rows for split, rows in kept.items() if len(rows)}
 
 
-def _splits(config: Config, parts: dict[str, Dataset]) -> DatasetDict:
+def _splits(config: Config, parts: dict[str, Dataset]) -> dict[str, Dataset]:
     """Splits with classes, and the missing ones drawn from train."""
-    from datasets import DatasetDict
-
     from adapt.data._columns import labelled
     from adapt.data._split import by_split, stratified
 
     parts = labelled(parts)
     train = parts["train"]
-    share = 0.15 if "label" in train.column_names else 0.0
-    missing = {
-        name: share if value is None else value
-        for name, value in (("validation", config.validation), ("test", config.test))
-        if name not in parts
-    }
+    missing = {name: _share(config, name, train) for name in ("validation", "test") if name not in parts}
     if any(missing.values()):
         labels = train["label"][:] if "label" in train.column_names else [0] * len(train)
         drawn = stratified(train["id"][:], labels, missing.get("validation", 0), missing.get("test", 0), config.seed)
         parts |= by_split(train, drawn)
-    return DatasetDict({name: parts[name] for name in ("train", "validation", "test", "unlabelled") if name in parts})
+    return {name: parts[name] for name in ("train", "validation", "test", "unlabelled") if name in parts}
+
+
+def _share(config: Config, split: str, train: Dataset) -> float:
+    """Of train, for a split that is missing."""
+    share = getattr(config, split)
+    return (0.15 if "label" in train.column_names else 0.0) if share is None else share
+
+
+def _origin(config: Config, theirs: dict[str, str], splits: dict[str, Dataset]) -> dict[str, str]:
+    """Where each split comes from."""
+    train = f"their {theirs['train']!r}"
+    drawn = {
+        split: f"{round(100 * _share(config, split, splits['train']))} % drawn from {train}, since there is no {split} split"
+        for split in splits
+        if split not in theirs
+    }
+    origin = {split: f"their {name!r}" for split, name in theirs.items()} | drawn
+    return origin | ({"train": f"what is left of {train}"} if drawn else {})
 
 
 def _read(config: Config) -> tuple[dict[str, Dataset], list]:
@@ -135,7 +160,7 @@ def _read(config: Config) -> tuple[dict[str, Dataset], list]:
     from adapt import hardware
 
     files = _files(config.path)
-    folder = Path(config.path).expanduser()
+    folder = expanded(config.path)
     try:
         if files:
             kind = files[0].suffix.lower()
@@ -161,7 +186,7 @@ def _files(path: str) -> list:
     from glob import glob
     from pathlib import Path
 
-    local = Path(path).expanduser()
+    local = expanded(path)
     wild = bool(set(path) & set("*?["))
     found = [local] if local.is_file() or not wild else map(Path, sorted(glob(str(local), recursive=True)))
     files = [file.resolve() for file in found if file.is_file()]
@@ -198,24 +223,31 @@ def _explain(config: Config, error: Exception, local: bool) -> UserError:
         why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
     else:
         why = f"the hub's data set cannot be read ({text})"
-    return UserError(f"data.path: {config.path!r} is no file or folder here, and {why}. Give a local path, or another hub id.")
+    return UserError(
+        f"data.path: {config.path!r}: there is no file or folder here, and {why}. Give a local path, or another hub id."
+    )
 
 
-def _choose(config: Config, found: dict[str, Dataset]) -> dict[str, Dataset]:
-    """Our splits of theirs."""
+def _theirs(config: Config, found: dict[str, Dataset]) -> dict[str, str]:
+    """Our split → their name, or the slices of theirs that it is."""
+    own = {ours: next((name for name in theirs if name in found), None) for ours, theirs in OWN_NAMES.items()}
+    return config.splits or {ours: name for ours, name in own.items() if name}
+
+
+def _choose(config: Config, found: dict[str, Dataset], theirs: dict[str, str]) -> dict[str, Dataset]:
+    """The rows of our splits."""
     have = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in found.items())
     if not config.splits:
-        names = {ours: next((name for name in theirs if name in found), None) for ours, theirs in OWN_NAMES.items()}
-        chosen = {ours: found[name] for ours, name in names.items() if name}
+        chosen = {ours: found[name] for ours, name in theirs.items()}
     else:
-        ranges = {ours: _ranges(ours, theirs, found, have) for ours, theirs in config.splits.items()}
+        ranges = {ours: _ranges(ours, name, found, have) for ours, name in theirs.items()}
         _refuse_overlap(ranges)
         chosen = {ours: _rows(found, part) for ours, part in ranges.items()}
     if "train" not in chosen:
         raise UserError(f"data.splits: which is train? Write data.splits={{train: NAME}}. Have: {have}.")
     for ours, rows in chosen.items():
         if not len(rows):
-            raise UserError(f"data.splits.{ours}: {config.splits.get(ours, ours)!r} has no rows. Have: {have}.")
+            raise UserError(f"data.splits.{ours}: {theirs[ours]!r} has no rows. Have: {have}.")
     return chosen
 
 
@@ -226,7 +258,9 @@ def _ranges(ours: str, theirs: str, found: dict[str, Dataset], have: str) -> lis
     try:
         parts = ReadInstruction.from_spec(theirs).to_absolute({name: len(rows) for name, rows in found.items()})
     except (ValueError, AssertionError, KeyError, TypeError):
-        raise UserError(f"data.splits.{ours}: {theirs!r} is no split of it. Have: {have}; slices: train[:80%].") from None
+        raise UserError(
+            f"data.splits.{ours}: {theirs!r} is not one of its splits. Have: {have}; slices: train[:80%]."
+        ) from None
     return [(part.splitname, part.from_, part.to) for part in parts]
 
 
@@ -238,13 +272,12 @@ def _rows(found: dict[str, Dataset], parts: list[tuple[str, int, int]]) -> Datas
 
 
 def _refuse_overlap(ranges: dict[str, list[tuple[str, int, int]]]) -> None:
-    """Raises a `UserError` when train has rows that another split has."""
-    for name, start, stop in ranges.get("train", []):
-        for ours in ("validation", "test"):
-            for other, begin, end in ranges.get(ours, []):
-                first, last = max(start, begin), min(stop, end)
-                if name == other and first < last:
-                    raise UserError(
-                        f"data.splits: train and {ours} share rows {first} to {last - 1} of {name!r}. "
-                        f"Slices that do not meet: {{train: '{name}[:80%]', {ours}: '{name}[80%:]'}}."
-                    )
+    """Raises a `UserError` when two of train, validation and test share rows."""
+    for one, two in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for (name, start, stop), (other, begin, end) in product(ranges.get(one, []), ranges.get(two, [])):
+            first, last = max(start, begin), min(stop, end)
+            if name == other and first < last:
+                raise UserError(
+                    f"data.splits: {one} and {two} share rows {first} to {last - 1} of {name!r}. "
+                    f"Slices that do not meet: {{{one}: '{name}[:80%]', {two}: '{name}[80%:]'}}."
+                )

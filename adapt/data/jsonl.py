@@ -10,17 +10,26 @@ stand in a line as well; other keys are passed over. Rows hold paths; nothing is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing, expanded
+from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adapt.data._problems import Problem
+    from adapt.data._scan import Finding
 
-class Config(Spec):
+FILES = {"train": "path", "validation": "validation_path", "test": "test_path"}
+"""Split → the option that names its file."""
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
+
+class Config(Source):
     """Where the lines and the pictures lie, and how the lines are split."""
 
     source: str = "jsonl"
@@ -39,159 +48,133 @@ class Config(Spec):
     """Share of pictures for the test, when there is no file for it; 0 = none."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split: all lines of a picture are in the same."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Boxes, lines and pictures that cannot be used: stop and name them; or leave out the boxes, and the lines without JSON, answer or
+    picture, and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The files and the pictures' folder must be there."""
+        _files(self)
+        if self.images:
+            existing(self.images, "data.images")
 
 
 def load(config: Config):
     """Read the lines.
 
     Returns:
-        `DatasetDict` with train and, where there are any, validation and test: id, image, prefix, suffix, answers (the line's
-        `answers`, or its suffix alone); if there are answers to `detect …`, objects (bbox float[N, 4] XYXY in pixels, category
-        int[N]), which are none in other rows.
+        `Splits` with train and, where there are any, validation and test: id, image, prefix, suffix, answers (the line's `answers`,
+        or its suffix alone); if there are answers to `detect …`, objects (bbox float[N, 4] XYXY in pixels, category int[N]), which
+        are none in other rows.
 
     Raises:
-        UserError: no such file; a line that is no JSON object, lacks a key or has an empty suffix; locations that cannot be read; a
-            picture that is missing, lies outside the folder, or cannot be read. The message names the file and the line.
+        UserError: no such file; validation is the test; with `on_error: stop`, lines, boxes or pictures that cannot be used, each
+            by its file and number.
+    """
+    from adapt.data._json_lines import pictures, read
+    from adapt.data._problems import Report
+    from adapt.data._scan import scan
+    from adapt.data._split import Splits
+
+    files = _files(config)
+    root = existing(config.images, "data.images") if config.images else files["train"].parent
+    lines: dict[str, list[dict]] = {}
+    problems = []
+    for split, file in files.items():
+        lines[split], wrong = read(file, split, root)
+        problems += wrong
+    findings = scan(root, list(dict.fromkeys(line["image"] for part in lines.values() for line in part)))
+    for split, file in files.items():
+        lines[split], wrong = pictures(lines[split], file, findings)
+        problems += wrong
+    report = Report(len(findings), problems)
+    if config.on_error == "stop" and report.severe:
+        raise report.error("data.path")
+    for split, file in files.items():
+        if not lines[split]:
+            first = next(problem for problem in problems if problem.split == split)
+            raise UserError(f"data: no line of {file.name!r} can be used. The first problem: {first}.")
+    report.problems += _seen_again(lines, findings, files)
+    lines, origin = _drawn(config, lines, files)
+    classes = _classes([line for part in lines.values() for line in part])
+    return Splits({split: _rows(lines[split], root, classes) for split in FILES if split in lines}, origin, report)
+
+
+def _files(config: Config) -> dict[str, Path]:
+    """The split's files, absolute.
+
+    Raises:
+        UserError: one is missing, or is the file of two splits.
     """
     from pathlib import Path
 
-    from datasets import DatasetDict
+    found: dict[str, Path] = {}
+    for split, option in FILES.items():
+        path = getattr(config, option)
+        if path is None:
+            continue
+        file = expanded(path)
+        if not file.is_file():
+            raise UserError(
+                f"data.{option}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: a JSON object a line."
+            )
+        other = next((other for other, taken in found.items() if taken.samefile(file)), None)
+        if other:
+            raise UserError(
+                f"data.{FILES[other]} and data.{option} are the same file, {path!r}. A score on what was learnt from, or chosen by, "
+                f"says nothing: give another file, or leave data.{option} out and set data.{split}=0.1."
+            )
+        found[split] = file.resolve()
+    return found
 
-    from adapt.data._scan import existing
+
+def _seen_again(lines: dict[str, list[dict]], findings: dict[str, Finding], files: dict[str, Path]) -> list[Problem]:
+    """Pictures that two files share, pictures that are there twice, and what the pictures had to be converted from.
+
+    Raises:
+        UserError: validation and test have the same pictures.
+    """
+    from adapt.data._check import repeated
+    from adapt.data._problems import Problem
+
+    names = {split: list(dict.fromkeys(line["image"] for line in part)) for split, part in lines.items()}
+    bytes_of = {split: {findings[name].digest for name in part} for split, part in names.items()}
+    if {"validation", "test"} <= bytes_of.keys() and bytes_of["validation"] == bytes_of["test"]:
+        raise UserError(
+            f"data.validation_path and data.test_path: {files['validation'].name!r} and {files['test'].name!r} have the same pictures. "
+            "The test must be of pictures that nothing was chosen by. Leave data.validation_path out for a share of the training lines."
+        )
+    seen: dict = {}
+    problems = []
+    for split, part in names.items():
+        for name in part:
+            problems += [Problem(name, split, *problem) for problem in findings[name].problems]
+            problems += repeated(seen, findings[name], name, split, None)
+    return problems
+
+
+def _drawn(
+    config: Config, lines: dict[str, list[dict]], files: dict[str, Path]
+) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    """The lines by split, a missing validation and test drawn from train; and where each comes from."""
     from adapt.data._split import stratified
 
-    paths = {"train": config.path, "validation": config.validation_path, "test": config.test_path}
-    files = {split: _file(path, split) for split, path in paths.items() if path}
-    root = existing(config.images, "data.images") if config.images else Path(files["train"]).parent
-    lines = {split: _lines(file, root) for split, file in files.items()}
-    shares = {split: 0 if split in lines else getattr(config, split) for split in ("validation", "test")}
-    if any(shares.values()):
-        pictures = list(dict.fromkeys(line["image"] for line in lines["train"]))
-        drawn = stratified(pictures, [0] * len(pictures), shares["validation"], shares["test"], config.seed)
-        place = dict(zip(pictures, drawn, strict=True))
-        parts: dict[str, list[dict]] = {}
-        for line in lines["train"]:
-            parts.setdefault(place[line["image"]], []).append(line)
-        lines |= parts
-    classes = _classes([line for part in lines.values() for line in part])
-    return DatasetDict({split: _rows(lines[split], root, classes) for split in paths if lines.get(split)})
-
-
-def _file(path: str, split: str) -> Path:
-    from pathlib import Path
-
-    file = Path(path).expanduser()
-    place = "data.path" if split == "train" else f"data.{split}_path"
-    if not file.is_file():
-        raise UserError(f"{place}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: a JSON object a line.")
-    return file.resolve()
-
-
-def _lines(file: Path, root: Path) -> list[dict]:
-    """The checked lines of a file; pictures are paths below `root`."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"data: {file.name} cannot be read as UTF-8 text ({' '.join(str(error).split())[:100]}).") from None
-    lines = [
-        {"id": f"{file.stem}/{number}", "line": number} | _line(content, f"data: {file.name}, line {number}", root)
-        for number, content in enumerate(text.split("\n"), 1)
-        if content.strip()
-    ]
-    if not lines:
-        raise UserError(f"data: {file.name} has no lines. Write a JSON object a line, with image, prefix and suffix.")
-    _readable(lines, file, root)
-    return lines
-
-
-def _line(content: str, place: str, root: Path) -> dict:
-    """One line → image, prefix, suffix, answers, and its id, if it has one; `place` begins the messages."""
-    import json
-
-    try:
-        line = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deep")
-        raise UserError(f"{place}, is no JSON: {reason}. Write one JSON object a line.") from None
-    if not isinstance(line, dict):
-        raise UserError(f"{place}, is no JSON object but {str(line)[:60]!r}. Write image, prefix and suffix.")
-    for key in ("image", "prefix", "suffix"):
-        if not isinstance(line.get(key), str):
-            raise UserError(
-                f"{place}: {key!r} must be a text, got {str(line.get(key))[:60]!r}. Have: {', '.join(line) or 'none'}."
-            )
-    if not line["suffix"].strip():
-        raise UserError(f"{place}: the suffix is empty. A model learns nothing from it: fill it in, or delete the line.")
-    answers = line.get("answers", [line["suffix"]])
-    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise UserError(f"{place}: 'answers' must be a list of texts, got {str(answers)[:60]!r}.")
-    name = line.get("id")
-    if not isinstance(name, str | None) or name == "":
-        raise UserError(f"{place}: 'id' must be a text, got {str(name)[:60]!r}.")
-    return ({"id": name} if name else {}) | {
-        "image": _picture(line["image"], place, root),
-        "prefix": line["prefix"],
-        "suffix": line["suffix"],
-        "answers": answers,
-        "found": _found(line["prefix"], line["suffix"], place),
-    }
-
-
-def _found(prefix: str, suffix: str, place: str) -> list[tuple[tuple, str]] | None:
-    """Locations and name of each object in an answer to `detect …`; none for other questions, and in Florence-2's own words.
-
-    Raises:
-        UserError: it has locations that are not four a box, or a box without a name.
-    """
-    from adapt.prompting.tasks import named
-    from adapt.prompting.tokens import parse
-
-    if prefix.split(" ")[0] != "detect" or "<loc_" in suffix:
-        return None
-    found, unread = parse(suffix)
-    if unread or suffix.count("<loc") != 4 * len(found):
-        raise UserError(
-            f"{place}: the suffix {suffix[:80]!r} has locations that cannot be read. Write four a box, each 0000 to 1023: top, left, "
-            "bottom, right, with top < bottom and left < right, then its name, and ';' between objects: <loc0256><loc0128><loc0767><loc0512> cat."
-        )
-    asked = named(prefix)
-    names = [each.name or (asked[0] if len(asked) == 1 else "") for each in found]
-    if not all(names):
-        raise UserError(f"{place}: the suffix {suffix[:80]!r} has a box without a name. Write one after its four locations.")
-    return [(each.locations, name) for each, name in zip(found, names, strict=True)]
-
-
-def _picture(name: str, place: str, root: Path) -> str:
-    """A picture's path below the folder, which it must not leave."""
-    try:
-        path = (root / name).resolve()
-        inside, there = path.is_relative_to(root), path.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name too long, or with a zero byte
-        inside, there = True, False
-    if not inside:
-        raise UserError(f"{place}: {name!r} lies outside {root}. Pictures must lie in that folder; data.images names another.")
-    if not there:
-        raise UserError(
-            f"{place}: there is no picture {name[:200]!r} in {root}. Check the name, or name the folder in data.images."
-        )
-    return path.relative_to(root).as_posix()
-
-
-def _readable(lines: list[dict], file: Path, root: Path) -> None:
-    """Each line's `size` of its picture; pictures that cannot be used are found before training and not in its middle."""
-    from adapt.data._check import KINDS
-    from adapt.data._scan import scan
-
-    numbers = {line["image"]: line["line"] for line in reversed(lines)}
-    findings = scan(root, list(numbers))
-    for name, finding in findings.items():
-        for kind, detail in finding.problems:
-            severe, todo = KINDS[kind]
-            if severe:
-                what = f"{kind}{f' ({detail})' if detail else ''}"
-                raise UserError(f"data: {file.name}, line {numbers[name]}: picture {name!r} is {what}; {todo}.")
-    for line in lines:
-        line["size"] = findings[line["image"]].size
+    origin = {split: file.name for split, file in files.items()}
+    shares = {split: 0.0 if split in lines else getattr(config, split) for split in ("validation", "test")}
+    if not any(shares.values()):
+        return lines, origin
+    # pictures with the same bytes are drawn together
+    first = {line["digest"]: line["image"] for line in reversed(lines["train"])}
+    keys = list(dict.fromkeys(first[line["digest"]] for line in lines["train"]))
+    drawn = dict(zip(keys, stratified(keys, [0] * len(keys), **shares, seed=config.seed), strict=True))
+    parts: dict[str, list[dict]] = {}
+    for line in lines["train"]:
+        parts.setdefault(drawn[first[line["digest"]]], []).append(line)
+    name = files["train"].name
+    for split, share in shares.items():
+        if share:
+            origin[split] = f"{share:.0%}".replace("%", " %") + f" of the pictures of {name}, no data.{split}_path"
+    return lines | parts, origin | {"train": f"what is left of {name}"}
 
 
 def _classes(lines: list[dict]) -> list[str] | None:

@@ -20,10 +20,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.plug import Spec, UserError
+from adapt.data._places import existing
+from adapt.plug import Source, UserError
+
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Spec):
+class Config(Source):
     """Where pictures and masks lie, and what a mask's numbers mean."""
 
     source: str = "masks"
@@ -48,28 +52,36 @@ class Config(Spec):
     """Share for validation, when there is no folder for it; 0 = none."""
     test: float = Field(0.15, ge=0, le=0.9)
     """Share for the test, when there is no folder for it; 0 = none."""
+    test_from: Literal["train", "val"] = "train"
+    """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split, which depends on the paths below the folder and on nothing else."""
+    follow_links: bool = False
+    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
     on_error: Literal["stop", "skip"] = "stop"
     """Pictures and masks that cannot be used: stop and name them, or leave them out and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The folder must be there."""
+        existing(self.path, "data.path")
 
 
 def load(config: Config):
     """Read the folder.
 
     Returns:
-        `DatasetDict` with train and, where there are any, validation and test: id (path below the folder), image, objects (bbox
+        `Splits` with train and, where there are any, validation and test: id (path below the folder), image, objects (bbox
         float[N, 4] XYXY in pixels, category int[N], mask: COCO RLE), segmentation (PNG: 0 background, k + 1 the category k, 255 not
-        judged). Its attribute `report` (a `_check.Report`) says what was found wrong or left out.
+        judged).
 
     Raises:
         UserError: no folder, no pictures, no mask that can be used; a classes.yaml that is none; with `on_error: stop`, pictures or
             masks that cannot be used.
     """
-    from adapt.data._check import Report
-    from adapt.data._mask_files import classes, look, pairs, rows
-    from adapt.data._scan import existing
-    from adapt.data._split import by_split
+    from adapt.data._mask_files import classes, rows
+    from adapt.data._mask_pairs import look, pairs
+    from adapt.data._problems import Report
+    from adapt.data._split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
     found, problems = pairs(root, config)
@@ -86,37 +98,18 @@ def load(config: Config):
             f"The first problem: {report.problems[0] if report.problems else 'none'}."
         )
     table = table.select(keep)
-    split = _split(config, table)
+    split, origin = placed(config, table["id"][:], table["split"][:], table["digest"][:], [0] * len(table))
     if "train" not in split:
         raise UserError(f"data.path: {config.path!r} has no picture left for train. Lower data.validation and data.test.")
-    splits = by_split(table.remove_columns(["split", "digest", "problems"]), split)
-    splits.report = report
-    return splits
+    return Splits(by_split(table.remove_columns(["split", "digest", "problems"]), split), origin, report)
 
 
 def _problems(table) -> list:
     """What was found wrong when the masks were read."""
-    from adapt.data._check import Problem
+    from adapt.data._problems import Problem
 
     return [
         Problem(row["id"], row["split"], problem["kind"], problem["detail"])
         for row in table.select_columns(["id", "split", "problems"])
         for problem in row["problems"]
     ]
-
-
-def _split(config: Config, table) -> list[str]:
-    """A split for each row: its folder's, or drawn. Pictures with the same bytes are drawn together."""
-    from adapt.data._split import stratified
-
-    given, digests, ids = table["split"][:], table["digest"][:], table["id"][:]
-    first = {digest: name for digest, name, split in reversed(list(zip(digests, ids, given))) if split in ("", "train")}
-    drawn = stratified(
-        list(first.values()),
-        [0] * len(first),
-        0 if "validation" in given else config.validation,
-        0 if "test" in given else config.test,
-        config.seed,
-    )
-    chosen = dict(zip(first, drawn, strict=True))
-    return [chosen[digest] if split in ("", "train") else split for digest, split in zip(digests, given, strict=True)]

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.run import atomic
 from adapt.train.augment import augment
 from adapt.train.images import collate
+from adapt.train.predict import finite
 from adapt.train.progress import progress
 from adapt.train.views import Views
 
@@ -63,6 +65,9 @@ def build(
         augmentation: of the views; none: plain images.
         name: of the outputs in a batch.
         place: r and n.
+
+    Raises:
+        UserError: an output is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total, size = views.views * len(views), min(SHARD, 4 * batch)
@@ -80,6 +85,11 @@ def build(
                 if augmentation:
                     images = augment(images, items["seed"], augmentation)
                 parts.append(teacher(images).float().cpu().numpy())
+                if not finite(parts[-1]):
+                    raise UserError(
+                        f"{name}: what the teacher gives for one of the rows {start % len(views)} to {(stop - 1) % len(views)} is not "
+                        "finite: it holds NaN or infinity. The training of the teacher has probably run away: lower train.lr."
+                    )
             with atomic(shards[shard]) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(parts))
             tick()

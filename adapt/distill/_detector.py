@@ -16,9 +16,12 @@ from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOS
 from torchvision.ops import nms
 
 from adapt.distill._pyramid import Pyramid
+from adapt.masks import singles
 from adapt.recipe import Augment
 from adapt.train.augment import augment, uniforms
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 STRIDE = 8
 """Pixels to a cell of the map on which boxes are found."""
@@ -38,6 +41,12 @@ class Head(FCOSHead):
         self.classification_head = FCOSClassificationHead(width, 1, classes, convs, norm_layer=norm)
         self.regression_head = FCOSRegressionHead(width, 1, convs, norm_layer=norm)
         nn.init.constant_(self.regression_head.bbox_reg.bias, 2.0)  # the ReLU behind it would leave half of the cells dead
+        self.foreground = 0
+        """Cells with a box, in the batch whose loss was computed last."""
+
+    def compute_loss(self, targets, head_outputs, anchors, matched_idxs: list[Tensor]) -> dict[str, Tensor]:
+        self.foreground = int(sum((matched >= 0).sum() for matched in matched_idxs))
+        return super().compute_loss(targets, head_outputs, anchors, matched_idxs)
 
 
 class Dense(nn.Module):
@@ -70,7 +79,7 @@ class Dense(nn.Module):
         return boxes, scores.transpose(1, 2)
 
 
-class Detector(nn.Module):
+class Detector(Learner):
     """A small CNN that learns boxes; see `Family` for the surface.
 
     Args:
@@ -108,13 +117,18 @@ class Detector(nn.Module):
         losses = self.net.compute_loss(targets, out, [self.cells] * len(images), [len(self.cells)])
         return sum(losses.values()), {name.removeprefix("bbox_"): value for name, value in losses.items()}
 
+    def weight(self, batch: dict[str, Any]) -> float:
+        """Cells with a box, of the batch that `forward` has just seen: the losses are sums divided by their number."""
+        return float(self.net.head.foreground)
+
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         """One row → its square view; when training also boxes float[N, 4] XYXY in pixels of the view, labels int64[N]."""
         item: dict[str, Any] = {"image": view(sample["image"], self.input)}
         if train:
-            boxes = torch.tensor(sample["objects"]["bbox"], dtype=torch.float32).reshape(-1, 4)
+            objects = singles(sample["objects"])
+            boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
             item["boxes"] = boxes * self.size / torch.tensor(2 * sample["image"].size)
-            item["labels"] = torch.tensor(sample["objects"]["category"], dtype=torch.int64)
+            item["labels"] = torch.tensor(objects["category"], dtype=torch.int64)
         return item
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -151,6 +165,7 @@ class Detector(nn.Module):
             samples → bbox float32[N, 4] XYXY in pixels of the sample's own image, category int64[N], score float32[N].
         """
 
+        @full()  # in fp32, as its file computes
         @torch.inference_mode()
         def detections(samples: list[dict]) -> list[dict[str, np.ndarray]]:
             self.eval()

@@ -16,9 +16,11 @@ from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 
-class FeatureStudent(nn.Module):
+class FeatureStudent(Learner):
     """A CNN that gives an embedding and a feature map.
 
     Args:
@@ -58,7 +60,8 @@ class FeatureStudent(nn.Module):
         return torch.stack([self.net.to_global(pooled), self.net.local(features).mean((2, 3))], 1)
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {name: getattr(self, name) for name in ("image_embedding", "patch_features", "block_features")}
+        """In fp32, as its file computes."""
+        return {name: full()(getattr(self, name)) for name in ("image_embedding", "patch_features", "block_features")}
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called; an embedding has no classes."""
@@ -77,17 +80,17 @@ class FeatureStudent(nn.Module):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch["image"]
         with torch.no_grad():
-            target = (self.live[0](images) if self.live else batch["teacher"]).to(images.dtype)
+            target = (self.live[0](images) if self.live else batch["teacher"]).float()
         if self.training and self.config.mixup:
             share = torch.distributions.Beta(self.config.mixup, self.config.mixup).sample().to(images)  # seeded by the loop
             images, target = (share * x + (1 - share) * x.roll(1, 0) for x in (images, target))
         pooled, features = self.net(self.normalise(images))
-        ours = self.net.to_global(pooled)
+        ours = self.net.to_global(pooled).float()
         loss = distance = (1 - F.cosine_similarity(ours, target[:, 0], dim=1)).mean()
         logs = {"global": distance}
         if self.config.local:
             side = round((target.shape[1] - 1) ** 0.5)
-            grid = F.interpolate(self.net.local(features), size=(side, side), mode="bilinear", align_corners=False)
+            grid = F.interpolate(self.net.local(features).float(), size=(side, side), mode="bilinear", align_corners=False)
             distance = (1 - F.cosine_similarity(grid.flatten(2), target[:, 1:].transpose(1, 2), dim=1)).mean()
             loss, logs["local"] = loss + self.config.local * distance, distance
         else:  # DDP wants every learning parameter in every step
@@ -97,6 +100,7 @@ class FeatureStudent(nn.Module):
             loss, logs["relation"] = loss + self.config.relation * distance, distance
         return loss, logs
 
+    @full()
     def _relation(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """KL of the softened similarities with the queue and the batch's own teacher features (SEED eq. 4)."""
         held = min(int(self.filled), len(self.queue))
@@ -104,7 +108,7 @@ class FeatureStudent(nn.Module):
         ours, wanted = (F.log_softmax(x @ others.T / self.config.temperature, dim=1) for x in (ours, theirs))
         if self.training:
             place = (int(self.filled) + torch.arange(len(theirs))) % len(self.queue)
-            self.queue[place[-len(self.queue) :]] = theirs[-len(self.queue) :].float()
+            self.queue[place[-len(self.queue) :]] = theirs[-len(self.queue) :]
             self.filled += len(theirs)
         return F.kl_div(ours, wanted, log_target=True, reduction="batchmean")
 

@@ -13,6 +13,7 @@ from adapt import plug
 from adapt.distill.semantic import IGNORE
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks
+from adapt.train.precision import full
 
 BATCH = 64
 
@@ -32,7 +33,7 @@ class Namer:
         self.config, self.device, self.count = config.model_copy(update={"against": []}), device, len(names)
         texts = [*names, *config.against]
         templates = [config.templates] * len(names) + [["{}"]] * len(config.against)
-        with torch.no_grad():
+        with torch.no_grad(), full():
             parts = [
                 self.clip.text_embedding([t.replace("{}", text) for t in some]).mean(0) for text, some in zip(texts, templates)
             ]
@@ -46,8 +47,9 @@ class Namer:
         if not views:
             return np.zeros(0, np.int64), np.zeros(0)
         images = torch.stack(views).to(self.device).float()
-        embeddings = torch.cat([self.clip.image_embedding(part) for part in images.split(BATCH)])
-        values = (self.config.scale * embeddings @ self.texts.T).double().softmax(1)
+        embeddings = torch.cat([self.clip.image_embedding(part).float() for part in images.split(BATCH)])
+        with full():
+            values = (self.config.scale * embeddings @ self.texts.T).double().softmax(1)
         things, rest = values[:, : self.count], values[:, self.count :].sum(1)
         best = things.max(1)
         background = rest > best.values

@@ -17,9 +17,11 @@ from adapt.distill._prompts import CORNER, INSIDE, NOTHING, PromptDecoder, aroun
 from adapt.distill._pyramid import Pyramid
 from adapt.recipe import Augment
 from adapt.train.augment import augment
+from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 
-class Promptable(nn.Module):
+class Promptable(Learner):
     """A copy of the teacher's family whose image encoder is a CNN; see `Family` for the surface.
 
     Args:
@@ -68,8 +70,8 @@ class Promptable(nn.Module):
         return batch | {"image": augment(batch["image"], batch["seed"], config)}
 
     def predictors(self, texts: None = None) -> dict[str, Callable]:
-        """`masks`, a function of rows, and `image_features`: the family's, by the CNN."""
-        return self.copied[0].predictors()
+        """`masks`, a function of rows, and `image_features`: the family's, by the CNN; in fp32, as its files compute."""
+        return {name: full()(function) for name, function in self.copied[0].predictors().items()}
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called; masks have no classes."""
@@ -93,8 +95,8 @@ class Promptable(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch["image"]
-        theirs = (self.live[0](images) if self.live else batch["teacher"]).to(images.dtype)
-        ours = self.net["encoder"].features(self.normalise(images))
+        theirs = (self.live[0](images) if self.live else batch["teacher"]).float()
+        ours = self.net["encoder"].features(self.normalise(images)).float()
         error = (ours - theirs).square().mean() / theirs.var().clamp(min=1e-8)
         loss, logs = self.config.features * error, {"features": error}
         if self.training:
@@ -119,7 +121,7 @@ class Promptable(nn.Module):
             with torch.no_grad():
                 wanted, scores = teacher.answer(theirs, points, labels, multimask=step == 0)
             found, guessed = student.answer(ours, points, labels, multimask=step == 0)
-            losses.append(mask_loss(found, wanted) + F.mse_loss(guessed, scores))
+            losses.append(mask_loss(found, wanted) + F.mse_loss(guessed.float(), scores.float()))
             if best is None:  # what the teacher sees at the point is what all further prompts mean
                 place = torch.arange(len(points), device=device)
                 best, choice = wanted[place, scores.argmax(1)] > 0, scores.argmax(1)

@@ -12,6 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
+from adapt.train.precision import full
+
 NOTHING, INSIDE, CORNER = -1, 1, 2
 """Labels of points, as segment-anything has them: 0 is outside, 3 a box's second corner."""
 
@@ -82,8 +84,9 @@ class PromptDecoder(nn.Module):
         image = image.transpose(2, 3).reshape(features.shape)
         fine = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
         fine = decoder.activation(decoder.upscale_conv2(fine))
-        weights = [mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-        logits = (torch.stack(weights, 1) @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+        weights = torch.stack([mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
+        with full():  # a mask is where these similarities are positive
+            logits = (weights.float() @ fine.flatten(2).float()).unflatten(2, fine.shape[-2:])
         return logits, decoder.iou_prediction_head(tokens[:, 0, 0])
 
     def _positions(self, features: Tensor) -> Tensor:

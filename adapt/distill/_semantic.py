@@ -20,6 +20,8 @@ from adapt.distill.semantic import IGNORE
 from adapt.recipe import Augment
 from adapt.train.augment import augment, augment_map
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 COARSE = 16
 """Pixels of the image to a cell of the map that knows what; the finer map knows where."""
@@ -57,7 +59,7 @@ class Lraspp(nn.Module):
         return F.interpolate(what, fine.shape[-2:], mode="bilinear", align_corners=False) + self.where(fine)
 
 
-class SemanticStudent(nn.Module):
+class SemanticStudent(Learner):
     """A CNN that learns maps of classes; see `Family` for the surface.
 
     Args:
@@ -91,6 +93,10 @@ class SemanticStudent(nn.Module):
         right = ((logits.argmax(1) == truth) & judged).sum() / judged.sum().clamp(min=1)
         return loss, {"pixels": right}
 
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Judged pixels."""
+        return (batch["segmentation"] != IGNORE).sum()
+
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         """One row → its square view; when training also the teacher's map, uint8[S, S]."""
         item = {"image": view(sample["image"], self.input)}
@@ -108,7 +114,7 @@ class SemanticStudent(nn.Module):
         return batch | {"image": augment(batch["image"], batch["seed"], config), "segmentation": maps}
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"semantic_logits": self.logits}
+        return {"semantic_logits": full()(self.logits)}  # in fp32, as its file computes
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called, and the classes that its channels stand for."""

@@ -22,11 +22,13 @@ from adapt.provenance import commit, hash_path
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import Normalise, collate, view
+from adapt.train.learner import Learner
+from adapt.train.precision import full
 
 EMBEDDED = ROOT / "assets" / "students"
 
 
-class Student(nn.Module):
+class Student(Learner):
     """A CNN with the loss of its objective.
 
     Args:
@@ -78,7 +80,7 @@ class Student(nn.Module):
         return batch | {"image": augment(batch["image"], batch["seed"], config)}
 
     def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"class_logits": self.outputs}
+        return {"class_logits": full()(self.outputs)}  # in fp32, as its file computes
 
     def about(self, labels: list[str]) -> dict[str, Any]:
         """What the exported file's outputs are called, and the classes that its channels stand for."""

@@ -2,7 +2,10 @@
 
     distill: {name: boxes, student: resnet10t, score: 0.3, nms: 0.6, train: {epochs: 30, batch: 16, lr: 2e-3}}
 
-No human label reaches the student. Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the student, FCOS).
+The student sees no human label. Nor does the teacher when it labels, but with `ask: present`: then it is told which categories each
+picture shows. What an adapted teacher has learned from labels before is another matter.
+
+Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the student, FCOS).
 """
 
 from __future__ import annotations
@@ -22,12 +25,18 @@ if TYPE_CHECKING:
 
     from adapt.distill._detector import Detector
 
+VERSION = 1
+"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = None
 """Nothing of the teacher is cached a view: its boxes, found once in whole pictures, are the student's data."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 LABELS = "detections"
 """The teacher's row predictor that `label` asks."""
 HUMAN = ("objects", "label", "caption", "suffix", "count")
 """Columns that the teacher must not see when it labels."""
+LABELLED_BY = ("ask", "score", "nms", "empty")
+"""The options that the teacher's labels depend on; no others make them again."""
 
 
 class Config(Plugin):
@@ -46,8 +55,8 @@ class Config(Plugin):
     convs: int = Field(2, ge=1, le=8)
     """Convolutions in each of the head's two towers."""
     ask: Literal["all", "present"] = "all"
-    """A teacher that is asked for categories by name: all of them; or present, those on the picture, which someone has to know
-    (of `objects`, only the categories reach the teacher)."""
+    """A teacher that is asked for categories by name: all of them, so that no label is needed; or present, those on the picture, which
+    someone has to know (of `objects`, only the categories reach the teacher)."""
     score: float = Field(0.3, ge=0, le=1)
     """The teacher's boxes with a lower score teach nothing."""
     nms: float = Field(0.6, gt=0, le=1)
@@ -64,6 +73,8 @@ class Config(Plugin):
     """Pictures that the teacher labels at a time."""
     budget: float = Field(0.1, ge=0, le=1)
     """mAP that the student may lose against its teacher before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=30, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from adapt.distill._features import FeatureStudent
     from adapt.models._family import Family
 
+VERSION = 2
+"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = "distill_features"
 """What of the teacher is cached: float[B, 1 + local², D], the global feature, then a square grid of local ones."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
+LABELLED_BY = ()
+"""The options that the teacher's labels depend on: there are no labels."""
 
 
 class Config(Plugin):
@@ -54,6 +60,8 @@ class Config(Plugin):
     """Compute the teacher's outputs once and keep them on disk; false: with the teacher in the loop."""
     budget: float = Field(0.05, ge=0, le=1)
     """What the first eval's main metric may lose against the teacher before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=20, batch=64, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 

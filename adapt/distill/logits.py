@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from adapt.distill._student import Student
     from adapt.models._family import Family
 
+VERSION = 2
+"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = "class_logits"
 """What of the teacher is cached."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
+LABELLED_BY = ()
+"""The options that the teacher's labels depend on: there are no labels."""
 
 
 class Config(Plugin):
@@ -41,6 +47,8 @@ class Config(Plugin):
     """Compute the teacher's outputs once and keep them on disk; false: with the teacher in the loop."""
     budget: float = Field(0.03, ge=0, le=1)
     """Top-1 that the student may lose against its teacher before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=20, batch=64, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 
@@ -59,7 +67,7 @@ def objective(config: Config):
     t = config.temperature
 
     def loss(logits, batch):
-        teacher = batch["teacher"].to(logits.dtype)
+        logits, teacher = logits.float(), batch["teacher"].float()  # bf16 would make ties of both
         target = F.log_softmax(teacher / t, dim=1)
         soft = F.kl_div(F.log_softmax(logits / t, dim=1), target, log_target=True, reduction="batchmean") * t**2
         agreement = (logits.argmax(1) == teacher.argmax(1)).float().mean()

@@ -1,8 +1,8 @@
 """Promptable segmentation in a CNN: the student's encoder takes the place of SAM's, in front of the teacher's prompt decoder.
 
 First the encoder learns the teacher's features alone; then prompts come into the loop: random points on the view, boxes around what
-the teacher makes of them, and clicks where student and teacher disagree; the student's masks are to be the teacher's. No human
-label is used.
+the teacher makes of them, and clicks where student and teacher disagree; the student's masks are to be the teacher's. No label is
+used here; an adapted teacher has learned from masks before.
 
     distill: {name: masks, student: repvit_m0_9, alone: 2000, train: {epochs: 30, batch: 16, lr: 2e-3}}
 
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from adapt.distill._promptable import Promptable
     from adapt.models._family import Family
 
+VERSION = 2
+"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = "image_features"
 """What of the teacher is cached: float[B, C, h, w], before its decoder."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
+LABELLED_BY = ()
+"""The options that the teacher's labels depend on: there are no labels."""
 
 
 class Config(Plugin):
@@ -57,6 +63,8 @@ class Config(Plugin):
     """Compute the teacher's features once and keep them on disk; false: with the teacher in the loop."""
     budget: float = Field(0.05, ge=0, le=1)
     """Mean IoU that the student may lose against its teacher before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=20, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.6))
     """The student's training loop."""
 

@@ -1,8 +1,11 @@
-"""A class for each pixel without a human mask: a promptable teacher finds things, CLIP names them, a small CNN learns the maps.
+"""A class for each pixel by pseudo-labels: a promptable teacher finds things, CLIP names them, a small CNN learns the maps.
 
     distill: {name: semantic, clip: openai/clip-vit-base-patch16, student: resnet18}
 
     teacher's masks (automatic, or of given boxes) → each named by CLIP among the class words → a map of classes → the student
+
+With `proposals: automatic` no label is used here, with `proposals: boxes` the boxes of `objects` are; masks and categories never are. An
+adapted teacher has learned from masks before.
 
 Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels); Howard et al. 2019 (LR-ASPP), arXiv:1905.02244.
 """
@@ -26,12 +29,18 @@ if TYPE_CHECKING:
 
     from adapt.distill._semantic import SemanticStudent
 
+VERSION = 2
+"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = None
 """Nothing of the teacher is cached a view: its maps, made once of whole pictures, are the student's data."""
 LABELS = "masks"
 """The teacher's row predictor that `label` asks, with `proposals: boxes`."""
+USES_WORDS = True
+"""CLIP names the masks by the classes' words, whatever the teacher is."""
 IGNORE = 255
 """Pixels that teach nothing."""
+LABELLED_BY = ("proposals", "automatic", "clip", "words", "sure", "most")
+"""The options that the teacher's labels depend on; no others make them again."""
 
 
 class Config(Plugin):
@@ -67,6 +76,8 @@ class Config(Plugin):
     """The teacher's maps are always made once; there is no teacher in the loop."""
     budget: float = Field(0.1, ge=0, le=1)
     """mIoU that the student may lose against its teacher before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=30, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 

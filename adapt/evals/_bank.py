@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adapt.evals import _metrics
+from adapt.evals import _bootstrap, _metrics
 from adapt.evals._result import Result
 from adapt.plug import UserError
 from adapt.train.images import view
@@ -31,7 +31,7 @@ def labels(dataset, bank, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]
 def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protocol: dict[str, Any], **more: float) -> Result:
     """Top-1, its interval, the table and the confusion of class probabilities float[N, C]; `more` metrics beside them."""
     names = dataset.features["label"].names
-    best = probabilities.argmax(1)
+    best = _metrics.answers(probabilities, truth)
     correct = best == truth
     seen = np.unique(truth)
     mean = float(np.mean([correct[truth == label].mean() for label in seen]))
@@ -41,7 +41,8 @@ def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protoc
     return Result(
         metrics={config.name: float(correct.mean()), f"{config.name}_mean_per_class": mean} | more,
         protocol=protocol | {"eval": config.name} | own,
-        intervals={config.name: _metrics.bootstrap(correct.astype(float), config.bootstrap)},
+        intervals={config.name: _bootstrap.interval(_bootstrap.mean(correct), config.bootstrap)},
+        floor=float(np.bincount(truth).max() / len(truth)),
         table={
             "id": list(dataset["id"]),
             "label": [names[i] for i in truth],

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from adapt.train.precision import full
+
 
 @dataclass
 class Chosen:
@@ -49,7 +51,8 @@ def search(features: dict[str, np.ndarray], labels: np.ndarray, classes: int, co
     weights = fit({name: values[~held] for name, values in features.items()}, labels[~held], classes, config.lrs, config)
     for name, values in features.items():
         logits = apply(weights[name], values[held])
-        grid[name] = (logits.argmax(2) == torch.from_numpy(labels[held])).float().mean(1).tolist()
+        own = logits.gather(2, torch.from_numpy(labels[held])[None, :, None].expand(len(logits), -1, 1))
+        grid[name] = ((logits >= own).sum(2) == 1).float().mean(1).tolist()  # a tie with another class is no hit
     accuracy, name, place = max((value, name, -place) for name, values in grid.items() for place, value in enumerate(values))
     return Chosen(name, config.lrs[-place], accuracy, grid)
 
@@ -73,6 +76,7 @@ def holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return held
 
 
+@full()
 @torch.inference_mode()
 def fit(
     features: dict[str, np.ndarray], labels: np.ndarray, classes: int, lrs: list[float], config
@@ -105,6 +109,7 @@ def fit(
     return {name: tuple(parts) for name, (_, parts, _) in state.items()}
 
 
+@full()
 @torch.inference_mode()
 def apply(weights: tuple[torch.Tensor, torch.Tensor], features: np.ndarray) -> torch.Tensor:
     """Logits float[G, N, C] of features float[N, F]."""

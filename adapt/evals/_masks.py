@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as run_lengths
@@ -113,7 +112,7 @@ def average_precision(truth: list[dict], found: list[dict], kind: str, categorie
     """COCO's mean average precision over IoU .5 … .95, and at .5, by pycocotools.
 
     Args:
-        truth: an entry an image: size (H, W), category int[N], codes (COCO run lengths) and boxes float[N, 4] XYXY.
+        truth: an entry an image: size (H, W), category int[N], codes (COCO run lengths), boxes float[N, 4] XYXY, perhaps iscrowd int[N].
         found: the same with score float[N], in the same order.
         kind: `segm` compares the masks, `bbox` the boxes.
         categories: how many there are.
@@ -147,19 +146,7 @@ def _entries(rows: list[dict], kind: str | None = None) -> list[dict]:
                 entry |= {"bbox": box} if kind == "bbox" else {"segmentation": row["codes"][i]}
             else:
                 area = float(run_lengths.area(row["codes"][i]))
-                entry |= {"bbox": box, "segmentation": row["codes"][i], "area": area, "iscrowd": 0}
+                crowd = int(row["iscrowd"][i]) if row.get("iscrowd") else 0
+                entry |= {"bbox": box, "segmentation": row["codes"][i], "area": area, "iscrowd": crowd}
             entries.append(entry)
     return entries
-
-
-def interval(values: Sequence[Sequence[float]], samples: int, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean over all objects, resampled by image: objects of one image are not independent.
-
-    Args:
-        values: the objects' values, image by image.
-    """
-    totals = np.array([sum(part) for part in values], float)
-    counts = np.array([len(part) for part in values], float)
-    draws = np.random.default_rng(seed).integers(0, len(totals), (samples, len(totals)))
-    low, high = np.percentile(totals[draws].sum(1) / np.maximum(counts[draws].sum(1), 1), [2.5, 97.5])
-    return float(low), float(high)

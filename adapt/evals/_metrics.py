@@ -1,15 +1,19 @@
-"""Metrics as `evaluate.Metric`s of our own: no hub is asked, scikit-learn computes."""
+"""Metrics of single answers, as `evaluate.Metric`s of our own: no hub is asked, scikit-learn computes. Ties count against the model."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
-from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, recall_score
 
 
 class Classification(evaluate.Metric):
-    """Top-1, top-k, mean per class, ECE and NLL of class probabilities."""
+    """Top-1, top-k, mean per class, ECE and NLL of class logits. A tie with another class is no hit."""
 
     def _info(self):
         features = datasets.Features(
@@ -18,25 +22,41 @@ class Classification(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Top-1, top-k, mean per class, ECE (Guo et al. 2017, arXiv:1706.04599), NLL.",
             citation="",
-            inputs_description="predictions: probabilities [C] a sample; references: labels",
+            inputs_description="predictions: logits [C] a sample; references: labels",
             features=features,
         )
 
     def _compute(self, predictions, references, top: int = 5, bins: int = 15) -> dict[str, float]:
-        probabilities, labels = np.asarray(predictions), np.asarray(references)
-        classes = probabilities.shape[1]
-        best = probabilities.argmax(1)
-        ordered = 1.0 if top >= classes else (best == labels).mean()
-        if 1 < top < classes:
-            ordered = top_k_accuracy_score(labels, probabilities, k=top, labels=range(classes))
+        logits, labels = np.asarray(predictions), np.asarray(references)
+        probabilities, place, best = softmax(logits), rank(logits, labels), answers(logits, labels)
         truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
-            "top1": float((best == labels).mean()),
-            f"top{top}": float(ordered),
+            "top1": float((place < 1).mean()),
+            f"top{top}": float((place < top).mean()),
             "mean_per_class": float(recall_score(labels, best, labels=np.unique(labels), average="macro", zero_division=0)),
             "ece": calibration_error(reliability(probabilities, labels, bins)),
             "nll": float(-np.log(truth).mean()),
         }
+
+
+def rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many other classes score as high as the label or higher, int64[N]: 0 is a hit; a tie is none, nor is NaN.
+
+    Args:
+        scores: float[N, C].
+        labels: int[N].
+    """
+    own = scores[np.arange(len(labels)), labels][:, None]
+    return (~(scores < own)).sum(1) - 1
+
+
+def answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The class of the highest score, int64[N]; where the label ties with another class, the other."""
+    best = scores.argmax(1)
+    tied = np.flatnonzero((best == labels) & (rank(scores, labels) > 0))
+    rest = np.where(np.arange(scores.shape[1]) == labels[tied, None], -np.inf, scores[tied])
+    best[tied] = rest.argmax(1)
+    return best
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -47,7 +67,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, list]:
     """Equal-width bins of the largest probability: edges [bins + 1]; count, mean confidence and accuracy [bins]."""
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    confidence, correct = probabilities.max(1), rank(probabilities, labels) < 1
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (lower, upper], as Guo et al.
     count = np.bincount(place, minlength=bins)
@@ -67,14 +87,36 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> list
     return confusion_matrix(labels, predictions, labels=range(classes)).tolist()
 
 
-def bootstrap(values: np.ndarray, samples: int, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean of float[N]."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (samples, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+def floor(points: Iterable[dict[Any, float]]) -> float:
+    """The best that one and the same answer to all would score: for each row the answers that score, and how much."""
+    sums: Counter = Counter()
+    count = 0
+    for row in points:
+        sums.update(row)
+        count += 1
+    return float(max(sums.values(), default=0)) / max(1, count)
 
 
-def difference(before: np.ndarray, after: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of after − before on the same samples, with its paired 95 % interval: (difference, low, high)."""
-    gain = np.asarray(after, float) - np.asarray(before, float)
-    return float(gain.mean()), *bootstrap(gain, samples, seed)
+def collapse(table: dict[str, list]) -> str:
+    """What is suspicious of answers that hardly depend on the picture: a sentence without its full stop, or nothing.
+
+    Answers have collapsed when all are one although there are several labels, or when their entropy is below half of the labels'.
+
+    Args:
+        table: with `label`, `prediction` and `correct`, as evals with one answer a row give it; of others nothing is said.
+    """
+    if not {"label", "prediction", "correct"} <= table.keys():
+        return ""
+    labels, said = Counter(table["label"]), Counter(table["prediction"])
+    if len(labels) < 2:
+        return ""
+    if len(said) == 1:
+        return f"all {len(table['prediction'])} answers are {next(iter(said))!r}"
+    ours, theirs = _entropy(said), _entropy(labels)
+    return f"the answers' entropy is {ours:.1f} bits, the labels' {theirs:.1f}" if ours < theirs / 2 else ""
+
+
+def _entropy(counts: Counter) -> float:
+    """In bits."""
+    shares = np.array(list(counts.values())) / counts.total()
+    return float(-(shares * np.log2(shares)).sum())

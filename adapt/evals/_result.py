@@ -17,7 +17,14 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """95 % bootstrap intervals."""
     table: dict[str, list] = field(default_factory=dict)
-    """A row a sample; `correct` or `score`, whose mean is the main metric, is what rows are compared by, if there is one."""
+    """Columns of a row a sample, of what Arrow can store: words, numbers, lists of numbers.
+
+    `id` names the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
+    `label`, `prediction`, `confidence` (0–1) and `correct` are for people. All that the main metric is computed from stands there
+    too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`_bootstrap.change`).
+    """
+    floor: float = 0.0
+    """What one and the same answer for every picture would reach in the main metric; 0 where there is no such answer."""
     pictures: list[tuple[str, Any]] = field(default_factory=list)
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)
@@ -28,16 +35,3 @@ def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The keys in which two protocols differ, `eval` alone if it is another; numbers may be compared when there are none."""
     keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     return ["eval"] if "eval" in keys else keys
-
-
-def unlike(rows: list[dict]) -> list[str]:
-    """What must be said of neighbours in a table that were not measured alike."""
-    pairs = [
-        (entry, before, differing(entry.get("protocol", {}), before.get("protocol", {})))
-        for entry, before in zip(rows[1:], rows, strict=False)
-    ]
-    return [
-        f"Not the same protocol: {entry['title']} and {before['title']} differ in {', '.join(keys)}."
-        for entry, before, keys in pairs
-        if keys
-    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adapt.masks import unrle_many
+from adapt.masks import singles, unrle
 from adapt.plug import UserError
 
 
@@ -24,17 +26,21 @@ def names(dataset) -> list[str]:
     return ["background", *known]
 
 
-def truth(row: dict) -> np.ndarray:
-    """The classes of a row, int64[H, W]: its `segmentation`, or its objects' masks painted in their order."""
+def truth(row: dict, ignore: int = 255) -> np.ndarray:
+    """The classes of a row, int64[H, W]: its `segmentation`, or its objects' masks painted in their order, over regions of crowds, which
+    are `ignore`."""
     if row.get("segmentation") is not None:
         return np.asarray(row["segmentation"]).astype(np.int64)
-    codes = row["objects"]["mask"]
-    if not codes:
+    objects = row["objects"]
+    if not objects["mask"]:
         raise UserError(f"evals: {row['id']!r} has neither masks nor a `segmentation`, so its size is not known. Leave it out.")
-    masks = unrle_many(codes)
-    classes = np.zeros(masks.shape[1:], np.int64)
-    for mask, category in zip(masks, row["objects"]["category"], strict=True):
-        classes[mask] = category + 1
+    classes = np.zeros(objects["mask"][0]["size"], np.int64)
+    for code, crowd in zip(objects["mask"], objects.get("iscrowd") or [], strict=False):
+        if crowd:
+            classes[unrle(code)] = ignore
+    things = singles(objects)
+    for code, category in zip(things["mask"], things["category"], strict=True):
+        classes[unrle(code)] = category + 1
     return classes
 
 
@@ -79,12 +85,25 @@ def agreement(matrix: np.ndarray) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else 1.0
 
 
-def interval(matrices: np.ndarray, samples: int, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mIoU, images resampled; matrices int[N, C, C]."""
-    random, count = np.random.default_rng(seed), len(matrices)
-    right, truth, found = matrices.diagonal(axis1=1, axis2=2), matrices.sum(2), matrices.sum(1)
-    weights = random.multinomial(count, np.full(count, 1 / count), samples).astype(float)  # how often an image was drawn
-    right, union = weights @ right, weights @ (truth + found - right)
-    values = np.nanmean(np.where(union > 0, right / np.maximum(union, 1), np.nan), 1)
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def row(matrix: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """A picture's row of the table, of its confusion matrix int[C, C]: what is there and what was found, without the background, the
+    mean IoU, and for each class the pixels of `intersection` and `union`, from which the mIoU of any pictures is computed."""
+    right = matrix.diagonal()
+    there, said = (", ".join(names[c] for c in np.flatnonzero(matrix.sum(axis)) if c) for axis in (1, 0))
+    union = matrix.sum(1) + matrix.sum(0) - right
+    words = {"label": there, "prediction": said, "mean_iou": agreement(matrix)}
+    return words | {"intersection": right.tolist(), "union": union.tolist()}
+
+
+def miou(sums: np.ndarray) -> np.ndarray:
+    """Intersections and unions, summed over pictures, float[B, 2 C] → mIoU float[B]; NaN where nothing is judged."""
+    right, union = np.split(sums, 2, axis=1)
+    there = union > 0
+    ious = np.divide(right, union, out=np.zeros_like(right), where=there)
+    return np.divide(ious.sum(1), there.sum(1), out=np.full(len(sums), np.nan), where=there.any(1))
+
+
+def floor(matrix: np.ndarray) -> float:
+    """The mIoU of the same class for every pixel, the best of them."""
+    share, there = matrix.sum(1) / max(1, matrix.sum()), (matrix.sum(1) > 0).sum()
+    return float(share.max() / max(1, there))

@@ -18,6 +18,8 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "exact"
 """The metric by which guards compare."""
 PREDICTOR = "text"
@@ -33,6 +35,8 @@ class Config(Plugin):
     """The split that is measured."""
     prefix: str = "caption en"
     """What is asked, where the data has a column `caption`; else rows ask it themselves, by a prefix that begins with `caption`."""
+    bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Resamples of the pictures for the 95 % intervals."""
     pictures: int = Field(12, ge=0, le=24)
     """Pictures for the report."""
 
@@ -48,7 +52,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
     import sacrebleu
 
-    from adapt.evals._metrics import bootstrap
+    from adapt.evals._bootstrap import interval, mean, pictures
+    from adapt.evals._metrics import floor
     from adapt.evals._result import Result
     from adapt.evals._text import cider, plain, rows
 
@@ -57,23 +62,32 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     exact = np.array(
         [any(plain(text) == plain(right) for right in each) for text, each in zip(texts, references, strict=True)], float
     )
-    similar = cider(texts, references) / 10
+    similar, shown = cider(texts, references), pictures(asked)
     bleu = sacrebleu.corpus_bleu(texts, _streams(references), lowercase=True)
-    table = {
-        "id": list(asked["id"]),
-        "label": [each[0] for each in references],
-        "prediction": list(texts),
-        "cider": (10 * similar).tolist(),
-        "correct": (exact > 0).tolist(),
-    }
-    shown = range(min(config.pictures, len(texts)))
     return Result(
-        metrics={"exact": float(exact.mean()), "bleu4": bleu.score / 100, "cider": float(10 * similar.mean())},
+        metrics={"exact": float(exact.mean()), "bleu4": bleu.score / 100, "cider": float(similar.mean())},
         protocol=protocol | {"eval": "caption", "split": config.split, "prefix": config.prefix, "words": "lower case, \\w+"},
-        intervals={"exact": bootstrap(exact, 1000), "cider": tuple(10 * end for end in bootstrap(similar, 1000))},
-        table=table if len(asked) == len(dataset) else {},
-        pictures=[(f"{texts[i]} — {references[i][0]}", asked[i]["image"]) for i in shown],
+        intervals={
+            name: interval(mean(each, shown), config.bootstrap) for name, each in (("exact", exact), ("cider", similar))
+        },
+        floor=floor({" ".join(plain(right)): 1.0 for right in each} for each in references),
+        table={
+            "id": list(asked["id"]),
+            "picture": shown,
+            "label": [each[0] for each in references],
+            "prediction": list(texts),
+            "cider": similar.tolist(),
+            "correct": (exact > 0).tolist(),
+        },
+        pictures=[(f"{texts[i]} — {references[i][0]}", asked[i]["image"]) for i in range(min(config.pictures, len(texts)))],
     )
+
+
+def statistic(table: dict[str, list]):
+    """The exact matches of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table["correct"], table["picture"])
 
 
 def _streams(references: list[list[str]]) -> list[list[str | None]]:

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from adapt.masks import singles
 from adapt.plug import Plugin, UserError
 
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "map50"
 """The metric by which guards compare."""
 PREDICTOR = "detections"
@@ -33,8 +36,9 @@ class Config(Plugin):
 
     split: str = "test"
     """The split that is measured."""
-    ask: Literal["present", "all"] = "present"
-    """A model that is asked for categories by name: present, those on the picture (PaliGemma's protocol); all, every one."""
+    ask: Literal["all", "present"] = "all"
+    """A model that is asked for categories by name: all, every one, so that it is told as little of the picture as a detector is; or
+    present, those on the picture, which someone has to know. The protocol says what a module was told."""
     class_agnostic: bool = False
     """Count a box as right whatever its category."""
     bootstrap: int = Field(300, ge=100, le=100_000)
@@ -50,11 +54,12 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         predict: (a data set, name="detections") → a row's `bbox` float[N, 4] XYXY in pixels, `category` int[N] (−1: none of the
             classes), `score` float[N], and of generated ones `unread`. Where the rows bring `objects`, their categories may be asked for.
         dataset: rows with `id`, `image` and `objects`; those whose `objects` are none, such as captions beside them, are not asked.
-        protocol: what the caller knows.
+        protocol: what the caller knows; `asked_by_name`: the module is asked for categories by name.
 
     Raises:
         UserError: the data has no objects.
     """
+    from adapt.evals._bootstrap import interval, pictures
     from adapt.evals._boxes import coco
     from adapt.evals._result import Result
 
@@ -67,25 +72,37 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=PREDICTOR)
     judged = [_one_class(row) for row in found] if config.class_agnostic else [_known(row) for row in found]
     right = [_one_class(row) for row in truth] if config.class_agnostic else truth
-    metrics, interval = coco(right, judged, config.bootstrap)
+    metrics, matches = coco(right, judged)
     if any("unread" in row for row in found):
         unread, read = sum(row["unread"] for row in found), sum(len(row["bbox"]) for row in found)
         metrics["unread"] = unread / max(1, unread + read)
     names = list(protocol.get("classes") or [])
     surest = [_surest(row) for row in found]
-    more = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
+    told = protocol.get("asked_by_name") and config.ask == "present"
+    known = {name: value for name, value in protocol.items() if name != "asked_by_name"}
+    rules = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
+    table = {
+        "id": list(dataset["id"]),
+        "picture": pictures(dataset),
+        "label": [_listing(singles(row), names) for row in truth],
+        "prediction": [_listing(row, names) for row in surest],
+        "confidence": [float(max(row["score"], default=0.0)) for row in found],
+    }
+    table |= matches
     return Result(
         metrics=metrics,
-        protocol=protocol | more,
-        intervals={"map50": interval},
-        table={
-            "id": list(dataset["id"]),
-            "label": [_listing(row, names) for row in truth],
-            "prediction": [_listing(row, names) for row in surest],
-            "confidence": [float(max(row["score"], default=0.0)) for row in found],
-        },
+        protocol=known | rules | {"told": "the categories on each picture" if told else "nothing"},
+        intervals={"map50": interval(statistic(table), config.bootstrap)},
+        table=table,
         pictures=_worst(config, dataset, truth, surest, names),
     )
+
+
+def statistic(table: dict[str, list]):
+    """The mAP at an IoU of .5 of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._boxes import Precision
+
+    return Precision(table)
 
 
 def _worst(config: Config, dataset, truth: list[dict], found: list[dict], names: list[str]) -> list[tuple[str, Any]]:

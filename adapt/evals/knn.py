@@ -2,6 +2,10 @@
 
 Each row is given to the class of its nearest labelled rows (the bank) by cosine, every vote weighted by exp(similarity / T).
 
+Order decides nothing: where several rows are equally near and there are seats among the k for some of them only, they share these
+seats equally; where the true class ties with another, the answer is wrong. An embedding that gives the same for all pictures
+so scores what always saying the bank's largest class scores, or nothing.
+
 Source: Wu et al. 2018, arXiv:1805.01978; DINOv2 §7.1 and its k of 10, 20, 100, 200 with T = .07, arXiv:2304.07193.
 
     >>> evaluate(Config(name="knn"), predict, dataset, {}, bank).metrics
@@ -22,12 +26,16 @@ if TYPE_CHECKING:
 
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "knn"
 """The metric by which guards compare: top-1 at `k`, which is chosen beforehand and not on the test."""
 PREDICTOR = "image_embedding"
 """What it asks a predictor for."""
 QUICK = {"pictures": 0}
 """What validation leaves out."""
+DIGITS = 12
+"""Decimals of similarities and shares: equal rows of a matrix product may differ in the sixteenth."""
 
 
 class Config(Plugin):
@@ -58,7 +66,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         protocol: what the caller knows.
         bank: rows of `config.bank_split`.
     """
-    from adapt.evals import _bank
+    from adapt.evals import _bank, _metrics
 
     truth, votes, names = _bank.labels(dataset, bank, config.name)
     embeddings, stored = predict(dataset, PREDICTOR), predict(bank, PREDICTOR)
@@ -67,11 +75,18 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     itself = [place.get(name, -1) for name in dataset["id"]]
     ks = sorted({config.k, *(k for k in config.also if k <= len(votes))})
     shares = vote(embeddings, stored, votes, len(names), ks, config.temperature, itself)
-    more = {f"knn@{k}": float((shares[k].argmax(1) == truth).mean()) for k in ks}
+    more = {f"knn@{k}": float((_metrics.answers(shares[k], truth) == truth).mean()) for k in ks}
     out = _bank.result(config, shares[config.k], truth, dataset, protocol, **more)
     out.protocol["bank"] = len(votes)
     out.pictures = _bank.pca_pictures(predict, dataset, config.pictures, protocol)
     return out
+
+
+def statistic(table: dict[str, list]):
+    """Top-1 of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table["correct"])
 
 
 def vote(
@@ -95,6 +110,7 @@ def vote(
     queries, bank = (np.asarray(rows, np.float64) for rows in (queries, bank))
     unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (queries, bank)]
     most = min(max(ks), len(bank))
+    wide = min(most + 1, len(bank))  # the next one tells whether the last ties
     out = {k: np.zeros((len(queries), classes)) for k in ks}
     for start in range(0, len(queries), 1024):
         rows = slice(start, start + 1024)
@@ -102,12 +118,31 @@ def vote(
         for row, same in enumerate(itself[rows] if itself else []):
             if same >= 0:
                 similar[row, same] = -np.inf
-        near = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+        near = np.argpartition(-similar, wide - 1, axis=1)[:, :wide]
         near = np.take_along_axis(near, np.argsort(-np.take_along_axis(similar, near, 1), axis=1, kind="stable"), 1)
-        best = np.take_along_axis(similar, near, 1)
+        best = np.take_along_axis(similar, near, 1).round(DIGITS)
         weights = np.exp((best - best[:, :1]) / temperature)  # the same shares, without overflow
-        for k in ks:
-            for c in range(min(k, most)):
-                out[k][np.arange(start, start + len(near)), labels[near[:, c]]] += weights[:, c]
-            out[k][rows] /= out[k][rows].sum(1, keepdims=True)
+        found, every = np.zeros((len(near), classes)), np.arange(len(near))
+        for c in range(most):
+            found[every, labels[near[:, c]]] += weights[:, c]
+            for k in ks:
+                if c + 1 == min(k, most):
+                    shares = found.copy()
+                    for row in np.flatnonzero(best[:, c] == best[:, c + 1]) if c + 1 < wide else ():
+                        own = similar[row].round(DIGITS)
+                        each = _seats(own, best[row, : c + 1]) * np.exp((own - best[row, 0]) / temperature)
+                        shares[row] = np.bincount(labels, each, classes)
+                    out[k][rows] = (shares / shares.sum(1, keepdims=True)).round(DIGITS)
     return out
+
+
+def _seats(similar: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """How much of a seat each row of the bank has among the k nearest: 1 for those that are nearer than the last, an equal part of what is
+    left for those that are as near, 0 for the others.
+
+    Args:
+        similar: float[M], to the bank.
+        best: float[k], the k highest of them, falling.
+    """
+    tied = similar == best[-1]
+    return (similar > best[-1]) + tied * ((best == best[-1]).sum() / tied.sum())

@@ -22,6 +22,8 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "linear"
 """The metric by which guards compare."""
 PREDICTOR = "image_embedding"
@@ -83,3 +85,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     out.figures["linear"] = {"input": chosen.input, "lr": chosen.lr, "grid": chosen.grid}
     out.pictures = _bank.pca_pictures(predict, dataset, config.pictures, protocol)
     return out
+
+
+def statistic(table: dict[str, list]):
+    """Top-1 of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table["correct"])

@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.masks import unrle_many
+from adapt.masks import singles, unrle_many
 from adapt.plug import Plugin, UserError
 
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "miou"
 """The metric by which guards compare."""
 PREDICTOR = "masks"
 """What it asks of the model: masks of given boxes or points."""
 QUICK = {"pictures": 0, "clicks": [], "precision": False}
 """What validation leaves out."""
+COLUMNS = {"miou": "score"}
+"""Metric → the table's column of what it is the mean of, where it is called otherwise."""
 CHUNK = 64
 """Rows that are predicted at once: masks are not gathered in memory."""
 
@@ -55,7 +59,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         predict: (a data set, "masks", boxes=… or points=…, features=…) → a dict a row: masks bool[N, H, W] and scores float[N]. boxes:
             float[N, 4] XYXY in pixels of `image` for each row; points: (float[N, K, 2] XY pixels, int[N, K], 1 inside, 0 outside) for
             each row; features: what an earlier answer for the row held under this name, or none.
-        dataset: rows with `id`, `image` and `objects` (bbox, category, mask). Rows without an object count for nothing.
+        dataset: rows with `id`, `image` and `objects` (bbox, category, mask, perhaps iscrowd). Rows without an object count for
+            nothing; regions of crowds are no objects, and what is found in them counts neither way, as COCO has it.
         protocol: what the caller knows.
 
     Raises:
@@ -64,9 +69,11 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
 
     from adapt.evals import _masks
+    from adapt.evals._bootstrap import interval
     from adapt.evals._result import Result
 
-    objects = list(dataset["objects"])
+    regions = [row or {} for row in dataset["objects"]]
+    objects = [singles(row) for row in regions]
     chosen = [i for i, row in enumerate(objects) if row.get("mask")]
     if not chosen:
         raise UserError(f"evals: no row of the split {config.split!r} has masks. Name data with `objects.mask`.")
@@ -76,8 +83,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         here = [objects[i] for i in part]
         for i, row, masks, scores, values in zip(part, here, *_measure(config, predict, dataset.select(part), here)):
             records[i] = values
-            codes, size = row["mask"], row["mask"][0]["size"]
-            truth.append({"size": size, "category": row["category"], "codes": codes, "boxes": row["bbox"]})
+            truth.append(_true(regions[i]))
             found.append(_found(row, masks, scores))
     every = {name: [records[i][name] for i in chosen] for name in records[chosen[0]]}
     metrics = {name: float(np.concatenate(values).mean()) for name, values in every.items()}
@@ -86,14 +92,27 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         count = 1 + max(max(row["category"]) for row in truth)
         masks, boxes = (_masks.average_precision(truth, found, kind, count) for kind in ("segm", "bbox"))
         metrics |= {"mask_ap": masks["ap"], "mask_ap50": masks["ap50"], "box_ap": boxes["ap"]}
+    table = _table(list(dataset["id"]), chosen, found, every, names)
     rules = {"prompt": "box", "clicks": config.clicks, "boundary": f"DAVIS F, {config.tolerance:g} of the diagonal"}
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "segmentation", "split": config.split, "objects": sum(map(len, every["miou"]))} | rules,
-        intervals={name: _masks.interval(values, config.bootstrap) for name, values in every.items()},
-        table=_table(list(dataset["id"]), chosen, found, every, names),
+        intervals={name: interval(_mean(table, name), config.bootstrap) for name in every},
+        table=table,
         pictures=_worst(config, dataset, chosen, objects, records, found, names),
     )
+
+
+def statistic(table: dict[str, list]):
+    """The mean IoU of a table, as a function of how often each picture was drawn."""
+    return _mean(table, MAIN)
+
+
+def _mean(table: dict[str, list], name: str):
+    """The mean of a metric over objects; objects of one picture are not independent, and are drawn together."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table[COLUMNS.get(name, name)], table["picture"])
 
 
 def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tuple[list, list, list]:
@@ -122,6 +141,13 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
     return masks, [np.asarray(answer["scores"], float) for answer in answers], values
 
 
+def _true(row: dict) -> dict[str, Any]:
+    """What is there in one image, regions of crowds too, as `average_precision` takes it."""
+    codes = row["mask"]
+    facts = {"size": codes[0]["size"], "category": row["category"], "codes": codes, "boxes": row["bbox"]}
+    return facts | {"iscrowd": row.get("iscrowd")}
+
+
 def _found(row: dict, masks, scores) -> dict[str, Any]:
     """What was found in one image, as `average_precision` takes it; boxes are those around the masks."""
     import numpy as np
@@ -144,13 +170,14 @@ def class_names(features) -> list[str] | None:
 def _table(
     ids: list[str], chosen: list[int], found: list[dict], every: dict[str, list], names: list[str] | None
 ) -> dict[str, list]:
-    """A row an object: `id#number`, its class, the model's own score, and the metrics; by `score`, its IoU, models are compared."""
+    """A row an object: `id#number`, its picture, its class, the model's own score, and the metrics."""
     table = {
+        "picture": [ids[i] for i, row in zip(chosen, found, strict=True) for _ in row["category"]],
         "id": [f"{ids[i]}#{n}" for i, row in zip(chosen, found, strict=True) for n in range(len(row["category"]))],
         "label": [names[c] if names else str(c) for row in found for c in row["category"]],
         "confidence": [float(value) for row in found for value in row["score"]],
     }
-    return table | {{"miou": "score"}.get(name, name): [v for part in values for v in part] for name, values in every.items()}
+    return table | {COLUMNS.get(name, name): [v for part in values for v in part] for name, values in every.items()}
 
 
 def _worst(config: Config, dataset, chosen, objects, records, found, names) -> list[tuple[str, Any]]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "miou"
 """The metric by which guards compare."""
 PREDICTOR = "semantic_logits"
@@ -57,40 +59,45 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Raises:
         UserError: the data set has neither column.
     """
-    import numpy as np
-
     from adapt.evals import _semantic
+    from adapt.evals._bootstrap import interval
     from adapt.evals._result import Result
 
     names = _semantic.names(dataset)
-    ids, matrices, confidence, maps = list(dataset["id"]), [], [], []
+    table: dict[str, list] = {"id": list(dataset["id"])}
+    total, maps = 0, []
     for i, (truth, found, sure) in enumerate(_pairs(predict, dataset)):
         if found.max(initial=0) >= len(names):
             raise UserError(f"evals: the model has class {found.max()}; the data has {len(names)}, with the background.")
-        matrices.append(_semantic.confusion(truth, found, len(names), IGNORE))
-        confidence.append(sure)
+        matrix = _semantic.confusion(truth, found, len(names), IGNORE)
+        total = total + matrix
+        for column, value in ({"confidence": sure} | _semantic.row(matrix, names)).items():
+            table.setdefault(column, []).append(value)
         if config.pictures:
-            maps = sorted([*maps, (_semantic.agreement(matrices[-1]), i, found)], key=lambda item: item[:2])[: config.pictures]
-    matrices = np.stack(matrices)
-    right = np.array([_semantic.agreement(matrix) for matrix in matrices])
-    there, said = ([", ".join(names[c] for c in np.flatnonzero(m.sum(axis)) if c) for m in matrices] for axis in (1, 0))
+            maps = sorted([*maps, (table["mean_iou"][i], i, found)], key=lambda item: item[:2])[: config.pictures]
+    ids, there, said = (table[name] for name in ("id", "label", "prediction"))
     return Result(
-        metrics=_semantic.scores(matrices.sum(0)),
+        metrics=_semantic.scores(total),
         protocol=protocol | {"eval": "semantic", "split": config.split, "classes": names, "ignore": IGNORE},
-        intervals={"miou": _semantic.interval(matrices, config.bootstrap)},
-        table={
-            "id": ids,
-            "label": there,
-            "prediction": said,
-            "confidence": confidence,
-            "mean_iou": right.tolist(),
-        },
-        figures={"classes": names, "confusion": matrices.sum(0).tolist()},
+        intervals={"miou": interval(statistic(table), config.bootstrap)},
+        floor=_semantic.floor(total),
+        table=table,
+        figures={"classes": names, "confusion": total.tolist()},
         pictures=[
             _picture(dataset[i], found, f"{said[i] or 'nothing'} for {there[i] or 'nothing'}: mean IoU {value:.2f} ({ids[i]})")
             for value, i, found in maps
         ],
     )
+
+
+def statistic(table: dict[str, list]):
+    """The mIoU of a table, as a function of how often each picture was drawn."""
+    import numpy as np
+
+    from adapt.evals import _semantic
+    from adapt.evals._bootstrap import Sums
+
+    return Sums(np.hstack([np.array(table["intersection"], float), np.array(table["union"], float)]), _semantic.miou)
 
 
 def _pairs(predict: Callable, dataset) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:

@@ -22,6 +22,8 @@ from adapt.prompting.tasks import COUNT
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "accuracy"
 """The metric by which guards compare."""
 PREDICTOR = "text"
@@ -39,6 +41,8 @@ class Config(Plugin):
     """What is asked, where the data has the column; else rows ask it themselves, by a prefix that begins with `answer` or `question`."""
     column: str = "count"
     """The column of right answers."""
+    bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Resamples of the pictures for the 95 % intervals."""
     pictures: int = Field(12, ge=0, le=24)
     """Pictures for the report."""
 
@@ -53,7 +57,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals._metrics import bootstrap
+    from adapt.evals._bootstrap import interval, mean, pictures
+    from adapt.evals._metrics import floor
     from adapt.evals._result import Result
     from adapt.evals._text import normal, rows, vqa_accuracy
 
@@ -67,18 +72,31 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     if numbers:
         close = [text.isdecimal() and abs(int(text) - int(right)) <= 1 for text, right in numbers]
         metrics["within_one"] = float(np.mean(close))
-    table = {
-        "id": list(asked["id"]),
-        "label": [right[0] for right in answers],
-        "prediction": list(texts),
-        "accuracy": scores.tolist(),
-        "correct": (match > 0).tolist(),
-    }
-    shown = range(min(config.pictures, len(texts)))
+    shown = pictures(asked)
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "vqa", "split": config.split, "prefix": config.prefix, "column": config.column},
-        intervals={"accuracy": bootstrap(scores, 1000), "match": bootstrap(match, 1000)},
-        table=table if len(asked) == len(dataset) else {},
-        pictures=[(f"{asked[i]['prefix']} {texts[i]} — {answers[i][0]}", asked[i]["image"]) for i in shown],
+        intervals={
+            name: interval(mean(each, shown), config.bootstrap) for name, each in (("accuracy", scores), ("match", match))
+        },
+        floor=floor({normal(each): vqa_accuracy(each, right) for each in right} for right in answers),
+        table={
+            "id": list(asked["id"]),
+            "picture": shown,
+            "label": [right[0] for right in answers],
+            "prediction": list(texts),
+            "accuracy": scores.tolist(),
+            "correct": (match > 0).tolist(),
+        },
+        pictures=[
+            (f"{asked[i]['prefix']} {texts[i]} — {answers[i][0]}", asked[i]["image"])
+            for i in range(min(config.pictures, len(texts)))
+        ],
     )
+
+
+def statistic(table: dict[str, list]):
+    """The VQA accuracy of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table["accuracy"], table["picture"])

@@ -1,5 +1,7 @@
 """Classification by class logits: of a zero-shot classifier, an adapted model, a student, an exported file — all the same way.
 
+Where the label's logit ties with another's, the answer is wrong: a model whose logits are all alike knows nothing.
+
 Source of the protocol: CLIP §3.1, arXiv:2103.00020 (top-1, mean per class); calibration: Guo et al. 2017, arXiv:1706.04599.
 
     >>> evaluate(Config(name="zeroshot"), predict, dataset, {}).metrics
@@ -18,6 +20,8 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     from adapt.evals._result import Result
 
+VERSION = 2
+"""Raised when what it measures changes, so that kept results are made again."""
 MAIN = "top1"
 """The metric by which guards compare."""
 PREDICTOR = "class_logits"
@@ -48,29 +52,26 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
 
     from adapt.evals import _metrics
+    from adapt.evals._bootstrap import interval, mean
     from adapt.evals._result import Result
 
-    labels = np.asarray(dataset["label"])
-    probabilities = _metrics.softmax(predict(dataset))
-    predictions = probabilities.argmax(1)
+    labels, logits = np.asarray(dataset["label"]), predict(dataset)
+    probabilities, predictions = _metrics.softmax(logits), _metrics.answers(logits, labels)
     metric = _metrics.Classification(keep_in_memory=True)
-    metrics = metric.compute(predictions=probabilities, references=labels, top=config.top, bins=config.bins)
-    correct = predictions == labels
-    rank = (probabilities >= probabilities[np.arange(len(labels)), labels][:, None]).sum(1)
+    metrics = metric.compute(predictions=logits, references=labels, top=config.top, bins=config.bins)
+    rank = _metrics.rank(logits, labels)
     names = dataset.features["label"].names
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
-        intervals={
-            "top1": _metrics.bootstrap(correct.astype(float), config.bootstrap),
-            f"top{config.top}": _metrics.bootstrap((rank <= config.top).astype(float), config.bootstrap),
-        },
+        intervals={f"top{k}": interval(mean(rank < k), config.bootstrap) for k in (1, config.top)},
+        floor=float(np.bincount(labels).max() / len(labels)),
         table={
             "id": list(dataset["id"]),
             "label": [names[i] for i in labels],
             "prediction": [names[i] for i in predictions],
             "confidence": probabilities.max(1).tolist(),
-            "correct": correct.tolist(),
+            "correct": (rank < 1).tolist(),
         },
         figures={
             "classes": names,
@@ -78,3 +79,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             "reliability": _metrics.reliability(probabilities, labels, config.bins),
         },
     )
+
+
+def statistic(table: dict[str, list]):
+    """Top-1 of a table, as a function of how often each picture was drawn."""
+    from adapt.evals._bootstrap import mean
+
+    return mean(table["correct"])

@@ -6,25 +6,26 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from adapt.plug import Plugin, UserError, nearest
+from adapt.methods._memory import Trains
+from adapt.plug import UserError, nearest
 
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
 
-class Adapters(Plugin):
+class Adapters(Trains):
     """Low-rank adapters."""
 
     rank: int = Field(2, ge=1, le=1024)
     """Rank r of the update."""
     alpha: float = Field(1, gt=0)
-    """The update is scaled by α/r (α/√r with rslora)."""
+    """The update is scaled by α/r, or by α/√r with rslora."""
     dropout: float = Field(0.25, ge=0, lt=1)
     """Dropout on the adapters' input."""
     dora: bool = False
     """Weight-decomposed LoRA: the magnitude learns apart from the direction."""
     rslora: bool = False
-    """Rank-stabilised scaling."""
+    """Rank-stabilised scaling, α/√r."""
 
 
 def ending(ends: str) -> str:

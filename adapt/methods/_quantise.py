@@ -30,10 +30,32 @@ def library() -> ModuleType:
     return bitsandbytes
 
 
-def size(module: nn.Module) -> int:
-    """Bytes of a module's weights, buffers and quantisation constants; what is shared counts once."""
+def rounded(module: nn.Module) -> list[str]:
+    """Names of the layers that are in 4 or 8 bits."""
+    kinds = library().nn.Linear4bit | library().nn.Linear8bitLt
+    return [name for name, part in module.named_modules() if isinstance(part, kinds)]
+
+
+def size(module: nn.Module, before: bool = False) -> int:
+    """Bytes of a module's weights, buffers and quantisation constants; what is shared counts once.
+
+    Args:
+        before: `quantise` rounded a part of them.
+    """
     held = {value.data_ptr(): value.numel() * value.element_size() for value in module.state_dict().values()}
-    return sum(held.values())
+    total = sum(held.values())
+    for part in module.modules() if before else ():
+        if dtype := getattr(part, "int8_original_dtype", None):
+            constants = [value for name, value in part.state_dict().items() if name != "bias"]
+            total += part.in_features * part.out_features * dtype.itemsize
+            total -= sum(value.numel() * value.element_size() for value in constants)
+    return total
+
+
+def weights(module: nn.Module) -> int:
+    """How many weights a module has; in 4 bits, two of them lie in one number."""
+    packed = library().nn.Params4bit
+    return sum(p.numel() * (2 if isinstance(p, packed) else 1) for p in module.parameters())
 
 
 def linears(module: nn.Module, pattern: str) -> list[str]:
@@ -44,29 +66,35 @@ def linears(module: nn.Module, pattern: str) -> list[str]:
     return [name for name, part in module.named_modules() if type(part) is nn.Linear and re.fullmatch(pattern, name)]
 
 
-def quantise(module: nn.Module, names: list[str], bits: int, double: bool, compute: torch.dtype) -> None:
+def quantise(
+    module: nn.Module, names: list[str], bits: int, double: bool, compute: torch.dtype, device: torch.device | None = None
+) -> None:
     """Replace the named linear layers by frozen ones of 4 bits (nf4) or 8 bits with the same weights, rounded.
+
+    One layer after the other goes to the device and is rounded there, and what it was made of is let go.
 
     Args:
         double: the constants of the 4-bit blocks are quantised too (QLoRA §3, arXiv:2305.14314).
         compute: the type in which 4-bit weights are multiplied.
+        device: where the rounded weights lie afterwards; none: where the layers are.
     """
     library()
     for name in names:
         old = module.get_submodule(name)
-        new = _four(old, double, compute) if bits == 4 else _eight(old)
+        place = device or old.weight.device
+        new = _four(old, double, compute, place) if bits == 4 else _eight(old, place)
         new.int8_original_dtype = old.weight.dtype  # open_clip asks its MLP for the type of the activations
         module.set_submodule(name, new.train(old.training))
     setattr(module, f"is_loaded_in_{bits}bit", True)  # peft looks here to choose its layers
 
 
-def _four(old: nn.Linear, double: bool, compute: torch.dtype) -> nn.Module:
+def _four(old: nn.Linear, double: bool, compute: torch.dtype, device: torch.device) -> nn.Module:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     options = {"compress_statistics": double, "quant_type": "nf4"}
     # on meta: no memory, and no random number is drawn
     new = Linear4bit(old.in_features, old.out_features, old.bias is not None, compute, device="meta", **options)
-    new.weight = Params4bit(old.weight.data, requires_grad=False, module=new, **options).to(old.weight.device)
+    new.weight = Params4bit(old.weight.data, requires_grad=False, module=new, **options).to(device)
     new.bias = old.bias
     return plain(new)
 
@@ -81,12 +109,12 @@ def plain(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _eight(old: nn.Linear) -> nn.Module:
+def _eight(old: nn.Linear, device: torch.device) -> nn.Module:
     from bitsandbytes.nn import Int8Params
 
     new = _flat_layer()(old.in_features, old.out_features, old.bias is not None, has_fp16_weights=False, device="meta")
     # bitsandbytes rounds to 8 bits on the way from the CPU to anywhere, and only then
-    new.weight = Int8Params(old.weight.data.cpu(), requires_grad=False, has_fp16_weights=False).to(old.weight.device)
+    new.weight = Int8Params(old.weight.data.cpu(), requires_grad=False, has_fp16_weights=False).to(device)
     new.bias = old.bias
     return new
 
@@ -101,14 +129,3 @@ def _flat_layer() -> type[nn.Module]:
             return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
     return Flat8bit
-
-
-def save_memory(module: nn.Module) -> bool:
-    """Compute the layers' activations again in the backward pass instead of keeping them; False when it is not offered."""
-    if getattr(module, "supports_gradient_checkpointing", False):  # transformers
-        module.activation_checkpointing_enable({"use_reentrant": False})
-    elif hasattr(module, "set_grad_checkpointing"):  # open_clip, timm
-        module.set_grad_checkpointing()
-    else:
-        return False
-    return True

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.plug import Plugin, UserError
+from adapt.methods._memory import Trains, checkpoint
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
 TITLE = "decoder"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
-class Config(Plugin):
-    """No options: choose the learning rate in `train`."""
+class Config(Trains):
+    """Choose the learning rate in `train`."""
 
 
 def apply(family: Family, config: Config) -> None:
     """Freeze the family and let its decoder learn; where all that feeds it is frozen, its features can be cached.
 
     Raises:
-        UserError: the family has no decoder.
+        UserError: the family has no decoder, or checkpointing is not offered.
     """
     decoder = getattr(family, "decoder", None)
     if decoder is None:
         raise UserError(
             "method.name: 'decoder' is for families that have one, such as sam and paligemma. Use full, lora or head."
         )
+    checkpoint(family.backbone, config.checkpointing)
     family.requires_grad_(False)
     decoder.requires_grad_(True)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.plug import Plugin
+from adapt.methods._memory import Trains, checkpoint
 
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
 TITLE = "full"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
-class Config(Plugin):
-    """No options: choose the learning rate in `train`."""
+class Config(Trains):
+    """Choose the learning rate in `train`."""
 
 
 def apply(family: Family, config: Config) -> None:
-    """Let every parameter of the backbone learn, and the head that the family needs."""
+    """Let every parameter of the backbone learn, and the head that the family needs.
+
+    Raises:
+        UserError: checkpointing is not offered.
+    """
+    checkpoint(family.backbone, config.checkpointing)
     family.backbone.requires_grad_(True)
     family.complete()

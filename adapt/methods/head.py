@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
 TITLE = "linear probe"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
 class Config(Plugin):
     """A linear classifier on frozen features."""
 
-    init: Literal["zero", "text"] = "zero"
-    """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903)."""
+    init: Literal["auto", "zero", "text"] = "auto"
+    """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903); auto: so where the family
+    has texts, else from zero."""
 
 
 def apply(family: Family, config: Config) -> None:

@@ -1,20 +1,23 @@
 """LoRA: low-rank updates beside frozen weights, in the standard PEFT layout.
 
 Source: Hu et al. 2021, arXiv:2106.09685; defaults of CLIP-LoRA, Zanella and Ben Ayed 2024, arXiv:2405.18541;
-DoRA, arXiv:2402.09353; rsLoRA, arXiv:2312.03732.
+DoRA, arXiv:2402.09353; rsLoRA, arXiv:2312.03732. CLIP-LoRA's paper writes α/r; its code, which made its numbers, scales by α/√r, so that is
+the default here. Values tuned elsewhere, with peft's own default, want `rslora: false`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.methods import _lora
+from adapt.methods import _lora, _memory
 
 if TYPE_CHECKING:
     from adapt.models._family import Family
 
 TITLE = "LoRA"
 """Its name in tables."""
+PLACES = False
+"""Does it put the family on its device itself, by `place`?"""
 
 
 class Config(_lora.Adapters):
@@ -22,6 +25,8 @@ class Config(_lora.Adapters):
 
     targets: list[str] = ["q", "k", "v"]
     """The family's names of what is adapted, such as q, k, v, o, mlp; or ends of module names."""
+    rslora: bool = True
+    """Rank-stabilised scaling, α/√r, as CLIP-LoRA's code has it; false: α/r."""
 
 
 def apply(family: Family, config: Config) -> None:
@@ -31,4 +36,5 @@ def apply(family: Family, config: Config) -> None:
     Raises:
         UserError: a target matches no module, or the module's kind cannot take an option.
     """
+    _memory.checkpoint(family.backbone, config.checkpointing)
     _lora.add(family, config, _lora.named(family, config.targets), config.targets)

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.methods import _lora
+from adapt.methods import _lora, _memory
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from adapt.models._family import Family
 
 TITLE = "QLoRA"
 """Its name in tables."""
+PLACES = True
+"""It puts the family on its device itself, by `place`: in full precision it may not fit there."""
 
 
 class Config(_lora.Adapters):
@@ -27,7 +31,7 @@ class Config(_lora.Adapters):
     rank: int = Field(16, ge=1, le=1024)
     """Rank r of the update."""
     alpha: float = Field(32, gt=0)
-    """The update is scaled by α/r (α/√r with rslora)."""
+    """The update is scaled by α/r, or by α/√r with rslora."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """Dropout on the adapters' input."""
     targets: list[str] | None = None
@@ -42,42 +46,51 @@ class Config(_lora.Adapters):
     """Compute activations again in the backward pass: less memory, a third more time; none: on GPU, where it is offered."""
 
 
+def place(family: Family, config: Config, device: torch.device) -> None:
+    """Put a family on a device, its `quantised` layers rounded on the way there, one after the other.
+
+    In full precision it stays where it is, but for what is not quantised; so a model can be loaded whose rounded weights fit the
+    device, and no others. A checkpoint that is in 4 or 8 bits already is moved as it is.
+
+    Raises:
+        UserError: bitsandbytes is missing, or nothing can be quantised.
+    """
+    from adapt.methods import _quantise
+
+    backbone = family.backbone
+    if not _quantise.rounded(backbone):
+        names = _quantise.linears(backbone, _lora.ending(family.quantised))
+        if not names:
+            raise UserError("method.name: 'qlora' finds no linear layer to quantise in this checkpoint. Use method.name=lora.")
+        _quantise.quantise(backbone, names, config.bits, config.double, _compute(config, device.type), device)
+    for name in _quantise.rounded(backbone):
+        _quantise.plain(backbone.get_submodule(name))
+    family.to(device)
+
+
 def apply(family: Family, config: Config) -> None:
-    """Quantise the family's `quantised` layers where they are, freeze it, and put adapters on it.
+    """Quantise the family where it is, unless `place` has done it; freeze it, and put adapters on it.
 
     Raises:
         UserError: bitsandbytes is missing, nothing can be quantised, or a target matches no module.
     """
     from adapt.methods import _quantise
 
-    bnb = _quantise.library()
     backbone = family.backbone
-    device = next(backbone.parameters()).device.type
-    weights, before = sum(p.numel() for p in backbone.parameters()), _quantise.size(backbone)
-    names = [name for name, part in backbone.named_modules() if isinstance(part, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)]
-    if names:  # the checkpoint is in 4 bits already; `weights` counts two of them as one
-        weights += sum(p.numel() for p in backbone.parameters() if isinstance(p, bnb.nn.Params4bit))
-        for name in names:
-            _quantise.plain(backbone.get_submodule(name))
-    else:
-        names = _quantise.linears(backbone, _lora.ending(family.quantised))
-        if not names:
-            raise UserError("method.name: 'qlora' finds no linear layer to quantise in this checkpoint. Use method.name=lora.")
-        _quantise.quantise(backbone, names, config.bits, config.double, _compute(config, device))
-    after = _quantise.size(backbone)
-    wanted = device == "cuda" if config.checkpointing is None else config.checkpointing
-    if wanted and not _quantise.save_memory(backbone) and config.checkpointing:
-        raise UserError("method.checkpointing: true, but this checkpoint's library does not offer it. Leave it out.")
+    place(family, config, next(backbone.parameters()).device)
+    device, names = next(backbone.parameters()).device.type, _quantise.rounded(backbone)
+    sizes = _quantise.weights(backbone), _quantise.size(backbone, before=True), _quantise.size(backbone)
+    _memory.checkpoint(backbone, False if config.checkpointing is None and device != "cuda" else config.checkpointing)
     targets = names if config.targets is None else _lora.named(family, config.targets)
     _lora.add(family, config, targets, config.targets or [])
     for part in family.backbone.modules():  # an adapter hides the layer below it from open_clip's question
         base = getattr(part, "base_layer", None)
         if hasattr(base, "int8_original_dtype"):
             part.int8_original_dtype = base.int8_original_dtype
-    _say(family, config, len(names), weights, before, after)
+    _say(family, config, len(names), *sizes)
 
 
-def _compute(config: Config, device: str):
+def _compute(config: Config, device: str) -> torch.dtype:
     import torch
 
     name = config.compute if config.compute != "auto" else ("bf16" if device == "cuda" else "fp32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LACKING = {
     "siglip2": "pictures of variable resolution (NaFlex) are not taken; SigLIP 2 of fixed resolution, which calls itself 'siglip', is"
 }
 """Relatives that cannot be loaded, and why."""
+LARGEST = math.log(100)
+"""Of a learnt `logit_scale`."""
 
 
 @dataclass
@@ -66,26 +69,26 @@ class Clip(Family):
         super().bind(columns)
 
     @torch.no_grad()
-    def new_head(self, init: str = "zero") -> None:
+    def new_head(self, init: str = "auto") -> None:
         if not self.classes:
             raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
         weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
         self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
-        self.head.weight.copy_(weight if init == "text" else torch.zeros_like(weight))
+        self.head.weight.copy_(torch.zeros_like(weight) if init == "zero" else weight)
         self.head.bias.zero_()
 
     # ------------------------------------------------------------------------------------------------------ embeddings
 
     def image_embedding(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] 0–255 → float[B, D], L2-normalised."""
-        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)), dim=-1)
+        """float[B, 3, H, W] 0–255 → float32[B, D], L2-normalised."""
+        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)).float(), dim=-1)
 
     def text_embedding(self, texts: list[str]) -> Tensor:
-        """N texts → float[N, D], L2-normalised."""
-        return F.normalize(self.towers.encode_text(self.net, texts), dim=-1)
+        """N texts → float32[N, D], L2-normalised."""
+        return F.normalize(self.towers.encode_text(self.net, texts).float(), dim=-1)
 
     def text_classifier(self, templates: list[str]) -> Tensor:
-        """float[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
         if not self.classes:
             raise UserError(
                 "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
@@ -95,10 +98,19 @@ class Clip(Family):
         return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Embeddings float[B, D] and float[N, D] → scaled similarities float[B, N]."""
-        logits = self.net.logit_scale.exp() * images @ texts.T
+        """Embeddings float32[B, D] and float32[N, D] → scaled similarities float32[B, N].
+
+        Never in half precision: at a scale of 16 to 32 bfloat16 has steps of 0.125, which ties what is not tied.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.net.logit_scale.float().exp() * images @ texts.T
         bias = getattr(self.net, "logit_bias", None)
         return logits if bias is None else logits + bias
+
+    def head_logits(self, images: Tensor) -> Tensor:
+        """Embeddings float32[B, D] → float32[B, C], by the linear head."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(images)
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
         return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
@@ -106,7 +118,7 @@ class Clip(Family):
     def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
         self.eval()
         if self.head is not None and texts is None:
-            return lambda images: self.head(self.image_embedding(images))
+            return lambda images: self.head_logits(self.image_embedding(images))
 
         @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
         @torch.no_grad()
@@ -118,25 +130,32 @@ class Clip(Family):
 
     # ------------------------------------------------------------------------------------------------------------ loss
 
+    @property
+    def contrastive(self) -> bool:
+        return self.loss == "contrastive"
+
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.contrastive:
+            return self.compare(self.embed(batch), batch)
         images = self.image_embedding(batch["image"])
-        if self.loss == "contrastive":
-            return self._contrastive(images, batch)
         if self.head is not None:
-            logits = self.head(images)
+            logits = self.head_logits(images)
         else:
             templates = self.templates[: self.train_templates]
             logits = self.logits(images, self.text_classifier(templates))
         accuracy = (logits.argmax(1) == batch["label"]).float().mean()
         return F.cross_entropy(logits, batch["label"]), {"accuracy": accuracy}
 
-    def _contrastive(self, images: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
-        texts = [_pick(caption, seed) for caption, seed in zip(batch["caption"], batch["seed"].tolist(), strict=True)]
+    def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and of their captions, float32[B, D] each."""
+        texts = _texts(batch)
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        embeddings = self.text_embedding(list(unique))[[unique[text] for text in texts]]
-        same = torch.tensor([zlib.crc32(text.encode()) for text in texts], device=images.device)
-        images, embeddings, same = gather(images), gather(embeddings), gather(same)
+        return self.image_embedding(batch["image"]), self.text_embedding(list(unique))[[unique[text] for text in texts]]
+
+    def compare(self, embedded: tuple[Tensor, Tensor], batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
+        same = torch.tensor([zlib.crc32(text.encode()) for text in _texts(batch)], device=embedded[0].device)
+        images, embeddings, same = (gather(values) for values in (*embedded, same))
         logits = self.logits(images, embeddings)
         positive = same[:, None] == same[None]
         if self.towers.sigmoid:
@@ -146,6 +165,12 @@ class Clip(Family):
             loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
         hit = positive.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         return loss, {"retrieval": hit}
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors bound theirs by nothing."""
+        if self.net.logit_scale.requires_grad and not self.towers.sigmoid:
+            self.net.logit_scale.clamp_(0, LARGEST)
 
     # ------------------------------------------------------------------------------------------------------------ data
 
@@ -167,9 +192,10 @@ def gather(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _pick(caption: str | list[str], seed: int) -> str:
-    """One of several captions, by the view's seed."""
-    return caption if isinstance(caption, str) else caption[seed % len(caption)]
+def _texts(batch: dict[str, Any]) -> list[str]:
+    """Each row's caption; of several, one by the view's seed."""
+    pairs = zip(batch["caption"], batch["seed"].tolist(), strict=True)
+    return [caption if isinstance(caption, str) else caption[seed % len(caption)] for caption, seed in pairs]
 
 
 # ------------------------------------------------------------------------------------------------------------ transformers
@@ -177,13 +203,13 @@ def _pick(caption: str | list[str], seed: int) -> str:
 
 def load_transformers(config) -> Clip:
     """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     kind = _checkpoint.config(config.checkpoint, FAMILIES, LACKING)["model_type"]
     place = _checkpoint.resolve(config.checkpoint)
     try:
         processor = AutoImageProcessor.from_pretrained(place)
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenise = tokens_of(place, sigmoid=kind == "siglip")
         if config.weights == "random":
             backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
         else:
@@ -200,17 +226,43 @@ def load_transformers(config) -> Clip:
     own = backbone.config.vision_config.image_size
     other = {"interpolate_pos_encoding": True} if spec["size"] != (own, own) else {}
     length = backbone.config.text_config.max_position_embeddings
-    padding = "max_length" if kind == "siglip" else "longest"  # SigLIP was trained with padding to its full length
 
     def encode_image(net: nn.Module, images: Tensor) -> Tensor:
         return net.get_image_features(pixel_values=images, **other).pooler_output
 
     def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
-        tokens = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-        return net.get_text_features(input_ids=tokens["input_ids"].to(net.logit_scale.device)).pooler_output
+        return net.get_text_features(input_ids=tokenise(texts, length).to(net.logit_scale.device)).pooler_output
 
     towers = Towers(encode_image, encode_text, spec, sigmoid=kind == "siglip")
     return Clip(backbone, towers, config.loss, config.train_templates)
+
+
+def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
+    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
+
+    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of a
+    text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own tokenizer
+    cleans a part of that and Gemma's nothing, so it is done here, by the function that open_clip has for these checkpoints.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except ImportError:  # SiglipTokenizer wants sentencepiece; the tokenizer.json beside its pieces does without
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
+        except _checkpoint.UNLOADABLE:
+            raise UserError(
+                f"model.checkpoint: {place!r} has no tokenizer.json. Add the one of its public checkpoint, or: pip install sentencepiece."
+            ) from None
+    if not sigmoid:
+        options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
+        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"]
+    from open_clip.tokenizer import get_clean_fn
+
+    clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]
 
 
 def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:

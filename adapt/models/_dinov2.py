@@ -84,8 +84,8 @@ class Dino(Family):
     # -------------------------------------------------------------------------------------------------------- features
 
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """float[B, 3, H, W] 0–255 → global float[B, D] and patches float[B, D, H/stride, W/stride], after the last norm."""
-        return self._split(self.net(pixel_values=self.normalise(images)).last_hidden_state, images)
+        """float[B, 3, H, W] 0–255 → global float32[B, D] and patches float32[B, D, H/stride, W/stride], after the last norm."""
+        return self._split(self.net(pixel_values=self.normalise(images)).last_hidden_state.float(), images)
 
     def _split(self, sequence: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         h, w = (side // self.stride for side in images.shape[-2:])
@@ -108,7 +108,7 @@ class Dino(Family):
             return torch.stack([cls, patches.mean((2, 3))], 1)
         states = self.net(pixel_values=self.normalise(images), output_hidden_states=True).hidden_states
         norm = getattr(self.net, NORMS[self.kind])
-        parts = [self._split(norm(state), images) for state in states[-self.blocks :]]
+        parts = [self._split(norm(state).float(), images) for state in states[-self.blocks :]]
         return torch.stack([cls for cls, _ in parts] + [parts[-1][1].mean((2, 3))], 1)
 
     def distill_features(self, images: Tensor) -> Tensor:
@@ -124,18 +124,23 @@ class Dino(Family):
             name: getattr(self, name) for name in ("image_embedding", "patch_features", "block_features", "distill_features")
         }
         if self.head is not None and self.task == "classification":
-            functions["class_logits"] = lambda images: self.head(self.image_embedding(images))
+            functions["class_logits"] = lambda images: self.head_logits(self.image_embedding(images))
         elif self.head is not None:
             functions["semantic_logits"] = self.semantic_logits
         return functions
 
     def semantic_logits(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, C, H/stride, W/stride], a logit a class and patch; between patches go bilinear."""
-        return self.head(self.patch_features(images))
+        return self.head_logits(self.patch_features(images))
+
+    def head_logits(self, features: Tensor) -> Tensor:
+        """Features float[B, D, …] → float32[B, C, …], in float32 whatever the autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float())
 
     # ------------------------------------------------------------------------------------------------------------ head
 
-    def new_head(self, init: str = "zero") -> None:
+    def new_head(self, init: str = "auto") -> None:
         if init == "text":
             raise UserError("method.init: 'text' needs a text tower, which this family has not. Use zero.")
         if self.task == "features" or not self.outputs:
@@ -147,7 +152,7 @@ class Dino(Family):
         else:  # DINOv2's linear head for pixels: BatchNorm, then a 1 × 1 convolution (arXiv:2304.07193 §7.4)
             last = nn.Conv2d(self.width, len(self.outputs), 1)
             self.head = nn.Sequential(nn.BatchNorm2d(self.width), last)
-        nn.init.normal_(last.weight, std=0.0 if init == "zero" else 0.01)  # from zero nothing flows back to the encoder
+        nn.init.normal_(last.weight, std=0.01 if init == "random" else 0.0)  # from zero nothing flows back to the encoder
         nn.init.zeros_(last.bias)
         self.head.to(self.normalise.mean.device)
 
@@ -176,15 +181,19 @@ class Dino(Family):
         assert self.head is not None, "a method's apply comes first"
         features = batch.get("features")
         if self.task == "classification":
-            logits = self.head(self.image_embedding(batch["image"]) if features is None else features)
+            logits = self.head_logits(self.image_embedding(batch["image"]) if features is None else features)
             target = batch["label"]
         else:
-            logits = self.head(self.patch_features(batch["image"]) if features is None else features)
+            logits = self.head_logits(self.patch_features(batch["image"]) if features is None else features)
             target = batch["target"]
             logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        counted = target != IGNORE
-        right = ((logits.argmax(1) == target) & counted).sum() / counted.sum().clamp(min=1)
-        return F.cross_entropy(logits, target, ignore_index=IGNORE), {"accuracy": right}
+        judged = self.weight(batch).clamp(min=1)  # a batch without any is a loss of zero, not of NaN
+        right = ((logits.argmax(1) == target) & (target != IGNORE)).sum() / judged
+        return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / judged, {"accuracy": right}
+
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Pictures, or pixels that have a class."""
+        return (batch["label" if self.task == "classification" else "target"] != IGNORE).sum()
 
     # ------------------------------------------------------------------------------------------------------------ data
 

@@ -12,9 +12,10 @@ from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.augment import augment
 from adapt.train.images import collate
+from adapt.train.learner import Learner
 
 
-class Family(nn.Module, ABC):
+class Family(Learner, ABC):
     """A foundation model with its loss.
 
     `images` are always float[B, 3, H, W], RGB, 0–255, resized and cropped by `preprocess`; normalisation happens inside.
@@ -26,6 +27,8 @@ class Family(nn.Module, ABC):
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
     quantised: ClassVar[str] = ""
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    asked_by_name: ClassVar[bool] = False
+    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
     classes: Sequence[str] = ()
     """The words that stand for the labels 0, 1, …, where the family has such."""
     templates: Sequence[str] = ()
@@ -100,11 +103,12 @@ class Family(nn.Module, ABC):
 
     # ------------------------------------------------------------------------------------------------------------ head
 
-    def new_head(self, init: str = "zero") -> None:
+    def new_head(self, init: str = "auto") -> None:
         """Put a fresh linear head, which learns, on the frozen features (`method: head`).
 
         Args:
-            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier.
+            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier; `auto`: text where the
+                family has a text tower, else zero.
 
         Raises:
             UserError: the family has no head of its own, or the data have no classes.

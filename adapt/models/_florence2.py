@@ -30,6 +30,7 @@ NUMBER = re.compile(r"\d+")
 class Florence2(VisionLanguage):
     """A DaViT tower, a BART encoder and decoder; see `Family` for the surface."""
 
+    asked_by_name = False  # <OD> asks for all there is
     adapter_targets = {
         **{name: rf"language_model\..*\.{name}_proj" for name in "qkv"},
         "o": r"language_model\..*\.out_proj",

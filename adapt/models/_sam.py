@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from adapt.masks import rle, unrle
+from adapt.masks import rle, singles, unrle
 from adapt.models import _sam_prompts as prompts
 from adapt.models._family import Family
 from adapt.models._sam_loss import mask_loss
@@ -86,7 +86,7 @@ class Sam(Family):
             )
         item = {"image": view(image, self.spec), "size": torch.tensor([height, width])}
         if train and "objects" in sample:
-            objects = check_objects(sample["objects"] or {}, *image.size, where)
+            objects = check_objects(singles(sample["objects"] or {}), *image.size, where)
             scale = np.tile([width / image.width, height / image.height], 2)
             boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4) * scale
             item["objects"] = {"bbox": boxes.tolist(), "mask": objects["mask"]}
@@ -117,8 +117,8 @@ class Sam(Family):
     # ------------------------------------------------------------------------------------------------------------ parts
 
     def image_features(self, images: Tensor) -> Tensor:
-        """float[B, 3, S, S] 0–255 → float[B, C, h, w], what the mask decoder looks at."""
-        return self.net.vision_encoder(self.normalise(images)).last_hidden_state
+        """float[B, 3, S, S] 0–255 → float32[B, C, h, w], what the mask decoder looks at."""
+        return self.net.vision_encoder(self.normalise(images)).last_hidden_state.float()
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """The image encoder, if nothing in it learns."""
@@ -139,27 +139,27 @@ class Sam(Family):
             multimask: three answers for a prompt that may mean several things; else one.
 
         Returns:
-            logits float[N, M, 4h, 4w] and predicted IoU float[N, M].
+            logits float32[N, M, 4h, 4w] and predicted IoU float32[N, M].
         """
-        encoder, low = self.net.prompt_encoder, len(coordinates)
-        # coordinates do not survive bf16: 1024 pixels take 10 bits, it has 8
+        encoder, low, features = self.net.prompt_encoder, len(coordinates), features.float()
+        # in float32: coordinates do not survive bf16 (1024 pixels take 10 bits, it has 8), nor do IoUs near 1 that choose a mask
         with torch.autocast(features.device.type, enabled=False):
             points = self.net.shared_image_embedding(coordinates.float()[:, None] + 0.5, (self.side, self.side))
             position = self.net.get_image_wide_positional_embeddings()
-        kinds = torch.cat([part.weight for part in encoder.point_embed])[labels.clamp(min=0)][:, None]
-        sparse = torch.where((labels >= 0)[:, None, :, None], points + kinds, encoder.not_a_point_embed.weight)
-        if masks is None:
-            dense = encoder.no_mask_embed.weight[:, :, None, None].expand(low, -1, *features.shape[2:])
-        else:
-            dense = encoder.mask_embed(masks)
-        # SamModel.forward has one dense prompt an image, not one an object, so we call its parts
-        logits, scores = self.net.mask_decoder(
-            image_embeddings=features,
-            image_positional_embeddings=position.expand(low, -1, -1, -1),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
+            kinds = torch.cat([part.weight for part in encoder.point_embed])[labels.clamp(min=0)][:, None]
+            sparse = torch.where((labels >= 0)[:, None, :, None], points + kinds, encoder.not_a_point_embed.weight)
+            if masks is None:
+                dense = encoder.no_mask_embed.weight[:, :, None, None].expand(low, -1, *features.shape[2:])
+            else:
+                dense = encoder.mask_embed(masks)
+            # SamModel.forward has one dense prompt an image, not one an object, so we call its parts
+            logits, scores = self.net.mask_decoder(
+                image_embeddings=features,
+                image_positional_embeddings=position.expand(low, -1, -1, -1),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=multimask,
+            )
         return logits[:, 0], scores[:, 0]
 
     # ------------------------------------------------------------------------------------------------------------ loss
@@ -168,7 +168,7 @@ class Sam(Family):
         """SAM's training (§A): a point or a noisy box, then corrective clicks, each with the mask before as a prompt too."""
         features = batch["features"] if "features" in batch else self.image_features(batch["image"])
         image, boxes, truth, u = self._targets(batch, features.device)
-        # DDP wants every learning parameter in every step, whichever prompts the lot has drawn
+        # every learning parameter has a gradient in every step, whichever prompts the lot has drawn: weight decay acts on all alike
         learning = [*self.net.prompt_encoder.parameters(), *self.net.mask_decoder.parameters()]
         nothing = 0 * sum((p.sum() for p in learning if p.requires_grad), start=0 * features.sum())
         if not len(image):
@@ -189,6 +189,10 @@ class Sam(Family):
             overlaps.append(overlap)
         logs = {"iou": overlaps[0].mean(), "iou_clicked": overlaps[-1].mean()}
         return torch.stack(losses).mean() + nothing, logs
+
+    def weight(self, batch: dict[str, Any]) -> float:
+        """Prompted objects."""
+        return float(sum(min(len(row["mask"]), self.config.objects) for row in batch["objects"]))
 
     def _answer(self, features, coordinates, labels, masks, truth, within) -> tuple[Tensor, Tensor, Tensor]:
         """Loss float[N], IoU float[N] and logits float[N, 1, 4h, 4w] of each prompt's best answer.

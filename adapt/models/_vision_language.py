@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.masks import singles
 from adapt.models._answers import Answer, Speed, greedy
 from adapt.models._clip import image_input
 from adapt.models._family import Family
@@ -41,6 +42,8 @@ class VisionLanguage(Family):
     A family says how questions and answers become tokens (`tokenise`), what the model makes of them (`_answers`), and how objects are
     asked for and read (`_asking`, `read`).
     """
+
+    asked_by_name = True
 
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
         super().__init__()
@@ -92,6 +95,8 @@ class VisionLanguage(Family):
                     "with model.tasks=[given]."
                 )
             item["sample"] = {name: sample.get(name) for name in ("id", *self._columns)} | {"size": sample["image"].size}
+            if "objects" in self._columns:
+                item["sample"]["objects"] = singles(sample["objects"])
         return item
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -119,9 +124,14 @@ class VisionLanguage(Family):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         logits, targets = self._answers(batch)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        learnt = self.weight(batch).clamp(min=1)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum") / learnt
         right = (logits.argmax(-1) == targets) & (targets != IGNORED)
-        return loss, {"token_accuracy": right.sum() / (targets != IGNORED).sum()}
+        return loss, {"token_accuracy": right.sum() / learnt}
+
+    def weight(self, batch: dict[str, Any]) -> Tensor:
+        """Tokens of the answers."""
+        return (batch["labels"] != IGNORED).sum()
 
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """The mean negative log-likelihood of each row's answer, float[B]."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TITLE = "CLIP"
 """Its name in tables."""
+USES_WORDS = True
+"""Does it ask about classes by the words of `prompts`?"""
 
 
 class Config(Plugin):

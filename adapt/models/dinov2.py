@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TITLE = "DINOv2"
 """Its name in tables."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`?"""
 
 
 class Config(Plugin):

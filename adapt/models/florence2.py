@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TITLE = "Florence-2"
 """Its name in tables."""
+USES_WORDS = True
+"""Does it ask about classes by the words of `prompts`?"""
 
 Task = Literal["given", "caption", "detect", "count", "classify", "ocr"]
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 TITLE = "PaliGemma"
 """Its name in tables."""
+USES_WORDS = True
+"""Does it ask about classes by the words of `prompts`?"""
 
-Task = Literal["given", "caption", "detect", "segment", "count", "classify", "ocr"]
+Task = Literal["given", "caption", "detect", "detect_all", "segment", "count", "classify", "ocr"]
 
 
 class Config(Plugin):

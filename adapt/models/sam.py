@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TITLE = "SAM"
 """Its name in tables."""
+USES_WORDS = False
+"""Does it ask about classes by the words of `prompts`?"""
 
 
 class Config(Plugin):

@@ -4,15 +4,18 @@ The public syntax of PaliGemma (its README in big_vision; arXiv:2407.07726 §3.2
 
     caption    caption en                                    → a pig face and a bus
     detect     detect ground vehicle ; mammal animal         → <loc…>×4 mammal animal ; <loc…>×4 ground vehicle
+    detect_all detect fruit ; ground vehicle ; mammal animal → the same
     segment    segment mammal animal                         → <loc…>×4<seg…>×16 mammal animal
     count      answer en how many things are there?          → 2
     classify   answer en what is this?                       → mammal animal
     ocr        ocr                                           → the caption, taken for the text in the picture
     given      the columns prefix and suffix as they are
 
-Protocol: `detect` names the categories that are present, in alphabetical order; objects are answered from left to right (by their
-left edge, then their top). `segment` names one present category, drawn by the view's seed, and answers all its objects. Where there
-is no object, both name one category, drawn by the seed, and nothing is answered. `count` without such a column counts the objects.
+Protocol: `detect` names the categories that are present, in alphabetical order; `detect_all` names all that there are, as evaluation
+and labelling ask with `ask: all`, so that the model learns to say which are present and nobody has to tell it. Objects are answered
+from left to right (by their left edge, then their top). `segment` names one present category, drawn by the view's seed, and answers
+all its objects. Where there is no object, `detect` and `segment` name one category, drawn by the seed, and nothing is answered.
+`count` without such a column counts the objects.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "given": ("prefix", "suffix"),
     "caption": ("caption",),
     "detect": ("objects",),
+    "detect_all": ("objects",),
     "segment": ("objects",),
     "count": ("count",),
     "classify": ("label",),
@@ -62,7 +66,7 @@ def pair(task: str, sample: dict[str, Any], classes: Sequence[str], seed: int = 
         UserError: the answer is empty.
     """
     prefix, suffix = ANSWERS[task](sample, classes, seed, codebook)
-    if not str(suffix or "").strip() and task not in ("detect", "segment"):
+    if not str(suffix or "").strip() and task not in ("detect", "detect_all", "segment"):
         raise UserError(
             f"data: row {sample.get('id', '?')!r} has an empty {'suffix' if task == 'given' else f'answer to {task!r}'}. "
             "A model learns nothing from it: fill it in, or leave the row out."
@@ -121,6 +125,10 @@ def _detect(sample, classes, seed, codebook) -> tuple[str, str]:
     )
 
 
+def _detect_all(sample, classes, seed, codebook) -> tuple[str, str]:
+    return detect(category_words(range(len(classes)), classes)), _detect(sample, classes, seed, codebook)[1]
+
+
 def _segment(sample, classes, seed, codebook) -> tuple[str, str]:
     codebook = codebook or Codebook(None)
     objects = sample["objects"]
@@ -148,6 +156,7 @@ ANSWERS = {
     "given": _given,
     "caption": _text(CAPTION),
     "detect": _detect,
+    "detect_all": _detect_all,
     "segment": _segment,
     "count": _count,
     "classify": _classify,

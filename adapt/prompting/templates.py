@@ -42,5 +42,6 @@ def _read(name: str, key: str, kind: type) -> list | dict:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind):
         have = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"prompts.{key}: the file {name!r} has no {kind.__name__} named {key!r}. It has: {have}.")
+        what = "list" if kind is list else "mapping"
+        raise UserError(f"prompts.{key}: the file {name!r} has no {what} named {key!r}. It has: {have}.")
     return value

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from adapt.run import atomic
+from adapt.train import processes
 
 
 def trainable(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -42,16 +44,25 @@ def load(path: Path) -> dict | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
-class History:
-    """`history.jsonl`: a row a step and a row a validation; a resumed run forgets what came after its checkpoint."""
+def shared_load(path: Path, accelerator: Accelerator) -> dict | None:
+    """The state at `path` on the main process's disk, or none, on every process; the others' disks are not looked at."""
+    return processes.shared(load(path) if accelerator.is_main_process else None, accelerator)
 
-    def __init__(self, path: Path, until: int, writes: bool):
-        self.path, self.writes = path, writes
-        self.rows = []
-        if path.exists():
+
+class History:
+    """`history.jsonl`: a row a step and a row a validation; a resumed run forgets what came after its checkpoint.
+
+    The main process reads and writes it; the others have the same rows.
+    """
+
+    def __init__(self, path: Path, until: int, accelerator: Accelerator):
+        self.path, self.writes = path, accelerator.is_main_process
+        rows = []
+        if self.writes and path.exists():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            self.rows = [row for row in map(json.loads, lines) if row["step"] <= until]
-        if writes:
+            rows = [row for row in map(json.loads, lines) if row["step"] <= until]
+        self.rows = processes.shared(rows, accelerator)
+        if self.writes:
             with atomic(path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 

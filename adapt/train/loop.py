@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,14 +17,16 @@ from torch import nn
 
 from adapt.plug import UserError
 from adapt.recipe import Train
-from adapt.train import checkpoint
+from adapt.train import checkpoint, processes
 from adapt.train.augment import view_seed
+from adapt.train.gradient import gradient
+from adapt.train.learner import Learner
 from adapt.train.progress import progress
 from adapt.train.views import Views, batches, order
 
 
 def fit(
-    family: nn.Module,
+    family: Learner,
     views: Views,
     train: Train,
     seed: int,
@@ -33,16 +34,25 @@ def fit(
     accelerator: Accelerator,
     validate: Callable[[nn.Module], float] | None = None,
     title: str = "train",
+    selection: str = "",
 ) -> list[dict]:
     """Train the parameters of `family` that require gradients; on return they are the best on validation.
+
+    Every process works on its own rows with its own copy of the family, which is not wrapped: gradients are summed after each step,
+    when all have said that they had the memory for it. What is decided or read from disk is the main process's.
 
     Args:
         views: the training rows; the family augments each batch on the device, by its `seed`s.
         folder: gets `history.jsonl` and `checkpoints/`; a state found there is continued.
         validate: a score of the family, higher is better; none: the last weights are kept.
+        selection: what the score is, its metric and protocol; a state with other ones is refused.
 
     Returns:
         the rows of `history.jsonl`.
+
+    Raises:
+        UserError: the batch cannot be shared among the processes, a state has another selection, the loss is no number, or a single
+            picture is too much for the memory.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if train.batch % (world * train.accumulate):
@@ -51,24 +61,29 @@ def fit(
         )
     epoch_steps = len(order(seed, 0, len(views), train.batch))
     total = train.epochs * epoch_steps
-    optimizer = _optimizer(family, train)
-    model, optimizer = accelerator.prepare(family, optimizer)
+    family.to(accelerator.device)
+    optimizer = accelerator.prepare(_optimizer(family, train))
 
-    state = checkpoint.load(folder / "checkpoints" / "last.pt")
+    last, kept = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.pt"
+    state = checkpoint.shared_load(last, accelerator)
     step, best, stale, accumulate = 0, -math.inf, 0, train.accumulate
     if state:
+        _same_selection(state, selection, folder)
         checkpoint.load_trainable(family, state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, best, stale, accumulate = state["step"], state["best"], state["stale"], state["accumulate"]
-    history = checkpoint.History(folder / "history.jsonl", step, accelerator.is_main_process)
-    if step and accelerator.is_main_process:
-        print(f"{title}: resumed at step {step} of {total}")
+        step, best, stale = state["step"], state["best"], state["stale"]
+        accumulate = min(state["accumulate"], train.batch // world)  # there may be more processes now
+        accelerator.print(f"{title}: resumed at step {step} of {total}")
+    elif accelerator.is_main_process:
+        kept.unlink(missing_ok=True)  # of a training that was killed before its first state
+    processes.follow([value.detach() for value in checkpoint.trainable(family).values()], accelerator)
+    history = checkpoint.History(folder / "history.jsonl", step, accelerator)
 
     def save() -> None:
         if accelerator.is_main_process:
             values = {"model": checkpoint.trainable(family), "optimizer": optimizer.state_dict()}
-            counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate}
-            checkpoint.save(folder / "checkpoints" / "last.pt", values | counters)
+            counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
+            checkpoint.save(last, values | counters)
 
     with progress(title, total, step, accelerator.is_main_process) as tick:
         while step < total and not (train.patience and stale >= train.patience):
@@ -80,10 +95,10 @@ def fit(
                 _set_lr(optimizer, train, step, total)
                 while True:
                     try:
-                        logs = _step(model, family, optimizer, batch, train, accumulate, seed, step, accelerator)
+                        logs = _step(family, optimizer, batch, train, accumulate, seed, step, accelerator)
                         break
-                    except RuntimeError as error:
-                        accumulate = _smaller(error, accumulate, train.batch // world, title)
+                    except processes.OutOfMemory:
+                        accumulate = _smaller(accumulate, train.batch // world, title, accelerator)
                 step += 1
                 history.add(step=step, epoch=epoch, lr=optimizer.param_groups[0]["lr"], **logs)
                 accelerator.log({f"{title}/{name}": value for name, value in logs.items()}, step=step)
@@ -91,47 +106,32 @@ def fit(
                 if step % train.checkpoint_every == 0 and step % epoch_steps:
                     save()
             if validate and ((epoch + 1) % train.validate_every == 0 or step == total):
-                score = validate(family)
+                score = processes.shared(validate(family), accelerator)
                 history.add(step=step, epoch=epoch, validation=score)
                 accelerator.log({f"{title}/validation": score}, step=step)
                 best, stale = (score, 0) if score > best else (best, stale + 1)
                 if stale == 0 and accelerator.is_main_process:
-                    checkpoint.save(folder / "checkpoints" / "best.pt", {"model": checkpoint.trainable(family)})
+                    checkpoint.save(kept, {"model": checkpoint.trainable(family), "selection": selection})
             save()
     accelerator.wait_for_everyone()
-    kept = checkpoint.load(folder / "checkpoints" / "best.pt")
-    if validate and kept:
-        checkpoint.load_trainable(family, kept["model"])
+    if validate and (chosen := checkpoint.shared_load(kept, accelerator)):
+        checkpoint.load_trainable(family, chosen["model"])
     return history.rows
 
 
-def _step(model, family, optimizer, batch: dict, train: Train, accumulate: int, seed: int, step: int, accelerator) -> dict:
-    """One optimiser step over `accumulate` micro-batches; returns the logs, averaged over them and over the processes.
-
-    `model` is the family, perhaps wrapped for several processes.
-    """
-    model.train()
+def _step(
+    family: Learner, optimizer, batch: dict, train: Train, accumulate: int, seed: int, step: int, accelerator: Accelerator
+) -> dict[str, float]:
+    """One optimiser step over `accumulate` micro-batches; returns the logs, averaged over them and over the processes."""
+    family.train()
     optimizer.zero_grad()
-    torch.manual_seed(view_seed(seed, step, accelerator.process_index))  # dropout: a function of the step
-    totals: dict[str, torch.Tensor] = {}
-    size = len(batch["seed"])
-    for i in range(accumulate):
-        rows = slice(i * size // accumulate, (i + 1) * size // accumulate)
-        micro = {name: _move(value[rows], accelerator.device) for name, value in batch.items()}
-        if "features" not in micro:  # a frozen encoder's, of the plain view
-            micro = family.augment(micro, train.augment)
-        last = i == accumulate - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            with accelerator.autocast():
-                loss, logs = model(micro)
-            accelerator.backward(loss / accumulate)
-        for name, value in ({"loss": loss} | logs).items():
-            totals[name] = totals.get(name, 0) + value.detach().float() / accumulate
+    own = view_seed(seed, step, accelerator.process_index)  # dropout: a function of the step
+    logs = gradient(family, batch, accumulate, train.augment, own, accelerator)
     if train.clip:
-        accelerator.clip_grad_norm_(model.parameters(), train.clip)
+        accelerator.clip_grad_norm_(family.parameters(), train.clip)
     optimizer.step()
-    packed = accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
-    logs = dict(zip(totals, packed, strict=True))
+    family.stepped()
+    processes.follow(family.buffers(), accelerator)  # running statistics, queues: those that are saved
     if not math.isfinite(logs["loss"]):
         raise UserError(
             f"train: the loss is {logs['loss']} at step {step + 1}. Lower train.lr ({train.lr}) or set train.clip=1."
@@ -139,19 +139,34 @@ def _step(model, family, optimizer, batch: dict, train: Train, accumulate: int, 
     return logs
 
 
-def _move(value, device):
-    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+def _smaller(accumulate: int, size: int, title: str, accelerator: Accelerator) -> int:
+    """After memory has run out: twice the accumulation steps.
+
+    Args:
+        size: pictures a process and step.
+
+    Raises:
+        UserError: a micro-batch is a single picture already.
+    """
+    if accumulate >= size:
+        raise UserError(
+            f"{title}: out of memory with a micro-batch of one picture. Set method.checkpointing=true, a smaller model.image_size or "
+            "checkpoint, or train.optimizer=paged_adamw_8bit."
+        )
+    more = min(2 * accumulate, size)
+    accelerator.print(f"{title}: out of memory: micro-batch halved to {math.ceil(size / more)}, accumulation doubled to {more}")
+    return more
 
 
-def _smaller(error: RuntimeError, accumulate: int, size: int, title: str) -> int:
-    """After an out-of-memory error: twice the accumulation steps; any other error, or a micro-batch of one, is raised again."""
-    # CPU allocations fail with a plain RuntimeError
-    if ("out of memory" not in str(error) and "can't allocate memory" not in str(error)) or size % (2 * accumulate):
-        raise error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    print(f"{title}: out of memory: micro-batch halved to {size // (2 * accumulate)}, accumulation doubled to {2 * accumulate}")
-    return 2 * accumulate
+def _same_selection(state: dict, selection: str, folder: Path) -> None:
+    """Refuse to go on with a training whose best weights were chosen by something else."""
+    before = state.get("selection", "")
+    if before != selection:
+        old, new = (repr(words) if words else "no eval" for words in (before, selection))
+        raise UserError(
+            f"train: the best weights in {folder} were chosen by {old}, and would now be by {new}: the two cannot be compared. Set the same "
+            "evals as before, or begin another run with name=…"
+        )
 
 
 def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:

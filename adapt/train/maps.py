@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from adapt.masks import unrle
+from adapt.masks import singles, unrle
 from adapt.plug import UserError
 from adapt.train.images import centre
 
@@ -20,7 +20,7 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
     """The class of each pixel of a row, int64[H, W].
 
     From `segmentation`, a picture whose values are classes and 255 is none; else from `objects`: 0 is the background, category c
-    is c + 1, painted in their order.
+    is c + 1, painted in their order, over regions of crowds, which are not judged.
     """
     if sample.get("segmentation") is not None:
         values = np.asarray(sample["segmentation"]).astype(np.int64)
@@ -32,7 +32,10 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
             "segmentation or objects.mask, or set model.task=features."
         )
     out = np.zeros((sample["image"].height, sample["image"].width), np.int64)
-    for category, code in zip(objects["category"], objects["mask"], strict=True):
+    for code in (code for code, crowd in zip(objects["mask"], objects.get("iscrowd") or [], strict=False) if crowd):
+        out[unrle(code)] = IGNORE
+    things = singles(objects)
+    for category, code in zip(things["category"], things["mask"], strict=True):
         out[unrle(code)] = category + 1
     return out
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,48 +12,94 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from adapt.plug import UserError
 from adapt.train.progress import progress
 from adapt.train.views import Views
 
 
 @torch.inference_mode()
 def predict(
-    function: Callable, family, dataset, batch: int, accelerator: Accelerator, title: str = "predict", **options: Sequence
+    function: Callable,
+    family,
+    dataset,
+    batch: int,
+    accelerator: Accelerator,
+    title: str = "predict",
+    name: str = "output",
+    **options: Sequence,
 ) -> np.ndarray | list:
     """A predictor over all rows, in their order, on every process.
 
     Args:
         function: of images, float[B, 3, H, W] 0–255 → [B, …]; or, with `function.rows`, of samples → a list of results.
+        name: what the predictor is called in errors.
         options: for a function of samples: an entry a row, such as the boxes that prompt it.
 
     Returns:
         float32[N, …], or a list of N results. The copies that fill up the last batch of a distributed run are dropped.
+
+    Raises:
+        UserError: an output is not finite; the first such row is named, on every process.
     """
     family.eval()
     if getattr(function, "rows", False):
-        return _of_rows(function, dataset, batch, accelerator, title, options)
+        return _of_rows(function, dataset, batch, accelerator, title, name, options)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)
-    parts = []
+    parts, done = [], 0
     with progress(title, len(loader), shown=accelerator.is_main_process) as tick:
         for item in loader:
             with accelerator.autocast():
                 output = function(item["image"].float())
             parts.append(accelerator.gather_for_metrics(output.float()).cpu().numpy())
+            if not finite(parts[-1]):
+                raise _refusal(name, dataset, done + next(i for i, row in enumerate(parts[-1]) if not finite(row)))
+            done += len(parts[-1])
             tick()
     return np.concatenate(parts)
 
 
-def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, options: dict) -> list:
+def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
     """Each process takes a run of the rows."""
-    results = []
+    results: list = []
+    wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         starts = range(0, len(mine), batch)
         with progress(title, len(starts), shown=accelerator.is_main_process) as tick:
             for start in starts:
                 numbers = mine[start : start + batch]
-                own = {name: [values[number] for number in numbers] for name, values in options.items()}
+                own = {option: [values[number] for number in numbers] for option, values in options.items()}
                 with accelerator.autocast():
-                    results += function([dataset[number] for number in numbers], **own)
+                    found = function([dataset[number] for number in numbers], **own)
+                wrong = [number for number, result in zip(numbers, found, strict=True) if not finite(result)][:1]
+                if wrong:
+                    break
+                results += found
                 tick()
-    return gather_object(results) if accelerator.num_processes > 1 else results
+    if accelerator.num_processes > 1:  # all of them stop, or none: one alone would leave the others waiting
+        wrong, results = gather_object(wrong), gather_object(results)
+    if wrong:
+        raise _refusal(name, dataset, min(wrong))
+    return results
+
+
+def finite(value: Any) -> bool:
+    """Is every number of a result finite? Of arrays, tensors, numbers, and lists and dicts of them; of words there is nothing to ask."""
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
+    if isinstance(value, float | np.floating):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    return not isinstance(value, list | tuple | np.ndarray) or all(map(finite, value))
+
+
+def _refusal(name: str, dataset, number: int) -> UserError:
+    row = f"row {dataset['id'][number]!r}" if "id" in dataset.column_names else "the row"
+    return UserError(
+        f"evals: the model's {name} for {row}, number {number + 1} of {len(dataset)}, holds NaN or infinity. A training that ran away "
+        "does this: lower train.lr, of a student distill.train.lr. So does too low a precision: set train.precision=fp32, and look "
+        "at the fp32 file if this is the int8 one."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
 from adapt.data import _scan, emoji
-from adapt.data._check import KINDS, Problem, Report, check
+from adapt.data._check import check, check_rows
 from adapt.data._images import BOXES, MASKS, RGB
+from adapt.data._problems import KINDS, Problem, Report
 from adapt.masks import rle
 from adapt.plug import UserError
 
@@ -48,6 +50,8 @@ def broken(photos, make, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture(56)))
     (cat / "leads outside.jpg").symlink_to(tmp_path / "secret.jpg")
     (cat / "link").symlink_to(tmp_path)
+    (cat / "link in a circle").symlink_to(photos)
+    (photos / "linked class or split").symlink_to(tmp_path)
     (cat / ".hidden.jpg").write_bytes(b"")
     (cat / "notes.txt").write_text("no picture")
     return photos
@@ -61,6 +65,10 @@ def test_each_problem_is_found_and_nothing_else(broken):
         "unseen class",
         "unused class",
         "leak",
+        "box unreadable",  # what the source `hub` finds: see test_hub.py
+        "bad line",  # what the source `jsonl` finds: see test_jsonl.py
+        "no picture",
+        "wrong locations",
         "box reversed",
         "box off the image",
         "mask off the image",
@@ -73,7 +81,7 @@ def test_each_problem_is_found_and_nothing_else(broken):
         "mask alone",
     }
     assert found - named == {("many frames.gif", "wrong mode")}  # its palette
-    assert len(named) == 19
+    assert len(named) == 21
     assert report.pictures == 20 + 14 + 1 + 1
 
 
@@ -100,6 +108,27 @@ def test_a_picture_is_opened_again_only_when_it_has_changed(photos, monkeypatch)
     report = check(photos)
     assert [path[-9:] for path in opened] == ["cat/0.jpg"]
     assert report.counts() == {"unreadable": 1}
+
+
+def test_a_picture_of_the_same_size_and_time_is_opened_again(photos):
+    """`cp -p` keeps the time, and other content may have the same length."""
+    check(photos)
+    spoil(photos / "cat" / "0.jpg")
+    assert check(photos).counts() == {"unreadable": 1}
+
+
+def test_rows_of_pictures_are_looked_at_again_as_well(photos):
+    rows = Dataset.from_dict({"image": [str(photos / "cat" / "0.jpg")]}, Features(image=RGB()))
+    assert check_rows(DatasetDict(train=rows)).counts() == {}
+    spoil(photos / "cat" / "0.jpg")
+    assert check_rows(DatasetDict(train=rows)).counts() == {"unreadable": 1}
+
+
+def spoil(path):
+    """Other bytes, as many as before, with the time of before."""
+    before = path.stat()
+    path.write_bytes(b"\0" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_look_that_cannot_be_remembered_is_still_a_look(photos, tmp_path):

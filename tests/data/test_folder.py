@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -154,6 +155,66 @@ def test_nothing_outside_the_folder_is_read(photos, tmp_path, make):
         load(Config(path=str(photos)))
     splits = load(Config(path=str(photos), on_error="skip"))
     assert not any("link" in name or "folder" in name for names in ids(splits).values() for name in names)
+
+
+@pytest.fixture
+def linked(ready, tmp_path):
+    """A folder whose train and test are links to folders elsewhere."""
+    (tmp_path / "linked").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "linked" / name).symlink_to(ready / name, target_is_directory=True)
+    return tmp_path / "linked"
+
+
+def test_splits_that_are_links_are_the_reason_and_not_pictures_that_cannot_be_read(linked, ready):
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(linked)))
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"data.path: 'test': linked class or split (to {ready / 'test'}); " + (
+        "set data.follow_links=true, or copy the folder to this place."
+    )
+    with pytest.raises(UserError, match=r"no class with a picture.*The first problem: 'test': linked class or split \(to /"):
+        load(Config(path=str(linked), on_error="skip"))
+
+
+def test_a_class_that_is_a_link_stops_and_is_not_left_out_in_silence(photos, tmp_path):
+    (photos / "dog").rename(tmp_path / "dog")
+    shutil.copytree(photos / "cat", photos / "owl")
+    (photos / "dog").symlink_to(tmp_path / "dog", target_is_directory=True)
+    with pytest.raises(UserError, match=r"'dog': linked class or split"):
+        load(Config(path=str(photos)))
+    assert load(Config(path=str(photos), on_error="skip"))["train"].features["label"].names == ["cat", "owl"]
+
+
+def test_links_are_followed_when_asked_for(linked, ready, tmp_path):
+    before = ids(load(Config(path=str(ready))))
+    splits = load(Config(path=str(linked), follow_links=True))
+    assert ids(splits) == before
+    assert splits["train"][0]["image"].size == (24, 16)
+    assert splits.report.problems == []
+    (ready / "train" / "cat" / "far.jpg").symlink_to(ready / "test" / "cat" / "7.jpg")
+    assert load(Config(path=str(linked), follow_links=True)).report.counts() == {"leak": 1}
+
+
+def test_links_in_a_circle_end(linked, ready):
+    (ready / "train" / "cat" / "again").symlink_to(linked, target_is_directory=True)
+    (ready / "train" / "cat" / "self").symlink_to(".", target_is_directory=True)
+    splits = load(Config(path=str(linked), follow_links=True))
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 12, "validation": 2, "test": 6}
+    assert [(problem.id, problem.problem) for problem in splits.report.problems] == [
+        ("train/cat/again", "link in a circle"),
+        ("train/cat/self", "link in a circle"),
+    ]
+
+
+def test_what_is_no_regular_file_is_not_opened(linked, ready):
+    os.mkfifo(ready / "train" / "cat" / "pipe.jpg")
+    (ready / "train" / "cat" / "device.jpg").symlink_to("/dev/zero")
+    with pytest.raises(UserError) as error:
+        load(Config(path=str(linked), follow_links=True))
+    lines = str(error.value).splitlines()
+    assert "'train/cat/device.jpg': unreadable (a link to nothing, or no regular file)" in lines[0]
+    assert "'train/cat/pipe.jpg': unreadable" in lines[1]
 
 
 def test_a_recipe_for_the_embedded_world_takes_a_folder_by_its_path_alone(photos):

@@ -155,6 +155,62 @@ def test_bad_rows_are_left_out_and_listed(spoilt):
     assert {problem.id for problem in splits.report.severe} == {"train/2", "train/5", "train/7"}
 
 
+def test_rows_that_cannot_be_read_at_all_are_left_out_and_listed(foreign, tmp_path):
+    """A box of two numbers, and boxes without categories: before, the first of them stopped the set in spite of on_error."""
+    load(foreign(boxes="xywh"))
+    rows = Dataset.from_parquet(str(tmp_path / "foreign.parquet"))
+    objects = rows["objects"][:]
+    objects[0]["bbox"][0], objects[2]["category"] = [1.0, 2.0], ["dog"]
+    feature = rows.features["objects"]
+    rows.remove_columns("objects").add_column("objects", objects, feature=feature).to_parquet(tmp_path / "more.parquet")
+    config = Config(path=str(tmp_path / "more.parquet"), boxes="xywh")
+    with pytest.raises(UserError, match=r"row 0 of train has 2 boxes and 2 categories, .* data\.on_error=skip leaves it out"):
+        load(config)
+    splits = load(config.model_copy(update={"on_error": "skip"}))
+    assert splits["train"]["id"] == ["train/1", "train/3"]
+    assert [(problem.id, problem.problem) for problem in splits.report.severe] == [
+        ("train/0", "box unreadable"),
+        ("train/2", "box unreadable"),
+    ]
+
+
+def test_pictures_that_are_missing_or_outside_are_left_out_and_listed(photos, tmp_path, make):
+    (tmp_path / "secret.jpg").write_bytes(make.encode(make.picture()))
+    lines = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
+    (photos / "list.csv").write_text("\n".join(["image,label", "../secret.jpg,cat", *lines, "cat/gone.jpg,cat"]))
+    with pytest.raises(UserError, match="outside"):
+        load(Config(path=str(photos / "list.csv")))
+    splits = load(Config(path=str(photos / "list.csv"), on_error="skip"))
+    assert sum(map(len, splits.values())) == 20
+    assert {problem.id: problem.problem for problem in splits.report.severe} == {
+        "train/0": "leads outside",
+        "train/21": "unreadable",
+    }
+
+
+def test_rows_without_a_class_are_left_out_and_listed_unless_all_of_a_split_are(parquet):
+    config = Config(path=parquet(coded=[0, 1] * 18 + [-1] * 4), image="img", label="coded", test=0, validation=0)
+    with pytest.raises(UserError, match=r"data\.label: 4 of 40 rows of train have no class"):
+        load(config)
+    splits = load(config.model_copy(update={"on_error": "skip"}))
+    assert len(splits["train"]) == 36
+    assert splits.report.counts()["no class"] == len(splits.report.severe) == 4
+    hidden = {"splits": {"train": "train[:36]", "test": "train[36:]"}, "on_error": "skip"}
+    with pytest.raises(UserError, match=r"data\.label: 4 of 4 rows of test have no class"):
+        load(config.model_copy(update=hidden))
+
+
+def test_validation_and_test_share_no_rows(parquet):
+    with pytest.raises(UserError, match=r"data\.splits: validation and test share rows 30 to 34 of 'train'"):
+        load(
+            Config(
+                path=parquet(),
+                image="img",
+                splits={"train": "train[:20]", "validation": "train[20:35]", "test": "train[30:]"},
+            )
+        )
+
+
 def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
     config = Config(path=str(spoilt), on_error="skip")
     before = load(config).report
@@ -190,12 +246,12 @@ def test_slices_make_splits(parquet):
         ({"label": "kin"}, r"data\.label: no column 'kin' in train\. Did you mean 'kind'\?"),
         ({"caption": "more"}, r"data\.caption: 'more' holds .*float"),
         ({"label": "more"}, r"data\.label: it holds .*float"),
-        ({"image": "kind"}, r"data\.image: 'kind' names '.*cat', which is no file"),
+        ({"image": "kind"}, r"data\.image: 'kind' names '.*cat', which is not a file"),
         ({"label": "text", "caption": "text"}, r"data\.caption: 'text' is another"),
         ({"image": "more"}, r"data\.image: 'more' holds .* no pictures"),
         ({"splits": {"train": "train", "test": "train[90%:]"}}, r"data\.splits: train and test share rows 36 to 39 of 'train'"),
-        ({"splits": {"train": "tran"}}, r"data\.splits\.train: 'tran' is no split of it\. Have: train \(40 rows\)"),
-        ({"splits": {"train": "train[:x%]"}}, r"data\.splits\.train: 'train\[:x%\]' is no split"),
+        ({"splits": {"train": "tran"}}, r"data\.splits\.train: 'tran' is not one of its splits\. Have: train \(40 rows\)"),
+        ({"splits": {"train": "train[:x%]"}}, r"data\.splits\.train: 'train\[:x%\]' is not one"),
         ({"splits": {"test": "train"}}, "which is train"),
         ({"splits": {"train": "train[:0]"}}, r"data\.splits\.train: 'train\[:0\]' has no rows"),
         (

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapt.data._check import check
+from adapt.data._split import described
 from adapt.data.jsonl import Config, load
 from adapt.plug import UserError
 
@@ -68,20 +69,122 @@ def test_lines_without_detect_have_no_objects(folder):
     assert "objects" not in load(Config(path=path, validation=0, test=0))["train"].column_names
 
 
+SHORT, REVERSED, ODD = "<loc0256><loc0128><loc0767>", "<loc0767><loc0128><loc0256><loc0512>", "<loc1><loc2><loc3><loc4>"
+EMPTY = "<loc0364><loc0602><loc0365><loc0602>"
+
+
 @pytest.mark.parametrize(
-    ("suffix", "words"),
+    ("suffix", "box", "reason"),
     [
-        ("<loc0256><loc0128><loc0767> cat", "locations that cannot be read"),
-        ("<loc0767><loc0128><loc0256><loc0512> cat", "locations that cannot be read"),
-        (f"{BOX} cat ; <loc1><loc2><loc3><loc4> dog", "locations that cannot be read"),
-        (f"{BOX} cat ; {BOX}", "a box without a name"),
+        (f"{SHORT} cat", SHORT, "it has 3 of four locations"),
+        (f"{REVERSED} cat", REVERSED, "its top, 767, is not above its bottom, 256"),
+        (f"{BOX} cat ; {EMPTY} dog", EMPTY, "its left, 602, is not left of its right, 602"),
+        (f"{BOX} cat ; <loc0000><loc0000><loc1024><loc0003> dog", "<loc0000><loc0000><loc1024><loc0003>", "1024 is above 1023"),
+        (f"{BOX} cat ; {ODD} dog", ODD, "a location has four digits"),
+        (f"{BOX} cat ; {BOX}", BOX, "it has no name"),
+        (f"{BOX} cat ; {BOX}<seg001> dog", BOX, "its <seg> words are not sixteen of 000 to 127"),
     ],
 )
-def test_locations_that_cannot_be_read_are_named_by_their_line(folder, suffix, words):
+def test_a_box_that_cannot_be_read_is_named_with_its_line_and_the_reason(folder, suffix, box, reason):
     path = write(folder, line(0), line(1, prefix="detect cat ; dog", suffix=suffix))
-    with pytest.raises(UserError, match=rf"data: train\.jsonl, line 2: the suffix '.*' has {words}\. Write") as error:
+    with pytest.raises(UserError) as error:
         load(Config(path=path))
-    assert "\n" not in str(error.value)
+    said = str(error.value)
+    assert said.startswith(f"data.path: 'train.jsonl, line 2': wrong locations ({box!r}: {reason}); write four a box"), said
+    assert "\n" not in said
+
+
+def test_with_skip_bad_boxes_go_and_the_rest_of_their_line_stays(folder):
+    path = write(
+        folder,
+        line(0, prefix="detect cat ; dog", suffix=f"{BOX} cat ; {EMPTY} dog;{BOX} dog"),
+        line(1, prefix="detect dog", suffix=f"{EMPTY} dog"),
+        line(2, prefix="detect cat ; dog", suffix=f"{BOX} cat;{BOX}  dog"),
+        line(3, prefix="detect cat ; dog", suffix=f"{EMPTY} cat {BOX} dog"),
+    )
+    splits = load(Config(path=path, validation=0, test=0, on_error="skip"))
+    rows = splits["train"]
+    assert rows["suffix"][:] == [f"{BOX} cat ; {BOX} dog", f"{BOX} cat;{BOX}  dog", f"{BOX} dog"], "a good line stays as it is"
+    assert rows["answers"][:] == [[text] for text in rows["suffix"]]
+    assert [len(objects["bbox"]) for objects in rows["objects"]] == [2, 2, 1]
+    assert [(problem.id, problem.problem) for problem in splits.report.problems] == [
+        (f"train.jsonl, line {number}", "wrong locations") for number in (1, 2, 4)
+    ]
+    assert described(splits)[0]["left_out"] == 3
+
+
+def test_with_skip_lines_without_json_or_picture_go_and_are_listed(folder, make):
+    (folder / "images" / "broken.jpg").write_bytes(b"no picture")
+    lines = [
+        line(0),
+        "{no json",
+        line(99),
+        line(1, image="../secret.jpg"),
+        line(1, image="images/broken.jpg"),
+        line(1, suffix=""),
+    ]
+    path = write(folder, *lines, line(2))
+    with pytest.raises(UserError) as error:
+        load(Config(path=path))
+    assert [text.split("line ")[1][0] for text in str(error.value).splitlines()[:-1]] == ["2", "3", "4", "6", "5"]
+    splits = load(Config(path=path, validation=0, test=0, on_error="skip"))
+    assert splits["train"]["id"][:] == ["train/1", "train/7"]
+    assert [(problem.id.split("line ")[1][0], problem.problem) for problem in splits.report.severe] == [
+        ("2", "bad line"),
+        ("3", "no picture"),
+        ("4", "leads outside"),
+        ("6", "bad line"),
+        ("5", "unreadable"),
+    ]
+    (folder / "train.jsonl").write_text("{no json\n")
+    with pytest.raises(UserError, match=r"no line of 'train\.jsonl' can be used.*not JSON"):
+        load(Config(path=path, on_error="skip"))
+
+
+def test_pictures_that_two_files_share_are_leaks(folder):
+    (folder / "images" / "copy.jpg").write_bytes((folder / "images" / "0.jpg").read_bytes())
+    train = write(folder, line(0), line(0), line(1), line(2))
+    validation = write(folder, line(image="images/copy.jpg"), line(3), name="validation.jsonl")
+    test = write(folder, line(1), line(4), name="test.jsonl")
+    report = load(Config(path=train, validation_path=validation, test_path=test)).report
+    found = [(problem.split, problem.id, problem.problem, problem.detail) for problem in report.problems]
+    assert found == [
+        ("validation", "images/copy.jpg", "leak", "same bytes as 'images/0.jpg' in train"),
+        ("test", "images/1.jpg", "leak", "same bytes as 'images/1.jpg' in train"),
+    ]
+    assert not report.severe
+
+
+def test_pictures_with_the_same_bytes_are_drawn_together(folder):
+    for i in range(10):
+        (folder / "images" / f"copy of {i}.jpg").write_bytes((folder / "images" / f"{i}.jpg").read_bytes())
+    path = write(folder, *(line(i) for i in range(10)), *(line(i, image=f"images/copy of {i}.jpg") for i in range(10)))
+    splits = load(Config(path=path, validation=0.2, test=0.3))
+    sides = {split: set(rows["suffix"]) for split, rows in splits.items()}
+    assert not sides["train"] & (sides["validation"] | sides["test"])
+    assert not sides["validation"] & sides["test"]
+    assert splits.report.counts() == {"duplicate": 10}
+
+
+def test_validation_is_not_the_test(folder):
+    train, other = write(folder, line(0)), write(folder, line(1), line(2), name="other.jsonl")
+    with pytest.raises(UserError, match=r"data\.validation_path and data\.test_path are the same file"):
+        load(Config(path=train, validation_path=other, test_path=str(folder / "images" / ".." / "other.jsonl")))
+    with pytest.raises(UserError, match=r"data\.path and data\.test_path are the same file"):
+        load(Config(path=train, test_path=train))
+    again = write(folder, line(2, prefix="another question"), line(1), name="again.jsonl")
+    with pytest.raises(UserError, match=r"'other\.jsonl' and 'again\.jsonl' have the same pictures"):
+        load(Config(path=train, validation_path=other, test_path=again))
+
+
+def test_each_split_says_where_its_lines_come_from(folder):
+    path, test = write(folder, *(line(i) for i in range(8))), write(folder, line(9), name="mine.jsonl")
+    rows = described(load(Config(path=path, test_path=test, validation=0.25)))
+    assert {row["split"]: (row["pictures"], row["origin"]) for row in rows} == {
+        "train": (6, "what is left of train.jsonl"),
+        "validation": (2, "25 % of the pictures of train.jsonl, no data.validation_path"),
+        "test": (1, "mine.jsonl"),
+    }
 
 
 def test_all_lines_of_a_picture_are_in_one_split(folder):
@@ -103,8 +206,8 @@ def test_splits_may_have_their_own_files(folder):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("{no json", ["line 2", "no JSON"]),
-        ("[1]", ["line 2", "no JSON object"]),
+        ("{no json", ["line 2", "not JSON"]),
+        ("[1]", ["line 2", "not a JSON object"]),
         ({"image": "images/1.jpg", "prefix": "x"}, ["line 2", "'suffix'"]),
         (line(1, suffix=" "), ["line 2", "suffix is empty"]),
         (line(1, image="images/99.jpg"), ["line 2", "images/99.jpg"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -257,6 +258,31 @@ def test_names_of_folders_and_of_masks_can_be_said(shapes):
     assert sum(map(len, load(config).values())) == 10
 
 
+def test_a_suffix_that_is_not_said_is_one_line_for_all_pictures(shapes):
+    for path in list((shapes / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    for on_error in ("stop", "skip"):
+        with pytest.raises(UserError) as error:
+            load(Config(path=str(shapes), on_error=on_error))
+        assert str(error.value) == (
+            "data.path: no mask beside 10 pictures, such as 'images/0.jpg' (no file masks/0.png); "
+            "files there end in _mask.png: set data.suffix=_mask"
+        )
+    assert sum(map(len, load(Config(path=str(shapes), suffix="_mask")).values())) == 10
+    with pytest.raises(
+        UserError, match=r"\(no file masks/0_seg\.png\); files there end in _mask\.png: set data\.suffix=_mask$"
+    ):
+        load(Config(path=str(shapes), suffix="_seg"))
+
+
+def test_masks_of_wholly_other_names_are_one_line(shapes):
+    for path in list((shapes / "masks").iterdir()):
+        path.rename(path.with_name(f"m{path.stem}.png"))
+    with pytest.raises(UserError, match=r"no mask beside 10 pictures.*files there are called 'masks/m0\.png'") as error:
+        load(Config(path=str(shapes)))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["cat", "{cat: 1}", "{1: 2}"])
 def test_a_wrong_classes_file_is_a_user_error(shapes, text):
     (shapes / "classes.yaml").write_text(text)
@@ -279,6 +305,18 @@ def test_masks_outside_the_folder_are_not_read(shapes, tmp_path):
     (shapes / "masks" / "0.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(UserError, match=r"'images/0\.jpg': leads outside \(its mask"):
         load(Config(path=str(shapes)))
+
+
+def test_a_mask_of_the_same_size_and_time_is_read_again(shapes):
+    mask = shapes / "masks" / "0.png"
+    rgb = Picture.open(mask).convert("L")
+    rgb.save(mask, compress_level=0)
+    assert by_id(load(Config(path=str(shapes))))["images/0.jpg"]["objects"]["category"] == [0]
+    before = mask.stat()
+    rgb.point(lambda value: 2 if value == 1 else value).save(mask, compress_level=0)
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert mask.stat().st_size == before.st_size
+    assert by_id(load(Config(path=str(shapes))))["images/0.jpg"]["objects"]["category"] == [1]
 
 
 def test_a_changed_mask_is_read_again(shapes):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt.data._split import stratified
+from adapt import plug
+from adapt.data import emoji, emoji_scenes, folder
+from adapt.data._split import described, stratified
+from adapt.plug import UserError
 
 KEYS = st.lists(st.text(max_size=5), unique=True, max_size=60)
 
@@ -35,3 +41,78 @@ def test_shares_are_kept_and_seeds_differ():
     split = stratified(keys, labels, 0.15, 0.25, 0)
     assert [split.count(name) for name in ("train", "validation", "test")] == [600, 150, 250]
     assert split != stratified(keys, labels, 0.15, 0.25, 1)
+
+
+def origins(splits) -> dict[str, str]:
+    return {row["split"]: row["origin"] for row in described(splits)}
+
+
+def into(photos, split: str, numbers) -> None:
+    """Move the pictures of these numbers into a split's folder."""
+    for name in ("cat", "dog"):
+        (photos / split / name).mkdir(parents=True)
+        for i in numbers:
+            (photos / name / f"{i}.jpg").rename(photos / split / name / f"{i}.jpg")
+
+
+def test_each_split_says_how_many_pictures_it_has_and_where_they_came_from(photos):
+    rows = described(folder.load(folder.Config(path=str(photos), validation=0.2, test=0.3)))
+    assert [(row["split"], row["pictures"], row["left_out"]) for row in rows] == [
+        ("train", 10, 0),
+        ("validation", 4, 0),
+        ("test", 6, 0),
+    ]
+    assert rows[0]["origin"] == f"what is left of {str(photos)!r}"
+    assert rows[2]["origin"] == f"30 % drawn from {str(photos)!r}, which has no test folder"
+
+
+def test_what_is_left_out_is_counted_in_its_split(photos):
+    (photos / "cat" / "0.jpg").write_bytes(b"")
+    rows = described(folder.load(folder.Config(path=str(photos), on_error="skip")))
+    assert [row["left_out"] for row in rows] == [1, 0, 0]
+
+
+def test_a_folder_for_validation_alone_could_be_the_test_and_the_origin_says_so(photos):
+    into(photos, "train", range(7))
+    into(photos, "val", range(7, 10))
+    shutil.rmtree(photos / "cat")
+    shutil.rmtree(photos / "dog")
+    assert origins(folder.load(folder.Config(path=str(photos)))) == {
+        "train": "what is left of train/",
+        "validation": "val/",
+        "test": "15 % drawn from train/, no test folder; val/ could be the test: data.test_from=val",
+    }
+
+
+def test_the_validation_folder_becomes_the_test_when_asked_for(photos):
+    into(photos, "train", range(7))
+    into(photos, "val", range(7, 10))
+    splits = folder.load(folder.Config(path=str(photos), test_from="val", validation=0.3))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 10, "validation": 4, "test": 6}
+    assert all(name.startswith("val/") for name in splits["test"]["id"])
+    assert origins(splits)["validation"] == "30 % drawn from train/, since val/ is the test"
+    assert origins(splits)["test"] == "val/"
+
+
+def test_the_test_comes_from_a_validation_folder_only_where_there_is_one_and_no_test(photos):
+    with pytest.raises(UserError, match=r"data\.test_from: 'val', but .* has no val folder"):
+        folder.load(folder.Config(path=str(photos), test_from="val"))
+    into(photos, "train", range(6))
+    into(photos, "val", (6, 7))
+    into(photos, "test", (8, 9))
+    with pytest.raises(UserError, match=r"data\.test_from: 'val', but .* has the folder test/ already"):
+        folder.load(folder.Config(path=str(photos), test_from="val"))
+
+
+def test_the_embedded_sources_say_where_their_splits_come_from():
+    given = origins(emoji.load(emoji.Config(shots=2, also=["noto"], unlabelled=["twemoji"])))
+    assert given["train"] == "60 % of the things, drawn by openmoji, 2 a class at most; and all things by noto"
+    assert given["test"] == "25 % of the things, drawn by openmoji"
+    assert given["unlabelled"] == "all things by twemoji, without labels"
+    scenes = emoji_scenes.load(emoji_scenes.Config(size=64, train=2, validation=1, test=1))
+    assert origins(scenes)["test"] == "scenes of the test split's things by openmoji, seed 0"
+
+
+@pytest.mark.parametrize("name", plug.names("data"))
+def test_every_source_says_which_version_of_its_rows_it_makes(name):
+    assert plug.load("data", name).VERSION >= 1

@@ -272,3 +272,39 @@ def test_an_untrained_student_passes_and_another_threshold_is_refused(scenes, tm
     assert target.gate(dense, runners["same"], samples, module.options, 1e-4)["detections"] > 100
     with pytest.raises(UserError, match="refused"):
         target.gate(dense, runners["other"], samples, module.options, 1e-4)
+
+
+class Asked:
+    """A configuration that notes which of its options are looked at."""
+
+    def __init__(self, config):
+        self.config, self.names = config, set()
+
+    def __getattr__(self, name):
+        self.names.add(name)
+        return getattr(self.config, name)
+
+
+def test_the_labels_depend_on_the_options_that_are_named_and_on_no_others(scenes):
+    rows, config = scenes["train"].select(range(4)), Asked(CONFIG)
+    boxes.label(config, Teacher(rows), rows)
+    assert config.names - {"batch"} == set(boxes.LABELLED_BY), "but for how many pictures are looked at together"
+
+
+def test_no_crowd_is_learnt(scenes):
+    student = boxes.build(CONFIG, Teacher(scenes["train"]))
+    objects = {"bbox": [[0, 0, 64, 64], [4, 4, 20, 20]], "category": [0, 0], "iscrowd": [1, 0]}
+    item = student.preprocess(scenes["train"][0] | {"objects": objects}, True)
+    assert item["boxes"].tolist() == [[4, 4, 20, 20]] and item["labels"].tolist() == [0]
+
+
+def test_losses_and_boxes_are_in_single_precision_under_autocast(scenes):
+    student = boxes.build(CONFIG, Teacher(scenes["train"])).eval()
+    row = scenes["train"][0] | {"objects": {"bbox": [[4, 4, 20, 20]], "category": [0]}}
+    predict = student.predictors()["detections"]
+    (expected,) = predict([row])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = predict([row])
+        loss, logs = student(student.collate([student.preprocess(row, True) | {"seed": 0}]))
+    assert all((found[name] == expected[name]).all() for name in expected)
+    assert {value.dtype for value in (loss, *logs.values())} == {torch.float32}

@@ -163,3 +163,32 @@ def test_who_cannot_teach_or_learn_is_told(teacher, clip_tiny):
         features.build(config(), clip_tiny)
     with pytest.raises(UserError, match="gives no feature map"):
         features.build(config().model_copy(update={"student": "vit_tiny_patch16_224"}), teacher)
+
+
+def test_cosines_and_similarities_are_in_single_precision_under_autocast(teacher):
+    student, items = student_of(teacher, relation=1.0, queue=6, mixup=0).eval(), batch(teacher)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, logs = student(items)
+        pooled, maps = student.net(student.normalise(items["image"]))
+        ours, local = student.net.to_global(pooled), student.net.local(maps)
+    assert ours.dtype == local.dtype == torch.bfloat16, "the network itself may round"
+    ours, theirs = ours.float(), items["teacher"]
+    near = F.cosine_similarity(ours, theirs[:, 0], dim=1)
+    torch.testing.assert_close(logs["global"], (1 - near).mean(), rtol=1e-6, atol=1e-7)
+    side = round((theirs.shape[1] - 1) ** 0.5)
+    grid = F.interpolate(local.float(), size=(side, side), mode="bilinear").flatten(2)
+    near = F.cosine_similarity(grid, theirs[:, 1:].transpose(1, 2), dim=1)
+    torch.testing.assert_close(logs["local"], (1 - near).mean(), rtol=1e-6, atol=1e-7)
+    others = F.normalize(theirs[:, 0], dim=1)
+    p, q = ((F.normalize(x, dim=1) @ others.T / 0.07).log_softmax(1) for x in (theirs[:, 0], ours))
+    torch.testing.assert_close(logs["relation"], (p.exp() * (p - q)).sum(1).mean(), rtol=1e-5, atol=1e-6)
+    assert loss.dtype == torch.float32
+
+
+def test_a_student_is_measured_in_single_precision_as_its_file_computes(teacher):
+    student, images = student_of(teacher).eval(), batch(teacher)["image"]
+    for function in student.predictors().values():
+        with torch.no_grad():
+            expected = function(images)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                assert torch.equal(function(images), expected)

@@ -187,3 +187,40 @@ def test_unlabelled_rows_have_the_label_minus_one(teacher, rows):
     item = student_of(teacher).preprocess({"image": rows[0]["image"], "label": None}, True)
     assert item["label"] == -1
     assert np.isscalar(item["label"])
+
+
+def test_the_loss_is_in_single_precision_whatever_the_autocast():
+    """At 20 bf16 has steps of 0.125: neither does the teacher's best class become two, nor is the divergence of rounded numbers."""
+    teacher = 20 + 0.05 * torch.randn(32, 5)
+    logits = (teacher + 0.3 * torch.randn(32, 5)).bfloat16()
+    batch = {"teacher": teacher, "label": torch.randint(0, 5, (32,))}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, logs = logits_loss(logits, batch)
+    expected, expected_logs = logits_loss(logits.float(), batch)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close((loss, logs), (expected, expected_logs), rtol=1e-6, atol=0)
+    assert logs["agreement"] == (logits.float().argmax(1) == teacher.argmax(1)).float().mean()
+
+
+def logits_loss(student, batch):
+    return logits.objective(CONFIG)(student, dict(batch))
+
+
+def test_a_student_is_measured_in_single_precision_as_its_file_computes(teacher):
+    student, images = student_of(teacher).eval(), torch.rand(4, 3, 48, 48) * 255
+    predict = student.predictors()["class_logits"]
+    with torch.no_grad():
+        expected = predict(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(predict(images), expected)
+            assert student.outputs(images).dtype == torch.bfloat16, "training may be faster"
+
+
+def test_a_teacher_that_answers_nan_is_one_line(teacher, rows, tmp_path):
+    def broken(images):
+        return torch.full((len(images), 4), float("nan"))
+
+    views = Views(rows, teacher.preprocess, 0, 1)
+    with pytest.raises(UserError, match=r"teacher.*rows 0 to 7 .*NaN.*lower train\.lr"):
+        _cache.build(tmp_path / "cache", broken, views, None, 8, Accelerator(cpu=True))
+    assert not list((tmp_path / "cache").glob("*.npy")), "nothing of it is kept"

@@ -301,3 +301,30 @@ def test_the_decoder_is_computed_once(files):
     folder, _ = files
     nodes = [node.op_type for node in library.load(Path(folder) / "decoder.onnx").graph.node]
     assert nodes.count("ConvTranspose") == 2
+
+
+@torch.no_grad()
+def test_masks_and_losses_are_in_single_precision_under_autocast(teacher, rows):
+    student = student_of(teacher, CONFIG.model_copy(update={"prompts": 0.0})).eval()
+    decoder, images = student.net["decoder"], torch.rand(2, 3, 64, 64) * 255
+    features = 3 * torch.randn(3, 32, 8, 8)
+    points, labels = torch.rand(3, 2, 2) * 64, torch.tensor([[1, -1]] * 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, _ = decoder.answer(features, points, labels, True)
+        _, logs = student({"image": images, "teacher": teacher.image_features(images).float()})
+        ours = student.net["encoder"].features(student.normalise(images))
+        theirs = teacher.image_features(images).float()
+    assert (logits.bfloat16().float() != logits).float().mean() > 0.9, "they are not rounded to bf16"
+    error = (ours.float() - theirs).square().mean() / theirs.var()
+    torch.testing.assert_close(logs["features"], error, rtol=1e-6, atol=0)
+
+
+@torch.no_grad()
+def test_a_student_is_measured_in_single_precision_as_its_files_compute(teacher, rows):
+    student = student_of(teacher).eval()
+    predict, sample = student.predictors()["masks"], {"image": rows[0]["image"]}
+    assert predict.rows
+    (expected,) = predict([sample], boxes=[[[10, 12, 60, 50]]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = predict([sample], boxes=[[[10, 12, 60, 50]]])
+    assert (found["masks"] == expected["masks"]).all() and (found["scores"] == expected["scores"]).all()

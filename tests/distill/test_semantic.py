@@ -18,7 +18,7 @@ from adapt.export import onnx
 from adapt.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
-from adapt.prompting.text_masks import TextMasks
+from adapt.prompting.text_masks import TextMasks, crop
 from adapt.recipe import Augment
 
 NAMES = ["red apple", "banana", "guitar", "cat face", "motorcycle"]
@@ -130,8 +130,6 @@ def test_the_name_is_the_softmax_over_classes_and_background(clip_tiny, scenes):
     mask = np.zeros((1, 40, 40), bool)
     mask[:, 8:30, 8:30] = True
     classes, probability = namer(image, mask)
-    from adapt.prompting.text_masks import crop
-
     with torch.no_grad():
         view = clip_tiny.preprocess({"image": crop(WORDS, image, mask[0])}, False)["image"][None].float()
         texts = clip_tiny.text_embedding([*names, "background", "a texture"])
@@ -262,3 +260,48 @@ def test_the_eval_and_the_exported_file_take_the_student(scenes, tmp_path):
     file = net.file_predictors(onnx.Runner(tmp_path / onnx.FILES["fp32"]))["semantic_logits"]
     with torch.no_grad():
         torch.testing.assert_close(file(torch.from_numpy(samples)), net.logits(torch.from_numpy(samples)), atol=1e-3, rtol=0)
+
+
+def test_names_are_compared_in_single_precision_under_autocast(clip_tiny):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        namer = _naming.Namer(WORDS.model_copy(update={"scale": 20.0}), "clip-tiny", NAMES, torch.device("cpu"))
+        image, mask = Picture.new("RGB", (40, 40), (90, 160, 220)), np.zeros((1, 40, 40), bool)
+        mask[:, 8:30, 8:30] = True
+        classes, probability = namer(image, mask)
+        view = namer.clip.preprocess({"image": crop(WORDS, image, mask[0])}, False)["image"][None].float()
+        with torch.no_grad():
+            embedding = namer.clip.image_embedding(view).float()
+    with torch.no_grad():
+        texts = torch.nn.functional.normalize(clip_tiny.text_embedding([*NAMES, "background"]), dim=1)
+        p = (20 * embedding @ texts.T).double().softmax(1)[0].numpy()
+    best = p[:5].argmax() + 1 if p[:5].max() >= p[5] else 0
+    assert classes[0] == best
+    assert probability[0] == pytest.approx(p[5] if best == 0 else p[:5].max(), rel=1e-4)
+
+
+def test_a_student_is_measured_in_single_precision_as_its_file_computes(scenes):
+    net, images = student(scenes, size=32).eval(), torch.rand(2, 3, 32, 32) * 255
+    predict = net.predictors()["semantic_logits"]
+    with torch.no_grad():
+        expected = predict(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(predict(images), expected)
+
+
+def test_the_maps_depend_on_the_options_that_are_named_and_on_no_others(scenes):
+    rows, asked = scenes.select(range(1)), set()
+    for proposals in ("automatic", "boxes"):
+        options = Asked(config(proposals=proposals, automatic=Automatic(points_per_side=4)), asked)
+        semantic.label(options, Segmenter(rows), rows)
+    assert asked == set(semantic.LABELLED_BY)
+
+
+class Asked:
+    """A configuration that notes which of its options are looked at."""
+
+    def __init__(self, config, names: set):
+        self.config, self.names = config, names
+
+    def __getattr__(self, name):
+        self.names.add(name)
+        return getattr(self.config, name)

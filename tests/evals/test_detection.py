@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -9,11 +11,16 @@ import pytest
 from datasets import Dataset, Image
 from PIL import Image as Picture
 
-from adapt.data import jsonl
+from adapt.data import hub, jsonl
+from adapt.distill import boxes
 from adapt.evals import detection
-from adapt.evals._boxes import coco, draw, f1
+from adapt.evals._bootstrap import interval
+from adapt.evals._boxes import Precision, coco, draw, f1
+from adapt.evals._result import differing
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
+from adapt.recipe import load_recipe
+from adapt.stage import Stage
 
 
 def average_precision(truth: list[dict], found: list[dict], threshold: float) -> float:
@@ -65,14 +72,16 @@ def test_average_precision_equals_the_formula():
 
 def test_the_interval_is_of_resampled_images():
     truth, found = (list(part) for part in zip(*map(scene, range(12)), strict=True))
-    metrics, (low, high) = coco(truth, found, 200)
+    metrics, matches = coco(truth, found)
+    precision = Precision(matches)
+    low, high = interval(precision, 200)
     assert low < metrics["map50"] < high
-    rng = np.random.default_rng(0)  # the same images drawn, judged from the start
+    weights = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), 50)
     values = []
-    for weights in rng.multinomial(12, np.full(12, 1 / 12), 200):
-        chosen = np.repeat(np.arange(12), weights)
+    for row in weights:  # the same images drawn, judged from the start
+        chosen = np.repeat(np.arange(12), row)
         values.append(average_precision([truth[i] for i in chosen], [found[i] for i in chosen], 0.5))
-    np.testing.assert_allclose((low, high), np.percentile(values, [2.5, 97.5]), atol=1e-6)
+    np.testing.assert_allclose(precision(weights.astype(float)), values, atol=1e-6)
 
 
 def data(truth: list[dict]) -> Dataset:
@@ -99,9 +108,9 @@ def test_right_boxes_of_wrong_categories_count_only_class_agnostically():
     assert np.isclose(result.metrics["unread"], 1 / 3)
     assert result.table["label"] == ["cat, dog"]
     assert result.table["prediction"] == ["dog, -1"]
-    agnostic = detection.Config(name="detection", class_agnostic=True, ask="all")
+    agnostic = detection.Config(name="detection", class_agnostic=True, ask="present")
     assert detection.evaluate(agnostic, predict, data(truth), protocol).metrics["map50"] == 1
-    assert columns == [True, False]
+    assert columns == [False, True], "by default a model is told nothing of the picture"
 
 
 def test_nothing_found_is_zero_and_no_crash():
@@ -130,8 +139,10 @@ def test_rows_that_say_nothing_of_objects_are_not_asked(tmp_path, monkeypatch):
     def predict(dataset, name):
         return [{"bbox": [[10, 10, 50, 50]], "category": row["category"], "score": [0.9]} for row in dataset["objects"]]
 
-    result = detection.evaluate(detection.Config(name="detection"), predict, rows, {"classes": ["cat", "dog"]})
+    present = detection.Config(name="detection", ask="present")
+    result = detection.evaluate(present, predict, rows, {"classes": ["cat", "dog"]})
     assert np.isclose(result.metrics["map50"], 1)
+    assert result.table["picture"] == ["train/2", "train/2"], "one picture, of which two questions are asked"
     assert (result.table["id"], result.table["label"]) == (["train/2", "train/3"], ["cat", "dog"])
     with pytest.raises(UserError, match="no row of the split 'test' has objects"):
         detection.evaluate(detection.Config(name="detection"), None, rows.select([0]), {})
@@ -180,3 +191,134 @@ def test_boxes_are_drawn_where_they_are():
     assert picture.shape == (100, 200, 3)
     assert (picture[20:100, 20] == (0, 140, 80)).all(-1).any()
     assert not (picture[:, :15] != 255).any()
+
+
+@pytest.mark.parametrize(
+    ("ask", "by_name", "told"),
+    [
+        ("all", True, "nothing"),
+        ("present", True, "the categories on each picture"),
+        ("all", False, "nothing"),
+        ("present", False, "nothing"),
+    ],
+)
+def test_the_protocol_says_what_the_module_was_told(ask, by_name, told):
+    truth = [{"bbox": [CAT], "category": [0]}]
+    said = {"bbox": np.array([CAT]), "category": np.array([0]), "score": np.array([0.9])}
+    protocol = {"classes": ["cat"]} | ({"asked_by_name": True} if by_name else {})
+    config = detection.Config(name="detection", ask=ask)
+    found = detection.evaluate(config, lambda *_, **__: [said], data(truth), protocol).protocol
+    assert found["told"] == told and "asked_by_name" not in found
+    teller = detection.evaluate(config, lambda *_, **__: [said], data(truth), {"classes": ["cat"]}).protocol
+    assert differing(found, teller) == ([] if told == "nothing" else ["told"]), "a detector that is told nothing beside it"
+
+
+def test_a_vision_language_model_is_asked_by_name_and_a_student_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    few = [f"data.{split}=2" for split in ("train", "validation", "test")]
+    stage = Stage(load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"]))
+    student = boxes.build(stage.recipe.distill, stage.family)
+    present = detection.Config(name="detection", ask="present")
+    told = [
+        stage.evaluated(present, stage.predictor(module), "test", module).protocol["told"] for module in (stage.family, student)
+    ]
+    assert told == ["the categories on each picture", "nothing"]
+    assert detection.Config(name="detection").ask == boxes.Config(name="boxes").ask == "all"
+
+
+# ----------------------------------------------------------------------------------------------------------------- crowds
+
+
+def crowded(seed: int = 0) -> tuple[dict, list[dict]]:
+    """A COCO file with crowds, and what was found: near objects, in crowds, twice, and nowhere."""
+    random = np.random.default_rng(seed)
+    annotations, results = [], []
+
+    def add(entries, image, category, box, **more):
+        left, top, right, bottom = (
+            round(float(side), 1) for side in box
+        )  # as a file has them, and exact in 32 bits after rounding
+        place = [left, top, right - left, bottom - top]
+        entries.append({"image_id": image, "category_id": category, "bbox": [float(np.float32(v)) for v in place]} | more)
+
+    for image in range(20):
+        for number in range(5):
+            corner, category = random.uniform(0, 60, 2), int(random.integers(1, 4))
+            box = np.append(corner, corner + random.uniform(8, 40, 2))
+            crowd = int(number == 0 or random.random() < 0.2)
+            area = float((box[2] - box[0]) * (box[3] - box[1]))
+            add(annotations, image, category, box, id=len(annotations) + 1, iscrowd=crowd, area=area)
+            for _ in range(3 if crowd else 1):
+                part = box + random.normal(0, 2, 4) if not crowd else np.append(corner + 2, corner + random.uniform(4, 8, 2))
+                wrong = random.random() < 0.2
+                add(results, image, 1 + category % 3 if wrong else category, part, score=float(random.random()))
+    categories = [{"id": number, "name": name} for number, name in ((1, "cat"), (2, "dog"), (3, "bird"))]
+    return {"images": [{"id": i} for i in range(20)], "annotations": annotations, "categories": categories}, results
+
+
+def theirs(file, results: list[dict]) -> dict[str, float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = COCOeval(truth := COCO(str(file)), truth.loadRes([dict(one) for one in results]), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return dict(zip(("map", "map50", "map75"), judge.stats, strict=False)) | {"recall": judge.stats[8]}
+
+
+def test_with_crowds_the_precision_is_pycocotools_of_the_same_file(tmp_path):
+    content, results = crowded()
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    objects = [{"bbox": [], "category": [], "iscrowd": []} for _ in content["images"]]
+    for one in content["annotations"]:
+        row = objects[one["image_id"]]
+        row["bbox"].append(one["bbox"])
+        row["category"].append(one["category_id"])
+        row["iscrowd"].append(one["iscrowd"])
+    pictures = [Picture.new("RGB", (101, 101), (number, 0, 0)) for number in range(20)]
+    rows = Dataset.from_dict({"image": pictures, "objects": objects}).cast_column("image", Image())
+    rows.to_parquet(tmp_path / "train.parquet")
+    rows = hub.load(hub.Config(path=str(tmp_path / "train.parquet"), boxes="xywh"))["train"]
+    assert rows[0]["objects"]["iscrowd"] == objects[0]["iscrowd"]
+
+    found = []
+    for image in range(20):
+        mine = [one for one in results if one["image_id"] == image]
+        boxes = np.array([one["bbox"] for one in mine])
+        boxes[:, 2:] += boxes[:, :2]
+        labels, scores = np.array([one["category_id"] - 1 for one in mine]), np.array([one["score"] for one in mine])
+        found.append({"bbox": boxes, "category": labels, "score": scores})
+    result = detection.evaluate(detection.Config(name="detection"), lambda *_, **__: found, rows, {})
+    expected = theirs(tmp_path / "instances.json", results)
+    assert {name: result.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    without = [row | {"iscrowd": [0] * len(row["iscrowd"])} for row in rows["objects"][:]]
+    assert abs(coco(without, found)[0]["map50"] - expected["map50"]) > 0.02, "crowds matter here"
+
+    precision = Precision(result.table)
+    assert precision(np.ones((1, 20)))[0] == pytest.approx(expected["map50"], abs=1e-9)
+    drawn = np.random.default_rng(1).multinomial(20, np.full(20, 1 / 20), 10)
+    for weights in drawn:  # images drawn again are judged by the library from the start
+        chosen = np.repeat(np.arange(20), weights)
+        again = coco([rows["objects"][i] for i in chosen], [found[i] for i in chosen])[0]["map50"]
+        assert precision(weights[None].astype(float))[0] == pytest.approx(again, abs=1e-9)
+
+
+def test_a_crowd_is_neither_drawn_nor_listed_nor_a_miss():
+    truth = {"bbox": [CAT, [0.0, 50.0, 100.0, 100.0]], "category": [0, 0], "iscrowd": [0, 1]}
+    inside, outside = [5.0, 55.0, 25.0, 75.0], [70.0, 5.0, 90.0, 25.0]
+    assert f1(truth, {"bbox": [CAT], "category": [0]}) == 1
+    assert f1(truth, {"bbox": [CAT, inside], "category": [0, 0]}) == 1, "what lies in a crowd counts neither way"
+    assert f1(truth, {"bbox": [CAT, inside], "category": [0, 1]}) == pytest.approx(2 / 3), "of another category it does"
+    assert f1(truth, {"bbox": [CAT, outside], "category": [0, 0]}) == pytest.approx(2 / 3)
+    said = {"bbox": np.array([CAT, inside]), "category": np.array([0, 0]), "score": np.array([0.9, 0.8])}
+    result = detection.evaluate(
+        detection.Config(name="detection"), lambda *_, **__: [said], data([truth]), {"classes": ["cat"]}
+    )
+    assert result.table["label"] == ["cat"] and result.metrics["map"] == pytest.approx(1)
+    assert "F1 1.00" in result.pictures[0][0]
+    picture = np.asarray(
+        draw(Picture.new("RGB", (100, 100), "white"), truth, {"bbox": [], "category": [], "score": []}, ["cat"], 100)
+    )
+    assert (picture[10, 10:50] != 255).any() and (picture[51:, :] == 255).all()

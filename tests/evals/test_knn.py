@@ -106,3 +106,51 @@ def test_pictures_show_an_image_beside_its_features():
         return embed(asked, name)
 
     assert knn.evaluate(knn.Config(name="knn", pictures=5), poor, dataset, {}, bank).pictures == []
+
+
+def test_a_vote_tied_with_another_class_is_not_right():
+    bank, labels = np.eye(2), np.array([0, 1])
+    shares = knn.vote(np.array([[1.0, 1.0]]), bank, labels, 2, [2], 0.07)[2]
+    assert shares.tolist() == [[0.5, 0.5]]
+    for truth in (0, 1):
+        dataset, stored = rows([truth]), rows([0, 1], 1)
+        predict = lambda part, name: np.array([[1.0, 1.0]]) if len(part) == 1 else bank  # noqa: E731
+        result = knn.evaluate(knn.Config(name="knn", k=2, also=[]), predict, dataset, {}, stored)
+        assert result.metrics["knn"] == 0 and result.table["correct"] == [False]
+        assert result.table["prediction"] == [NAMES[1 - truth]]
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_of_equally_near_rows_none_comes_first(k):
+    """Whatever the bank's order, rows that are as near as the last neighbour share the seats that are left."""
+    random = np.random.default_rng(0)
+    near = np.array([[1.0, 0.2, 0], [1, 0, 0.2], [1, -0.2, 0], [1, 0, -0.2], [1.0, 0, 0], [0, 1, 0]])
+    bank, labels = np.repeat(near, 3, 0), random.integers(0, 4, 18)
+    query = np.array([[1.0, 0, 0]])
+    cosines = (bank / np.linalg.norm(bank, axis=1, keepdims=True))[:, 0].round(12)
+    weights = np.exp((cosines - 1) / 0.07)
+    every = []  # the mean over all orders, by drawing many
+    for _ in range(4000):
+        order = random.permutation(18)
+        chosen = order[np.argsort(-cosines[order], kind="stable")][:k]
+        every.append(np.bincount(labels[chosen], weights[chosen], 4))
+    expected = np.mean(every, 0) / np.mean(every, 0).sum()
+    for _ in range(3):
+        order = random.permutation(18)
+        shares = knn.vote(query, bank[order], labels[order], 4, [k, 18], 0.07)
+        np.testing.assert_allclose(shares[k][0], expected, atol=0.02)
+        np.testing.assert_allclose(shares[18][0], np.bincount(labels, weights, 4) / weights.sum(), atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_embedding_that_has_collapsed_knows_at_most_the_largest_class(order):
+    labels = sorted(
+        np.random.default_rng(0).integers(0, 6, 300), reverse=order < 0
+    )  # the first rows of the bank are of one class
+    dataset, bank = rows([0, 5] * 20), rows(labels, 40)
+    result = knn.evaluate(knn.Config(name="knn"), lambda part, name: np.ones((len(part), 8)), dataset, {}, bank)
+    assert set(result.table["prediction"]) == {NAMES[np.bincount(labels).argmax()]}
+    even = rows(np.repeat(np.arange(6), 50), 40)
+    none = knn.evaluate(knn.Config(name="knn"), lambda part, name: np.ones((len(part), 8)), dataset, {}, even)
+    assert {value for name, value in none.metrics.items()} == {0.0}
+    assert none.floor == 0.5

@@ -118,3 +118,23 @@ def test_a_rate_that_bursts_does_not_win():
     config = linear.Config(name="linear", lrs=[0.1, 1e30], steps=50)
     result = linear.evaluate(config, lambda part, name: features[[int(i) for i in part["id"]]], dataset, {}, bank)
     assert result.metrics["linear_lr"] == 0.1
+
+
+def test_a_tie_with_another_class_is_no_hit():
+    dataset, bank, _ = world(n=100, m=100)
+    config = linear.Config(name="linear", lrs=[0.0], steps=1)  # nothing is learnt, and all logits are zero
+    result = linear.evaluate(config, lambda part, name: np.zeros((len(part), 16), np.float32), dataset, {}, bank)
+    assert (result.metrics["linear"], result.metrics["linear_holdout"]) == (0, 0)
+    assert not any(result.table["correct"]) and 0 < result.floor < 1
+
+
+def test_it_learns_in_single_precision_under_autocast():
+    dataset, bank, features = world(n=100, m=100)
+
+    def measure():
+        config = linear.Config(name="linear", steps=50)
+        return linear.evaluate(config, lambda part, name: features[[int(i) for i in part["id"]]], dataset, {}, bank)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = measure()
+    assert inside.table == measure().table

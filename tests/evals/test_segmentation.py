@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from adapt.data._images import BOXES, MASKS
 from adapt.evals import _draw, _masks, segmentation
-from adapt.masks import box, rle, unrle_many
+from adapt.evals._bootstrap import interval, mean
+from adapt.masks import box, rle, unrle, unrle_many
 from adapt.plug import UserError
 
 SIZE = (40, 48)
@@ -241,3 +247,58 @@ def test_each_click_is_added_to_those_before():
     metrics = segmentation.evaluate(segmentation.Config(name="segmentation"), learns, rows, {}).metrics
     assert seen == [{1}, {2}, {3}, {4}, {5}]
     assert metrics["iou_1"] < 1 == metrics["iou_3"] == metrics["iou_5"]
+
+
+def test_with_crowds_the_precision_is_pycocotools_and_no_crowd_is_prompted():
+    rows = scenes(9)
+    plain = segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, rows, {})
+    crowd = np.zeros(SIZE, bool)
+    crowd[20:] = True
+
+    def more(row):
+        objects = row["objects"]
+        return {
+            "bbox": [*objects["bbox"], box(crowd)],
+            "category": [*objects["category"], 0],
+            "mask": [*objects["mask"], rle(crowd)],
+            "iscrowd": [0] * len(objects["bbox"]) + [1],
+        }
+
+    columns = {"id": rows["id"][:], "image": rows["image"][:], "objects": [more(row) for row in rows]}
+    objects = dict(rows.features["objects"]) | {"iscrowd": List(Value("int8"))}
+    features = Features(rows.features | {"objects": objects})
+    crowded = Dataset.from_dict(columns, features)
+    result = segmentation.evaluate(segmentation.Config(name="segmentation"), of_boxes, crowded, {})
+    assert {name: result.metrics[name] for name in ("miou", "iou_1", "boundary_f")} == {
+        name: plain.metrics[name] for name in ("miou", "iou_1", "boundary_f")
+    }
+    assert result.table == plain.table and result.protocol == plain.protocol
+    answers = of_boxes(
+        rows, "masks", [np.array(row["bbox"], np.float32).reshape(-1, 4) for row in rows["objects"]], features=[None] * 9
+    )
+    gold, found = COCO(), []
+    gold.dataset = {"images": [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in range(9)], "annotations": []}
+    gold.dataset["categories"] = [{"id": 0}, {"id": 1}]
+    for i, (row, answer) in enumerate(zip(crowded["objects"], answers, strict=True)):
+        if len(row["mask"]) > 1:
+            for code, category, one in zip(row["mask"], row["category"], row["iscrowd"], strict=True):
+                entry = {"image_id": i, "category_id": category, "segmentation": code, "iscrowd": one}
+                area = {"area": int(unrle(code).sum()), "bbox": [0, 0, 1, 1]}
+                gold.dataset["annotations"].append(entry | area | {"id": len(gold.dataset["annotations"]) + 1})
+        for mask, category, score in zip(answer["masks"], row["category"], answer["scores"], strict=False):
+            found.append(
+                {"image_id": i, "category_id": category, "segmentation": _masks.encode(mask[None])[0], "score": float(score)}
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        gold.createIndex()
+        judge = COCOeval(gold, gold.loadRes(found), "segm")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    assert result.metrics["mask_ap"] == pytest.approx(judge.stats[0], abs=1e-9)
+
+
+def test_the_interval_is_of_pictures_and_not_of_objects():
+    result = segmentation.evaluate(segmentation.Config(name="segmentation", clicks=[]), of_boxes, scenes(), {})
+    assert result.table["picture"][:4] == ["0", "1", "1", "2"]
+    assert result.intervals["miou"] == interval(mean(result.table["score"], result.table["picture"]), 1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from sklearn.metrics import confusion_matrix, jaccard_score
@@ -97,3 +98,28 @@ def test_a_class_that_the_data_lacks_is_a_user_error():
     truth = maps(2)
     with pytest.raises(UserError, match="the model has class 7; the data has 4"):
         semantic.evaluate(semantic.Config(name="semantic"), predictor(np.full(truth.shape, 7)), data(truth), {})
+
+
+def test_pixels_of_a_crowd_are_not_judged():
+    crowd, thing = np.zeros((2, *SIZE), bool)
+    crowd[:12], thing[8:20, :10] = True, True
+    objects = {"category": [0, 1], "mask": [rle(thing), rle(crowd)], "iscrowd": [0, 1]}
+    assert (_semantic.truth({"id": "x", "objects": objects}) == np.where(thing, 1, np.where(crowd, 255, 0))).all()
+
+
+def test_the_floor_is_what_one_class_for_all_pixels_reaches():
+    truth = maps()
+    result = semantic.evaluate(semantic.Config(name="semantic"), predictor(noisy(truth)), data(truth), {})
+    reached = [
+        semantic.evaluate(semantic.Config(name="semantic"), predictor(np.full(truth.shape, c)), data(truth), {}).metrics["miou"]
+        for c in range(4)
+    ]
+    assert result.floor == pytest.approx(max(reached))
+
+
+def test_probabilities_are_in_single_precision_under_autocast():
+    logits = np.random.default_rng(0).normal(20, 0.05, (4, 6, 8)).astype(np.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, sure = _semantic.classes(logits, SIZE)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], SIZE, mode="bilinear")[0].softmax(0)
+    assert (found == expected.argmax(0).numpy()).all() and sure == pytest.approx(float(expected.amax(0).mean()), abs=1e-6)

@@ -17,7 +17,10 @@ from adapt.prompting.tasks import COUNT
 
 def data(**columns) -> Dataset:
     number = len(next(iter(columns.values())))
-    rows = {"id": [str(i) for i in range(number)], "image": [Picture.new("RGB", (8, 8))] * number} | columns
+    rows = {
+        "id": [str(i) for i in range(number)],
+        "image": [Picture.new("RGB", (8, 8), (i, 0, 0)) for i in range(number)],
+    } | columns
     return Dataset.from_dict(rows).cast_column("image", Image())
 
 

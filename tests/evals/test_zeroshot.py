@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from adapt.evals import _metrics, retrieval, zeroshot
+from adapt.evals import _metrics, zeroshot
 from adapt.evals._result import differing
 
 NAMES = [f"class {i}" for i in range(6)]
@@ -19,9 +19,7 @@ def data(n: int = 300):
     labels = random.integers(0, 5, n)  # the sixth class never occurs
     logits = random.normal(size=(n, 6)).astype(np.float32)
     logits[np.arange(n), labels] += 1.5
-    rows = Dataset.from_dict(
-        {"id": [str(i) for i in range(n)], "label": labels, "caption": [f"thing {i % 7}" for i in range(n)]}
-    )
+    rows = Dataset.from_dict({"id": [str(i) for i in range(n)], "label": labels})
     return rows.cast_column("label", ClassLabel(names=NAMES)), labels, logits
 
 
@@ -59,33 +57,71 @@ def test_ece_is_guos_formula():
     assert np.isclose(_metrics.calibration_error(_metrics.reliability(probabilities, labels, 10)), expected)
 
 
-def test_bootstrap_interval_has_the_normal_approximations_width():
-    values = np.random.default_rng(1).random(2000)
-    low, high = _metrics.bootstrap(values, 2000)
-    assert np.isclose((high - low) / 2, 1.96 * values.std() / np.sqrt(2000), rtol=0.1)
+def test_ties_count_against_the_model():
+    rows, _, _ = data(60)
+    result = zeroshot.evaluate(zeroshot.Config(name="zeroshot", top=3), lambda _: np.zeros((60, 6), np.float32), rows, {})
+    assert (result.metrics["top1"], result.metrics["top3"], result.metrics["mean_per_class"]) == (0, 0, 0)
+    assert result.intervals["top1"] == (0, 0)
+    assert not any(result.table["correct"])
+    assert not any(said == there for said, there in zip(result.table["prediction"], result.table["label"], strict=True))
+    assert np.trace(result.figures["confusion"]) == 0
+    assert sum(np.array(result.figures["reliability"]["accuracy"]) * result.figures["reliability"]["count"]) == 0
 
 
-def test_a_paired_difference_is_narrower_than_two_intervals():
-    random = np.random.default_rng(0)
-    before = random.random(500) < 0.5
-    after = before | (random.random(500) < 0.1)
-    delta, low, high = _metrics.difference(before, after)
-    assert np.isclose(delta, after.mean() - before.mean())
-    assert low > 0, "a gain on every changed sample is a sure gain"
-    assert high - low < 0.06
+@pytest.mark.parametrize(("others", "place"), [([], 0), ([1], 1), ([1, 1], 2), ([2, 1], 2), ([2, 2, 2], 3), ([0.5, 0.9], 0)])
+def test_the_rank_is_how_many_others_score_as_high_or_higher(others, place):
+    scores = np.full((1, 6), -1.0)
+    scores[0, 3] = 1
+    scores[0, : len(others)] = others
+    assert _metrics.rank(scores, np.array([3])) == [place]
+    (best,) = _metrics.answers(scores, np.array([3]))
+    assert (best == 3) == (place == 0) and scores[0, best] == scores.max()
+    metrics = _metrics.Classification().compute(predictions=scores, references=[3], top=2)
+    assert (metrics["top1"], metrics["top2"]) == (place < 1, place < 2)
 
 
-def test_retrieval_counts_the_ranks_of_the_own_caption():
-    rows, _, _ = data(14)
-    names = list(dict.fromkeys(rows["caption"]))
-    scores = np.zeros((14, 7), np.float32)
-    for i, caption in enumerate(rows["caption"]):
-        scores[i, names.index(caption)] = 2 if i < 7 else 0.5
-        scores[i, (names.index(caption) + 1) % 7] = 1
-    result = retrieval.evaluate(
-        retrieval.Config(name="retrieval"), lambda _, texts: scores if texts == names else None, rows, {}
-    )
-    assert result.metrics == {"r1": 0.5, "r5": 1.0}
+def test_what_is_not_a_number_is_no_hit():
+    assert _metrics.rank(np.array([[np.nan, 0.0]]), np.array([0])) == [1]
+
+
+def test_probabilities_too_small_for_a_number_still_have_an_order():
+    logits = np.array([[2000.0, 1000.0, 0.0, -1000.0]])  # the softmax of the last three is zero
+    metrics = _metrics.Classification().compute(predictions=logits, references=[1], top=2)
+    assert (metrics["top1"], metrics["top2"]) == (0, 1)
+
+
+def test_the_floor_is_what_one_answer_for_all_reaches():
+    rows, labels, logits = data()
+    result = zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: logits, rows, {})
+    one = np.tile(np.eye(6)[np.bincount(labels).argmax()], (300, 1))
+    assert result.floor == zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: one, rows, {}).metrics["top1"]
+    assert _metrics.floor([{"2": 1.0, "two": 0.5}, {"3": 1.0}, {"two": 1.0}]) == 0.5
+    assert _metrics.floor([]) == 0
+
+
+def table(labels: str, answers: str) -> dict[str, list]:
+    right = [a == b for a, b in zip(labels, answers, strict=True)]
+    return {"label": list(labels), "prediction": list(answers), "correct": right}
+
+
+@pytest.mark.parametrize(
+    ("labels", "answers", "words"),
+    [
+        ("abcd" * 9, "a" * 36, "all 36 answers are 'a'"),
+        ("abcd" * 9, "a" * 33 + "bcd", "the answers' entropy is 0.5 bits, the labels' 2.0"),
+        ("abcd" * 9, "dcba" * 9, ""),
+        ("abcd" * 9, "ab" * 18, ""),
+        ("aaaa", "aaaa", ""),
+        ("a" * 34 + "bc", "a" * 34 + "bc", ""),
+    ],
+)
+def test_answers_that_hardly_depend_on_the_picture_are_told(labels, answers, words):
+    assert _metrics.collapse(table(labels, answers)) == words
+
+
+def test_of_tables_that_have_not_one_answer_a_row_nothing_is_said():
+    assert _metrics.collapse({"label": ["a, b", "b"], "prediction": ["", ""]}) == ""
+    assert _metrics.collapse({}) == ""
 
 
 def test_protocols_that_differ_say_where():

@@ -6,12 +6,14 @@ import open_clip
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import CLIPModel
 
-from adapt.methods import _adapter, full, head, lora
+from adapt.methods import _adapter, full, head, lora, qlora
 from adapt.models import _checkpoint
 from adapt.models.clip import Config, load
 from adapt.plug import UserError
+from adapt.recipe import available, load_recipe
 
 CLASSES = ["cat", "fire engine", "apple", "house"]
 
@@ -94,6 +96,53 @@ def test_lora_on_open_clips_attention_reaches_q_k_and_v(tmp_path):
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
 
 
+def scale(model) -> set[float]:
+    return {value for part in model.backbone.modules() if isinstance(part, LoraLayer) for value in part.scaling.values()}
+
+
+def test_the_default_scales_as_clip_loras_code_does():
+    """loralib/layers.py there: lora_alpha / sqrt(r), with r = 2 and lora_alpha = 1; the paper's own formula says α/r."""
+    ours = family()
+    lora.apply(ours, lora.Config(name="lora"))
+    assert scale(ours) == {1 / 2**0.5}
+
+
+def test_the_recipes_scale_as_they_were_tuned():
+    """α/r of 2, which is also QLoRA's default."""
+    for name in available("recipes"):
+        recipe = load_recipe(name)
+        if recipe.method.name == "lora":
+            assert not recipe.method.rslora, name
+            assert recipe.method.alpha / recipe.method.rank == 2, name
+    ours = family()
+    qlora.apply(ours, qlora.Config(name="qlora"))
+    assert scale(ours) == {2.0}
+
+
+@pytest.mark.parametrize("method", [full, lora])
+def test_checkpointing_gives_the_same_gradients(method):
+    gradients = []
+    for checkpointing in (False, True):
+        ours = family().train()
+        options = {"dropout": 0} if method is lora else {}
+        torch.manual_seed(0)
+        method.apply(ours, method.Config(name=method.__name__.split(".")[-1], checkpointing=checkpointing, **options))
+        loss, _ = ours(batch())
+        loss.backward()
+        gradients.append({name: p.grad for name, p in ours.named_parameters() if p.requires_grad})
+        asked = [part for part in ours.backbone.modules() if getattr(part, "gradient_checkpointing", False)]
+        assert bool(asked) == checkpointing
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_checkpointing_that_is_not_offered_is_said():
+    ours = family()
+    ours.backbone = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"method.checkpointing: true, but this checkpoint's library does not offer it"):
+        full.apply(ours, full.Config(name="full", checkpointing=True))
+
+
 def test_head_learns_a_linear_layer_only():
     ours = family()
     head.apply(ours, head.Config(name="head"))
@@ -102,12 +151,13 @@ def test_head_learns_a_linear_layer_only():
     assert losses[-1] < losses[0]
 
 
-def test_head_from_text_starts_as_the_zero_shot_classifier():
+@pytest.mark.parametrize("options", [{"init": "text"}, {}], ids=["text", "default"])
+def test_head_from_text_starts_as_the_zero_shot_classifier(options):
     ours = family()
     images = batch()["image"]
     with torch.no_grad():
         expected = ours.eval().predictors()["class_logits"](images)
-        head.apply(ours, head.Config(name="head", init="text"))
+        head.apply(ours, head.Config(name="head", **options))
         torch.testing.assert_close(ours.predictors()["class_logits"](images), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -24,6 +24,7 @@ from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load
 from adapt.plug import ROOT, UserError
 from adapt.recipe import load_recipe
+from adapt.stage import Stage
 
 
 class Tiny(Family):
@@ -278,6 +279,36 @@ def test_a_checkpoint_that_is_in_4_bits_already_learns_as_one_quantised_here(tmp
     for family in (one, two):
         adapt(family)
     assert steps(two, batch, 2) == steps(one, batch, 2)
+
+
+def test_only_rounded_weights_go_to_the_device(monkeypatch):
+    """In full precision they may not fit there; the stage puts the family on the device before any method is applied."""
+    moved = []
+    real = nn.Module.to
+
+    def to(self, *where, **options):
+        if isinstance(self, Family):
+            names = _quantise.linears(self.backbone, _lora.ending(self.quantised))
+            moved.append(len([name for name in names if "lora_" not in name]))
+        return real(self, *where, **options)
+
+    monkeypatch.setattr(nn.Module, "to", to)
+    stage = Stage(load_recipe("clip_qlora", ["tracker=none"]))
+    assert isinstance(stage.family.backbone.get_submodule("vision_model.encoder.layers.0.mlp.fc1"), Linear4bit)
+    stage.apply_method()
+    assert moved
+    assert set(moved) == {0}, "linear layers in full precision, at each move"
+    assert len(_quantise.linears(stage.loaded().backbone, _lora.ending(stage.family.quantised))) == 60
+
+
+def test_placed_first_it_learns_the_same(capsys):
+    (one, batch), (two, _) = clip(), clip()
+    adapt(one)
+    qlora.place(two, qlora.Config(name="qlora", dropout=0), torch.device("cpu"))
+    adapt(two)
+    assert steps(one, batch, 2) == steps(two, batch, 2)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 def test_nothing_to_quantise_is_said():

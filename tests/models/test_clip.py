@@ -110,6 +110,54 @@ def test_siglip_logits_and_sigmoid_loss_equal_transformers(tmp_path, pictures):
     torch.testing.assert_close(loss, output.loss, atol=1e-5, rtol=1e-5)
 
 
+def test_similarities_are_in_float32_whatever_the_autocast(clip_tiny, pictures):
+    """bfloat16 would give them steps of 0.125 at this scale."""
+    images = views(clip_tiny, pictures)
+    clip_tiny.set_classes(CLASSES, TEMPLATES)
+    predictors = clip_tiny.eval().predictors()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        seen, logits = predictors["image_embedding"](images), predictors["class_logits"](images)
+        loss, _ = clip_tiny({"image": images, "label": torch.arange(3)})
+    with torch.no_grad():
+        expected = clip_tiny.net.logit_scale.exp() * seen @ clip_tiny.text_classifier(TEMPLATES).T
+    assert seen.dtype == logits.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(seen.norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+
+
+def test_a_contrastive_loss_is_that_of_float32_similarities(clip_tiny, pictures):
+    batch = {"image": views(clip_tiny, pictures), "caption": CLASSES, "seed": torch.zeros(3, dtype=torch.long)}
+    clip_tiny.loss = "contrastive"
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        loss, _ = clip_tiny.eval()(batch)
+        seen, said = clip_tiny.image_embedding(batch["image"]), clip_tiny.text_embedding(CLASSES)
+    clip_tiny.loss = "auto"
+    logits = clip_tiny.net.logit_scale.detach().exp() * seen @ said.T
+    expected = (F.cross_entropy(logits, torch.arange(3)) + F.cross_entropy(logits.T, torch.arange(3))) / 2
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
+
+
+def test_a_linear_head_answers_in_float32_too(pictures):
+    family = load(Config(name="clip", loss="classification"))
+    family.set_classes(CLASSES, TEMPLATES)
+    family.new_head("text")
+    images = views(family, pictures)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        seen = family.eval().image_embedding(images)
+        logits = family.predictors()["class_logits"](images)
+    torch.testing.assert_close(logits, seen @ family.head.weight.T + family.head.bias, atol=1e-6, rtol=0)
+
+
+def test_a_scale_that_learns_stays_below_100_but_for_siglip():
+    family = load(Config(name="clip"))
+    scale, bound = family.net.logit_scale, torch.tensor(100.0).log()
+    for learns, sigmoid, expected in ((True, False, bound), (False, False, 5.0), (True, True, 5.0)):
+        scale.requires_grad_(learns).data.fill_(5.0)
+        family.towers.sigmoid = sigmoid
+        family.stepped()
+        torch.testing.assert_close(scale.detach(), torch.as_tensor(expected))
+
+
 def test_contrastive_loss_equals_clips_when_captions_differ(clip_tiny, pictures):
     from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 

@@ -272,6 +272,22 @@ def test_random_views_carry_the_class_map_along(places):
     assert set(out["target"].unique().tolist()) <= {0, 2}
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_every_answer_is_in_float32_whatever_the_autocast(places, task):
+    """The head's sums too: in bfloat16 two classes that differ by less than a percent are tied."""
+    ours = family(places["dinov2"], task=task)
+    ours.new_head("random")
+    predictors = ours.eval().predictors()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        answers = {name: function(images()) for name, function in predictors.items()}
+    assert {name: answer.dtype for name, answer in answers.items()} == dict.fromkeys(answers, torch.float32)
+    with torch.no_grad():
+        if task == "classification":
+            torch.testing.assert_close(answers["class_logits"], ours.head(answers["image_embedding"]), atol=1e-6, rtol=0)
+        else:
+            torch.testing.assert_close(answers["semantic_logits"], ours.head(answers["patch_features"]), atol=1e-6, rtol=0)
+
+
 def test_distill_features_are_the_global_and_the_pooled_local_ones(places):
     ours = family(places["dinov2"], local=3).eval()
     with torch.no_grad():

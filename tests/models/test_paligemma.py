@@ -93,6 +93,20 @@ def test_detect_refuses_rows_that_say_nothing_of_objects(folder, pictures):
         family.preprocess({"id": "0", "image": pictures[0], "objects": None}, True)
 
 
+def test_no_crowd_is_asked_for_or_learnt(folder, pictures):
+    family = load(Config(name="paligemma", checkpoint=str(folder), tasks=["detect"]))
+    family.set_classes(CLASSES, [])
+    family.bind(["image", "objects"])
+    objects = {"bbox": [[0, 0, 20, 20], [4, 4, 30, 30]], "category": [1, 0], "iscrowd": [0, 1]}
+    item = family.preprocess({"id": "0", "image": pictures[0], "objects": objects}, True)
+    words = family.tokenizer.batch_decode(family.collate([item | {"seed": 0}])["input_ids"])[0]
+    assert "detect sea animal\n" in words and "fruit" not in words
+    alone = {"bbox": [[0, 0, 20, 20]], "category": [1]}
+    assert family._pair(
+        family.preprocess({"id": "0", "image": pictures[0], "objects": alone}, True)["sample"], 0
+    ) == family._pair(item["sample"], 0)
+
+
 def test_tokens_labels_and_loss_equal_the_processor_and_the_plain_model(folder, family, pictures, batch):
     processor = PaliGemmaProcessor.from_pretrained(folder)
     inputs = processor(

@@ -172,6 +172,21 @@ def test_a_mask_as_prompt_equals_segment_anything(both):
     torch.testing.assert_close(got[0], torch.from_numpy(expected), atol=1e-4, rtol=0)
 
 
+def test_masks_are_decoded_in_float32_whatever_the_autocast(both):
+    """Predicted IoUs choose among three masks: in bfloat16 those near 1 come in steps of 0.004."""
+    _, ours = both
+    pixels = ours.preprocess({"image": picture(PICTURES[0])}, False)["image"][None]
+    prompt = torch.tensor(POINTS[0], dtype=torch.float32)[None], torch.tensor(POINTS[1])[None]
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            features = ours.predictors()["image_features"](pixels)
+            got = ours.decode(features, *prompt)
+        expected = ours.decode(features, *prompt)
+    assert features.dtype == torch.float32
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
 def test_padding_normalises_to_nothing(both):
     _, ours = both
     values = ours.normalise(ours.preprocess({"image": picture((97, 61))}, False)["image"])
@@ -442,6 +457,12 @@ def test_an_object_that_a_view_cuts_away_is_none():
     assert min(counts) < len(sample()["objects"]["mask"])
     assert all(unrle(code).sum() >= 16 for row in seen["objects"] for code in row["mask"])
     assert sam(seen)[0].isfinite()
+
+
+def test_no_crowd_is_learnt():
+    row, alone = sample(), sample(discs=((20, 20, 9),))
+    row["objects"]["iscrowd"] = [0, 1]
+    assert family().preprocess(row, True)["objects"] == family().preprocess(alone, True)["objects"]
 
 
 def test_images_without_objects_count_for_nothing():

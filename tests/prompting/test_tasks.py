@@ -30,6 +30,16 @@ def test_detect_names_what_is_there_and_answers_from_left_to_right():
     assert detect(["b", "a", "b"]) == "detect a ; b"
 
 
+def test_detect_all_names_every_category_and_answers_the_same():
+    assert pair("detect_all", row(), CLASSES) == (
+        "detect fruit ; ground vehicle ; mammal animal",
+        pair("detect", row(), CLASSES)[1],
+    )
+    nothing = row(objects={"bbox": [], "category": [], "mask": []})
+    assert pair("detect_all", nothing, CLASSES) == ("detect fruit ; ground vehicle ; mammal animal", "")
+    assert needs("detect_all", ["image", "objects"]) == ("objects",)
+
+
 def test_the_other_tasks_have_the_public_syntax():
     assert pair("caption", row(), []) == ("caption en", "a cow and a bus")
     assert pair("ocr", row(caption="STOP"), []) == ("ocr", "STOP")

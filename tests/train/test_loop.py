@@ -24,6 +24,7 @@ from adapt.recipe import Augment, Train
 from adapt.train import checkpoint, loop
 from adapt.train.augment import augment
 from adapt.train.images import collate
+from adapt.train.learner import Learner
 from adapt.train.loop import _optimizer, fit
 from adapt.train.views import Views, order
 
@@ -38,7 +39,7 @@ QUICK = [
 ]
 
 
-class Toy(nn.Module):
+class Toy(Learner):
     """A classifier of mean colours."""
 
     def __init__(self, memory: int = 1000):
@@ -179,6 +180,78 @@ def test_out_of_memory_halves_the_micro_batch_and_is_told(tmp_path, capsys):
     assert "micro-batch halved to 4" in capsys.readouterr().out
     _, b = run(tmp_path / "b", large)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_that_is_too_small_for_one_picture_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"out of memory with a micro-batch of one picture.*method\.checkpointing=true"):
+        run(tmp_path, Toy(memory=0))
+
+
+def test_other_errors_are_no_lack_of_memory(tmp_path):
+    class Broken(Toy):
+        def forward(self, batch):
+            raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(tmp_path, Broken())
+
+
+def test_micro_batches_of_unequal_weight_count_by_it(tmp_path):
+    """A loss that is a mean over some of the rows: those with an even label."""
+
+    class Some(Toy):
+        def forward(self, batch):
+            logits = self.layers(batch["image"].mean((2, 3)) / 255)
+            each = nn.functional.cross_entropy(logits, batch["label"], reduction="none")
+            return (each * (batch["label"] % 2 == 0)).sum() / self.weight(batch).clamp(min=1), {}
+
+        def weight(self, batch):
+            return (batch["label"] % 2 == 0).sum()
+
+    plain, split = Some(), Some()
+    plain.layers[1].p = split.layers[1].p = 0
+    _, a = run(tmp_path / "a", plain)
+    _, b = run(tmp_path / "b", split, accumulate=8)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_bounds_are_kept_after_each_step(tmp_path):
+    class Bounded(Toy):
+        @torch.no_grad()
+        def stepped(self):
+            self.layers[3].bias.clamp_(-1e-3, 1e-3)
+
+    toy, _ = run(tmp_path, Bounded(), lr=1.0)
+    assert toy.layers[3].bias.abs().max() <= 1e-3
+
+
+def test_best_weights_are_not_compared_with_those_of_another_selection(tmp_path):
+    """Stopped with one eval, started again with another, or with none."""
+
+    def train(selection: str, epochs: int = 2):
+        toy = Toy()
+        train = Train(epochs=epochs, batch=16, lr=1e-2)
+        views = Views(ROWS, toy.preprocess, 0)
+        return fit(toy, views, train, 0, tmp_path, Accelerator(cpu=True), lambda _: 0.5, selection=selection)
+
+    done = train("top1, validation 3f")
+    assert train("top1, validation 3f") == done
+    for other, words in (("recall@1, validation 3f", "'recall@1, validation 3f'"), ("", "no eval")):
+        with pytest.raises(UserError) as error:
+            train(other)
+        assert len(str(error.value).splitlines()) == 1
+        assert "'top1, validation 3f'" in str(error.value)
+        assert words in str(error.value)
+        assert "the same evals" in str(error.value)
+        assert "name=" in str(error.value)
+
+
+def test_a_state_that_names_no_selection_had_none(tmp_path):
+    run(tmp_path)
+    state = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
+    del state["selection"]
+    checkpoint.save(tmp_path / "checkpoints" / "last.pt", state)
+    run(tmp_path)
 
 
 def test_memory_that_runs_out_in_a_later_micro_batch_leaves_nothing_of_the_first(tmp_path):

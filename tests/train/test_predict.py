@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+
+from adapt.plug import UserError
+from adapt.train.images import collate
+from adapt.train.predict import predict
 
 SCRIPT = """
 import json, torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset
 from adapt.models._clip import gather
+from adapt.plug import UserError
 from adapt.train.images import collate
 from adapt.train.predict import predict
 
@@ -34,6 +47,18 @@ for count in (1, 2, 3, 5, 8, 9):
     images = predict(lambda x: x.mean((2, 3))[:, :1], Family(), data, 2, accelerator)
     found[count] = [images.ravel().astype(int).tolist(), predict(rows, Family(), data, 2, accelerator)]
 
+# a row of the second process alone is not finite: both stop, or one would wait for the other
+def broken(samples):
+    return [{"score": float("nan") if sample["value"] == 6 else 1.0} for sample in samples]
+
+broken.rows = True
+try:
+    predict(broken, Family(), Dataset.from_dict({"value": list(range(8))}), 2, accelerator)
+    said = "nothing"
+except UserError as error:
+    said = str(error)
+stopped = gather_object([said])
+
 # a contrastive loss over gathered rows: each process holds half of the batch, and the gradients add up to those of one process
 torch.manual_seed(0)
 inputs, weight = torch.randn(6, 4), torch.randn(4, 4, requires_grad=True)
@@ -46,18 +71,82 @@ got, = torch.autograd.grad(loss(gather(inputs[3 * rank : 3 * rank + 3] @ weight)
 torch.distributed.all_reduce(got)
 got = got / accelerator.num_processes  # as DDP does
 if accelerator.is_main_process:
-    print(json.dumps([accelerator.num_processes, found, torch.allclose(got, expected, atol=1e-6)]))
+    print(json.dumps([accelerator.num_processes, found, stopped, torch.allclose(got, expected, atol=1e-6)]))
 """
 
 
-def test_two_processes_predict_every_row_once_and_gather_with_gradients(tmp_path):
+def test_two_processes_predict_every_row_once_stop_together_and_gather_with_gradients(tmp_path):
     import json
 
     (tmp_path / "two.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "two.py"]
     done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    processes, found, equal = json.loads(done.stdout.splitlines()[-1])
+    processes, found, stopped, equal = json.loads(done.stdout.splitlines()[-1])
     assert processes == 2
     assert {int(count): values for count, values in found.items()} == {n: [list(range(n))] * 2 for n in (1, 2, 3, 5, 8, 9)}
+    assert len(stopped) == 2 and all("number 7 of 8, holds NaN" in said for said in stopped)
     assert equal
+
+
+class Plain(torch.nn.Module):
+    def preprocess(self, sample, train):
+        return {"image": torch.full((3, 2, 2), sample["value"], dtype=torch.uint8)}
+
+    def collate(self, items):
+        return collate(items)
+
+
+def ask(function, named: bool = True, batch: int = 2):
+    columns = {"value": list(range(7))} | ({"id": [f"picture {i}" for i in range(7)]} if named else {})
+    return predict(function, Plain(), Dataset.from_dict(columns), batch, Accelerator(cpu=True), name="class_logits")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_output_that_is_not_finite_stops_and_names_its_first_row(bad):
+    def logits(images):
+        mean = images.mean((2, 3))
+        return torch.where((mean == 4) | (mean == 6), bad, mean)
+
+    with pytest.raises(UserError, match=r"class_logits for row 'picture 4', number 5 of 7,.* lower train\.lr"):
+        ask(logits)
+    with pytest.raises(UserError, match="class_logits for the row, number 5 of 7"):
+        ask(logits, named=False)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"bbox": np.array([[0.0, 1, 2, np.nan]]), "score": [0.5]},
+        {"bbox": np.zeros((0, 4)), "score": [0.5, math.nan]},
+        {"masks": np.ones((1, 2, 2), bool), "features": torch.tensor([1.0, -math.inf])},
+        {"parts": [{"score": np.float32("nan")}]},
+        np.array([1.0, math.inf]),
+    ],
+)
+def test_results_of_rows_are_looked_at_wherever_their_numbers_lie(result):
+    asked = []
+
+    def rows(samples):
+        asked.extend(sample["value"] for sample in samples)
+        return [result if sample["value"] >= 3 else {"bbox": np.zeros((1, 4)), "score": [0.5]} for sample in samples]
+
+    rows.rows = True
+    with pytest.raises(UserError, match="row 'picture 3', number 4 of 7"):
+        ask(rows)
+    assert asked == [0, 1, 2, 3], "it stops there"
+
+
+def test_what_is_no_number_is_no_reason_to_stop():
+    def rows(samples):
+        answer = {
+            "text": "nan",
+            "masks": np.zeros((0, 2, 2), bool),
+            "none": None,
+            "category": np.array([-1]),
+            "codes": [{"counts": "inf"}],
+        }
+        return [answer for _ in samples]
+
+    rows.rows = True
+    assert len(ask(rows)) == 7

@@ -1,0 +1,36 @@
+"""Folders by their names, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from adapt.plug import UserError
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` as the home folder it means; as it is, where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def existing(path: str | Path, place: str) -> Path:
+    """The folder of that path, absolute.
+
+    Raises:
+        UserError: there is none; the message starts with `place`, the field of the recipe.
+    """
+    folder = expanded(path)
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise UserError(
+            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
+            "for questions and answers in JSON lines: data.source=jsonl."
+        )
+    parent = folder.parent
+    near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
+    hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
+    raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")

@@ -1,0 +1,140 @@
+"""What can be wrong with data, what to do about it, and the list of what was found.
+
+Severe problems stop a training or leave the picture out (`data.on_error`); the others are only reported.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from adapt.plug import UserError
+from adapt.run import atomic
+
+# problem → (is it severe, what to do)
+KINDS = {
+    "unreadable": (True, "replace the file by one that opens in an image viewer, or delete it"),
+    "truncated": (True, "copy or download the file again, or delete it"),
+    "zero-size": (True, "copy or download the file again, or delete it"),
+    "decompression bomb": (True, "scale the picture down, or delete it"),
+    "too thin": (True, "crop the picture, or delete it"),
+    "leads outside": (
+        True,
+        "copy the file into the folder; links of folder and masks are followed with data.follow_links=true",
+    ),
+    "linked class or split": (True, "set data.follow_links=true, or copy the folder to this place"),
+    "no class": (True, "give the picture a class; of a folder, put it into the folder of its class"),
+    "empty class": (True, "give the class pictures, or delete it"),
+    "unseen class": (True, "give the class pictures in train, or delete it here"),
+    "bad line": (True, "write a JSON object a line, with the texts image, prefix and suffix, or delete the line"),
+    "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
+    "wrong locations": (
+        True,
+        "write four a box, each 0000 to 1023: top, left, bottom, right, with top < bottom and left < right, then its name, and ';' "
+        "between objects: <loc0256><loc0128><loc0767><loc0512> cat",
+    ),
+    "box unreadable": (True, "give each box four numbers and a category"),
+    "box reversed": (True, "write boxes as left, top, right, bottom with left < right and top < bottom"),
+    "box off the image": (True, "clip the box to the image"),
+    "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
+    "no mask": (True, "draw a mask for the picture, or move the picture away"),
+    "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number a pixel"),
+    "grey mask": (True, "threshold the mask at 128 and set data.ignore=null, or number its objects"),
+    "mask of another size": (True, "scale the mask to its picture, nearest neighbour"),
+    "unknown class": (True, "name the number in classes.yaml, or correct the mask"),
+    "empty mask": (False, "nothing to do, if there is really nothing in the picture"),
+    "mask alone": (False, "add its picture, or delete the mask"),
+    "two classes": (False, "delete it in the wrong class"),
+    "leak": (False, "delete it in one of the splits, or the score is too kind"),
+    "duplicate": (False, "delete one of the two, unless it should count twice"),
+    "unused class": (False, "nothing to do, if no picture of it is expected"),
+    "wrong mode": (False, "nothing to do: converted to RGB when read"),
+    "turned": (False, "nothing to do: turned upright when read"),
+    "many frames": (False, "nothing to do: the first frame is used"),
+    "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
+    "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one picture, object or class."""
+
+    id: str
+    split: str
+    problem: str
+    """A key of `KINDS`."""
+    detail: str = ""
+
+    @property
+    def severe(self) -> bool:
+        """It stops a training, or leaves the picture out."""
+        return KINDS[self.problem][0]
+
+    @property
+    def todo(self) -> str:
+        """What to do about it."""
+        return KINDS[self.problem][1]
+
+    def __str__(self) -> str:
+        where = f"{self.split}: " if self.split and not self.id.startswith((f"{self.split}/", f"{self.split}.")) else ""
+        return f"{where}{self.id!r}: {self.problem}{f' ({self.detail})' if self.detail else ''}; {self.todo}"
+
+
+@dataclass
+class Report:
+    """All that was found."""
+
+    pictures: int = 0
+    """How many were looked at."""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def severe(self) -> list[Problem]:
+        """What stops a training; with `data.on_error: skip`, what was left out."""
+        return [problem for problem in self.problems if problem.severe]
+
+    def counts(self) -> dict[str, int]:
+        """Problem → how often, the most frequent first."""
+        return dict(Counter(problem.problem for problem in self.problems).most_common())
+
+    def summary(self) -> str:
+        """How many pictures, problems and severe problems, in words."""
+        problems, severe = len(self.problems), len(self.severe)
+        looked = f"{self.pictures} picture{'s' * (self.pictures != 1)}"
+        return (
+            f"{looked}, {problems} problem{'s' * (problems != 1)}, {severe or 'none'} of them severe"
+            if problems
+            else f"{looked}, no problem"
+        )
+
+    def rows(self) -> list[dict]:
+        """A dictionary a problem: id, split, problem, detail, severe, todo."""
+        return [asdict(problem) | {"severe": problem.severe, "todo": problem.todo} for problem in self.problems]
+
+    def write(self, path: str | Path) -> Path:
+        """Write the list as CSV, or as JSON when the name ends in .json."""
+        path = Path(path)
+        with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            if path.suffix == ".json":
+                json.dump({"pictures": self.pictures, "problems": self.rows()}, file, indent=1, ensure_ascii=False)
+            else:
+                writer = csv.DictWriter(file, ["id", "split", "problem", "detail", "severe", "todo"])
+                writer.writeheader()
+                writer.writerows(self.rows())
+        return path
+
+    def error(self, place: str, most: int = 10) -> UserError:
+        """The severe problems, one a line, to be raised; `place` is the field of the recipe."""
+        severe = self.severe
+        lines = [f"{place}: {problem}." for problem in severe[:most]]
+        if len(severe) > most:
+            lines.append(
+                f"{place}: … and {len(severe) - most} more; see them all with: adapt doctor data, and the same recipe and overrides"
+            )
+        if len(severe) == 1:
+            return UserError(f"{lines[0]} data.on_error=skip would leave it out.")
+        return UserError("\n".join([*lines, "data.on_error=skip would leave all these out."]))
