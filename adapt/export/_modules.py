@@ -132,7 +132,7 @@ def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarr
     Raises:
         UserError: there is nothing to compare, or an output is not finite, whichever side gives it.
     """
-    if not samples:
+    if not sum(len(arrays[0]) for arrays in samples):
         raise UserError("export: refused: there are no inputs: nothing was compared.")
     worst = dict.fromkeys(module.OUTPUTS, 0.0)
     module.eval()
@@ -166,5 +166,6 @@ def gate(module: nn.Module, path: Path, samples: Sequence[Sequence[np.ndarray]],
         said = ", ".join(f"{name} differs by {error:.2e}" for name, error in bad.items())
         raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}).")
     except UserError as error:
-        where = first_difference(module, partial(layer_outputs, path), samples[0], tolerance) if samples else ""
+        inputs = next((arrays for arrays in samples if len(arrays[0])), None)
+        where = first_difference(module, partial(layer_outputs, path), inputs, tolerance) if inputs else ""
         raise UserError(f"{error} {where}".strip()) from None

@@ -130,7 +130,7 @@ def tower(config: Config, family: nn.Module, function: Callable, samples: np.nda
 
 def parts(path: Path) -> list[Path]:
     """Files beside one that it is used with, such as a mask decoder."""
-    return [path.parent / name for name in metadata(path).get("parts", [])]
+    return [path.parent / name for name in noted(path).get("parts", [])]
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -138,13 +138,13 @@ def facts(path: Path) -> dict[str, Any]:
     were found, and its conversions to float."""
     from adapt.export._int8 import conversions
 
-    noted = metadata(path)
-    found = {name: noted[name] for name in ("proof", "int8") if name in noted}
+    known = noted(path)
+    found = {name: known[name] for name in ("proof", "int8") if name in known}
     size = sum(file.stat().st_size for file in (path, *parts(path)))
     return {"size_bytes": size} | found | ({"conversions": conversions(path)} if "int8" in found else {})
 
 
-def metadata(path: Path) -> dict[str, Any]:
+def noted(path: Path) -> dict[str, Any]:
     """What is noted in a file."""
     import onnx
 
@@ -155,7 +155,7 @@ def note(path: Path, **facts: Any) -> None:
     """Add to what is noted in a file: name → what is kept as JSON."""
     import onnx
 
-    model, facts = onnx.load(path), metadata(path) | facts
+    model, facts = onnx.load(path), noted(path) | facts
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(model, path)
 
