@@ -63,7 +63,7 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
     counts = _ranges.histograms(model, seen, samples) if counted else dict.fromkeys(names)
     shown = samples if validation is None or not len(validation) else validation
     total = sum(one.size for one in seen.values())
-    shown = shown[: int(np.clip(JUDGED / total, 8, len(shown)))]
+    shown = _ranges.evenly(shown, max(8, int(JUDGED / total)))
     wanted = _answers(fp32, shown)
     files, decibels = {}, {}
     for method in methods:
@@ -73,8 +73,9 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
         decibels[method] = signal(wanted, _answers(path, shown))
     best = max(methods, key=decibels.get)
     if not np.isfinite(decibels[best]):
-        raise UserError("export: int8: refused: its outputs are not finite, or there was nothing to compare.")
-    facts = {"ranges": best, "decibels": decibels, "pictures": len(shown)}
+        raise UserError(f"export: int8: refused: on {len(shown)} pictures its outputs are not finite, or fp32's do not vary.")
+    known = {method: value if np.isfinite(value) else None for method, value in decibels.items()}
+    facts = {"ranges": best, "decibels": known, "pictures": len(shown)}
     onnx.save(files[best], path)
     note(path, {name: value for name, value in noted(fp32).items() if name != "proof"} | {"int8": facts})
 

@@ -94,17 +94,22 @@ def observe(model: onnx.ModelProto, names: Sequence[str], inputs: dict[str, int]
 
 def histograms(model: onnx.ModelProto, seen: dict[str, Seen], samples: np.ndarray) -> dict[str, np.ndarray]:
     """The second pass: int64[BINS] of each activation, over [−largest, largest], of evenly chosen pictures."""
-    chosen = np.linspace(0, len(samples) - 1, min(PICTURES, len(samples))).astype(int)
+    chosen = evenly(samples, PICTURES)
     counts = {name: np.zeros(BINS, np.int64) for name in seen}
     for names in _groups(seen):
         run = _watched(model, names)
-        for number, place in enumerate(chosen):
-            for name, values in run(samples[place : place + 1]).items():
+        for number in range(len(chosen)):
+            for name, values in run(chosen[number : number + 1]).items():
                 step = max(1, int(values.size * len(chosen) / VALUES)) | 1  # odd, so that it does not fall on the same columns
                 scale = BINS / 2 / max(seen[name].largest, 1e-30)
                 bins = (values.ravel()[number % step :: step] * scale + BINS / 2).astype(np.int32)
                 counts[name] += np.bincount(bins.clip(0, BINS - 1), minlength=BINS)
     return counts
+
+
+def evenly(samples: np.ndarray, count: int) -> np.ndarray:
+    """So many samples, at most, from the first to the last."""
+    return samples[np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)]
 
 
 def cut(method: str, seen: Seen, counts: np.ndarray | None = None) -> tuple[np.float32, np.float32]:

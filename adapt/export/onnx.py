@@ -1,7 +1,9 @@
 """ONNX, fp32 and int8 (static QDQ, calibrated on real samples), run by ONNX Runtime.
 
 A file can be used alone: it takes images float32[N, 3, H, W], RGB, 0–255, normalises inside, and its metadata say how an image
-is resized and cropped, and what the outputs are called.
+is resized and cropped, what the outputs are called, on what it was proven, and how its int8 was found.
+
+A target offers what this one does: `FILES`, `RUNTIME`, `Config`, `Runner`, `export`, `tower`, `parts`, `facts`.
 """
 
 from __future__ import annotations
