@@ -253,7 +253,8 @@ def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
         except _checkpoint.UNLOADABLE:
             raise UserError(
-                f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, or pip install sentencepiece."
+                f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, "
+                "or pip install sentencepiece."
             ) from None
     if not sigmoid:
         options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
