@@ -49,8 +49,8 @@ class Config(_lora.Adapters):
 def place(family: Family, config: Config, device: torch.device) -> None:
     """Put a family on a device, its `quantised` layers rounded on the way there, one after the other.
 
-    In full precision it stays where it is, but for what is not quantised; so a model can be loaded whose rounded weights fit the
-    device, and no others. A checkpoint that is in 4 or 8 bits already is moved as it is.
+    In full precision they stay where they are, so that a model can be loaded of which only the rounded weights fit the device.
+    A checkpoint that is in 4 or 8 bits already is moved as it is.
 
     Raises:
         UserError: bitsandbytes is missing, or nothing can be quantised.
