@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.run import atomic
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
+
+VALIDATION = 256
+"""Images of the validation split, at most, by which a target may choose."""
+TOWER = 2**30
+"""Bytes of the largest teacher that is exported to be timed: a ViT-B (CLIP's has 0.6 GB with its texts), not a ViT-L. A ViT-B takes half
+a minute, and memory for its weights five times."""
+PATIENCE = 5.0
+"""Seconds that it may take for an image, in torch on one thread."""
+TOWER_SAMPLES = 4
+"""Images on which its file is proven."""
 
 
 class Exports:
@@ -26,58 +40,132 @@ class Exports:
             "adapter": self.hash("adapter"),
             "base": self.base,
         }
-        place = self.run.path / "export" / config.name
         if self.run.writes:
-            with atomic(place) as folder:
+            train = self.samples(student, config.calibration)
+            validation = self.samples(student, VALIDATION, "validation") if "validation" in self.data else None
+            with atomic(self.run.path / "export" / config.name) as folder:
                 folder.mkdir()
-                target.export(config, student.cpu().deployed(), self.samples(student, config.calibration), folder, metadata)
+                target.export(config, student.cpu().deployed(), train, folder, metadata, validation)
         self.accelerator.wait_for_everyone()
-        return {name: place / file for name, file in target.FILES.items() if (place / file).exists()}
+        return self.files(config)
 
-    def samples(self, module, count: int) -> np.ndarray:
-        """Views of training images, evenly chosen: float32[count, 3, H, W]."""
+    def files(self, config) -> dict[str, Path]:
+        """What a target has written: name → file."""
+        place = self.run.path / "export" / config.name
+        files = plug.load("export", config.name).FILES
+        return {name: place / file for name, file in files.items() if (place / file).exists()}
+
+    def announce(self, name: str, facts: dict[str, Any]) -> None:
+        """Say on what a file was proven, or how its int8 was found and what of it is float."""
+        if "int8" in facts:
+            found = facts["int8"]
+            text = f"ranges by {found['ranges']}, {found['decibels'][found['ranges']]:.0f} dB above the error on {found['pictures']}"
+            self.say(f"{name}: {text} images. {in_float(facts['conversions'])}".strip())
+        else:
+            proof = facts["proof"]
+            self.say(f"{name}: equal to torch on {proof['samples']} images, max abs error {proof['max_abs_error']:.0e}.")
+
+    def why_slow(self, name: str) -> str:
+        """A sentence on what the file of an entry does in float; empty when it does nothing so."""
+        return in_float(self.entry(name).get("conversions", {}))
+
+    def samples(self, module, count: int, split: str = "train") -> np.ndarray:
+        """Views of a split's images, evenly chosen: float32[count, 3, H, W]."""
         import numpy as np
 
-        rows = self.data["train"]
+        rows = self.data[split]
         chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
         return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
 
     def time(self, config, student) -> None:
-        """Latency of the teacher in torch and of the files, one thread, one image, in turn.
+        """Latency of the teacher and of the files, one thread, one image, in turn; each says what ran in which runtime.
 
         What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
+        A teacher's `latency` is by the files' own runtime where it can be written for it, and torch's is its `latency_torch`.
         """
-        import torch
-
         from adapt.export._bench import compare
 
-        teacher = (self.adapted() if self.finished("finetune") else self.family).cpu()
-        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())  # not in 4 bits
-        if whole and hasattr(teacher.backbone, "merge_and_unload"):
-            teacher.backbone = teacher.backbone.merge_and_unload()
+        target, files = plug.load("export", config.name), self.files(config)
+        runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
+        teacher, whole = self._merged()
         have = teacher.predictors()
         shared = [name for name in student.predictors() if name in have]
         images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
-        target = plug.load("export", config.name)
-        place = self.run.path / "export" / config.name
-        files = {f"{config.name} {name}": place / file for name, file in target.FILES.items() if (place / file).exists()}
-        runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
-        if images or not shared:
-            example = self.samples(student, 1)
-            timed = runners | ({"adapted": lambda views: have[images](torch.from_numpy(views))} if images else {})
-        else:
-            example = [self.data["train"][0]]
-            timed = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
-            timed["adapted"] = have[shared[0]]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                times = compare(timed, example)
-        finally:
-            torch.set_num_threads(threads)
+        with tempfile.TemporaryDirectory() as folder, _one_thread():
+            if images or not shared:
+                views = self.samples(student, TOWER_SAMPLES)
+                example, what = views[:1], "image tower"
+                if images:
+                    runners |= self._tower(config, teacher, have[images], whole, views, Path(folder))
+            else:
+                example, what = [self.data["train"][0]], "whole model"
+                runners = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
+                runners["torch"] = have[shared[0]]
+            times = compare(runners, example, config.bench)
+        for name, path in files.items():
+            part = "image tower" if target.parts(path) else "whole model"
+            self.update(f"{config.name} {name}", latency=times[name] | {"runtime": target.RUNTIME, "what": part})
+        ran = [times[name] | {"runtime": name, "what": what} for name in (target.RUNTIME, "torch") if name in times]
+        latencies = dict(zip(("latency", "latency_torch"), ran, strict=False))
         size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
         for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
-            self.update(name, latency=times.get("adapted"), size_bytes=size)
-        for name in runners:
-            self.update(name, latency=times[name])
+            self.update(name, **latencies, size_bytes=size)
+
+    def _merged(self) -> tuple[nn.Module, bool]:
+        """The teacher as it would be deployed, on the CPU, and whether its weights are whole, not in 4 bits."""
+        teacher = (self.adapted() if self.finished("finetune") else self.family).cpu()
+        whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
+        if whole and hasattr(teacher.backbone, "merge_and_unload"):
+            teacher.backbone = teacher.backbone.merge_and_unload()
+        return teacher, whole
+
+    def _tower(
+        self, config, teacher: nn.Module, function: Callable, whole: bool, views: np.ndarray, folder: Path
+    ) -> dict[str, Callable]:
+        """The teacher's function of images by runtime: torch, and the target's own, proven, where it is within the bounds."""
+        import torch
+
+        def eager(images: np.ndarray):
+            with torch.inference_mode():
+                return function(torch.from_numpy(images))
+
+        target = plug.load("export", config.name)
+        size = sum(p.numel() * p.element_size() for p in teacher.parameters())
+        if not whole or size > TOWER:
+            why = "its weights are in 4 bits" if not whole else f"it has {size / 1e9:.1f} GB, more than {TOWER / 1e9:.1f}"
+            return self._torch_alone(eager, why)
+        eager(views[:1])  # what is made once, such as the embeddings of the texts
+        began = time.perf_counter()
+        eager(views[:1])
+        if (seconds := time.perf_counter() - began) > PATIENCE:
+            return self._torch_alone(eager, f"it takes {seconds:.0f} s for an image, more than {PATIENCE:.0f}")
+        try:
+            return {"torch": eager, target.RUNTIME: target.tower(config, teacher, function, views, folder)}
+        except Exception as error:  # of an exporter, any; it is no promise that every teacher can be written
+            return self._torch_alone(eager, " ".join(str(error).split())[:200])
+
+    def _torch_alone(self, eager: Callable, why: str) -> dict[str, Callable]:
+        self.say(f"export: the teacher is timed in torch alone: {why}.")
+        return {"torch": eager}
+
+
+def in_float(conversions: dict[str, int]) -> str:
+    """A sentence, and a blank, on the operators that int8 leaves to float; empty without any."""
+    if not conversions:
+        return ""
+    names = ", ".join(f"{count} for {name}" for name, count in sorted(conversions.items(), key=lambda one: -one[1]))
+    return f"It leaves int8 and comes back {sum(conversions.values())} times: {names}. "
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch on one thread, and without gradients."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)

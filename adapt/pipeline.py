@@ -153,25 +153,26 @@ def export(recipe: Recipe) -> Outcome:
         return _finish(stage)
     student = stage.student()
     for config in recipe.export:
-        runner = plug.load("export", config.name).Runner
+        target = plug.load("export", config.name)
         tops = {}
         for name, path in stage.convert(config, student).items():
             title = f"CNN student, {name} {config.name.upper()}"
-            facts = {
-                "size_bytes": path.stat().st_size,
-                "file": path.relative_to(stage.run.path).as_posix(),
-                "hash": stage.hash(path.relative_to(stage.run.path).as_posix()),
-            }
-            file = student.file_predictors(runner(path))
+            place = path.relative_to(stage.run.path).as_posix()
+            facts = target.facts(path) | {"file": place, "hash": stage.hash(place)}
+            stage.announce(f"{config.name} {name}", facts)
+            file = student.file_predictors(target.Runner(path))
             entry = stage.measure(f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
             tops[name] = stage.main(entry)
         stage.time(config, student)
         if "int8" in tops:
             fp32, int8 = (stage.entry(f"{config.name} {name}") for name in ("fp32", "int8"))
-            advice = f"{_classes(stage, config.name)}More export.0.calibration images, or a student with plain convolutions."
+            why = stage.why_slow(f"{config.name} int8")
+            advice = (
+                f"{_classes(stage, config.name)}{why}More export.0.calibration images, or a student with plain convolutions."
+            )
             stage.guard(_budget(stage, f"{config.name} int8 within its budget", fp32, int8, config, advice))
             times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
-            advice = "A student with plain convolutions."
+            advice = f"{why}A student with plain convolutions and ReLU."
             stage.guard(guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
     stage.record("export", made_of=_export_made_of(stage), parent=stage.hash("student"), files=_files(stage))
     return _finish(stage)

@@ -6,6 +6,7 @@ dynamic and every runtime knows the operator. In int8 only the network is quanti
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from adapt.export import _modules
-from adapt.export.onnx import FILES, quantize
+from adapt.export._int8 import quantize
+from adapt.export.onnx import FILES, note
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -29,33 +31,41 @@ OUTPUTS = ("boxes", "scores", "labels", "rows")
 the batch."""
 
 
-def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+def export(
+    config: Config,
+    module: nn.Module,
+    samples: np.ndarray,
+    folder: Path,
+    metadata: dict[str, Any],
+    validation: np.ndarray | None = None,
+) -> None:
     """Write the `FILES` of a detector into `folder`; the fp32 file has passed the gate when this returns.
 
     Args:
         module: images 0–255 → boxes float[B, N, 4], scores float[B, C, N]; `options` with `score` and `nms`.
         samples: float32[N, 3, S, S] of the training split.
+        validation: the same of the validation split; see `quantize`.
         metadata: kept in the files, values as JSON.
 
     Raises:
         UserError: the gate refuses the file.
     """
-    dense = folder / "dense.onnx"
+    dense, small = folder / "dense.onnx", folder / "dense.int8.onnx"
     metadata = metadata | {"outputs": list(OUTPUTS), "nms": module.options}
     try:
         _modules.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
         # each box as pixels of the input, so the tolerance grows with it
-        _modules.gate(module, dense, [(samples[:64],)], config.max_abs_error)
+        proof = _modules.gate(module, dense, [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
         runners = _modules.Runner(dense), _modules.Runner(folder / FILES["fp32"])
-        gate(*runners, samples[:64], module.options, config.max_abs_error)
+        proof |= {"nms": gate(*runners, samples[:64], module.options, config.max_abs_error)}
+        note(folder / FILES["fp32"], proof=proof)
         if config.int8:
-            small = folder / "dense.int8.onnx"
-            quantize(dense, small, samples, exclude=behind_convolutions(dense))
+            quantize(dense, small, config, samples, validation)
             with_nms(small, folder / FILES["int8"], **module.options)
-            small.unlink()
     finally:
         dense.unlink(missing_ok=True)
+        small.unlink(missing_ok=True)
 
 
 def with_nms(dense: Path, path: Path, score: float, nms: float) -> None:
@@ -107,19 +117,6 @@ def with_nms(dense: Path, path: Path, score: float, nms: float) -> None:
     onnx.save(model, path)
 
 
-def behind_convolutions(path: Path) -> list[str]:
-    """Names of the nodes between the last convolutions and the outputs: decoding, which stays in float."""
-    graph = onnx.load(path, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    todo, found = [output.name for output in graph.output], []
-    while todo:
-        node = makers.get(todo.pop())
-        if node is not None and node.op_type != "Conv" and node.name not in found:
-            found.append(node.name)
-            todo.extend(node.input)
-    return found
-
-
 def check(dense: Sequence[np.ndarray], found: Sequence[np.ndarray], options: dict[str, float], side: int) -> dict[str, float]:
     """Compare a file's detections with what torchvision leaves of boxes and scores.
 
@@ -135,9 +132,10 @@ def check(dense: Sequence[np.ndarray], found: Sequence[np.ndarray], options: dic
     """
     from torchvision.ops import nms
 
+    boxes, scores = (torch.from_numpy(array) for array in dense)
     errors, total = [], 0
     theirs = np.concatenate([found[0] / side, found[1][:, None]], 1)
-    for row, (box, points) in enumerate(zip(*(torch.from_numpy(array) for array in dense), strict=True)):
+    for row, (box, points) in enumerate(zip(boxes, scores, strict=True)):
         for label, point in enumerate(points):
             cells = (point > options["score"]).nonzero().flatten()
             cells = cells[nms(box[cells], point[cells], options["nms"])]
@@ -145,6 +143,8 @@ def check(dense: Sequence[np.ndarray], found: Sequence[np.ndarray], options: dic
             mine = theirs[(found[2] == label) & (found[3] == row)]
             errors += _matched(ours, mine, 1e-3)
             total += max(len(ours), len(mine))
+    known = (found[2] >= 0) & (found[2] < scores.shape[1]) & (found[3] >= 0) & (found[3] < len(boxes))
+    total += int((~known).sum())  # of no class or picture that there is
     return {"max_abs_error": max(errors, default=0.0), "agreement": len(errors) / max(total, 1), "detections": total}
 
 
@@ -166,19 +166,48 @@ def gate(
 
     The boxes and scores of `dense` have been compared with torch's; here they are given, since of two boxes that score the same
     but for rounding, either may be the duplicate. One detection in a hundred may be missing, whose overlap is the threshold but for
-    rounding; none may be elsewhere.
+    rounding; none may be elsewhere. Where nothing scores enough, the file is run with a lower threshold, so that it finds something.
 
     Args:
         dense: the file before duplicates are removed.
         runner: the file that removes them.
 
+    Returns:
+        as `check`; score (the threshold that was run), samples (how many were compared).
+
     Raises:
         UserError: with the numbers.
     """
-    result = check(dense(samples), runner(samples), options, samples.shape[-1])
-    if result["max_abs_error"] < tolerance and (result["agreement"] >= 0.99 or not result["detections"]):
+    arrays, found = dense(samples), runner(samples)
+    if not len(found[0]) and not (arrays[1] > options["score"]).any():
+        options = options | {"score": _lower(arrays[1])}
+        with tempfile.TemporaryDirectory() as folder:
+            lower = Path(folder) / "lower.onnx"
+            _with_score(runner.path, lower, options["score"])
+            found = _modules.Runner(lower)(samples)
+    for name, array in zip(OUTPUTS[:2], found, strict=False):
+        if not np.isfinite(array).all():
+            raise UserError(f"export: refused: {name} of the file with NonMaxSuppression are not finite.")
+    result = check(arrays, found, options, samples.shape[-1]) | {"score": options["score"], "samples": len(samples)}
+    if result["max_abs_error"] < tolerance and result["agreement"] >= 0.99:
         return result
     raise UserError(
-        f"export: refused: of {result['detections']} detections {result['agreement']:.1%} agree; max abs error "
-        f"{result['max_abs_error']:.2e} (allowed {tolerance:.0e})."
+        f"export: refused: of {result['detections']} detections on {len(samples)} samples {result['agreement']:.1%} agree; max abs "
+        f"error {result['max_abs_error']:.2e} (allowed {tolerance:.0e})."
     )
+
+
+def _lower(scores: np.ndarray) -> float:
+    """A threshold that about twenty scores a picture are above; float32[B, C, N]."""
+    values = np.sort(scores, None)
+    place = max(0, values.size - 20 * len(scores))
+    below = values[values < values[place]]
+    return float(below[-1]) if len(below) else float(values[0]) - 1
+
+
+def _with_score(path: Path, lower: Path, score: float) -> None:
+    """A file with NonMaxSuppression once more, with another least score."""
+    model = onnx.load(path)
+    (least,) = (one for one in model.graph.initializer if one.name == "nms_least")
+    least.CopyFrom(numpy_helper.from_array(np.array([score], np.float32), least.name))
+    onnx.save(model, lower)

@@ -6,22 +6,36 @@ import inspect
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from adapt.export._parity import first_difference
-from adapt.export.onnx import layer_outputs, session
+from adapt.export._parity import comparable, first_difference
+from adapt.export.onnx import layer_outputs, note, session
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from adapt.export.onnx import Config
+
+
+class Tower(nn.Module):
+    """A family's function of images as a module with one output, for one image at a time."""
+
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("answers",)
+    DYNAMIC: ClassVar[dict[str, dict[int, str]]] = {"images": {}}
+
+    def __init__(self, family: nn.Module, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.family, self.function = family, function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images)
 
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -32,7 +46,7 @@ class Runner:
     """An exported file: arrays in, in the order of its inputs; arrays out."""
 
     def __init__(self, path: Path):
-        self.session = session(path)
+        self.path, self.session = path, session(path)
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         self.inputs = [one.name for one in self.session.get_inputs()]
         self.outputs = [one.name for one in self.session.get_outputs()]
@@ -72,30 +86,39 @@ def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, meta
     onnx.save(model, path)
 
 
-def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+def export(
+    config: Config,
+    module: nn.Module,
+    samples: np.ndarray,
+    folder: Path,
+    metadata: dict[str, Any],
+    validation: np.ndarray | None = None,
+) -> None:
     """Write a module of images, fp32 and int8, and beside it what its `parts` are: name → (module, example inputs), in fp32.
 
     The script of `examples/` that the module names as its `EXAMPLE` lies beside them.
 
     Args:
         samples: float32[N, 3, H, W] of the training split.
+        validation: the same of the validation split; see `quantize`.
 
     Raises:
         UserError: the gate refuses a file.
     """
-    from adapt.export.onnx import FILES, quantize
+    from adapt.export._int8 import quantize
+    from adapt.export.onnx import FILES
 
     fp32 = folder / FILES["fp32"]
     parts = module.parts()
     metadata = metadata | {"outputs": list(module.OUTPUTS), "parts": [f"{name}.onnx" for name in parts]}
     convert(module, (torch.from_numpy(samples[:2]),), fp32, metadata)
-    gate(module, fp32, [(samples[:16],)], config.max_abs_error)
+    note(fp32, proof=gate(module, fp32, [(samples[:16],)], config.max_abs_error))
     for name, (part, example) in parts.items():
         path = folder / f"{name}.onnx"
         convert(part, example, path, metadata | {"outputs": list(part.OUTPUTS)})
-        gate(part, path, part.samples(), config.max_abs_error)
+        note(path, proof=gate(part, path, part.samples(), config.max_abs_error))
     if config.int8:
-        quantize(fp32, folder / FILES["int8"], samples)
+        quantize(fp32, folder / FILES["int8"], config, samples, validation)
     shutil.copy(EXAMPLES / module.EXAMPLE, folder)
 
 
@@ -105,16 +128,22 @@ def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarr
 
     Returns:
         max_abs_error of each output by its name, as a fraction of the output's largest value where that is above 1.
+
+    Raises:
+        UserError: there is nothing to compare, or an output is not finite, whichever side gives it.
     """
+    if not sum(len(arrays[0]) for arrays in samples):
+        raise UserError("export: refused: there are no inputs: nothing was compared.")
     worst = dict.fromkeys(module.OUTPUTS, 0.0)
     module.eval()
     for arrays in samples:
         expected = module(*(torch.from_numpy(array) for array in arrays))
         expected = expected if isinstance(expected, tuple) else (expected,)
-        for name, ours, theirs in zip(module.OUTPUTS, expected, runner(*arrays), strict=True):
-            if tuple(ours.shape) != theirs.shape:
-                worst[name] = float("inf")
-                continue
+        got = runner(*arrays)
+        if len(got) != len(expected):
+            raise UserError(f"export: refused: the file has {len(got)} outputs, the module {', '.join(module.OUTPUTS)}.")
+        for name, ours, theirs in zip(module.OUTPUTS, expected, got, strict=True):
+            comparable(ours.numpy(), theirs, name)
             error = np.abs(ours.numpy() - theirs).max() / max(1.0, float(ours.abs().max()))
             worst[name] = max(worst[name], float(error))
     return worst
@@ -123,13 +152,20 @@ def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarr
 def gate(module: nn.Module, path: Path, samples: Sequence[Sequence[np.ndarray]], tolerance: float) -> dict[str, float]:
     """`check`, and refuse a file that differs.
 
+    Returns:
+        max_abs_error, as `check` gives it, the largest; samples (how many were compared).
+
     Raises:
         UserError: with the numbers and the layer.
     """
-    worst = check(module, Runner(path), samples)
-    bad = {name: error for name, error in worst.items() if not error < tolerance}
-    if bad:
+    try:
+        worst = check(module, Runner(path), samples)
+        bad = {name: error for name, error in worst.items() if not error < tolerance}
+        if not bad:
+            return {"max_abs_error": max(worst.values()), "samples": sum(len(arrays[0]) for arrays in samples)}
         said = ", ".join(f"{name} differs by {error:.2e}" for name, error in bad.items())
-        where = first_difference(module, partial(layer_outputs, path), samples[0], tolerance)
-        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}). {where}")
-    return worst
+        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}).")
+    except UserError as error:
+        inputs = next((arrays for arrays in samples if len(arrays[0])), None)
+        where = first_difference(module, partial(layer_outputs, path), inputs, tolerance) if inputs else ""
+        raise UserError(f"{error} {where}".strip()) from None

@@ -7,10 +7,10 @@ is resized and cropped, and what the outputs are called.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -18,11 +18,14 @@ from adapt.plug import Plugin
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import GraphProto
     from onnxruntime import InferenceSession
     from torch import nn
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 """What a target writes: name → file."""
+RUNTIME = "onnxruntime"
+"""What runs them."""
 
 
 class Config(Plugin):
@@ -32,10 +35,17 @@ class Config(Plugin):
     """Write a quantised file too."""
     calibration: int = Field(512, ge=1)
     """Training images by which the int8 ranges are found."""
+    calibrate: Literal["auto", "minmax", "average", "percentile", "entropy"] = "auto"
+    """How they are found: all that is seen, the mean of groups of images, all but the outermost values, or what loses the least
+    information; auto: whichever keeps int8 closest to fp32 on validation images."""
     max_abs_error: float = Field(1e-4, gt=0)
     """The gate of the fp32 file against torch."""
     budget: float = Field(0.01, ge=0, le=1)
     """Of the main metric, what int8 may lose against fp32 before the guard fires."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """The share of fp32's main metric that int8 must keep; when given, in place of `budget`."""
+    bench: float = Field(1.5, gt=0)
+    """Seconds for which each file, and the teacher, is timed; what takes longer for a single call is called once."""
 
 
 def session(path: Path, optimised: Path | None = None) -> InferenceSession:
@@ -54,7 +64,7 @@ class Runner:
     """An exported file: numpy in, numpy out."""
 
     def __init__(self, path: Path):
-        self.session = session(path)
+        self.path, self.session = path, session(path)
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: np.ndarray) -> np.ndarray | list[np.ndarray]:
@@ -63,28 +73,91 @@ class Runner:
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def export(config: Config, module: nn.Module, samples: np.ndarray, folder: Path, metadata: dict[str, Any]) -> None:
+def export(
+    config: Config,
+    module: nn.Module,
+    samples: np.ndarray,
+    folder: Path,
+    metadata: dict[str, Any],
+    validation: np.ndarray | None = None,
+) -> None:
     """Write the `FILES` into `folder`; the fp32 file has passed the gate when this returns.
 
     Args:
         module: images 0–255 → logits; or, where it names its `OUTPUTS`, those of a detector, or an embedding and its `parts`.
         samples: float32[N, 3, H, W] of the training split: calibration, and the gate's comparison.
         metadata: kept in the file, values as JSON; its `outputs`, if any, name the outputs.
+        validation: float32[M, 3, H, W] of the validation split, by which `calibrate: auto` chooses; none: the samples.
 
     Raises:
         UserError: the gate refuses the file; the layer that differs is named.
     """
-    from adapt.export import _detector, _modules, _parity
+    from adapt.export import _detector, _int8, _modules, _parity
 
     outputs = getattr(module, "OUTPUTS", None)
     if outputs:
         special = _detector.export if outputs == ("boxes", "scores") else _modules.export
-        return special(config, module, samples, folder, metadata)
+        return special(config, module, samples, folder, metadata, validation)
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
-    _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
+    proof = _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
+    note(fp32, proof=proof)
     if config.int8:
-        quantize(fp32, folder / FILES["int8"], samples)
+        _int8.quantize(fp32, folder / FILES["int8"], config, samples, validation)
+
+
+def tower(config: Config, family: nn.Module, function: Callable, samples: np.ndarray, folder: Path) -> Runner:
+    """A teacher's function of images, to be timed as the files are; proven on each sample by itself.
+
+    Args:
+        family: what the function's weights belong to.
+        function: float[1, 3, H, W] 0–255 → a tensor.
+        folder: temporary; the file lies there.
+
+    Raises:
+        Exception: whatever the exporter raises; UserError: the gate refuses the file.
+    """
+    import torch
+
+    from adapt.export import _modules
+
+    path = folder / "tower.onnx"
+    module = _modules.Tower(family, function)
+    _modules.convert(module, (torch.from_numpy(samples[:1]),), path, {})
+    _modules.gate(module, path, [(samples[i : i + 1],) for i in range(len(samples))], config.max_abs_error)
+    return Runner(path)
+
+
+def parts(path: Path) -> list[Path]:
+    """Files beside one that it is used with, such as a mask decoder."""
+    return [path.parent / name for name in noted(path).get("parts", [])]
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What is known of a file beside its numbers: size_bytes of all it needs; proof, on what it was compared; of int8 how its ranges
+    were found, and its conversions to float."""
+    from adapt.export._int8 import conversions
+
+    known = noted(path)
+    found = {name: known[name] for name in ("proof", "int8") if name in known}
+    size = sum(file.stat().st_size for file in (path, *parts(path)))
+    return {"size_bytes": size} | found | ({"conversions": conversions(path)} if "int8" in found else {})
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """What is noted in a file."""
+    import onnx
+
+    return {entry.key: json.loads(entry.value) for entry in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def note(path: Path, **facts: Any) -> None:
+    """Add to what is noted in a file: name → what is kept as JSON."""
+    import onnx
+
+    model, facts = onnx.load(path), noted(path) | facts
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.save(model, path)
 
 
 def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[str, Any]) -> None:
@@ -107,67 +180,23 @@ def convert(module: nn.Module, example: np.ndarray, path: Path, metadata: dict[s
     onnx.save(model, path)
 
 
-def quantize(fp32: Path, path: Path, samples: np.ndarray, exclude: Sequence[str] = ()) -> None:
-    """Static QDQ int8: weights per channel, activations unsigned, ranges by min and max over the samples.
-
-    Args:
-        exclude: names of nodes that stay in float.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.batches = iter([samples[i : i + 32] for i in range(0, len(samples), 32)])
-
-        def get_next(self):
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
-
-    prepared = path.with_suffix(".prepared")
-    try:
-        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(path),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=list(exclude),
-            op_types_to_quantize=[
-                "Conv",
-                "Gemm",
-                "MatMul",
-                "Add",
-                "MaxPool",
-                "GlobalAveragePool",
-                "Relu",
-                "AveragePool",
-                "ReduceMean",
-            ],
-        )
-        model, source = onnx.load(path), onnx.load(fp32, load_external_data=False)
-        onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
-        onnx.save(model, path)
-    finally:
-        prepared.unlink(missing_ok=True)
-
-
-def operators(path: Path) -> dict[str, int]:
-    """Operators that ONNX Runtime really runs, after its own optimisation: `QLinearConv` and not `Conv` when int8 is int8."""
+def optimised(path: Path) -> GraphProto:
+    """What ONNX Runtime really runs, after its own optimisation."""
     import tempfile
-    from collections import Counter
 
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        session(path, optimised)
-        return dict(Counter(node.op_type for node in onnx.load(optimised).graph.node))
+        place = Path(folder) / "optimised.onnx"
+        session(path, place)
+        return onnx.load(place).graph
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators that ONNX Runtime really runs: `QLinearConv` and not `Conv` when int8 is int8."""
+    from collections import Counter
+
+    return dict(Counter(node.op_type for node in optimised(path).node))
 
 
 def layer_outputs(path: Path, names: list[str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
