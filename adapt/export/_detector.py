@@ -59,7 +59,7 @@ def export(
         with_nms(dense, folder / FILES["fp32"], **module.options)
         runners = _modules.Runner(dense), _modules.Runner(folder / FILES["fp32"])
         proof |= {"nms": gate(*runners, samples[:64], module.options, config.max_abs_error)}
-        note(folder / FILES["fp32"], proof=proof)
+        note(folder / FILES["fp32"], metadata | {"proof": proof})
         if config.int8:
             quantize(dense, small, config, samples, validation)
             with_nms(small, folder / FILES["int8"], **module.options)

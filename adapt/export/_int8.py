@@ -76,7 +76,7 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
         raise UserError("export: int8: refused: its outputs are not finite, or there was nothing to compare.")
     facts = {"ranges": best, "decibels": decibels, "pictures": len(shown)}
     onnx.save(files[best], path)
-    note(path, **{name: value for name, value in noted(fp32).items() if name != "proof"}, int8=facts)
+    note(path, {name: value for name, value in noted(fp32).items() if name != "proof"} | {"int8": facts})
 
 
 def signal(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:

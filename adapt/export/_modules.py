@@ -112,11 +112,12 @@ def export(
     parts = module.parts()
     metadata = metadata | {"outputs": list(module.OUTPUTS), "parts": [f"{name}.onnx" for name in parts]}
     convert(module, (torch.from_numpy(samples[:2]),), fp32, metadata)
-    note(fp32, proof=gate(module, fp32, [(samples[:16],)], config.max_abs_error))
+    note(fp32, metadata | {"proof": gate(module, fp32, [(samples[:16],)], config.max_abs_error)})
     for name, (part, example) in parts.items():
         path = folder / f"{name}.onnx"
-        convert(part, example, path, metadata | {"outputs": list(part.OUTPUTS)})
-        note(path, proof=gate(part, path, part.samples(), config.max_abs_error))
+        about = metadata | {"outputs": list(part.OUTPUTS)}
+        convert(part, example, path, about)
+        note(path, about | {"proof": gate(part, path, part.samples(), config.max_abs_error)})
     if config.int8:
         quantize(fp32, folder / FILES["int8"], config, samples, validation)
     shutil.copy(EXAMPLES / module.EXAMPLE, folder)

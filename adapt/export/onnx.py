@@ -101,7 +101,7 @@ def export(
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
     proof = _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
-    note(fp32, proof=proof)
+    note(fp32, metadata | {"proof": proof})
     if config.int8:
         _int8.quantize(fp32, folder / FILES["int8"], config, samples, validation)
 
@@ -151,11 +151,11 @@ def noted(path: Path) -> dict[str, Any]:
     return {entry.key: json.loads(entry.value) for entry in onnx.load(path, load_external_data=False).metadata_props}
 
 
-def note(path: Path, **facts: Any) -> None:
-    """Add to what is noted in a file: name → what is kept as JSON."""
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Note these facts in a file, in the place of what is noted there: name → what is kept as JSON."""
     import onnx
 
-    model, facts = onnx.load(path), noted(path) | facts
+    model = onnx.load(path)
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(model, path)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from functools import partial
 
 import numpy as np
@@ -69,6 +71,45 @@ def test_int8_is_faster_at_one_thread(files, samples):
     assert times["int8"]["p50_ms"] < times["fp32"]["p50_ms"]
     assert times["int8"]["p50_ms"] <= times["int8"]["p99_ms"]
     assert times["int8"]["calls"] == times["fp32"]["calls"] >= 50
+
+
+def test_the_bench_keeps_to_its_budget_and_leaves_the_slow_behind():
+    """Three runners: one that takes longer than its seconds, one that cannot make its calls in them, one that is fast."""
+    called = {"stuck": 0, "slow": 0, "fast": 0}
+
+    def runner(name, seconds):
+        def run(example):
+            called[name] += 1
+            time.sleep(seconds)
+
+        return run
+
+    began = time.perf_counter()
+    runners = {"stuck": runner("stuck", 0.5), "slow": runner("slow", 0.05), "fast": runner("fast", 0.001)}
+    times = _bench.compare(runners, None, seconds=0.3, least=10)
+    assert time.perf_counter() - began < 3 * 0.3 + 0.5 + 0.2
+    assert times["stuck"]["calls"] == called["stuck"] == 1
+    assert times["stuck"]["p50_ms"] == pytest.approx(500, rel=0.2)
+    assert 1 <= times["slow"]["calls"] < 10 < times["fast"]["calls"]
+    assert times["fast"]["p50_ms"] < times["slow"]["p50_ms"] < times["stuck"]["p50_ms"]
+
+
+def test_a_size_counts_all_files_that_one_needs(files, tmp_path):
+    for name in ("model.onnx", "decoder.onnx"):
+        shutil.copy(files["fp32"], tmp_path / name)
+    path = tmp_path / "model.onnx"
+    alone = target.facts(path)["size_bytes"]
+    assert alone == path.stat().st_size
+    target.note(path, target.noted(path) | {"parts": ["decoder.onnx"]})
+    assert target.facts(path)["size_bytes"] == path.stat().st_size + alone
+
+
+def test_a_file_says_on_how_much_it_was_proven(files):
+    assert target.facts(files["fp32"])["proof"]["samples"] == 64
+    facts = target.facts(files["int8"])
+    assert "proof" not in facts
+    assert facts["conversions"] == {}
+    assert facts["int8"]["ranges"] in facts["int8"]["decibels"]
 
 
 def test_metadata_say_how_to_use_the_file_alone(files):
