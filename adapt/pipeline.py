@@ -81,7 +81,7 @@ def _judge(stage: Stage) -> None:
     facts = stage.run.facts("finetune")
     if not stage.measured("adapted"):
         chosen = facts["selection"].partition(" (")[0]
-        note = f"Weights of {stage.title('adapted')}: {f'the best by {chosen}' if chosen else 'those of the last step'}."
+        note = f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."
         stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"], notes=[note])
     entry = stage.entry("adapted")
     stage.guard(guards.varied("the adapted model's answers vary", entry["collapse"]))
