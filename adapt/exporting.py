@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
@@ -140,9 +141,12 @@ class Exports:
         if (seconds := time.perf_counter() - began) > PATIENCE:
             return self._torch_alone(eager, f"it takes {seconds:.0f} s for an image, more than {PATIENCE:.0f}")
         try:
-            return {"torch": eager, target.RUNTIME: target.tower(config, teacher, function, views, folder)}
+            with torch.no_grad():
+                return {"torch": eager, target.RUNTIME: target.tower(config, teacher, function, views, folder)}
         except Exception as error:  # of an exporter, any; it is no promise that every teacher can be written
-            return self._torch_alone(eager, " ".join(str(error).split())[:200])
+            while error.__cause__ is not None:
+                error = error.__cause__
+            return self._torch_alone(eager, shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …"))
 
     def _torch_alone(self, eager: Callable, why: str) -> dict[str, Callable]:
         self.say(f"export: the teacher is timed in torch alone: {why}.")

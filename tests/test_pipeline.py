@@ -162,6 +162,31 @@ def test_guards_and_changes_are_those_of_the_numbers(done, recipe):
     assert entries["onnx int8"]["change"][0] == pytest.approx(top["onnx int8"] - top["onnx fp32"])
 
 
+def test_teacher_and_files_are_timed_in_one_runtime_and_it_is_said(done):
+    """The teacher's tower is written for the files' runtime and proven; torch's own latency stands beside it."""
+    outcome, _ = done
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    for name, what in (("zero-shot", "image tower"), ("adapted", "image tower"), ("onnx fp32", "whole model")):
+        latency = entries[name]["latency"]
+        assert (latency["runtime"], latency["what"], latency["threads"]) == ("onnxruntime", what, 1)
+        assert latency["calls"] >= 50
+    assert (entries["adapted"]["latency_torch"]["runtime"], entries["adapted"]["latency_torch"]["what"]) == (
+        "torch",
+        "image tower",
+    )
+    assert "latency_torch" not in entries["onnx int8"]
+
+
+def test_a_file_was_proven_on_pictures_and_int8_says_how_its_ranges_were_found(done):
+    outcome, folder = done
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    assert entries["onnx fp32"]["proof"]["samples"] == 32, "as many as were given for the calibration"
+    assert entries["onnx int8"]["int8"]["pictures"] == 128, "the validation split"
+    assert entries["onnx int8"]["conversions"] == {}
+    for name in ("fp32", "int8"):
+        assert entries[f"onnx {name}"]["size_bytes"] == (folder / entries[f"onnx {name}"]["file"]).stat().st_size
+
+
 def test_what_int8_changes_in_each_class_is_noted(done):
     outcome, folder = done
     accuracy = {}
@@ -363,7 +388,7 @@ def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monke
         assert (outcome.path / name).read_bytes() == (folder / name).read_bytes()
     assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted", "student"], "the files are of the first one"
     assert not any("onnx" in guard["name"] for guard in outcome.guards)
-    assert "ONNX" not in (outcome.path / "report.md").read_text()
+    assert not [name for name in ("fp32 ONNX", "int8 ONNX") if name in (outcome.path / "report.md").read_text()]
 
 
 def test_predictions_carry_pictures_of_the_surest_mistakes(done):

@@ -1,0 +1,67 @@
+"""The teacher is timed in the files' runtime where that is within bounds, and a line says why where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adapt import exporting
+from adapt.recipe import load_recipe
+from adapt.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def stage():
+    return Stage(load_recipe("clip_lora", ["data.unlabelled=[]", "tracker=none"]))
+
+
+@pytest.fixture
+def tower(stage, tmp_path):
+    """(function) → the runners of the stage's family by runtime."""
+    views = (np.random.default_rng(0).random((3, 3, 48, 48)) * 255).astype(np.float32)
+
+    def run(function, whole=True):
+        return stage._tower(stage.recipe.export[0], stage.family.eval(), function, whole, views, tmp_path), views
+
+    return run
+
+
+def test_a_towers_file_answers_as_the_teacher(stage, tower):
+    function = stage.family.predictors()["class_logits"]
+    runners, views = tower(function)
+    assert list(runners) == ["torch", "onnxruntime"]
+    theirs = runners["onnxruntime"](views[:1])
+    with torch.inference_mode():
+        np.testing.assert_allclose(theirs, function(torch.from_numpy(views[:1])).numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("TOWER", 1000, "it has 0.0 GB, more than 0.0"),
+        ("PATIENCE", 0.0, "for an image, more than 0"),
+        (None, None, "in 4 bits"),
+    ],
+)
+def test_beyond_a_bound_it_is_timed_in_torch_alone(stage, tower, bound, value, said, monkeypatch, capsys):
+    if bound:
+        monkeypatch.setattr(exporting, bound, value)
+    runners, _ = tower(stage.family.predictors()["image_embedding"], whole=bound is not None)
+    assert list(runners) == ["torch"]
+    assert said in capsys.readouterr().out
+
+
+def test_a_tower_that_cannot_be_written_or_proven_is_timed_in_torch_alone(tower, capsys):
+    assert list(tower(lambda images: torch.linalg.eigvals(images[:, 0]).abs())[0]) == ["torch"]
+    assert list(tower(lambda images: images.flatten(1).mean(1) * torch.nan)[0]) == ["torch"]
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert all(line.startswith("export: the teacher is timed in torch alone: ") for line in told)
+    assert "not finite" in told[1]
+
+
+def test_what_int8_does_in_float_is_said():
+    assert exporting.in_float({}) == ""
+    text = exporting.in_float({"GELU": 2, "HardSwish": 5})
+    assert text == "It leaves int8 and comes back 7 times: 5 for HardSwish, 2 for GELU. "
