@@ -68,6 +68,11 @@ def place(family: Family, config: Config, device: torch.device) -> None:
     family.to(device)
 
 
+def placed(config: Config) -> str:
+    """What tables say of a family that `place` has put on its device, and that nothing has been learnt by."""
+    return f", {config.bits} bits"
+
+
 def apply(family: Family, config: Config) -> None:
     """Quantise the family where it is, unless `place` has done it; freeze it, and put adapters on it.
 
