@@ -268,11 +268,13 @@ def _classes(stage: Stage, family, image: Picture.Image, question: Question) -> 
     import torch
 
     names = question.names() if question.text else list(family.classes)
-    if len(names) < 2:
-        leave = f", or leave text out for the {len(family.classes)} classes of the data" if len(family.classes) > 1 else ""
+    if not names:
+        raise UserError("text: missing, and the data name no classes. Give names, such as text='ants, bees'.")
+    if len(names) == 1:
+        classes = f", or leave text out for the {len(family.classes)} classes of the data" if len(family.classes) > 1 else ""
         raise UserError(
-            f"text: the share of one name, {names[0] if names else ''!r}, is always 100 %: there is nothing to compare it with. "
-            f"Give two or more, such as text='{names[0] if names else 'ants'}, something else'{leave}."
+            f"text: the share of one name, {names[0]!r}, is always 100 %: there is nothing to compare it with. "
+            f"Give two or more, such as text='{names[0]}, something else'{classes}."
         )
     view = family.preprocess({"image": image}, False)["image"][None].float().to(stage.accelerator.device)
     texts = [family.templates[0].replace("{}", name) for name in names] if question.text else None

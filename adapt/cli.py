@@ -37,7 +37,7 @@ HELP = """adapt VERB recipe=NAME|FILE.yaml [key=value …]     or     adapt VERB
 {verbs}
 
 Overrides are paths into the recipe: train.epochs=5, method={{name: full}}, data.source=folder data.path=photos.
-Exit status: 0 done, 1 a guard fired and strict=true, 2 a mistake in the recipe or the data, 130 stopped by Ctrl-C.
+Exit status: 0 done, 1 a guard is broken and strict=true, 2 a mistake in the recipe or the data, 130 stopped by Ctrl-C.
 ADAPT_DEBUG=1 shows where in the code an error was raised."""
 
 

@@ -31,7 +31,8 @@ def loss(
         floor: of the metric: what one constant answer reaches.
         advice: what to do when it is broken.
     """
-    said = f"{_percent(before)} before, {_percent(after)} after{_interval(change)}; {_points(allowed)} points may be lost."
+    limit = f"{_points(allowed)} points" if allowed else "nothing"
+    said = f"{_percent(before)} before, {_percent(after)} after{_interval(change)}; {limit} may be lost."
     if before - after > allowed + 1e-9:
         return _guard(name, BROKEN, f"{said} {advice}".strip())
     if before <= floor:

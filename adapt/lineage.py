@@ -109,6 +109,7 @@ def entry(stage: Stage, name: str, file: str | None = None) -> dict[str, Any]:
     made: dict[str, Any] = {"evals": {config.name: measured(config) for config in stage.recipe.evals}}
     splits = {split for config in stage.recipe.evals for split in read(config)}
     made |= {"data": {split: stage.fingerprints.get(split) for split in sorted(splits)}, "precision": stage.precision}
+    made |= {"source": {"version": _version(plug.load("data", stage.recipe.data.source))}}
     if name == "zero-shot":
         return made | model(stage)
     if name in ("adapted", "merged"):

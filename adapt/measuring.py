@@ -242,11 +242,10 @@ class Numbers:
 
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
-        family = plug.load("models", self.recipe.model.name).TITLE
-        method = plug.load("methods", self.recipe.method.name)
-        if name == "zero-shot":
-            return f"zero-shot {family}{', quantised' if method.PLACES else ''}"
-        return f"{family} + {method.TITLE}"
+        family, method = plug.load("models", self.recipe.model.name), plug.load("methods", self.recipe.method.name)
+        if name != "zero-shot":
+            return f"{family.TITLE} + {method.TITLE}"
+        return f"zero-shot {family.TITLE}{method.placed(self.recipe.method) if method.PLACES else ''}"
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""

@@ -81,7 +81,7 @@ def _judge(stage: Stage) -> None:
     facts = stage.run.facts("finetune")
     if not stage.measured("adapted"):
         chosen = facts["selection"].partition(" (")[0]
-        note = f"Weights of {stage.title('adapted')}: {f'the best by {chosen}' if chosen else 'those of the last step'}."
+        note = f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."
         stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"], notes=[note])
     entry = stage.entry("adapted")
     stage.guard(guards.varied("the adapted model's answers vary", entry["collapse"]))
@@ -270,5 +270,8 @@ def _finish(stage: Stage) -> Outcome:
         tracker.finish()
     metrics = stage.metrics()
     if stage.run.writes and metrics["entries"]:
-        report(stage.run.path)
+        try:
+            report(stage.run.path)
+        except UserError as error:  # the numbers are safe
+            stage.say(f"report: could not be drawn: {error} The numbers are in {stage.run.path / 'metrics.json'}.")
     return Outcome(stage.run.path, metrics["entries"], metrics["guards"])

@@ -118,7 +118,7 @@ class Recipe(Spec):
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
     """Where curves go besides the run folder, through accelerate."""
     strict: bool = False
-    """Exit with status 1 when a guard fires: worse than zero-shot, a student or int8 file past its budget."""
+    """Exit with status 1 when a guard is broken: worse than zero-shot, a student or int8 file past its budget."""
 
     _notes: list[str] = PrivateAttr(default_factory=list)
 

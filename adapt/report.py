@@ -1,4 +1,4 @@
-"""Run folder → one self-contained HTML page, the same in Markdown, and the table that a shell shows."""
+"""Run folder → one self-contained HTML page, and the same in Markdown; the words of both are in `table.py`."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Stage(Students, Exports, Numbers):
 
     @cached_property
     def family(self):
-        """The model as it comes, told the classes of the data, on the device; for a method that places it, as that wants it there."""
+        """The model as it comes, told the classes of the data, on the device: by the method, if that places it itself."""
         family, method = self.loaded(), plug.load("methods", self.recipe.method.name)
         if method.PLACES:
             method.place(family, self.recipe.method, self.accelerator.device)

@@ -227,6 +227,16 @@ def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
         _way(family, Question("a.png", text="ants, bees"), "dinov2")
 
 
+def test_without_words_and_without_classes_there_is_nothing_to_choose_among(scene):
+    from adapt.asking import ask
+    from adapt.stage import Stage
+
+    stage = Stage(load_recipe("clip_lora"))
+    stage.family.set_classes([], ["{}"])
+    with pytest.raises(UserError, match="text: missing, and the data name no classes"):
+        ask(stage, Question(scene))
+
+
 def bomb(path: str) -> None:
     """A PNG whose header promises more pixels than any reader should make."""
     Image.new("L", (8, 8)).save(path)

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from adapt import lineage, pipeline
+from adapt import lineage, pipeline, plug
 from adapt.models._checkpoint import EMBEDDED, origin
 from adapt.plug import UserError
 from adapt.provenance import changed, commit, digests, fingerprint, hash_path, of
@@ -126,12 +126,17 @@ def test_a_killed_adaptation_does_not_measure_zero_shot_again(place, monkeypatch
         assert asked == expected
 
 
-def test_an_eval_of_another_definition_is_measured_again(place, monkeypatch, capsys):
-    from adapt.evals import zeroshot
-
-    monkeypatch.setattr(zeroshot, "VERSION", zeroshot.VERSION + 1)
+@pytest.mark.parametrize(("kind", "name", "what"), [("evals", "zeroshot", "evals.zeroshot"), ("data", "emoji", "source")])
+def test_what_is_of_another_definition_is_measured_again(kind, name, what, place, monkeypatch, capsys):
+    module = plug.load(kind, name)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     pipeline.evaluate(recipe())
-    assert capsys.readouterr().out.count("measured again: evals.zeroshot.version changed") == 2
+    assert capsys.readouterr().out.count(f"measured again: {what}.version changed") == 2
+
+
+@pytest.mark.parametrize("kind", ["data", "evals", "distill"])
+def test_every_source_eval_and_objective_has_a_version(kind):
+    assert all(plug.load(kind, name).VERSION >= 1 for name in plug.names(kind))
 
 
 def test_the_bank_of_an_eval_is_a_part_of_its_number(monkeypatch, tmp_path):

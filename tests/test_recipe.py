@@ -65,7 +65,7 @@ def test_overrides_reach_lists_and_whole_sections():
 
 
 def test_naming_another_plug_in_starts_its_section_afresh():
-    assert load_recipe("clip_lora", ["method.name=full"]).method.model_dump() == {"name": "full"}
+    assert load_recipe("clip_lora", ["method.name=full"]).method.model_dump() == {"name": "full", "checkpointing": False}
     assert problems("method.name=full", "method.rank=3")[0].startswith("method.rank: no such option")
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.data._images import cache_folder, digest, stamp
+from adapt.data._images import cache_folder, digest
 from adapt.data._places import existing
 from adapt.data._problems import Problem, Report
 from adapt.data._scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, scan, walk
 from adapt.masks import unrle
 from adapt.plug import UserError
+from adapt.provenance import stamp
 from adapt.run import atomic
 from adapt.train.progress import progress
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,15 +111,6 @@ def digest(*parts: object) -> str:
         data = part.read_bytes() if isinstance(part, Path) else str(part).encode()
         total.update(hashlib.sha256(data).digest())
     return total.hexdigest()[:16]
-
-
-def stamp(path: str | Path) -> list[int]:
-    """Inode, size, mtime_ns and ctime_ns of a file: while all four are equal, its content is taken to be.
-
-    Size and time alone do not show it: zeroed weights have the size of before, and `cp -p` keeps the time.
-    """
-    status = os.stat(path)
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def cached(path: Path, build: Callable[[Path], None]) -> Dataset:

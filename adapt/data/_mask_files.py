@@ -11,12 +11,13 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
-from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason, stamp
+from adapt.data._images import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 from adapt.data._mask_pairs import Pair
 from adapt.data._scan import Finding
 from adapt.masks import box, rle
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
+from adapt.provenance import stamp
 from adapt.train.progress import progress
 
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from PIL import Image as Picture
 
-from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason, stamp
+from adapt.data._images import SUFFIXES, cache_folder, digest, open_picture, reason
 from adapt.plug import UserError
+from adapt.provenance import stamp
 from adapt.run import atomic
 from adapt.train.progress import progress
 

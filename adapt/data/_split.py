@@ -74,6 +74,11 @@ def by_split(dataset: Dataset, split: Sequence[str]) -> dict[str, Dataset]:
     return {name: dataset.select(indices) for name, indices in rows.items() if indices}
 
 
+def percent(share: float) -> str:
+    """0.15 → '15 %'."""
+    return f"{100 * share:.3g} %"
+
+
 def placed(config, ids: list[str], given: list[str], digests: list[str], labels: list) -> tuple[list[str], dict[str, str]]:
     """A split for each row of a folder, its folder's or drawn from train; and where each split comes from.
 
@@ -123,7 +128,7 @@ def _origin(config, folders: dict[str, str], shares: dict[str, float]) -> dict[s
         elif not share:
             origin[split] = folders.get(split, "")
         else:
-            origin[split] = f"{share:.0%}".replace("%", " %") + f" drawn from {source}"
+            origin[split] = f"{percent(share)} drawn from {source}"
             if swapped:
                 origin[split] += f", since {folders['validation']} is the test"
             else:

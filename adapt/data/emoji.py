@@ -52,7 +52,7 @@ def load(config: Config):
     from datasets import concatenate_datasets
 
     from adapt.data._emoji import TEST, VALIDATION, concept_splits, read
-    from adapt.data._split import Splits, by_split
+    from adapt.data._split import Splits, by_split, percent
 
     rows = read(config.hand)
     splits = by_split(rows, concept_splits(rows))
@@ -63,7 +63,7 @@ def load(config: Config):
     if config.unlabelled:
         splits["unlabelled"] = concatenate_datasets([read(hand).select_columns(["id", "image"]) for hand in config.unlabelled])
     shares = {"train": 1 - VALIDATION - TEST, "validation": VALIDATION, "test": TEST}
-    origin = {split: f"{round(100 * share)} % of the things, drawn by {config.hand}" for split, share in shares.items()}
+    origin = {split: f"{percent(share)} of the things, drawn by {config.hand}" for split, share in shares.items()}
     origin["train"] += f", {config.shots} a class at most" if config.shots else ""
     origin["train"] += f"; and all things by {', '.join(config.also)}" if config.also else ""
     origin["unlabelled"] = f"all things by {', '.join(config.unlabelled)}, without labels"

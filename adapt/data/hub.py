@@ -139,9 +139,11 @@ def _share(config: Config, split: str, train: Dataset) -> float:
 
 def _origin(config: Config, theirs: dict[str, str], splits: dict[str, Dataset]) -> dict[str, str]:
     """Where each split comes from."""
+    from adapt.data._split import percent
+
     train = f"their {theirs['train']!r}"
     drawn = {
-        split: f"{round(100 * _share(config, split, splits['train']))} % drawn from {train}, since there is no {split} split"
+        split: f"{percent(_share(config, split, splits['train']))} drawn from {train}, since there is no {split} split"
         for split in splits
         if split not in theirs
     }

@@ -157,7 +157,7 @@ def _drawn(
     config: Config, lines: dict[str, list[dict]], files: dict[str, Path]
 ) -> tuple[dict[str, list[dict]], dict[str, str]]:
     """The lines by split, a missing validation and test drawn from train; and where each comes from."""
-    from adapt.data._split import stratified
+    from adapt.data._split import percent, stratified
 
     origin = {split: file.name for split, file in files.items()}
     shares = {split: 0.0 if split in lines else getattr(config, split) for split in ("validation", "test")}
@@ -173,7 +173,7 @@ def _drawn(
     name = files["train"].name
     for split, share in shares.items():
         if share:
-            origin[split] = f"{share:.0%}".replace("%", " %") + f" of the pictures of {name}, no data.{split}_path"
+            origin[split] = f"{percent(share)} of the pictures of {name}, no data.{split}_path"
     return lines | parts, origin | {"train": f"what is left of {name}"}
 
 

@@ -109,16 +109,15 @@ def ranks(scores: np.ndarray, own: list[list[int]]) -> tuple[np.ndarray, np.ndar
 
     ahead, nearest = np.zeros((2, len(own)), np.int64)
     for start in range(0, len(own), BLOCK):
-        block = np.ascontiguousarray(scores[start : start + BLOCK])  # whole rows in memory, also of a transposed matrix
-        for row, (values, right) in enumerate(zip(block, own[start : start + BLOCK], strict=True), start):
-            mine = values[right]
-            near = ~(values < mine.max())  # not ">=": what is not a number is against it, too
-            ahead[row] = near.sum() - near[right].sum()
-            if ahead[row]:
-                near[right] = False
-                nearest[row] = np.flatnonzero(near)[values[near].argmax()]
-            else:
-                nearest[row] = right[mine.argmax()]
+        rows = slice(start, start + BLOCK)
+        block, counts = np.array(scores[rows]), [len(each) for each in own[rows]]
+        row, column = np.repeat(np.arange(len(block)), counts), np.concatenate(own[rows])
+        first = np.cumsum([0, *counts[:-1]])
+        near = ~(block < np.maximum.reduceat(block[row, column], first)[:, None])  # also what is not a number is against it
+        ahead[rows] = near.sum(1) - np.add.reduceat(near[row, column].astype(np.int64), first)
+        lost = ahead[rows][row] > 0
+        block[row[lost], column[lost]] = -np.inf
+        nearest[rows] = block.argmax(1)
     return ahead, nearest
 
 

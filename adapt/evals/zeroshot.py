@@ -55,7 +55,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals._bootstrap import interval, mean
     from adapt.evals._result import Result
 
-    labels, logits = np.asarray(dataset["label"]), predict(dataset)
+    labels, logits = np.asarray(dataset["label"]), np.asarray(predict(dataset), np.float64)
     probabilities, predictions = _metrics.softmax(logits), _metrics.answers(logits, labels)
     metric = _metrics.Classification(keep_in_memory=True)
     metrics = metric.compute(predictions=logits, references=labels, top=config.top, bins=config.bins)

@@ -19,8 +19,8 @@ class Config(Plugin):
     """A linear classifier on frozen features."""
 
     init: Literal["auto", "zero", "text"] = "auto"
-    """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903); auto: so where the family
-    has texts, else from zero."""
+    """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903); auto: so where the
+    family has texts, else from zero."""
 
 
 def apply(family: Family, config: Config) -> None:

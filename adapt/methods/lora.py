@@ -1,8 +1,10 @@
 """LoRA: low-rank updates beside frozen weights, in the standard PEFT layout.
 
 Source: Hu et al. 2021, arXiv:2106.09685; defaults of CLIP-LoRA, Zanella and Ben Ayed 2024, arXiv:2405.18541;
-DoRA, arXiv:2402.09353; rsLoRA, arXiv:2312.03732. CLIP-LoRA's paper writes α/r; its code, which made its numbers, scales by α/√r, so that is
-the default here. Values tuned elsewhere, with peft's own default, want `rslora: false`.
+DoRA, arXiv:2402.09353; rsLoRA, arXiv:2312.03732.
+
+CLIP-LoRA's paper writes α/r; its code, which made its numbers, scales by α/√r, so that is the default here. Values that were
+tuned elsewhere, by peft's default, want `rslora: false`.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Config(_lora.Adapters):
 def place(family: Family, config: Config, device: torch.device) -> None:
     """Put a family on a device, its `quantised` layers rounded on the way there, one after the other.
 
-    In full precision it stays where it is, but for what is not quantised; so a model can be loaded whose rounded weights fit the
-    device, and no others. A checkpoint that is in 4 or 8 bits already is moved as it is.
+    In full precision they stay where they are, so that a model can be loaded of which only the rounded weights fit the device.
+    A checkpoint that is in 4 or 8 bits already is moved as it is.
 
     Raises:
         UserError: bitsandbytes is missing, or nothing can be quantised.
@@ -66,6 +66,11 @@ def place(family: Family, config: Config, device: torch.device) -> None:
     for name in _quantise.rounded(backbone):
         _quantise.plain(backbone.get_submodule(name))
     family.to(device)
+
+
+def placed(config: Config) -> str:
+    """What tables say of a family that `place` has put on its device, and that nothing has been learnt by."""
+    return f", {config.bits} bits"
 
 
 def apply(family: Family, config: Config) -> None:

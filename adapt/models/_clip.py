@@ -168,7 +168,7 @@ class Clip(Family):
 
     @torch.no_grad()
     def stepped(self) -> None:
-        """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors bound theirs by nothing."""
+        """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors do not bound theirs."""
         if self.net.logit_scale.requires_grad and not self.towers.sigmoid:
             self.net.logit_scale.clamp_(0, LARGEST)
 
@@ -240,9 +240,9 @@ def load_transformers(config) -> Clip:
 def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
     """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
 
-    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of a
-    text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own tokenizer
-    cleans a part of that and Gemma's nothing, so it is done here, by the function that open_clip has for these checkpoints.
+    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of
+    a text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own
+    tokenizer cleans a part of that and Gemma's nothing, so it is done here, by open_clip's function for these checkpoints.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -253,7 +253,8 @@ def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
         except _checkpoint.UNLOADABLE:
             raise UserError(
-                f"model.checkpoint: {place!r} has no tokenizer.json. Add the one of its public checkpoint, or: pip install sentencepiece."
+                f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, "
+                "or pip install sentencepiece."
             ) from None
     if not sigmoid:
         options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}

@@ -107,8 +107,8 @@ class Family(Learner, ABC):
         """Put a fresh linear head, which learns, on the frozen features (`method: head`).
 
         Args:
-            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier; `auto`: text where the
-                family has a text tower, else zero.
+            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier; `auto`: text where
+                the family has a text tower, else zero.
 
         Raises:
             UserError: the family has no head of its own, or the data have no classes.

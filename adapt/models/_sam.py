@@ -142,7 +142,7 @@ class Sam(Family):
             logits float32[N, M, 4h, 4w] and predicted IoU float32[N, M].
         """
         encoder, low, features = self.net.prompt_encoder, len(coordinates), features.float()
-        # in float32: coordinates do not survive bf16 (1024 pixels take 10 bits, it has 8), nor do IoUs near 1 that choose a mask
+        # in float32: bf16 has 8 bits; coordinates of 1024 pixels take 10, and IoUs near 1 choose among masks
         with torch.autocast(features.device.type, enabled=False):
             points = self.net.shared_image_embedding(coordinates.float()[:, None] + 0.5, (self.side, self.side))
             position = self.net.get_image_wide_positional_embeddings()
@@ -168,7 +168,7 @@ class Sam(Family):
         """SAM's training (§A): a point or a noisy box, then corrective clicks, each with the mask before as a prompt too."""
         features = batch["features"] if "features" in batch else self.image_features(batch["image"])
         image, boxes, truth, u = self._targets(batch, features.device)
-        # every learning parameter has a gradient in every step, whichever prompts the lot has drawn: weight decay acts on all alike
+        # every learning parameter has a gradient in every step, whichever prompts were drawn: weight decay acts on all alike
         learning = [*self.net.prompt_encoder.parameters(), *self.net.mask_decoder.parameters()]
         nothing = 0 * sum((p.sum() for p in learning if p.requires_grad), start=0 * features.sum())
         if not len(image):

@@ -19,8 +19,8 @@ def gradient(
 ) -> dict[str, float]:
     """Put the mean gradient into `.grad` of all that learns; returns loss and logs, over all parts and processes.
 
-    Each part counts by its `weight`: micro-batches of 5, 40 and 0 tokens give the gradient of one batch of 45. Processes wait for each
-    other between their parts only, never within, so that one which runs out of memory can tell the others.
+    Each part counts by its `weight`: micro-batches of 5, 40 and 0 tokens give the gradient of one batch of 45. Processes wait
+    for each other between their parts only, never within, so that one which runs out of memory can tell the others.
 
     Args:
         batch: this process's rows, before their random views.
@@ -51,8 +51,8 @@ def _direct(
     """Micro-batch after micro-batch.
 
     Returns:
-        sums over them of loss and logs, each times its weight, in units of the first weight, as the gradients are: a single part is
-        multiplied by 1; the sum of the weights; the unit.
+        sums over them of loss and logs, each times its weight, in units of the first weight, as the gradients are, so that a
+        single part is multiplied by 1; the sum of the weights; the unit.
     """
     torch.manual_seed(seed)
     sums: dict[str, Tensor] = {}

@@ -11,8 +11,8 @@ class Learner(nn.Module):
     """A module whose `forward(batch)` returns (loss, scalars to log)."""
 
     contrastive: bool = False
-    """Does the loss hold each row of a batch against all others? Then it is no mean over parts of the batch; `embed` and `compare`
-    make it."""
+    """Does the loss hold each row of a batch against all others? Then it is no mean over parts of the batch; `embed` and
+    `compare` make it."""
 
     def weight(self, batch: dict[str, Any]) -> float | Tensor:
         """What the loss of a batch is a mean over: its pictures; overridden where it is tokens, pixels or objects.

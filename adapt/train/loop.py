@@ -38,8 +38,9 @@ def fit(
 ) -> list[dict]:
     """Train the parameters of `family` that require gradients; on return they are the best on validation.
 
-    Every process works on its own rows with its own copy of the family, which is not wrapped: gradients are summed after each step,
-    when all have said that they had the memory for it. What is decided or read from disk is the main process's.
+    Every process works on its own rows with its own copy of the family. It is not wrapped for DDP, which sums gradients within
+    the backward pass: here they are summed after it, when all have said that they had the memory for it. What is decided, and
+    what is read from disk, is the main process's.
 
     Args:
         views: the training rows; the family augments each batch on the device, by its `seed`s.
@@ -51,8 +52,8 @@ def fit(
         the rows of `history.jsonl`.
 
     Raises:
-        UserError: the batch cannot be shared among the processes, a state has another selection, the loss is no number, or a single
-            picture is too much for the memory.
+        UserError: the batch cannot be shared among the processes, a state has another selection, the loss is no number, or a
+            single picture is too much for the memory.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if train.batch % (world * train.accumulate):
@@ -150,8 +151,8 @@ def _smaller(accumulate: int, size: int, title: str, accelerator: Accelerator) -
     """
     if accumulate >= size:
         raise UserError(
-            f"{title}: out of memory with a micro-batch of one picture. Set method.checkpointing=true, a smaller model.image_size or "
-            "checkpoint, or train.optimizer=paged_adamw_8bit."
+            f"{title}: out of memory with a micro-batch of one picture. Take smaller pictures or a smaller network; "
+            "method.checkpointing=true and train.optimizer=paged_adamw_8bit save memory too."
         )
     more = min(2 * accumulate, size)
     accelerator.print(f"{title}: out of memory: micro-batch halved to {math.ceil(size / more)}, accumulation doubled to {more}")
@@ -164,8 +165,8 @@ def _same_selection(state: dict, selection: str, folder: Path) -> None:
     if before != selection:
         old, new = (repr(words) if words else "no eval" for words in (before, selection))
         raise UserError(
-            f"train: the best weights in {folder} were chosen by {old}, and would now be by {new}: the two cannot be compared. Set the same "
-            "evals as before, or begin another run with name=…"
+            f"train: the best weights in {folder} were chosen by {old}, those of this run would be by {new}; the two cannot be "
+            "compared. Set the same evals as before, or begin another run with name=…"
         )
 
 

@@ -234,6 +234,17 @@ def test_a_glob_of_files_is_one_split(parquet, tmp_path):
     assert len(load(Config(path=str(tmp_path / "*.parquet"), image="img"))["train"]) == 80
 
 
+def test_each_split_says_where_its_rows_come_from(parquet):
+    drawn = load(Config(path=parquet(), image="img", label="kind", validation=0.125))
+    assert drawn.origin == {
+        "train": "what is left of their 'train'",
+        "validation": "12.5 % drawn from their 'train', since there is no validation split",
+        "test": "15 % drawn from their 'train', since there is no test split",
+    }
+    named = load(Config(path=parquet(), image="img", splits={"train": "train[:30]", "test": "train[30:]"}))
+    assert named.origin == {"train": "their 'train[:30]'", "test": "their 'train[30:]'"}
+
+
 def test_slices_make_splits(parquet):
     splits = load(Config(path=parquet(), image="img", splits={"train": "train[:50%]+train[30:]", "validation": "train[20:30]"}))
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 30, "validation": 10}

@@ -296,6 +296,7 @@ def test_only_rounded_weights_go_to_the_device(monkeypatch):
     stage = Stage(load_recipe("clip_qlora", ["tracker=none"]))
     assert isinstance(stage.family.backbone.get_submodule("vision_model.encoder.layers.0.mlp.fc1"), Linear4bit)
     stage.apply_method()
+    assert stage.title("zero-shot") == "zero-shot CLIP, 4 bits", "as it comes, it would not have been measured"
     assert moved
     assert set(moved) == {0}, "linear layers in full precision, at each move"
     assert len(_quantise.linears(stage.loaded().backbone, _lora.ending(stage.family.quantised))) == 60
