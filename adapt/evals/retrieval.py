@@ -79,6 +79,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         metrics={name: float(values.mean()) for name, (values, _) in hits.items()},
         protocol=protocol | {"eval": "retrieval", "split": config.split, "texts": len(texts)},
         intervals={name: interval(mean(*each), config.bootstrap) for name, each in hits.items()},
+        floor=max(map(len, shown), default=0) / max(1, len(ids)),
         table={
             "id": ids,
             "label": [words[each[0]] for each in own],

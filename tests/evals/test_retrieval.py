@@ -102,6 +102,7 @@ def test_a_caption_that_several_pictures_have_is_one_text_of_them_all():
     assert asked == [["a", "b"]]
     assert result.metrics["r1"] == pytest.approx(2 / 3)
     assert result.metrics["text_r1"] == 1, "the second picture is one of a's"
+    assert result.floor == pytest.approx(2 / 3), "who always says a"
 
 
 def test_a_picture_that_several_rows_show_has_the_captions_of_all():
