@@ -48,6 +48,7 @@ class Exports:
                 folder.mkdir()
                 target.export(config, student.cpu().deployed(), train, folder, metadata, validation)
         self.accelerator.wait_for_everyone()
+        self.processes.fetched(self.run.path / "export" / config.name)
         return self.files(config)
 
     def files(self, config) -> dict[str, Path]:

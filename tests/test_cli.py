@@ -142,7 +142,7 @@ def test_a_run_is_its_recipe_with_other_students_and_nothing_else(tmp_path, monk
     with pytest.raises(UserError, match=r"belongs to another recipe: train\.epochs: 3 there, 6 here\."):
         parse([f"run={path}", "recipe=clip_lora"])
     with pytest.raises(
-        UserError, match=r"method\.name: 'lora' there, 'head' here; method\.rank: 16 there, not set here; .* more\."
+        UserError, match=r"method\.name: 'lora' there, 'head' here; method\.checkpointing: False there, not set here; .* more\."
     ):
         parse([f"run={path}", "method={name: head}"])
     monkeypatch.chdir(tmp_path / "runs")

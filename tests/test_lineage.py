@@ -20,7 +20,7 @@ from adapt.provenance import changed, commit, digests, fingerprint, hash_path, o
 from adapt.recipe import load_recipe
 from adapt.stage import Stage
 
-QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "export=[]", "tracker=none"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,9 @@ def place(finished, tmp_path, monkeypatch):
     return tmp_path / "place"
 
 
-def recipe(*more: str):
-    return load_recipe("clip_lora", ["model.checkpoint=base", "prompts.templates=words.yaml", *QUICK, *more])
+def recipe(*more: str, student: str = "null"):
+    given = ["model.checkpoint=base", "prompts.templates=words.yaml", f"distill={student}", *QUICK, *more]
+    return load_recipe("clip_lora", given)
 
 
 def top1(outcome, name: str = "zero-shot") -> float:
@@ -251,7 +252,7 @@ def test_changed_names_what_differs():
 
 def test_reloaded_students_answer_on_the_device_of_the_data(place, monkeypatch):
     """A kill between saving and measuring: the student comes from its file."""
-    given = recipe("distill={name: logits, student: resnet10t, teacher: zero-shot, views: 1, train: {epochs: 1, batch: 16}}")
+    given = recipe(student="{name: logits, student: resnet10t, teacher: zero-shot, views: 1, train: {epochs: 1, batch: 16}}")
     pipeline.distill(given)
     stage = Stage(given)
     moved = []

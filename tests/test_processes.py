@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-SMALL = ["recipe=clip_lora", "tracker=none", "data.shots=2", "data.unlabelled=[]", "train.epochs=2", "train.checkpoint_every=1"]
-SMALL += ["distill.train.epochs=1", "distill.views=1", "export.0.calibration=8"]
+SMALL = ["recipe=clip_lora", "tracker=none", "data.shots=2", "data.unlabelled=[]", "train.epochs=2", "train.batch=16"]
+SMALL += ["train.checkpoint_every=1", "distill.train.epochs=1", "distill.views=1", "export.0.calibration=8"]
 
 
 def start(folder: Path, verb: str) -> list[subprocess.Popen]:
@@ -47,7 +47,7 @@ def losses(folder: Path, part: str = "") -> list[float]:
     return [row["loss"] for row in map(json.loads, file.read_text().splitlines()) if "loss" in row]
 
 
-@pytest.mark.slow
+@pytest.mark.outside
 def test_two_machines_with_a_disk_each_walk_the_road_and_go_on_after_a_kill(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finished(whole, "finetune")
@@ -66,7 +66,6 @@ def test_two_machines_with_a_disk_each_walk_the_road_and_go_on_after_a_kill(tmp_
     assert "resumed at step" in said
     assert losses(broken) == losses(whole), "the state came from the main process's disk"
 
-    assert "finished before" in finished(broken, "finetune")
     finished(broken, "distill")
     assert losses(broken, "distill/")
     assert list((broken / "node1").glob("runs/*/adapter/adapter_model.safetensors")), "the teacher was fetched"

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from adapt import lineage, pipeline
+from adapt import pipeline
 from adapt.recipe import load_recipe
 
 SMALL = ["model.weights=random", "tracker=none", "data.shots=1", "train.epochs=1", "train.cache=false"]
@@ -45,8 +45,7 @@ def test_a_teacher_teaches_without_dropout():
     stage = Stage(recipe)
     teacher = stage.adapted().train()
     rows = stage.data["train"].select(range(8))
-    made = lineage.answers(stage, 1, None)
-    cache = stage.cache("teacher", made, teacher.predictors()["image_embedding"], teacher, rows, 1, None)
+    cache = stage.cache("teacher", {"of": "eight rows"}, teacher.predictors()["image_embedding"], teacher, rows, 1, None)
     images = teacher.collate([teacher.preprocess(row, False) for row in rows])["image"].float()
     with torch.no_grad():
         expected = teacher.eval().image_embedding(images)

@@ -21,6 +21,7 @@ from torch import nn
 
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
+from adapt.run import HOST
 from adapt.train import checkpoint, loop
 from adapt.train.augment import augment
 from adapt.train.images import collate
@@ -147,7 +148,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
 
 def test_a_killed_save_leaves_nothing_behind(tmp_path):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    (tmp_path / f".last.pt.{child.stdout.strip()}").write_bytes(b"half of it")
+    (tmp_path / f".last.pt.{HOST}.{child.stdout.strip()}").write_bytes(b"half of it")
     checkpoint.save(tmp_path / "last.pt", {"step": 3})
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
     assert checkpoint.load(tmp_path / "last.pt") == {"step": 3}
