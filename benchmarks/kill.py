@@ -2,6 +2,7 @@
 
     python -m benchmarks.kill              # four kills at random moments of each phase, and eight between two renames
     python -m benchmarks.kill 1 2          # one a phase, two between renames
+    python -m benchmarks.kill 2 3 1        # two and three, at the moments of seed 1
 
 Phases are those of the whole road: finetune, distill, export, report. A kill between renames falls just before or just after a
 file or folder takes its name. Times of day, seconds and latencies are left out of the comparison.
@@ -22,9 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROAD = ["recipe=clip_lora", "data.shots=6", "train.epochs=4", "train.checkpoint_every=2", "tracker=none"]
-ROAD += ["data.unlabelled=[noto]", "distill.train.epochs=3", "distill.train.checkpoint_every=2", "distill.views=2"]
-ROAD += ["export.0.calibration=64"]
+ROAD = ["recipe=clip_lora", "tracker=none", "data.shots=2", "data.unlabelled=[]", "model.train_templates=1"]
+ROAD += ["train.epochs=3", "train.batch=32", "train.checkpoint_every=2", "export.0.calibration=16", "export.0.bench=0.2"]
+ROAD += [f"distill.{given}" for given in ("views=1", "train.epochs=3", "train.batch=32", "train.checkpoint_every=2")]
 PHASES = {"finetune": "adapter", "distill": "student", "export": "export/onnx", "report": "report.md"}
 """Phase → the folder or file of the run by whose appearance it ends."""
 TIMES = {"created", "seconds", "latency", "latency_torch", "calls", "code"}
@@ -33,8 +34,8 @@ TIMED = "faster than"
 """Guards that speak of latencies."""
 
 
-def main(kills: int, between: int) -> None:
-    moments, failed = random.Random(0), 0
+def main(kills: int, between: int, seed: int) -> None:
+    moments, failed = random.Random(seed), 0
     with tempfile.TemporaryDirectory() as whole:
         ends, renames = _whole(whole)
         expected = _left(whole)
@@ -156,4 +157,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["road"]:
         raise SystemExit(_road(*sys.argv[2:]))
     numbers = [int(number) for number in sys.argv[1:]]
-    main(*numbers, *[4, 8][len(numbers) :])
+    main(*numbers, *[4, 8, 0][len(numbers) :])
