@@ -101,7 +101,10 @@ class Stage(Students, Exports, Numbers):
         return {"classes": classes, "templates": templates}
 
     def apply_method(self) -> None:
-        """Decide what learns."""
+        """Decide what learns; its first weights are a function of the seed, whatever has been measured before."""
+        from accelerate.utils import set_seed
+
+        set_seed(self.recipe.seed)
         plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method)
         self.family.to(self.accelerator.device)
         self.learns = True

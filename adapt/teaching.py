@@ -19,6 +19,7 @@ class Students:
     def teach(self):
         """Cache the teacher's outputs, or let it label the images, then train the student; returns it with its best weights."""
         import torch
+        from accelerate.utils import set_seed
 
         from adapt.train.loop import fit
         from adapt.train.views import Views
@@ -35,6 +36,7 @@ class Students:
                 f"{', '.join(have)}."
             )
         function = have[objective.PREDICTOR] if objective.PREDICTOR else None
+        set_seed(self.recipe.seed)  # its first weights too, whether the labels were made just now or before
         student = objective.build(config, teacher, None if config.cache else function)
         if function and config.cache:
             made = lineage.answers(self, config.views, config.train.augment)

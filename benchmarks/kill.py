@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROAD = ["recipe=clip_lora", "tracker=none", "data.shots=2", "data.unlabelled=[]", "model.train_templates=1"]
 ROAD += ["train.epochs=3", "train.batch=32", "train.checkpoint_every=2", "export.0.calibration=16", "export.0.bench=0.2"]
 ROAD += [f"distill.{given}" for given in ("views=1", "train.epochs=3", "train.batch=32", "train.checkpoint_every=2")]
@@ -136,9 +138,20 @@ def _left(folder: str) -> dict[str, Any]:
         name = file.relative_to(run).as_posix()
         if file.suffix == ".json":
             found[name] = _timeless(json.loads(file.read_text()))
+        elif file.suffix == ".pt":
+            found[name] = _state(torch.load(file, weights_only=True))
         else:
             found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
+
+
+def _state(value: Any) -> Any:
+    """A training state by its content: a resumed one may hold the same values in another order of its file."""
+    if isinstance(value, dict):
+        return {str(key): _state(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_state(item) for item in value]
+    return hashlib.sha256(value.numpy().tobytes()).hexdigest() if isinstance(value, torch.Tensor) else value
 
 
 def _timeless(value: Any) -> Any:

@@ -127,6 +127,24 @@ def test_a_killed_adaptation_does_not_measure_zero_shot_again(place, monkeypatch
         assert asked == expected
 
 
+def test_first_weights_are_the_seeds_whatever_was_measured_before(place, monkeypatch):
+    """A kill between the measurement of zero-shot and the first state: the second time nothing is measured, and no number drawn."""
+    drawn = []
+
+    def first(self):
+        drawn.append({name: value.clone() for name, value in self.family.named_parameters() if value.requires_grad})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stage, "fit", first)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.finetune(recipe("seed=4"))
+    one, two = drawn
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any("lora_A" in name and value.any() for name, value in one.items())
+
+
 @pytest.mark.parametrize(("kind", "name", "what"), [("evals", "zeroshot", "evals.zeroshot"), ("data", "emoji", "source")])
 def test_what_is_of_another_definition_is_measured_again(kind, name, what, place, monkeypatch, capsys):
     module = plug.load(kind, name)
