@@ -94,9 +94,9 @@ def _sha256(path: str | os.PathLike) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def hash_path(path: Path) -> str:
-    """Of a file's content, or of a folder's files and their names; 16 hex digits."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+def hash_path(path: Path, without: str = "") -> str:
+    """Of a file's content, or of a folder's files and their names, but for those with the suffix `without`; 16 hex digits."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix != (without or None))
     total = hashlib.sha256()
     for file, digest in zip(files, digests(files), strict=True):
         total.update(file.relative_to(path).as_posix().encode() + digest)

@@ -213,6 +213,15 @@ def test_the_lineage_of_a_local_file_is_its_content(prefix, tmp_path):
     assert origin(f"{prefix}{file}")["hash"] != first["hash"]
 
 
+def test_a_model_card_is_no_part_of_its_weights(tmp_path):
+    shutil.copytree(EMBEDDED / "clip-tiny", tmp_path / "base")
+    before = origin(str(tmp_path / "base"))
+    (tmp_path / "base" / "README.md").write_text("corrected")
+    assert origin(str(tmp_path / "base")) == before
+    zero(tmp_path / "base")
+    assert origin(str(tmp_path / "base")) != before
+
+
 def test_the_lineage_of_a_hub_checkpoint_is_its_commit(tmp_path, monkeypatch):
     from huggingface_hub import constants
 

@@ -51,7 +51,7 @@ def origin(checkpoint: str) -> dict[str, str]:
     place = rest.partition("/")[2] if kind in ("open_clip", "segment_anything") else resolve(checkpoint)
     path = Path(place).expanduser()
     if place and path.exists():
-        return {"checkpoint": checkpoint, "hash": hash_path(path)}
+        return {"checkpoint": checkpoint, "hash": hash_path(path, without=".md")}  # a card may be corrected
     if kind == "open_clip":
         from open_clip.pretrained import get_pretrained_cfg
 
