@@ -75,9 +75,9 @@ def _way(family, question: Question, name: str) -> str:
 
 def _open(path: str, name: str) -> Picture.Image:
     """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
-    from adapt.data._images import open_picture, rgb
-    from adapt.data._problems import KINDS
-    from adapt.data._scan import inspect
+    from adapt.vision.pictures import open_picture, rgb
+    from adapt.data.problems import KINDS
+    from adapt.data.scan import inspect
 
     value = {"path": str(Path(path).expanduser()), "bytes": None}
     for kind, detail in inspect(value).problems:
@@ -92,7 +92,7 @@ def _marked(path: str, size: tuple[int, int]) -> np.ndarray:
     import numpy as np
     from PIL import ImageOps
 
-    from adapt.data._images import open_picture
+    from adapt.vision.pictures import open_picture
 
     _open(path, "mask")
     picture = ImageOps.exif_transpose(open_picture({"path": str(Path(path).expanduser())}))
@@ -111,7 +111,7 @@ def _drawn(image: Picture.Image, mask: np.ndarray, question: Question | None = N
     """The mask bool[H, W] as a red veil; points on the thing in green, points outside and the box in blue."""
     from PIL import ImageDraw
 
-    from adapt.evals._draw import PALETTE, TRUE, overlay
+    from adapt.vision.draw import PALETTE, TRUE, overlay
 
     picture = overlay(image, mask[None], PALETTE)
     if question is None:
@@ -127,7 +127,7 @@ def _drawn(image: Picture.Image, mask: np.ndarray, question: Question | None = N
 
 def _shown(masks: np.ndarray, scores: np.ndarray | None, title: str) -> dict[str, Any]:
     """Masks bool[N, H, W] and scores float[N] for JSON; `title`: what the scores are."""
-    from adapt.masks import box, rle
+    from adapt.vision.masks import box, rle
 
     found = [{"rle": rle(mask), "box": box(mask), "pixels": int(mask.sum())} for mask in masks]
     if scores is None:
@@ -226,7 +226,7 @@ def _nothing(automatic, own: bool) -> str:
 
 
 def _words(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
-    from adapt.evals._boxes import draw
+    from adapt.evals.detection.boxes import draw
 
     (answer,) = family.answer([{"image": image}], [question.text])
     text, found, names = family.words(answer), family.read(answer, image.size), list(family.classes)

@@ -15,8 +15,8 @@ def look(config: Spec, list_file: str | None = None) -> int:
     Returns:
         2 when there are severe problems, or training would refuse these data; else 0.
     """
-    from adapt.data._check import check
-    from adapt.data._split import described
+    from adapt.data.check import check
+    from adapt.data.split import described
 
     folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
     skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
@@ -44,8 +44,8 @@ def look(config: Spec, list_file: str | None = None) -> int:
 
 def _as_they_lie(folders: list[str], follow: bool):
     """The problems of folders that make no data set."""
-    from adapt.data._check import check
-    from adapt.data._problems import Report
+    from adapt.data.check import check
+    from adapt.data.problems import Report
 
     reports = [check(folder, follow) for folder in folders]
     return Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
@@ -53,7 +53,7 @@ def _as_they_lie(folders: list[str], follow: bool):
 
 def _show(report) -> None:
     """The severe problems, one a line; how many there are of the others."""
-    from adapt.data._problems import KINDS
+    from adapt.data.problems import KINDS
 
     for problem in report.severe:
         print(problem)

@@ -77,7 +77,7 @@ def taught(stage: Stage) -> dict[str, str]:
 
 def namer(stage: Stage) -> str | None:
     """The weights of the CLIP that names a teacher's masks, for objectives that have one."""
-    from adapt.models._checkpoint import origin
+    from adapt.models.checkpoint import origin
 
     checkpoint = getattr(stage.recipe.distill, "clip", None)
     return _content(origin(checkpoint)) if checkpoint else None

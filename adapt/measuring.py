@@ -101,8 +101,8 @@ class Numbers:
             predictors: others than the module's own, such as those of an exported file.
             facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
         """
-        from adapt.data._split import described
-        from adapt.evals._metrics import collapse
+        from adapt.data.split import described
+        from adapt.evals.metrics import collapse
 
         self.run.begin(self.recipe)
         entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
@@ -142,7 +142,7 @@ class Numbers:
         return self.entry(name)
 
     def _protocol(self, split: str, module) -> dict[str, Any]:
-        from adapt.models._family import Family
+        from adapt.models.base import Family
 
         by_name = isinstance(module, Family) and module.asked_by_name
         return (
@@ -203,7 +203,7 @@ class Numbers:
     def _difference(self, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
         import pyarrow.parquet as pq
 
-        from adapt.evals._bootstrap import change
+        from adapt.evals.bootstrap import change
 
         old = self._table(before)
         return change(target, pq.read_table(old).to_pydict(), table) if old.exists() else None

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapt import plug
-from adapt.methods._adapter import HEAD
+from adapt.methods.adapter import HEAD
 from adapt.plug import UserError
 from adapt.run import atomic
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from adapt.models._family import Family
+    from adapt.models.base import Family
     from adapt.stage import Stage
 
 SCALES = [i / 10 for i in range(11)]
@@ -102,14 +102,14 @@ def _with_adapter(family: Family, adapter: Path) -> Family:
     """The base as it came from its checkpoint, never quantised, with the adapter on it, and the head that learned beside."""
     from peft import PeftModel
 
-    from adapt.methods import _adapter
+    from adapt.methods.adapter import load_beside
 
     assert not getattr(family.backbone, "is_loaded_in_4bit", False)
     family.requires_grad_(False)
     try:
         family.backbone = PeftModel.from_pretrained(family.backbone.float(), str(adapter), torch_device="cpu")
         family.complete()
-        _adapter.load_beside(family, adapter)
+        load_beside(family, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{adapter}: does not fit this checkpoint ({str(error).splitlines()[0]}).") from None
     return family
@@ -144,13 +144,13 @@ def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
     """
     from safetensors.torch import save_file
 
-    from adapt.models import _checkpoint
+    from adapt.models.checkpoint import resolve
 
     if not hasattr(net, "save_pretrained"):
         save_file({name: value.detach().cpu().clone() for name, value in net.state_dict().items()}, folder / OPEN_CLIP)
         return
     net.save_pretrained(folder)
-    place = _checkpoint.resolve(checkpoint)
+    place = resolve(checkpoint)
     if not Path(place).is_dir():
         from huggingface_hub import snapshot_download
 

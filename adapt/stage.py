@@ -111,13 +111,13 @@ class Stage(Students, Exports, Numbers):
 
     def adapted(self):
         """The family with what the run folder's adapter holds."""
-        from adapt.methods import _adapter
+        from adapt.methods import adapter
 
         if not self.finished("finetune"):
             raise UserError(f"{self.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
         if not self.learns:
             self.apply_method()
-            _adapter.load(self.family, self.processes.fetched(self.run.path / "adapter"))
+            adapter.load(self.family, self.processes.fetched(self.run.path / "adapter"))
         return self.family
 
     def forget(self) -> None:
@@ -174,11 +174,11 @@ class Stage(Students, Exports, Numbers):
 
     def save_adapter(self, **facts: Any) -> None:
         """Write what was learned, and from what."""
-        from adapt.methods import _adapter
+        from adapt.methods import adapter
 
         if self.run.writes:
             with atomic(self.run.path / "adapter") as folder:
-                _adapter.save(self.family, folder)
+                adapter.save(self.family, folder)
         made = {"made_of": lineage.adapter(self), "selection": self.selection(self.family)}
         self.record("finetune", base=self.base, adapter=self.hash("adapter"), **made, **facts)
 
@@ -220,7 +220,7 @@ class Stage(Students, Exports, Numbers):
     @cached_property
     def base(self) -> dict[str, str]:
         """The checkpoint that all comes from: its name, and its `hash` or its `commit` on the hub."""
-        from adapt.models._checkpoint import origin
+        from adapt.models.checkpoint import origin
 
         found = origin(self.recipe.model.checkpoint)
         if not any(found[name] for name in ("hash", "commit") if name in found):

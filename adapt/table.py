@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.entries import Entry, Guard, Split, parse
-from adapt.evals._result import differing
+from adapt.evals.result import differing
 from adapt.run import Run
 
 ORDER = {"zero-shot": 0, "adapted": 1, "merged": 2, "labels": 3, "student": 4}

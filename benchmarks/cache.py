@@ -58,7 +58,7 @@ def large() -> None:
     """The same at the shapes of CLIP ViT-B/16, with random weights and the words of clip-tiny; 128 rows."""
     from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor
 
-    from adapt.models._checkpoint import EMBEDDED
+    from adapt.models.checkpoint import EMBEDDED
 
     words = AutoTokenizer.from_pretrained(EMBEDDED / "clip-tiny")
     ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from adapt import hardware, plug
-from adapt.data._emoji import read
+from adapt.data.world import read
 from adapt.data.emoji import Hand
 from adapt.distill._student import Student, weights_file
 from adapt.recipe import Augment, Train, load_recipe

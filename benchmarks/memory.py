@@ -135,12 +135,13 @@ def measure(name: str, method: str, batch: int, steps: int) -> dict:
     from torch import nn
 
     from adapt import plug
-    from adapt.methods import _lora, _quantise
-    from adapt.models._family import Family
+    from adapt.methods import low_rank
+    from adapt.methods.qlora import quantise
+    from adapt.models.base import Family
     from adapt.recipe import Train
     from adapt.train.loop import _optimizer
 
-    _quantise.library()
+    quantise.library()
     for module in ("peft.tuners.lora.bnb", f"transformers.models.{name}.modeling_{name}"):
         importlib.import_module(module)  # what is imported is no part of the peak
     cuda = torch.cuda.is_available()
@@ -157,7 +158,7 @@ def measure(name: str, method: str, batch: int, steps: int) -> dict:
 
         def __init__(self, backbone: nn.Module, pattern: str):
             super().__init__()
-            names = _quantise.linears(backbone, _lora.ending(pattern))
+            names = quantise.linears(backbone, low_rank.ending(pattern))
             self.backbone, self.quantised = backbone, pattern
             self.adapter_targets = {"all": "|".join(sorted({name.rpartition(".")[2] for name in names}))}
             if method == "LoRA":  # the very layers that QLoRA takes
@@ -198,7 +199,7 @@ def measure(name: str, method: str, batch: int, steps: int) -> dict:
         "method": method,
         "parameters": count,
         "learning": learning,
-        "weights": _quantise.size(family.backbone),
+        "weights": quantise.size(family.backbone),
         "peak": torch.cuda.max_memory_allocated() if cuda else peak() - began,
         "seconds": min(times[1:]),
         "batch": batch,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adapt.models._checkpoint import embedded
+from adapt.models.checkpoint import embedded
 from adapt.overrides import parse_yaml
 from adapt.plug import ROOT, SECTIONS, names
 from adapt.prompting.templates import words

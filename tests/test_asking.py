@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from adapt.cli import main
-from adapt.data import _emoji
-from adapt.masks import box, rle, unrle
+from adapt.data import world
+from adapt.vision.masks import box, rle, unrle
 from adapt.plug import UserError
 from adapt.question import Question
 from adapt.recipe import load_recipe
@@ -22,7 +22,7 @@ from adapt.recipe import load_recipe
 
 def picture(things: list[tuple[str, tuple[int, int]]], side: int = 128) -> Image.Image:
     """Things of Noto's hand on white, by their CLDR names, 48 pixels each, at these corners."""
-    rows = {row["caption"]: row["image"] for row in _emoji.read("noto")}
+    rows = {row["caption"]: row["image"] for row in world.read("noto")}
     canvas = Image.new("RGB", (side, side), "white")
     for name, corner in things:
         small = rows[name].convert("RGBA").resize((48, 48))
@@ -83,7 +83,7 @@ def test_sam_writes_the_mask_as_a_picture_and_as_numbers(scene, tmp_path, capsys
 
 
 def test_several_points_and_points_outside_reach_the_model_as_such(scene):
-    from adapt.models._sam_predict import predict
+    from adapt.models.sam.predict import predict
     from adapt.stage import Stage
 
     given = ["point=94,94", "point=80,85; 100,110", "outside=30,30;2,2"]

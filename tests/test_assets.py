@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from adapt.assets import _patches, build_paligemma_tiny
-from adapt.masks import unrle
+from adapt.vision.masks import unrle
 from adapt.plug import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -68,11 +68,11 @@ def test_dinov2s_weights_in_clips_format_and_back():
 
     from adapt import plug
     from adapt.assets import _towers, build_clip_tiny
-    from adapt.data import _emoji
-    from adapt.models._checkpoint import EMBEDDED
+    from adapt.data import world
+    from adapt.models.checkpoint import EMBEDDED
     from adapt.recipe import load_recipe
 
-    pictures = [picture.convert("RGB") for picture in _emoji.read("noto")[:96]["image"]]
+    pictures = [picture.convert("RGB") for picture in world.read("noto")[:96]["image"]]
     images = CLIPImageProcessor.from_pretrained(EMBEDDED / "clip-tiny")
     model = build_clip_tiny.first_weights(
         CLIPConfig.from_pretrained(EMBEDDED / "clip-tiny", dtype=torch.float32), images, pictures[:64]
@@ -96,9 +96,9 @@ def test_dinov2s_weights_in_clips_format_and_back():
 
 def test_dinov2_tiny_learns_from_clip_tiny(tmp_path):
     from adapt.assets.teach_dinov2_tiny import teach
-    from adapt.data import _emoji
+    from adapt.data import world
 
-    rows = _emoji.read("noto").select(range(128))
+    rows = world.read("noto").select(range(128))
     family, history = teach(2, rows.select_columns(["image", "label"]), tmp_path)
     assert history[-1]["off"] < 0.95 * history[0]["off"]
     assert history[-1]["loss"] < history[0]["loss"]

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from adapt import lineage, pipeline, plug
-from adapt.models._checkpoint import EMBEDDED, origin
+from adapt.models.checkpoint import EMBEDDED, origin
 from adapt.plug import UserError
 from adapt.provenance import changed, commit, digests, fingerprint, hash_path, of
 from adapt.recipe import load_recipe

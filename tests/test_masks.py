@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapt.masks import box, rle, singles, unrle
+from adapt.vision.masks import box, rle, singles, unrle
 
 
 def test_run_lengths_are_cocos():

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BitImageP
 from adapt import merge as joining
 from adapt import pipeline
 from adapt.cli import main
-from adapt.models import _checkpoint
+from adapt.models import checkpoint
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.stage import Stage
@@ -47,7 +47,7 @@ def beside_the_run(done, monkeypatch):
 
 def test_plain_transformers_load_it_and_it_is_base_plus_adapter(done):
     merged = AutoModel.from_pretrained(done / "merged")
-    base = CLIPModel.from_pretrained(_checkpoint.resolve("clip-tiny"), dtype=torch.float32)
+    base = CLIPModel.from_pretrained(checkpoint.resolve("clip-tiny"), dtype=torch.float32)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     adapted = PeftModel.from_pretrained(base, done / "adapter").eval()
     processor = AutoImageProcessor.from_pretrained(done / "merged")
@@ -92,7 +92,7 @@ def test_a_scale_goes_part_of_the_way(done, scale, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = pipeline.merge(load_recipe(done / "recipe.yaml", ["evals=[]"]), scale=scale).path
     merged = load_file(path / "merged" / "model.safetensors")
-    base = load_file(Path(_checkpoint.resolve("clip-tiny")) / "model.safetensors")
+    base = load_file(Path(checkpoint.resolve("clip-tiny")) / "model.safetensors")
     weights = load_file(done / "adapter" / "adapter_model.safetensors")
     name = "text_model.encoder.layers.1.self_attn.v_proj"
     up, down = (weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "BA")

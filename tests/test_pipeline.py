@@ -298,7 +298,7 @@ def test_other_evals_are_measured_anew_and_nothing_is_learnt_again(done, tmp_pat
 
 
 def test_lora_is_merged_before_it_is_timed_and_weighed(done):
-    from adapt.models._checkpoint import EMBEDDED
+    from adapt.models.checkpoint import EMBEDDED
 
     outcome, _ = done
     sizes = {entry["name"]: entry["size_bytes"] for entry in outcome.entries if entry["name"] in ("zero-shot", "adapted")}

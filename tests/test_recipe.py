@@ -171,7 +171,7 @@ def test_a_resolved_recipe_has_nothing_to_say_but_that_its_checkpoint_is_small(t
 
 
 def test_every_embedded_checkpoint_has_a_public_sister():
-    from adapt.models._checkpoint import embedded
+    from adapt.models.checkpoint import embedded
 
     assert set(PUBLIC) == set(embedded())
 

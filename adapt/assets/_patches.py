@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from adapt.data import _scenes
-from adapt.data._images import open_picture
-from adapt.masks import unrle
+from adapt.data.emoji_scenes import compose
+from adapt.vision.pictures import open_picture
+from adapt.vision.masks import unrle
 from adapt.recipe import Augment, Train
-from adapt.train.augment import augment
-from adapt.train.images import Normalise, collate, view
+from adapt.vision.augment import augment
+from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views
@@ -32,7 +32,7 @@ class Scenes:
     """Rows of scenes, drawn when asked for; their categories are the things."""
 
     def __init__(self, hands: list[str], cast: int, size: int, count: int):
-        self.things, _ = _scenes.cast(hands, None, cast, "thing")
+        self.things, _ = compose.cast(hands, None, cast, "thing")
         self.size, self.count = size, count
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Scenes:
 
     def __getitem__(self, indices: list[int]) -> dict[str, list]:
         # its own seed: not the scenes that captions are learnt from
-        rows = [_scenes.scene(self.things, self.size, 1, "train", index) for index in indices]
+        rows = [compose.scene(self.things, self.size, 1, "train", index) for index in indices]
         return {name: [row[name] for row in rows] for name in ("image", "objects")}
 
 

@@ -23,8 +23,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from adapt import plug
 from adapt.assets import _towers
 from adapt.assets._sources import CACHE
-from adapt.data import _emoji
-from adapt.models._checkpoint import EMBEDDED
+from adapt.data import world
+from adapt.models.checkpoint import EMBEDDED
 from adapt.overrides import parse_yaml
 from adapt.recipe import find, load_recipe
 
@@ -98,7 +98,7 @@ def main() -> None:
     )
     images = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
     images.save_pretrained(folder)
-    first_weights(config, images, _emoji.read("noto")[:64]["image"]).half().save_pretrained(folder)
+    first_weights(config, images, world.read("noto")[:64]["image"]).half().save_pretrained(folder)
     print(f"{folder.name}: {len(words)} tokens; 'a tiger and a motorcycle' → {words.tokenize('a tiger and a motorcycle')}")
 
 

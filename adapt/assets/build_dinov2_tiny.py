@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from adapt.assets._sources import CACHE
-from adapt.models._checkpoint import EMBEDDED
+from adapt.models.checkpoint import EMBEDDED
 from adapt.plug import UserError
 
 LEAST = 3

@@ -30,15 +30,15 @@ from transformers import (
 )
 
 from adapt.assets import _patches
-from adapt.data import _emoji
-from adapt.data._images import cache_folder
-from adapt.models._checkpoint import EMBEDDED
-from adapt.models._clip import image_input
+from adapt.data.world import read
+from adapt.vision.pictures import cache_folder
+from adapt.models.checkpoint import EMBEDDED
+from adapt.models.clip.family import image_input
 from adapt.overrides import parse_yaml
 from adapt.prompting import tasks
 from adapt.prompting.tokens import LOCATIONS, WORDS
 from adapt.recipe import find, load_recipe
-from adapt.train.images import view
+from adapt.vision.images import view
 
 SIDE, PATCH = 128, 16
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<image>", "\n"]
@@ -51,9 +51,9 @@ PATCH_VIEWS = 56_000
 
 def texts() -> list[str]:
     """Every name of the embedded world as captions have it, every class, and what is asked."""
-    from adapt.data._scenes import article
+    from adapt.data.emoji_scenes.compose import article
 
-    names = sorted(set(_emoji.read("noto")["caption"]))
+    names = sorted(set(read("noto")["caption"]))
     classes = sorted(parse_yaml(find("prompts", "emoji").read_text(), "prompts")["classes"].values())
     asked = [tasks.CAPTION, tasks.COUNT, tasks.CLASSIFY, tasks.OCR, tasks.detect(classes), f"segment {classes[0]}"]
     return [
@@ -156,7 +156,7 @@ def main() -> None:
     folder = EMBEDDED / "paligemma-tiny"
     words = tokenizer()
     looks = processor(words)
-    model = first_weights(config(words), _emoji.read("noto")[:64]["image"])
+    model = first_weights(config(words), read("noto")[:64]["image"])
     spec = image_input(looks.image_processor.to_dict())
     world = load_recipe("zoo/paligemma_tiny").data
     history = _patches.teach(model.model.vision_tower, spec, world.hands, world.cast, PATCH_VIEWS, cache_folder("patches"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from transformers import SamConfig, SamImageProcessor, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
-from adapt.models._checkpoint import EMBEDDED
+from adapt.models.checkpoint import EMBEDDED
 
 SIDE, PATCH, CHANNELS = 128, 8, 128
 GRID = SIDE // PATCH

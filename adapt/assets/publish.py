@@ -18,8 +18,8 @@ from torch import nn
 
 from adapt import plug
 from adapt.distill import _student
-from adapt.methods._adapter import FILE
-from adapt.models._checkpoint import EMBEDDED
+from adapt.methods.adapter import FILE
+from adapt.models.checkpoint import EMBEDDED
 from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
 

@@ -24,7 +24,7 @@ from adapt.assets._sources import CACHE
 from adapt.assets.publish import write
 from adapt.distill import logits
 from adapt.models import clip, dinov2
-from adapt.models._checkpoint import EMBEDDED
+from adapt.models.checkpoint import EMBEDDED
 from adapt.prompting.templates import words
 from adapt.recipe import Train, load_recipe
 from adapt.train.learner import Learner

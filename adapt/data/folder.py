@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.data._places import existing
+from adapt.data.places import existing
 from adapt.plug import Source, UserError
 
 if TYPE_CHECKING:
-    from adapt.data._problems import Report
+    from adapt.data.problems import Report
 
 VERSION = 1
 """Raised when the rows it makes change, so that kept results are made again."""
@@ -63,10 +63,10 @@ def load(config: Config):
     """
     from datasets import ClassLabel, Dataset, Features, Value
 
-    from adapt.data._check import check_folder
-    from adapt.data._images import RGB
-    from adapt.data._problems import Report
-    from adapt.data._split import Splits, by_split, placed
+    from adapt.data.check import check_folder
+    from adapt.vision.pictures import RGB
+    from adapt.data.problems import Report
+    from adapt.data.split import Splits, by_split, placed
 
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path", follow=config.follow_links)
@@ -111,7 +111,7 @@ def _columns(root, rows: list[dict]) -> dict:
 
 def _leaks(held_out: dict[str, str], others: list[dict]) -> list:
     """Unlabelled pictures that validation or test have too."""
-    from adapt.data._problems import Problem
+    from adapt.data.problems import Problem
 
     return [
         Problem(row["id"], "unlabelled", "leak", f"same bytes as {held_out[row['digest']]!r}")

@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.run import atomic
-from adapt.train.augment import augment
-from adapt.train.images import collate
+from adapt.vision.augment import augment
+from adapt.vision.images import collate
 from adapt.train.predict import finite
-from adapt.train.progress import progress
+from adapt.progress import progress
 from adapt.train.views import Views
 
 SHARD = 1024

@@ -16,10 +16,10 @@ from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOS
 from torchvision.ops import nms
 
 from adapt.distill._pyramid import Pyramid
-from adapt.masks import singles
+from adapt.vision.masks import singles
 from adapt.recipe import Augment
-from adapt.train.augment import augment, uniforms
-from adapt.train.images import Normalise, collate, view
+from adapt.vision.augment import augment, uniforms
+from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.precision import full
 

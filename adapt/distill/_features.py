@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from adapt.distill._student import create
 from adapt.plug import UserError
 from adapt.recipe import Augment
-from adapt.train.augment import augment
-from adapt.train.images import Normalise, collate, view
+from adapt.vision.augment import augment
+from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.precision import full
 

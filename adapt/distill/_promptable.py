@@ -16,7 +16,7 @@ from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
 from adapt.distill._prompts import CORNER, INSIDE, NOTHING, PromptDecoder, around, click, mask_loss, merged
 from adapt.distill._pyramid import Pyramid
 from adapt.recipe import Augment
-from adapt.train.augment import augment
+from adapt.vision.augment import augment
 from adapt.train.learner import Learner
 from adapt.train.precision import full
 

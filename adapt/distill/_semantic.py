@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from adapt.distill._pyramid import _features
 from adapt.distill.semantic import IGNORE
 from adapt.recipe import Augment
-from adapt.train.augment import augment, augment_map
-from adapt.train.images import Normalise, collate, view
+from adapt.vision.augment import augment, augment_map
+from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.precision import full
 

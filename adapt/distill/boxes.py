@@ -94,7 +94,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     """
     from datasets import ClassLabel, List, Value
 
-    from adapt.train.progress import progress
+    from adapt.progress import progress
 
     function = _predictor(family)
     asked = rows.remove_columns([name for name in HUMAN if name in rows.column_names])

@@ -21,7 +21,7 @@ from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
     from adapt.distill._features import FeatureStudent
-    from adapt.models._family import Family
+    from adapt.models.base import Family
 
 VERSION = 2
 """Raised when what it makes changes, so that kept results are made again."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.masks import unrle_many
+from adapt.vision.masks import unrle_many
 from adapt.plug import Plugin, UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
@@ -98,7 +98,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     from datasets import Dataset, Features, Image, concatenate_datasets
 
     from adapt.distill._naming import encoded
-    from adapt.train.progress import progress
+    from adapt.progress import progress
 
     draw, maps, found = _drawing(config, family), [], False
     with progress("teacher", len(rows)) as tick:

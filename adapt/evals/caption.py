@@ -16,7 +16,7 @@ from pydantic import Field
 from adapt.plug import Plugin
 
 if TYPE_CHECKING:
-    from adapt.evals._result import Result
+    from adapt.evals.result import Result
 
 VERSION = 2
 """Raised when what it measures changes, so that kept results are made again."""
@@ -52,10 +52,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
     import sacrebleu
 
-    from adapt.evals._bootstrap import interval, mean, pictures
-    from adapt.evals._metrics import floor
-    from adapt.evals._result import Result
-    from adapt.evals._text import cider, plain, rows
+    from adapt.evals.bootstrap import interval, mean, pictures
+    from adapt.evals.metrics import floor
+    from adapt.evals.result import Result
+    from adapt.evals.text import cider, plain, rows
 
     asked, references = rows(dataset, ("caption", "cap "), "caption", config.prefix)
     texts = predict(asked, name=PREDICTOR)
@@ -85,7 +85,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
 def statistic(table: dict[str, list]):
     """The exact matches of a table, as a function of how often each picture was drawn."""
-    from adapt.evals._bootstrap import mean
+    from adapt.evals.bootstrap import mean
 
     return mean(table["correct"], table["picture"])
 

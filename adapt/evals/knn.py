@@ -24,7 +24,7 @@ from adapt.plug import Plugin
 if TYPE_CHECKING:
     import numpy as np
 
-    from adapt.evals._result import Result
+    from adapt.evals.result import Result
 
 VERSION = 2
 """Raised when what it measures changes, so that kept results are made again."""
@@ -66,25 +66,25 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         protocol: what the caller knows.
         bank: rows of `config.bank_split`.
     """
-    from adapt.evals import _bank, _metrics
+    from adapt.evals import feature_bank, metrics
 
-    truth, votes, names = _bank.labels(dataset, bank, config.name)
+    truth, votes, names = feature_bank.labels(dataset, bank, config.name)
     embeddings, stored = predict(dataset, PREDICTOR), predict(bank, PREDICTOR)
     own = set(dataset["id"]) & set(bank["id"]) if "id" in bank.column_names else set()
     place = {name: row for row, name in enumerate(bank["id"])} if own else {}
     itself = [place.get(name, -1) for name in dataset["id"]]
     ks = sorted({config.k, *(k for k in config.also if k <= len(votes))})
     shares = vote(embeddings, stored, votes, len(names), ks, config.temperature, itself)
-    more = {f"knn@{k}": float((_metrics.answers(shares[k], truth) == truth).mean()) for k in ks}
-    out = _bank.result(config, shares[config.k], truth, dataset, protocol, **more)
+    more = {f"knn@{k}": float((metrics.answers(shares[k], truth) == truth).mean()) for k in ks}
+    out = feature_bank.result(config, shares[config.k], truth, dataset, protocol, **more)
     out.protocol["bank"] = len(votes)
-    out.pictures = _bank.pca_pictures(predict, dataset, config.pictures, protocol)
+    out.pictures = feature_bank.pca_pictures(predict, dataset, config.pictures, protocol)
     return out
 
 
 def statistic(table: dict[str, list]):
     """Top-1 of a table, as a function of how often each picture was drawn."""
-    from adapt.evals._bootstrap import mean
+    from adapt.evals.bootstrap import mean
 
     return mean(table["correct"])
 

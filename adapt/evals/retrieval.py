@@ -22,7 +22,7 @@ from adapt.plug import Plugin, UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from adapt.evals._result import Result
+    from adapt.evals.result import Result
 
 VERSION = 2
 """Raised when what it measures changes, so that kept results are made again."""
@@ -57,8 +57,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Raises:
         UserError: there are no captions, or a row has none.
     """
-    from adapt.evals._bootstrap import interval, mean, pictures
-    from adapt.evals._result import Result
+    from adapt.evals.bootstrap import interval, mean, pictures
+    from adapt.evals.result import Result
 
     captions = _captions(dataset, pictures(dataset))
     ids = list(captions)
@@ -91,7 +91,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
 def statistic(table: dict[str, list]):
     """Recall at 1 from pictures to captions of a table, as a function of how often each picture was drawn."""
-    from adapt.evals._bootstrap import mean
+    from adapt.evals.bootstrap import mean
 
     return mean(table["correct"])
 

@@ -20,7 +20,7 @@ from adapt.plug import Plugin
 from adapt.prompting.tasks import COUNT
 
 if TYPE_CHECKING:
-    from adapt.evals._result import Result
+    from adapt.evals.result import Result
 
 VERSION = 2
 """Raised when what it measures changes, so that kept results are made again."""
@@ -57,10 +57,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals._bootstrap import interval, mean, pictures
-    from adapt.evals._metrics import floor
-    from adapt.evals._result import Result
-    from adapt.evals._text import normal, rows, vqa_accuracy
+    from adapt.evals.bootstrap import interval, mean, pictures
+    from adapt.evals.metrics import floor
+    from adapt.evals.result import Result
+    from adapt.evals.text import normal, rows, vqa_accuracy
 
     asked, answers = rows(dataset, ("answer", "question"), config.column, config.prefix, protocol.get("classes", ()))
     texts = predict(asked, name=PREDICTOR)
@@ -97,6 +97,6 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
 def statistic(table: dict[str, list]):
     """The VQA accuracy of a table, as a function of how often each picture was drawn."""
-    from adapt.evals._bootstrap import mean
+    from adapt.evals.bootstrap import mean
 
     return mean(table["accuracy"], table["picture"])

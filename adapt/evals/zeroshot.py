@@ -18,7 +18,7 @@ from pydantic import Field
 from adapt.plug import Plugin
 
 if TYPE_CHECKING:
-    from adapt.evals._result import Result
+    from adapt.evals.result import Result
 
 VERSION = 2
 """Raised when what it measures changes, so that kept results are made again."""
@@ -51,9 +51,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals import _metrics
-    from adapt.evals._bootstrap import interval, mean
-    from adapt.evals._result import Result
+    from adapt.evals import metrics as _metrics
+    from adapt.evals.bootstrap import interval, mean
+    from adapt.evals.result import Result
 
     labels, logits = np.asarray(dataset["label"]), np.asarray(predict(dataset), np.float64)
     probabilities, predictions = _metrics.softmax(logits), _metrics.answers(logits, labels)
@@ -83,6 +83,6 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
 def statistic(table: dict[str, list]):
     """Top-1 of a table, as a function of how often each picture was drawn."""
-    from adapt.evals._bootstrap import mean
+    from adapt.evals.bootstrap import mean
 
     return mean(table["correct"])

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.methods._memory import Trains, checkpoint
+from adapt.methods.memory import Trains, checkpoint
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
-    from adapt.models._family import Family
+    from adapt.models.base import Family
 
 TITLE = "decoder"
 """Its name in tables."""

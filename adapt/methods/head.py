@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from adapt.plug import Plugin
 
 if TYPE_CHECKING:
-    from adapt.models._family import Family
+    from adapt.models.base import Family
 
 TITLE = "linear probe"
 """Its name in tables."""

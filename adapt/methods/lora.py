@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.methods import _lora, _memory
+from adapt.methods import low_rank, memory
 
 if TYPE_CHECKING:
-    from adapt.models._family import Family
+    from adapt.models.base import Family
 
 TITLE = "LoRA"
 """Its name in tables."""
@@ -22,7 +22,7 @@ PLACES = False
 """Does it put the family on its device itself, by `place`?"""
 
 
-class Config(_lora.Adapters):
+class Config(low_rank.Adapters):
     """Low-rank adapters."""
 
     targets: list[str] = ["q", "k", "v"]
@@ -38,5 +38,5 @@ def apply(family: Family, config: Config) -> None:
     Raises:
         UserError: a target matches no module, or the module's kind cannot take an option.
     """
-    _memory.checkpoint(family.backbone, config.checkpointing)
-    _lora.add(family, config, _lora.named(family, config.targets), config.targets)
+    memory.checkpoint(family.backbone, config.checkpointing)
+    low_rank.add(family, config, low_rank.named(family, config.targets), config.targets)

@@ -14,7 +14,7 @@ from scipy.ndimage import label
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from adapt.masks import rle, unrle_many
+from adapt.vision.masks import rle, unrle_many
 
 NEAR = 20.0
 """Pixels: a mask that comes so near to a crop's edge inside the image is taken for cut."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapt.masks import unrle
+from adapt.vision.masks import unrle
 from adapt.plug import UserError
 from adapt.prompting.tokens import Codebook, encode_box
 

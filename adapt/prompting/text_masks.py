@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.masks import box
+from adapt.vision.masks import box
 from adapt.plug import Spec, UserError
 
 if TYPE_CHECKING:

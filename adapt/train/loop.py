@@ -18,10 +18,10 @@ from torch import nn
 from adapt.plug import UserError
 from adapt.recipe import Train
 from adapt.train import checkpoint, processes
-from adapt.train.augment import view_seed
+from adapt.vision.augment import view_seed
 from adapt.train.gradient import gradient
 from adapt.train.learner import Learner
-from adapt.train.progress import progress
+from adapt.progress import progress
 from adapt.train.views import Views, batches, order
 
 

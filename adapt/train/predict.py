@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
 from adapt.plug import UserError
-from adapt.train.progress import progress
+from adapt.progress import progress
 from adapt.train.views import Views
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from adapt.train.augment import view_seed
+from adapt.vision.augment import view_seed
 
 
 class Views(Dataset):

@@ -11,11 +11,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
-from adapt.data import _scan, emoji
-from adapt.data._check import check, check_rows
-from adapt.data._images import BOXES, MASKS, RGB
-from adapt.data._problems import KINDS, Problem, Report
-from adapt.masks import rle
+from adapt.data import scan, emoji
+from adapt.data.check import check, check_rows
+from adapt.vision.pictures import BOXES, MASKS, RGB
+from adapt.data.problems import KINDS, Problem, Report
+from adapt.vision.masks import rle
 from adapt.plug import UserError
 
 
@@ -102,7 +102,7 @@ def test_the_list_can_be_written_and_read(broken, tmp_path):
 def test_a_picture_is_opened_again_only_when_it_has_changed(photos, monkeypatch):
     check(photos)
     opened = []
-    inspect = _scan.inspect
+    inspect = scan.inspect
     monkeypatch.setattr(_scan, "inspect", lambda value: opened.append(value["path"]) or inspect(value))
     (photos / "cat" / "0.jpg").write_bytes(b"cut")
     report = check(photos)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from adapt.data import _emoji, _grounds, _scenes, emoji, emoji_scenes
-from adapt.data._split import SPLITS
-from adapt.masks import unrle
+from adapt.data import emoji, emoji_scenes
+from adapt.data.world import file
+from adapt.data.emoji_scenes import grounds, compose
+from adapt.data.split import SPLITS
+from adapt.vision.masks import unrle
 
 HANDS = get_args(emoji.Hand)
 
@@ -83,7 +85,7 @@ def small(**options):
 
 def test_both_files_know_the_same_hands():
     assert get_args(emoji_scenes.Hand) == HANDS
-    assert all(_emoji.file(hand).is_file() for hand in HANDS)
+    assert all(file(hand).is_file() for hand in HANDS)
 
 
 def test_masks_and_boxes_are_of_what_is_visible():
@@ -107,7 +109,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
 
 
 def test_test_scenes_show_test_concepts_alone():
-    names = {split: {thing["name"] for thing in _scenes.cast(["openmoji"], split)[0]} for split in SPLITS}
+    names = {split: {thing["name"] for thing in compose.cast(["openmoji"], split)[0]} for split in SPLITS}
     assert not names["train"] & names["test"]
     scenes = small(test=20)
     for row in scenes["test"]:
@@ -115,30 +117,30 @@ def test_test_scenes_show_test_concepts_alone():
 
 
 def test_for_pre_training_every_split_shows_every_thing():
-    everything, _ = _scenes.cast(["noto"], None)
-    assert len(everything) == sum(len(_scenes.cast(["noto"], split)[0]) for split in SPLITS)
+    everything, _ = compose.cast(["noto"], None)
+    assert len(everything) == sum(len(compose.cast(["noto"], split)[0]) for split in SPLITS)
     assert small(things="all")["train"]["caption"] != small()["train"]["caption"]
 
 
 def test_a_cast_is_the_same_for_every_hand_and_split_as_everything_is():
-    names = {hand: [thing["name"] for thing in _scenes.cast([hand], None, 64)[0]] for hand in ("noto", "openmoji")}
+    names = {hand: [thing["name"] for thing in compose.cast([hand], None, 64)[0]] for hand in ("noto", "openmoji")}
     assert names["noto"] == names["openmoji"]
     assert len(set(names["noto"])) == 64
-    parts = [{thing["name"] for thing in _scenes.cast(["noto"], split, 64)[0]} for split in SPLITS]
+    parts = [{thing["name"] for thing in compose.cast(["noto"], split, 64)[0]} for split in SPLITS]
     assert sum(map(len, parts)) == 64
     assert set().union(*parts) == set(names["noto"])
     shown = " ".join(small(things="all", cast=8, train=30)["train"]["caption"])
-    assert sum(thing["name"] in shown for thing in _scenes.cast(["openmoji"], None, 8)[0]) == 8
+    assert sum(thing["name"] in shown for thing in compose.cast(["openmoji"], None, 8)[0]) == 8
 
 
 def test_categories_are_things_where_that_is_asked_for():
-    names = [thing["name"] for thing in _scenes.cast(["noto"], None, 8)[0]]
+    names = [thing["name"] for thing in compose.cast(["noto"], None, 8)[0]]
     for split, rows in small(hands=["noto", "openmoji"], things="all", cast=8, classes="thing").items():
         assert rows.features["objects"]["category"].feature.names == names
         for row in rows:
             shown = [names[category] for category in row["objects"]["category"]]
-            assert row["caption"] == _scenes.listing(shown), split
-    things, every = _scenes.cast(["noto"], "test", 64, "thing")
+            assert row["caption"] == compose.listing(shown), split
+    things, every = compose.cast(["noto"], "test", 64, "thing")
     assert len(every) == 64 > len(things)
     assert all(every[thing["category"]] == thing["name"] for thing in things)
 
@@ -154,18 +156,18 @@ def test_captions_are_prefix_and_suffix():
 
 
 def test_paper_is_light_and_its_ink_is_as_dark_as_an_outline():
-    sheets = np.stack([_grounds.paper(np.random.default_rng(i), 96) for i in range(60)]).mean(3)
+    sheets = np.stack([grounds.paper(np.random.default_rng(i), 96) for i in range(60)]).mean(3)
     assert (np.median(sheets, (1, 2)) > 200).all()
     inked = (sheets < 190).mean((1, 2))
     assert (inked > 0.002).all() and (inked < 0.5).all()
     assert sheets.min() < 40
-    textures = np.stack([_grounds.textured(np.random.default_rng(i), 96) for i in range(60)])
+    textures = np.stack([grounds.textured(np.random.default_rng(i), 96) for i in range(60)])
     assert textures.mean(3).min() > 60
 
 
 def test_paper_has_its_lines_at_any_size():
     for seed in range(6):
-        small, large = (_grounds.paper(np.random.default_rng(seed), size).mean() for size in (96, 384))
+        small, large = (grounds.paper(np.random.default_rng(seed), size).mean() for size in (96, 384))
         assert large == pytest.approx(small, abs=1.5)
 
 
@@ -187,7 +189,7 @@ def test_scenes_are_drawn_once_and_memory_mapped(tmp_path):
 
 
 def test_a_failure_leaves_no_half_written_scenes(tmp_path, monkeypatch):
-    whole = _scenes.scene
+    whole = compose.scene
     monkeypatch.setattr(_scenes, "scene", lambda *args: whole(*args) if args[4] < 5 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         small()
@@ -204,4 +206,4 @@ def test_a_failure_leaves_no_half_written_scenes(tmp_path, monkeypatch):
     ],
 )
 def test_captions_are_english(names, caption):
-    assert _scenes.listing(names) == caption
+    assert compose.listing(names) == caption

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from adapt.data import _check, emoji_scenes
-from adapt.data._images import BOXES, MASKS
+from adapt.data import check, emoji_scenes
+from adapt.vision.pictures import BOXES, MASKS
 from adapt.data.hub import Config, load
-from adapt.masks import rle
+from adapt.vision.masks import rle
 from adapt.plug import UserError
 
 
@@ -215,7 +215,7 @@ def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
     config = Config(path=str(spoilt), on_error="skip")
     before = load(config).report
     opened = []
-    look = _check.inspect
+    look = check.inspect
     monkeypatch.setattr(_check, "inspect", lambda value: opened.append(1) or look(value))
     assert load(config).report == before and not opened
     Dataset.from_parquet(str(spoilt)).select([0, 1, 2]).to_parquet(spoilt)

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, Features, Image, concatenate_datasets, load_from_disk
 from PIL import Image as Picture
 
-from adapt.data._images import RGB, rgb
+from adapt.vision.pictures import RGB, rgb
 from adapt.plug import UserError
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapt.data._check import check
-from adapt.data._split import described
+from adapt.data.check import check
+from adapt.data.split import described
 from adapt.data.jsonl import Config, load
 from adapt.plug import UserError
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Picture
 
 from adapt.data.masks import Config, load
-from adapt.masks import box, unrle
+from adapt.vision.masks import box, unrle
 from adapt.plug import UserError
 
 SIZE = (24, 16)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapt import plug
 from adapt.data import emoji, emoji_scenes, folder
-from adapt.data._split import described, stratified
+from adapt.data.split import described, stratified
 from adapt.plug import UserError
 
 KEYS = st.lists(st.text(max_size=5), unique=True, max_size=60)

@@ -23,7 +23,7 @@ from adapt.export import _detector as target
 from adapt.export import _modules, onnx
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
-from adapt.train.augment import augment, uniforms
+from adapt.vision.augment import augment, uniforms
 from adapt.train.loop import fit
 from adapt.train.views import Views
 

@@ -19,9 +19,9 @@ from adapt.data.emoji_scenes import load
 from adapt.distill import _cache, masks
 from adapt.distill._prompts import around, click, mask_loss
 from adapt.export import _modules, onnx
-from adapt.models._sam_load import family as family_around
-from adapt.models._sam_load import fresh
-from adapt.models._segment_anything import configuration
+from adapt.models.sam.checkpoints import family as family_around
+from adapt.models.sam.checkpoints import fresh
+from adapt.models.sam.segment_anything import configuration
 from adapt.models.sam import Config as SamConfig
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train

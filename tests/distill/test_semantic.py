@@ -8,14 +8,14 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from adapt.data import _scenes
-from adapt.data._images import BOXES, MASKS, RGB
+from adapt.data.emoji_scenes import compose
+from adapt.vision.pictures import BOXES, MASKS, RGB
 from adapt.distill import _naming, semantic
 from adapt.distill._semantic import Lraspp
 from adapt.evals import semantic as eval_semantic
-from adapt.evals._semantic import truth
+from adapt.evals.semantic.class_maps import truth
 from adapt.export import onnx
-from adapt.masks import unrle_many
+from adapt.vision.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks, crop
@@ -29,9 +29,9 @@ SIDE = 96
 @pytest.fixture(scope="module")
 def scenes() -> Dataset:
     """Scenes of five things by a source hand, with their true masks."""
-    things = [thing for thing in _scenes.cast(["noto"], "train")[0] if thing["name"] in NAMES]
+    things = [thing for thing in compose.cast(["noto"], "train")[0] if thing["name"] in NAMES]
     things = [thing | {"category": NAMES.index(thing["name"])} for thing in things]
-    rows = [_scenes.scene(things, SIDE, 0, "train", i) for i in range(10)]
+    rows = [compose.scene(things, SIDE, 0, "train", i) for i in range(10)]
     rows = [{"image": row["image"], "objects": row["objects"], "id": row["id"]} for row in rows]
     objects = {"bbox": BOXES, "category": [ClassLabel(names=NAMES)], "mask": MASKS}
     return Dataset.from_list(rows, Features(id=Value("string"), image=RGB(), objects=objects))

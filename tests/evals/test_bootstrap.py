@@ -14,10 +14,10 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
 from adapt import plug
-from adapt.data._images import BOXES, MASKS
-from adapt.evals import _bootstrap, detection
-from adapt.evals._bootstrap import Sums, change, draws, interval, mean, pictures
-from adapt.masks import box, rle
+from adapt.vision.pictures import BOXES, MASKS
+from adapt.evals import bootstrap, detection
+from adapt.evals.bootstrap import Sums, change, draws, interval, mean, pictures
+from adapt.vision.masks import box, rle
 
 NAMES = ["cat", "dog", "bird"]
 
@@ -73,7 +73,7 @@ def test_resamples_do_not_depend_on_how_they_are_split_into_blocks(monkeypatch):
 
 
 def test_resamples_in_which_the_metric_is_not_defined_are_left_out():
-    rare = Sums(np.array([[1.0, 1.0], *[[0.0, 0.0]] * 3]), _bootstrap._ratio)
+    rare = Sums(np.array([[1.0, 1.0], *[[0.0, 0.0]] * 3]), bootstrap._ratio)
     assert np.isnan(draws([rare], 200)).any()
     assert interval(rare, 200) == (1, 1)
 

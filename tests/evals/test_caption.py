@@ -9,7 +9,7 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from adapt.evals import caption
-from adapt.evals._text import cider, rows
+from adapt.evals.text import cider, rows
 from adapt.plug import UserError
 
 SAID = ["a pig face and a bus", "a red apple on the table", "two dogs", "a cat and a cat and a cat", "boat"]

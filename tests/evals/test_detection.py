@@ -14,9 +14,9 @@ from PIL import Image as Picture
 from adapt.data import hub, jsonl
 from adapt.distill import boxes
 from adapt.evals import detection
-from adapt.evals._bootstrap import interval
-from adapt.evals._boxes import Precision, coco, draw, f1
-from adapt.evals._result import differing
+from adapt.evals.bootstrap import interval
+from adapt.evals.detection.boxes import Precision, coco, draw, f1
+from adapt.evals.result import differing
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
 from adapt.recipe import load_recipe

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from adapt.evals import _bank, knn
+from adapt.evals import feature_bank, knn
 from adapt.plug import UserError
 
 NAMES = [f"class {i}" for i in range(6)]
@@ -75,7 +75,7 @@ def test_what_is_lacking_is_said():
 
 def test_colours_are_the_first_three_principal_components():
     features = np.random.default_rng(0).normal(size=(3, 8, 4, 5)) * np.array([9, 5, 3, 1, 1, 1, 1, 1])[None, :, None, None]
-    colours = _bank.pca_colours(features)
+    colours = feature_bank.pca_colours(features)
     assert colours.shape == (3, 4, 5, 3)
     assert colours.dtype == np.uint8
     parts = PCA(3).fit_transform(features.transpose(0, 2, 3, 1).reshape(-1, 8))

@@ -8,7 +8,8 @@ import torch
 from datasets import ClassLabel, Dataset
 from sklearn.linear_model import LogisticRegression
 
-from adapt.evals import _linear, linear
+from adapt.evals.linear import classifiers
+from adapt.evals import linear
 
 
 def rows(labels, start: int = 0) -> Dataset:
@@ -52,7 +53,7 @@ def test_the_grid_in_one_pass_equals_torchs_sgd_alone():
     _, bank, features = world(n=0, m=64)
     config = linear.Config(name="linear", lrs=[0.1, 2.0], steps=7, batch=16)
     labels = np.array(bank["label"])
-    weights, biases = _linear.fit({"x": features}, labels, 6, config.lrs, config)["x"]
+    weights, biases = classifiers.fit({"x": features}, labels, 6, config.lrs, config)["x"]
     for place, lr in enumerate(config.lrs):
         random = torch.Generator().manual_seed(config.seed)
         layer = torch.nn.Linear(16, 6)
@@ -77,13 +78,13 @@ def test_the_grid_in_one_pass_equals_torchs_sgd_alone():
 
 def test_inputs_are_one_and_four_blocks_with_and_without_the_mean():
     features = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
-    got = _linear.inputs(features)
+    got = classifiers.inputs(features)
     assert list(got) == ["1 block", "1 block + mean", "4 blocks", "4 blocks + mean"]
     assert np.array_equal(got["1 block"], features[:, 3])
     assert np.array_equal(got["1 block + mean"], np.concatenate([features[:, 3], features[:, 4]], 1))
     assert np.array_equal(got["4 blocks"], features[:, :4].reshape(2, -1))
     assert np.array_equal(got["4 blocks + mean"], features.reshape(2, -1))
-    assert list(_linear.inputs(features[:, 3:])) == ["1 block", "1 block + mean"], "a student has one"
+    assert list(classifiers.inputs(features[:, 3:])) == ["1 block", "1 block + mean"], "a student has one"
 
 
 def test_the_input_that_knows_the_classes_is_chosen():
@@ -108,9 +109,9 @@ def test_what_has_no_blocks_is_measured_by_its_embedding():
 
 def test_held_out_rows_are_of_every_class_and_never_all():
     labels = np.repeat(np.arange(6), [50, 10, 3, 2, 1, 1])
-    held = _linear.holdout(labels, 0.2, 0)
+    held = classifiers.holdout(labels, 0.2, 0)
     assert [int(held[labels == c].sum()) for c in range(6)] == [10, 2, 1, 0, 0, 0]
-    assert _linear.holdout(np.arange(4), 0.2, 0).sum() == 1
+    assert classifiers.holdout(np.arange(4), 0.2, 0).sum() == 1
 
 
 def test_a_rate_that_bursts_does_not_win():

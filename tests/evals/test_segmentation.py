@@ -13,10 +13,12 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from adapt.data._images import BOXES, MASKS
-from adapt.evals import _draw, _masks, segmentation
-from adapt.evals._bootstrap import interval, mean
-from adapt.masks import box, rle, unrle, unrle_many
+from adapt.vision.pictures import BOXES, MASKS
+from adapt.vision import draw
+from adapt.evals.segmentation import mask_metrics
+from adapt.evals import segmentation
+from adapt.evals.bootstrap import interval, mean
+from adapt.vision.masks import box, rle, unrle, unrle_many
 from adapt.plug import UserError
 
 SIZE = (40, 48)
@@ -67,13 +69,13 @@ def of_boxes(rows, name, boxes=None, points=None, features=None):
 def test_iou_is_intersection_over_union():
     a, b = np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), bool)
     a[0, :2], b[0, 1:3] = True, True  # 8 and 8 pixels, 4 shared
-    assert _masks.iou(a, b).tolist() == [4 / 12, 1.0]
+    assert mask_metrics.iou(a, b).tolist() == [4 / 12, 1.0]
 
 
 def test_iou_is_pycocotools():
     masks = np.array([disc(15, 15, 9), disc(20, 18, 8), disc(30, 30, 4)])
-    ours = [[_masks.iou(a, b) for b in masks] for a in masks]
-    codes = _masks.encode(masks)
+    ours = [[mask_metrics.iou(a, b) for b in masks] for a in masks]
+    codes = mask_metrics.encode(masks)
     assert np.allclose(ours, run_lengths.iou(codes, codes, [0] * 3))
     assert (unrle_many([rle(mask) for mask in masks]) == masks).all()
 
@@ -101,28 +103,28 @@ def davis_f(truth, mask, bound):
 def test_boundary_f_is_davis_definition(tolerance):
     truth, mask = disc(20, 20, 12), disc(22, 20, 11)
     bound = np.ceil(tolerance * np.hypot(*SIZE))
-    assert _masks.boundary_f(truth, mask, tolerance) == pytest.approx(davis_f(truth, mask, bound))
-    assert _masks.boundary_f(truth, truth) == 1
-    assert _masks.boundary_f(truth, np.zeros_like(truth)) == 0
-    assert _masks.boundary_f(np.zeros_like(truth), np.zeros_like(truth)) == 1
+    assert mask_metrics.boundary_f(truth, mask, tolerance) == pytest.approx(davis_f(truth, mask, bound))
+    assert mask_metrics.boundary_f(truth, truth) == 1
+    assert mask_metrics.boundary_f(truth, np.zeros_like(truth)) == 0
+    assert mask_metrics.boundary_f(np.zeros_like(truth), np.zeros_like(truth)) == 1
 
 
 def test_the_first_click_is_the_centre_and_the_next_the_middle_of_the_greatest_error():
     truth = disc(20, 18, 10)
-    assert _masks.click(truth, np.zeros_like(truth)) == (20, 18, 1)
+    assert mask_metrics.click(truth, np.zeros_like(truth)) == (20, 18, 1)
     wrong = truth | disc(40, 8, 4)
-    assert _masks.click(truth, wrong) == (40, 8, 0), "a superfluous part is clicked away"
+    assert mask_metrics.click(truth, wrong) == (40, 8, 0), "a superfluous part is clicked away"
     half = truth.copy()
     half[:, 21:] = False
-    x, y, label = _masks.click(truth, half)
+    x, y, label = mask_metrics.click(truth, half)
     assert label == 1 and x > 21 and 16 <= y <= 20
-    assert _masks.click(truth, truth) == (20, 18, 1), "without an error, the centre again"
+    assert mask_metrics.click(truth, truth) == (20, 18, 1), "without an error, the centre again"
 
 
 def test_a_click_lies_inside_an_object_that_the_image_cuts():
     truth = np.zeros(SIZE, bool)
     truth[:, :11] = True
-    x, y, _ = _masks.click(truth, np.zeros_like(truth))
+    x, y, _ = mask_metrics.click(truth, np.zeros_like(truth))
     assert x == 5 and 5 <= y <= 34, "the image's edge bounds the object too"
 
 
@@ -147,7 +149,7 @@ def test_the_eval_equals_its_formulas():
 
 
 def _centre(mask):
-    return _masks.click(mask, np.zeros_like(mask))[:2]
+    return mask_metrics.click(mask, np.zeros_like(mask))[:2]
 
 
 def test_mask_precision_is_coco_s():
@@ -157,7 +159,7 @@ def test_mask_precision_is_coco_s():
     truth = [part for part in truths(rows) if len(part)]
     filled = [np.array([_filled(mask) for mask in part]) for part in truth]
     table = [
-        (score, k % 2, _masks.iou(a, b))
+        (score, k % 2, mask_metrics.iou(a, b))
         for t, f in zip(truth, filled, strict=True)
         for k, (a, b, score) in enumerate(zip(t, f, np.linspace(0.9, 0.5, len(t)), strict=True))
     ]
@@ -180,9 +182,9 @@ def _ap(rows, threshold):
 
 
 def test_no_detection_at_all_is_no_precision():
-    truth = [{"size": SIZE, "category": [0], "codes": _masks.encode(disc(9, 9, 4)[None]), "boxes": [[5, 5, 14, 14]]}]
+    truth = [{"size": SIZE, "category": [0], "codes": mask_metrics.encode(disc(9, 9, 4)[None]), "boxes": [[5, 5, 14, 14]]}]
     nothing = [{"size": SIZE, "category": [], "codes": [], "boxes": [], "score": []}]
-    assert _masks.average_precision(truth, nothing, "segm", 1) == {"ap": 0, "ap50": 0}
+    assert mask_metrics.average_precision(truth, nothing, "segm", 1) == {"ap": 0, "ap50": 0}
 
 
 def test_the_worst_objects_are_drawn_first():
@@ -195,9 +197,9 @@ def test_the_worst_objects_are_drawn_first():
 
 def test_masks_lie_where_they_are_drawn():
     mask = disc(20, 20, 6)
-    picture = np.asarray(_draw.overlay(Picture.new("RGB", SIZE[::-1], "white"), mask[None], [(255, 0, 0)], alpha=1))
+    picture = np.asarray(draw.overlay(Picture.new("RGB", SIZE[::-1], "white"), mask[None], [(255, 0, 0)], alpha=1))
     assert ((picture == (255, 0, 0)).all(-1) == mask).all()
-    assert not (_draw.rim(mask) & ~mask).any() and _draw.rim(mask).sum() < mask.sum()
+    assert not (draw.rim(mask) & ~mask).any() and draw.rim(mask).sum() < mask.sum()
 
 
 def test_rows_without_masks_are_a_user_error():
@@ -211,8 +213,8 @@ def test_a_sam_is_measured_through_the_same_door_as_any_model():
 
     from accelerate import Accelerator
 
-    from adapt.models._sam_load import family, fresh
-    from adapt.models._segment_anything import configuration
+    from adapt.models.sam.checkpoints import family, fresh
+    from adapt.models.sam.segment_anything import configuration
     from adapt.models.sam import Config
     from adapt.train.predict import predict
 
@@ -287,7 +289,7 @@ def test_with_crowds_the_precision_is_pycocotools_and_no_crowd_is_prompted():
                 gold.dataset["annotations"].append(entry | area | {"id": len(gold.dataset["annotations"]) + 1})
         for mask, category, score in zip(answer["masks"], row["category"], answer["scores"], strict=False):
             found.append(
-                {"image_id": i, "category_id": category, "segmentation": _masks.encode(mask[None])[0], "score": float(score)}
+                {"image_id": i, "category_id": category, "segmentation": mask_metrics.encode(mask[None])[0], "score": float(score)}
             )
     with contextlib.redirect_stdout(io.StringIO()):
         gold.createIndex()

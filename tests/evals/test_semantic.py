@@ -9,9 +9,10 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from adapt.data._images import BOXES, MASKS
-from adapt.evals import _semantic, semantic
-from adapt.masks import rle
+from adapt.vision.pictures import BOXES, MASKS
+from adapt.evals.semantic import class_maps
+from adapt.evals import semantic
+from adapt.vision.masks import rle
 from adapt.plug import UserError
 
 SIZE = (24, 32)
@@ -74,7 +75,7 @@ def test_the_metrics_are_scikit_learns():
 
 def test_a_class_that_is_only_found_counts_as_nothing():
     matrix = np.array([[8, 2], [0, 0]])  # of ten pixels of background two are called otherwise
-    assert _semantic.scores(matrix)["miou"] == pytest.approx((0.8 + 0) / 2)
+    assert class_maps.scores(matrix)["miou"] == pytest.approx((0.8 + 0) / 2)
 
 
 def test_logits_are_resized_before_the_best_is_taken():
@@ -104,7 +105,7 @@ def test_pixels_of_a_crowd_are_not_judged():
     crowd, thing = np.zeros((2, *SIZE), bool)
     crowd[:12], thing[8:20, :10] = True, True
     objects = {"category": [0, 1], "mask": [rle(thing), rle(crowd)], "iscrowd": [0, 1]}
-    assert (_semantic.truth({"id": "x", "objects": objects}) == np.where(thing, 1, np.where(crowd, 255, 0))).all()
+    assert (class_maps.truth({"id": "x", "objects": objects}) == np.where(thing, 1, np.where(crowd, 255, 0))).all()
 
 
 def test_the_floor_is_what_one_class_for_all_pixels_reaches():
@@ -120,6 +121,6 @@ def test_the_floor_is_what_one_class_for_all_pixels_reaches():
 def test_probabilities_are_in_single_precision_under_autocast():
     logits = np.random.default_rng(0).normal(20, 0.05, (4, 6, 8)).astype(np.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, sure = _semantic.classes(logits, SIZE)
+        found, sure = class_maps.classes(logits, SIZE)
     expected = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], SIZE, mode="bilinear")[0].softmax(0)
     assert (found == expected.argmax(0).numpy()).all() and sure == pytest.approx(float(expected.amax(0).mean()), abs=1e-6)

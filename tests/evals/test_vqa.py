@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 
 from adapt.evals import vqa
-from adapt.evals._text import normal, vqa_accuracy
+from adapt.evals.text import normal, vqa_accuracy
 from adapt.prompting.tasks import COUNT
 
 

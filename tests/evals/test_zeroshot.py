@@ -8,8 +8,8 @@ from datasets import ClassLabel, Dataset
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from adapt.evals import _metrics, zeroshot
-from adapt.evals._result import differing
+from adapt.evals import metrics as _metrics, zeroshot
+from adapt.evals.result import differing
 
 NAMES = [f"class {i}" for i in range(6)]
 

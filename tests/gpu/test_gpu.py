@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapt import pipeline
-from adapt.methods import _quantise
+from adapt.methods.qlora import quantise
 from adapt.recipe import load_recipe
 from adapt.stage import Stage
 
@@ -50,12 +50,12 @@ def test_four_bits_in_bf16_learn(name):
 def test_qlora_loads_what_does_not_fit_in_full_precision():
     """At most the rounded weights, what is not rounded and one layer are ever on the GPU."""
     stage = Stage(load_recipe("paligemma_qlora", ["tracker=none"]))
-    whole = _quantise.size(stage.loaded().backbone)
+    whole = quantise.size(stage.loaded().backbone)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     backbone = stage.family.backbone
-    rest = _quantise.size(backbone)
+    rest = quantise.size(backbone)
     layer = max(p.in_features * p.out_features * 4 for p in backbone.modules() if isinstance(p, torch.nn.Linear))
     assert rest < whole
     assert torch.cuda.max_memory_allocated() - before < rest + 2 * layer + 2**22

@@ -9,8 +9,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import CLIPModel
 
-from adapt.methods import _adapter, full, head, lora, qlora
-from adapt.models import _checkpoint
+from adapt.methods import adapter, full, head, lora, qlora
+from adapt.models.checkpoint import resolve
 from adapt.models.clip import Config, load
 from adapt.plug import UserError
 from adapt.recipe import available, load_recipe
@@ -48,9 +48,9 @@ def test_adapter_loads_in_plain_peft(tmp_path, options):
     lora.apply(ours, lora.Config(name="lora", dropout=0, **options))
     losses = steps(ours, batch())
     assert losses[-1] < losses[0]
-    _adapter.save(ours, tmp_path / "adapter")
+    adapter.save(ours, tmp_path / "adapter")
     plain = PeftModel.from_pretrained(
-        CLIPModel.from_pretrained(_checkpoint.resolve("clip-tiny"), dtype=torch.float32), tmp_path / "adapter"
+        CLIPModel.from_pretrained(resolve("clip-tiny"), dtype=torch.float32), tmp_path / "adapter"
     )
     images = batch()["image"]
     with torch.no_grad():
@@ -65,8 +65,8 @@ def test_adapter_comes_back_into_the_family(tmp_path):
     for one in (ours, other):
         lora.apply(one, lora.Config(name="lora", dropout=0))
     steps(ours, batch())
-    _adapter.save(ours, tmp_path / "adapter")
-    _adapter.load(other, tmp_path / "adapter")
+    adapter.save(ours, tmp_path / "adapter")
+    adapter.load(other, tmp_path / "adapter")
     images = batch()["image"]
     with torch.no_grad():
         torch.testing.assert_close(other.eval().image_embedding(images), ours.eval().image_embedding(images))
@@ -166,8 +166,8 @@ def test_full_comes_back_from_disk(tmp_path):
     for one in (ours, other):
         full.apply(one, full.Config(name="full"))
     steps(ours, batch(), lr=1e-4)
-    _adapter.save(ours, tmp_path / "adapter")
-    _adapter.load(other, tmp_path / "adapter")
+    adapter.save(ours, tmp_path / "adapter")
+    adapter.load(other, tmp_path / "adapter")
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), other.state_dict().values(), strict=True))
 
 
@@ -179,7 +179,7 @@ def test_an_unknown_target_is_named():
 def test_an_adapter_of_another_method_is_refused(tmp_path):
     ours, other = family(), family()
     head.apply(ours, head.Config(name="head"))
-    _adapter.save(ours, tmp_path / "adapter")
+    adapter.save(ours, tmp_path / "adapter")
     lora.apply(other, lora.Config(name="lora"))
     with pytest.raises(UserError, match="do not fit"):
-        _adapter.load(other, tmp_path / "adapter")
+        adapter.load(other, tmp_path / "adapter")

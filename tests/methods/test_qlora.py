@@ -15,11 +15,12 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import nn
 
-from adapt.methods import _adapter, _lora, _quantise, qlora
-from adapt.models._dinov2 import Dino
-from adapt.models._family import Family
-from adapt.models._paligemma import PaliGemma
-from adapt.models._sam import Sam
+from adapt.methods import adapter, low_rank, qlora
+from adapt.methods.qlora import quantise
+from adapt.models.dinov2.family import Dino
+from adapt.models.base import Family
+from adapt.models.paligemma.family import PaliGemma
+from adapt.models.sam.family import Sam
 from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load
 from adapt.plug import ROOT, UserError
@@ -171,7 +172,7 @@ def test_the_loss_falls_the_rounded_weights_stay_the_adapters_learn(name, option
     assert len(learned) == len(layers)
     assert all(p.abs().max() > 0 for p in learned), "every adapter has had a gradient"
 
-    _adapter.save(family, tmp_path / "adapter")
+    adapter.save(family, tmp_path / "adapter")
     loaded = PeftModel.from_pretrained(plain, tmp_path / "adapter")
     theirs = [p for n, p in loaded.named_parameters() if "lora_B" in n]
     assert all(torch.equal(a, b) for a, b in zip(learned, theirs, strict=True))
@@ -230,9 +231,9 @@ def test_checkpointing_gives_the_same_gradients():
 
 def test_quantising_draws_no_random_number():
     family, _ = clip()
-    names = _quantise.linears(family.backbone, r".*encoder.*")
+    names = quantise.linears(family.backbone, r".*encoder.*")
     state = torch.get_rng_state()
-    _quantise.quantise(family.backbone, names, 4, True, torch.float32)
+    quantise.quantise(family.backbone, names, 4, True, torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -264,10 +265,10 @@ def test_open_clip_quantises_its_mlp_and_says_what_stays(tmp_path, capsys):
 
 
 def test_a_checkpoint_that_is_in_4_bits_already_learns_as_one_quantised_here(tmp_path):
-    from adapt.models import _checkpoint
+    from adapt.models.checkpoint import resolve
 
-    (one, batch), place = clip(), _checkpoint.resolve("clip-tiny")
-    chosen = set(_quantise.linears(one.backbone, _lora.ending(one.quantised)))
+    (one, batch), place = clip(), resolve("clip-tiny")
+    chosen = set(quantise.linears(one.backbone, low_rank.ending(one.quantised)))
     others = [name for name, part in one.backbone.named_modules() if type(part) is nn.Linear and name not in chosen]
     wanted = transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=others
@@ -288,7 +289,7 @@ def test_only_rounded_weights_go_to_the_device(monkeypatch):
 
     def to(self, *where, **options):
         if isinstance(self, Family):
-            names = _quantise.linears(self.backbone, _lora.ending(self.quantised))
+            names = quantise.linears(self.backbone, low_rank.ending(self.quantised))
             moved.append(len([name for name in names if "lora_" not in name]))
         return real(self, *where, **options)
 
@@ -299,7 +300,7 @@ def test_only_rounded_weights_go_to_the_device(monkeypatch):
     assert stage.title("zero-shot") == "zero-shot CLIP, 4 bits", "as it comes, it would not have been measured"
     assert moved
     assert set(moved) == {0}, "linear layers in full precision, at each move"
-    assert len(_quantise.linears(stage.loaded().backbone, _lora.ending(stage.family.quantised))) == 60
+    assert len(quantise.linears(stage.loaded().backbone, low_rank.ending(stage.family.quantised))) == 60
 
 
 def test_placed_first_it_learns_the_same(capsys):
@@ -330,7 +331,7 @@ def test_bitsandbytes_does_not_talk():
     code = (
         "from adapt.stage import _quiet; _quiet(); import torch; from torch import nn; from adapt.methods import _quantise;"
         "import peft.tuners.lora.bnb; net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64));"
-        "_quantise.quantise(net, ['0'], 4, True, torch.float32); _quantise.quantise(net, ['1'], 8, True, torch.float32);"
+        "quantise.quantise(net, ['0'], 4, True, torch.float32); quantise.quantise(net, ['1'], 8, True, torch.float32);"
         "net(torch.randn(2, 64)); net.eval()(torch.randn(2, 64))"
     )
     here = dict(os.environ, PYTHONPATH=str(ROOT.parent))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapt import plug
-from adapt.models import _checkpoint
+from adapt.models.checkpoint import EMBEDDED, embedded
 from adapt.plug import UserError
 
 FAMILIES = ("clip", "sam", "dinov2", "paligemma")
@@ -24,10 +24,10 @@ def test_weights_are_in_full_precision_however_they_are_stored(name, weights):
     assert sum(p.numel() for p in family.parameters()) <= 8e6
 
 
-@pytest.mark.parametrize("checkpoint", _checkpoint.embedded())
+@pytest.mark.parametrize("checkpoint", embedded())
 def test_weights_that_are_cut_short_are_one_line_with_the_file(checkpoint, tmp_path):
     name, copy = checkpoint.removesuffix("-tiny"), tmp_path / "copy"
-    shutil.copytree(_checkpoint.EMBEDDED / checkpoint, copy)
+    shutil.copytree(EMBEDDED / checkpoint, copy)
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[:100_000])
     with pytest.raises(UserError) as error:
@@ -36,10 +36,10 @@ def test_weights_that_are_cut_short_are_one_line_with_the_file(checkpoint, tmp_p
     assert f"{copy / 'model.safetensors'} is cut short or damaged. Download it again." in str(error.value)
 
 
-@pytest.mark.parametrize("checkpoint", _checkpoint.embedded())
+@pytest.mark.parametrize("checkpoint", embedded())
 def test_weights_of_other_sizes_than_the_configuration_are_one_line(checkpoint, tmp_path):
     name, copy = checkpoint.removesuffix("-tiny"), tmp_path / "copy"
-    shutil.copytree(_checkpoint.EMBEDDED / checkpoint, copy)
+    shutil.copytree(EMBEDDED / checkpoint, copy)
     values = json.loads((copy / "config.json").read_text())
     part = values.get("vision_config", values)
     part["mlp_ratio" if name == "dinov2" else "mlp_dim" if name == "sam" else "intermediate_size"] = 7

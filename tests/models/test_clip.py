@@ -18,7 +18,7 @@ from transformers import (
     ViTConfig,
 )
 
-from adapt.models import _checkpoint
+from adapt.models.checkpoint import resolve
 from adapt.models.clip import Config, load
 from adapt.plug import UserError
 
@@ -47,7 +47,7 @@ def views(family, pictures):
 
 
 def test_zero_shot_logits_equal_plain_transformers(clip_tiny, pictures):
-    place = _checkpoint.resolve("clip-tiny")
+    place = resolve("clip-tiny")
     model, processor = CLIPModel.from_pretrained(place, dtype=torch.float32).eval(), CLIPProcessor.from_pretrained(place)
     inputs = processor(text=CLASSES, images=pictures, return_tensors="pt", padding=True)
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_siglip_logits_and_sigmoid_loss_equal_transformers(tmp_path, pictures):
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(_checkpoint.resolve("clip-tiny")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(resolve("clip-tiny")).save_pretrained(tmp_path)
     family = load(Config(name="clip", checkpoint=str(tmp_path), loss="contrastive")).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     tokens = tokenizer(CLASSES, padding="max_length", max_length=16, truncation=True, return_tensors="pt")["input_ids"]
@@ -185,7 +185,7 @@ def test_pairs_of_one_caption_are_all_positives(clip_tiny, pictures):
 
 
 def test_preprocessing_equals_the_checkpoints_processor(clip_tiny, pictures):
-    processor = CLIPProcessor.from_pretrained(_checkpoint.resolve("clip-tiny")).image_processor
+    processor = CLIPProcessor.from_pretrained(resolve("clip-tiny")).image_processor
     expected = processor(pictures, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(clip_tiny.normalise(views(clip_tiny, pictures)), expected, atol=1e-5, rtol=0)
 

@@ -19,7 +19,7 @@ from transformers import (
     DINOv3ViTImageProcessor,
 )
 
-from adapt.methods import _adapter, full, head, lora
+from adapt.methods import adapter, full, head, lora
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
 from adapt.recipe import Augment
@@ -162,8 +162,8 @@ def test_a_method_learns_with_its_head_and_comes_back_from_disk(places, tmp_path
     assert losses[-1] < losses[0]
     for name, parameter in ours.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name  # none that DDP would wait for
-    _adapter.save(ours, tmp_path / "adapter")
-    _adapter.load(other, tmp_path / "adapter")
+    adapter.save(ours, tmp_path / "adapter")
+    adapter.load(other, tmp_path / "adapter")
     with torch.no_grad():
         want = ours.eval().predictors()["class_logits"](images())
         torch.testing.assert_close(other.eval().predictors()["class_logits"](images()), want)
@@ -174,7 +174,7 @@ def test_a_method_learns_with_its_head_and_comes_back_from_disk(places, tmp_path
             torch.testing.assert_close(ours.image_embedding(images()), expected)
         (tmp_path / "adapter" / "head.safetensors").unlink()
         with pytest.raises(UserError, match="do not fit"):
-            _adapter.load(other, tmp_path / "adapter")
+            adapter.load(other, tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov3"])
@@ -194,7 +194,7 @@ def test_cached_features_give_the_same_loss_in_training_too(places, name):
 
 
 def scene():
-    from adapt.masks import rle
+    from adapt.vision.masks import rle
 
     mask = np.zeros((24, 24), bool)
     mask[4:16, 6:20] = True

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from adapt.methods import lora, qlora
-from adapt.models import _florence2
-from adapt.models._answers import Answer
+from adapt.models.florence2.family import decode_box, encode_box, parse
+from adapt.models.answers import Answer
 from adapt.models.florence2 import Config, load
 from adapt.plug import UserError
 
@@ -159,12 +159,12 @@ def test_boxes_are_written_and_read_as_transformers_does(folder):
         corners = np.sort(random.uniform(0, 1, (2, 2)), 0) * size
         corners[1] = np.maximum(corners[1], corners[0] + np.array(size) / 300).clip(max=size)
         box = corners.ravel().tolist()
-        text = _florence2.encode_box(box, size)
+        text = encode_box(box, size)
         theirs = reader.quantize(torch.tensor([box], dtype=torch.float64), size)[0].tolist()
         assert text == "".join(f"<loc_{place}>" for place in theirs)
-        (found,), unread = _florence2.parse(f"cat{text}")
+        (found,), unread = parse(f"cat{text}")
         assert unread == 0
-        back = _florence2.decode_box(found.locations, size)
+        back = decode_box(found.locations, size)
         assert (np.abs(np.subtract(back, box)) <= np.tile(size, 2) / 2000 + 1e-9).all(), "half a bin at most"
         assert [int(value) for value in back] == reader.dequantize(torch.tensor([theirs]), size)[0].tolist()
 

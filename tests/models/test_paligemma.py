@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from adapt.models import _checkpoint
-from adapt.models._answers import Answer
+from adapt.models import checkpoint
+from adapt.models.answers import Answer
 from adapt.models.paligemma import Config, load
 from adapt.plug import UserError
 from adapt.prompting.tokens import encode_box
@@ -54,7 +54,7 @@ def write(folder, kind: str = "gemma", **images):
             if value.ndim > 1:
                 value.normal_(0, 1 if "embed_tokens" in name else 0.3)
     model.save_pretrained(folder)
-    processor = PaliGemmaProcessor.from_pretrained(_checkpoint.EMBEDDED / "paligemma-tiny")
+    processor = PaliGemmaProcessor.from_pretrained(checkpoint.EMBEDDED / "paligemma-tiny")
     processor.image_processor.size = {"height": 32, "width": 32}
     processor.image_processor.image_seq_length = images.get("tokens", 16)
     PaliGemmaProcessor(processor.image_processor, processor.tokenizer).save_pretrained(folder)
@@ -322,7 +322,7 @@ def test_a_wrong_checkpoint_is_one_clear_line(tmp_path):
 
 def test_a_tokenizer_without_location_tokens_is_refused(tmp_path):
     write(tmp_path)
-    AutoTokenizer.from_pretrained(_checkpoint.resolve("clip-tiny")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint.resolve("clip-tiny")).save_pretrained(tmp_path)
     content = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(content | {"tokenizer_class": "CLIPTokenizer"}))
     with pytest.raises(UserError, match="location and mask tokens, such as <loc") as error:

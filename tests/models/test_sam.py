@@ -16,12 +16,12 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling import Sam as Original
 from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
-from adapt.masks import unrle
-from adapt.methods import _adapter, decoder, full, lora
-from adapt.models._sam_load import family as around
-from adapt.models._sam_load import fresh
-from adapt.models._sam_prompts import click, first, noisy, on_grid, pick, pixels
-from adapt.models._segment_anything import MEAN, STD, configuration, convert
+from adapt.vision.masks import unrle
+from adapt.methods import adapter, decoder, full, lora
+from adapt.models.sam.checkpoints import family as around
+from adapt.models.sam.checkpoints import fresh
+from adapt.models.sam.prompts import click, first, noisy, on_grid, pick, pixels
+from adapt.models.sam.segment_anything import MEAN, STD, configuration, convert
 from adapt.models.sam import Config, load
 from adapt.plug import UserError
 from adapt.recipe import Augment
@@ -109,7 +109,7 @@ def both():
 @pytest.mark.parametrize("given", ["points", "one point", "box", "points and box"])
 @pytest.mark.parametrize("multimask", [True, False])
 def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multimask):
-    from adapt.models._sam_predict import prompt, unpad
+    from adapt.models.sam.predict import prompt, unpad
 
     theirs, ours = both
     row = {"image": picture(size)}
@@ -144,11 +144,11 @@ def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multi
 
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"model": state, "epoch": 3}])
 def test_an_original_file_loads(both, tmp_path, monkeypatch, wrap):
-    from adapt.models import _segment_anything
+    from adapt.models.sam import segment_anything
 
     theirs, ours = both
     torch.save(wrap(theirs.state_dict()), tmp_path / "x.pth")
-    monkeypatch.setitem(_segment_anything.ARCHITECTURES, "vit_b", (32, 3, 2))
+    monkeypatch.setitem(segment_anything.ARCHITECTURES, "vit_b", (32, 3, 2))
     loaded = load(Config(name="sam", checkpoint=f"segment_anything:vit_b/{tmp_path}/x.pth"))
     a, b = (model.predictors()["masks"]([sample()])[0] for model in (ours, loaded))
     np.testing.assert_array_equal(a["masks"], b["masks"])
@@ -162,7 +162,7 @@ def test_a_mask_as_prompt_equals_segment_anything(both):
     predictor.set_image(np.asarray(row["image"]))
     _, _, low = predictor.predict(coordinates, labels, multimask_output=True)
     _, _, expected = predictor.predict(coordinates, labels, mask_input=low[:1], multimask_output=False)
-    from adapt.models._sam_predict import prompt
+    from adapt.models.sam.predict import prompt
 
     item = ours.preprocess(row, False)
     xy, kinds = prompt(row, item["size"], None, (coordinates[None], labels[None]))
@@ -280,7 +280,7 @@ def test_no_object_vanishes_on_the_grid():
 def test_the_loss_is_20_focal_1_dice_1_iou_of_the_best_answer():
     from torchvision.ops import sigmoid_focal_loss
 
-    from adapt.models._sam_loss import mask_loss
+    from adapt.models.sam.loss import mask_loss
 
     torch.manual_seed(0)
     logits, scores, truth = torch.randn(4, 3, 8, 8), torch.rand(4, 3), torch.rand(4, 1, 8, 8) > 0.5
@@ -335,9 +335,9 @@ def test_every_method_lowers_the_loss_and_comes_back_from_disk(method, tmp_path)
     assert not any("positional_embedding" in name for name in names), "random frequencies stay as they are"
     if method == "decoder":
         assert all("mask_decoder" in name for name in names)
-    _adapter.save(sam, tmp_path / "adapter")
+    adapter.save(sam, tmp_path / "adapter")
     other = applied()
-    _adapter.load(other, tmp_path / "adapter")
+    adapter.load(other, tmp_path / "adapter")
     a, b = (model.predictors()["masks"](samples) for model in (sam, other))
     for one, two in zip(a, b, strict=True):
         np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-6)
@@ -347,7 +347,7 @@ def test_what_was_trained_from_the_start_becomes_a_public_checkpoint(tmp_path):
     one, two = family(), family()
     full.apply(one, full.Config(name="full"))
     torch.nn.init.normal_(one.net.shared_image_embedding.positional_embedding)
-    _adapter.save(one, tmp_path)
+    adapter.save(one, tmp_path)
     state = load_file(tmp_path / "weights.safetensors")
     two.to(torch.float64).to(torch.float32)  # moved: what is tied must not part
     two.backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in state.items()})
@@ -611,7 +611,7 @@ def test_original_files_of_each_architecture_fit():
     with torch.device("meta"):
         theirs = build_sam_vit_b().state_dict()
         ours = SamModel(configuration(768, 12, 12, [2, 5, 8, 11]))
-    from adapt.models._segment_anything import renamed
+    from adapt.models.sam.segment_anything import renamed
 
     names = {name: value.shape for name, value in ours.state_dict().items() if "prompt_encoder.shared" not in name}
     assert {name: value.shape for name, value in renamed(theirs).items()} == names
@@ -619,7 +619,7 @@ def test_original_files_of_each_architecture_fit():
 
 def test_the_embedded_layout_is_what_its_script_writes():
     from adapt.assets.build_sam_tiny import configuration as tiny
-    from adapt.models._checkpoint import EMBEDDED
+    from adapt.models.checkpoint import EMBEDDED
 
     stored = SamConfig.from_pretrained(EMBEDDED / "sam-tiny")
     for part in ("vision_config", "prompt_encoder_config", "mask_decoder_config"):

@@ -14,7 +14,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
 
-from adapt.masks import unrle_many
+from adapt.vision.masks import unrle_many
 from adapt.prompting import _candidates, automatic
 from adapt.prompting.automatic import Automatic, generate
 
@@ -180,8 +180,8 @@ def test_two_functions_of_any_model_are_enough():
 
 @pytest.mark.parametrize("size", [(96, 128), (130, 75)])
 def test_the_functions_of_our_family_answer_as_the_original(sam, size):
-    from adapt.models._sam_load import family
-    from adapt.models._segment_anything import MEAN, STD, convert
+    from adapt.models.sam.checkpoints import family
+    from adapt.models.sam.segment_anything import MEAN, STD, convert
     from adapt.models.sam import Config
 
     ours = family(convert(sam.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])

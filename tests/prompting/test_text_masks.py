@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from adapt.masks import unrle_many
+from adapt.vision.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks, crop, find, score, subject
@@ -110,7 +110,7 @@ def test_an_empty_mask_and_one_of_another_size_are_user_errors(wrong):
 
 def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
     """Among the true masks of scenes of two to four things; 98 % when written, 32 % by chance."""
-    from adapt.data import _scenes
+    from adapt.data.emoji_scenes import compose
     from adapt.data.emoji_scenes import Config
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
@@ -124,7 +124,7 @@ def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
     texts = torch.no_grad()(clip.text_embedding)
     config = TextMasks(background="white", templates=["{}"])
     right, chance = [], []
-    for row in _scenes.rows(Config(hands=["noto"]), "validation", 40):
+    for row in compose.rows(Config(hands=["noto"]), "validation", 40):
         names = [text_masks.subject(name) for name in re.split(", | and ", row["caption"])]
         if len(names) != row["count"] or len(names) == 1:
             continue  # a name with an "and" of its own

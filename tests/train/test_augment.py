@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from adapt.recipe import Augment
-from adapt.train.augment import augment, uniforms, view_seed
+from adapt.vision.augment import augment, uniforms, view_seed
 
 STRONG = Augment(crop=0.5, rotate=20, flip=0.5, colour=0.4, hue=0.3, background=0.3, invert=0.3, line=0.3)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from adapt.distill import boxes, semantic
 from adapt.distill._detector import Detector
 from adapt.distill._semantic import SemanticStudent
-from adapt.masks import rle
+from adapt.vision.masks import rle
 from adapt.methods import decoder, full, head, lora
 from adapt.models import clip, dinov2, paligemma, sam
 from adapt.recipe import Augment

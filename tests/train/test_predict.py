@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from adapt.plug import UserError
-from adapt.train.images import collate
+from adapt.vision.images import collate
 from adapt.train.predict import predict
 
 SCRIPT = """
@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
-from adapt.models._clip import gather
+from adapt.models.clip.family import gather
 from adapt.plug import UserError
-from adapt.train.images import collate
+from adapt.vision.images import collate
 from adapt.train.predict import predict
 
 accelerator = Accelerator(cpu=True)

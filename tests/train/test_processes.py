@@ -20,7 +20,7 @@ from adapt.models import clip
 from adapt.recipe import Augment, Train
 from adapt.train import checkpoint, loop, processes
 from adapt.train.gradient import gradient
-from adapt.train.images import collate
+from adapt.vision.images import collate
 from adapt.train.learner import Learner
 from adapt.train.views import Views
 

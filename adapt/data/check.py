@@ -1,0 +1,193 @@
+"""What is wrong with a data set, found before anything learns from it.
+
+report = check("photos")                      # a folder, a `Dataset` or a `DatasetDict`
+report.write("problems.csv")                  # or .json
+
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
+
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict, Image
+
+from adapt.vision.pictures import cache_folder, digest
+from adapt.data.places import existing
+from adapt.data.problems import Problem, Report
+from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, scan, walk
+from adapt.vision.masks import unrle
+from adapt.plug import UserError
+from adapt.provenance import stamp
+from adapt.run import atomic
+from adapt.progress import progress
+
+
+def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Report:
+    """Look at every picture, box, mask and class, one row at a time.
+
+    Args:
+        data: a folder of pictures, in class folders or not, or rows with the standard columns.
+        follow: the folder's links; see `walk`.
+
+    Raises:
+        UserError: the folder is missing or has no pictures.
+    """
+    if isinstance(data, str | Path):
+        return check_folder(existing(data, "data.path"), "data.path", follow=follow)[0]
+    splits = data if isinstance(data, dict) else {"": data}
+    report = Report()
+    seen: dict = {}
+    with progress("check pictures", sum(map(len, splits.values()))) as tick:
+        for split, rows in splits.items():
+            report.pictures += len(rows)
+            report.problems += _rows(split, rows, seen, tick)
+    report.problems += _classes(splits)
+    return report
+
+
+def check_rows(splits: DatasetDict) -> Report:
+    """`check` of rows; those that have not changed since the last time are not opened again."""
+    files: set[str] = set()
+    for rows in splits.values():
+        column = rows.data.column("image")
+        files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
+    stamps = [(path, *stamp(path)) for path in sorted(files)]
+    memory = (
+        cache_folder("scans") / f"{digest(VERSION, [(name, rows._fingerprint) for name, rows in splits.items()], stamps)}.json"
+    )
+    try:
+        known = json.loads(memory.read_text())
+        return Report(known["pictures"], [Problem(*each) for each in known["problems"]])
+    except (OSError, ValueError):
+        report = check(splits)
+    with (
+        suppress(UserError, OSError),
+        atomic(memory) as temporary,
+    ):  # a memory that cannot be written costs time and nothing else
+        temporary.write_text(json.dumps({"pictures": report.pictures, "problems": list(map(astuple, report.problems))}))
+    return report
+
+
+def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, list[dict]]:
+    """Look at a folder of pictures.
+
+    Args:
+        root: absolute.
+        place: the field of the recipe, for messages.
+        split: that all pictures belong to; then folders inside mean nothing. By default they are splits and classes.
+        follow: links; see `walk`.
+
+    Returns:
+        What is wrong, and a row for each picture that can be used: id (path below `root`), split ('' when folders do not say),
+        class (a folder's name, or none), digest of the bytes.
+
+    Raises:
+        UserError: there are no pictures.
+    """
+    ids, wrong = walk(root, follow)
+    if not ids and not wrong:
+        raise UserError(f"{place}: {str(root)!r} has no pictures (.jpg, .png, .webp, …). Give a folder that has some.")
+    report = Report(0, [Problem(name, split, kind if split else _linked(name, kind), detail) for name, kind, detail in wrong])
+    places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids, follow)
+    data = {name: where for name, where in zip(ids, places, strict=True) if where[0] != "-"}
+    seen: dict = {}
+    rows = []
+    for name, finding in scan(root, list(data)).items():
+        where, label = data[name]
+        report.pictures += 1
+        problems = [Problem(name, where, *problem) for problem in finding.problems]
+        problems += repeated(seen, finding, name, where, label)
+        if folders and label is None:
+            problems.append(Problem(name, where, "no class"))
+        report.problems += problems
+        if not any(problem.severe for problem in problems):
+            rows.append({"id": name, "split": where, "class": label, "digest": finding.digest})
+    known = {row["class"] for row in rows if row["split"] not in ("validation", "test")}
+    alive = {(row["split"], row["class"]) for row in rows}
+    for where, label in folders:
+        if label not in known:
+            kind = "unseen class" if (where, label) in alive else "empty class"
+            report.problems.append(Problem(label, where, kind))
+    return report, [row for row in rows if row["class"] in known]
+
+
+def _linked(name: str, kind: str) -> str:
+    """A link that is not followed is worse where it stands for a class or a split: the data would be others without a word."""
+    first, *rest = name.split("/")
+    level = not rest or (len(rest) == 1 and first.lower() in SPLIT_FOLDERS)
+    return "linked class or split" if kind == "link" and level else kind
+
+
+def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iterator[Problem]:
+    """The problem, if the same bytes have been seen; else remember them."""
+    if not finding.digest:
+        return
+    if finding.digest not in seen:
+        seen[finding.digest] = (name, split, label)
+        return
+    other, where, what = seen[finding.digest]
+    if where != split and {where, split} & {"validation", "test"}:
+        yield Problem(name, split, "leak", f"same bytes as {other!r} in {where}")
+    if what != label and what is not None and label is not None:
+        yield Problem(name, split, "two classes", f"same bytes as {other!r}")
+    elif where == split:
+        yield Problem(name, split, "duplicate", f"same bytes as {other!r}")
+
+
+def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> Iterator[Problem]:
+    """Problems of pictures, boxes and masks."""
+    rows = rows.select_columns([name for name in ("id", "image", "label", "objects") if name in rows.column_names])
+    if "image" in rows.column_names:
+        rows = rows.cast_column("image", Image(decode=False))
+    for index, row in enumerate(rows):
+        name = str(row.get("id") or f"{split or 'row'}/{index}")
+        finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
+        yield from (Problem(name, split, *problem) for problem in finding.problems)
+        yield from repeated(seen, finding, name, split, row.get("label"))
+        yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))
+        tick()
+
+
+def _objects(objects: dict, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """Kinds and details of wrong boxes float[N, 4] XYXY and masks (COCO RLE) on an image of `size` (width, height)."""
+    for number, (left, top, right, bottom) in enumerate(objects.get("bbox") or []):
+        where = f"object {number}: {left:g}, {top:g}, {right:g}, {bottom:g}"
+        if not (left < right and top < bottom):
+            yield "box reversed", where
+        # half a pixel is rounding
+        elif size and (left < -0.5 or top < -0.5 or right > size[0] + 0.5 or bottom > size[1] + 0.5):
+            yield "box off the image", f"{where}; the image is {size[0]} × {size[1]}"
+    for number, code in enumerate(objects.get("mask") or []):
+        height, width = code["size"]
+        if size and (width, height) != size:
+            yield "mask off the image", f"object {number}: {width} × {height}; the image is {size[0]} × {size[1]}"
+        elif not _drawn(code):
+            yield "mask off the image", f"object {number}: no pixel, or no run lengths"
+
+
+def _drawn(code: dict) -> bool:
+    """Has the mask (COCO RLE) a pixel?"""
+    try:
+        return bool(unrle(code).any())
+    except ValueError:
+        return False
+
+
+def _classes(splits: dict[str, Dataset]) -> Iterator[Problem]:
+    """Classes that training does not see."""
+    train = splits.get("train", splits.get(""))
+    if train is None or not isinstance(train.features.get("label"), ClassLabel):
+        return
+    names = train.features["label"].names
+    missing = set(range(len(names))) - set(train["label"][:])
+    empty = set(missing)
+    for split, rows in splits.items():
+        here = missing & set(rows["label"][:]) if "label" in rows.column_names else set()
+        yield from (Problem(names[label], split, "unseen class") for label in sorted(here))
+        empty -= here
+    yield from (Problem(names[label], "train", "unused class") for label in sorted(empty))

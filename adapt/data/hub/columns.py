@@ -1,0 +1,196 @@
+"""Anyone's columns → the standard columns of a sample, without copying a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Image, List, Value
+
+from adapt.vision.pictures import RGB
+from adapt.data.problems import Problem
+from adapt.plug import UserError, nearest
+
+TEXTS = ("string", "large_string")
+
+
+def standard(rows: Dataset, split: str, config, places: list[Path], problems: list[Problem]) -> Dataset:
+    """A split with our columns alone: id, image (RGB when looked at), of label, caption, objects, prefix, suffix what there is.
+
+    Args:
+        config: of `hub`: their names for image, label, caption; and `on_error`.
+        places: folders that paths to pictures may lead to; the first is where relative paths start.
+        problems: what is left out is added to it.
+    """
+    kept = _kept(rows, split, config)
+    ids = _ids(rows, split)
+    rows = rows.select_columns(list(kept.values())).rename_columns({theirs: ours for ours, theirs in kept.items()})
+    rows = rows.add_column("id", ids)
+    rows = _pictures(rows, split, config, places, problems)
+    caption = rows.features.get("caption")
+    if caption is not None and not _is_text(caption) and not (isinstance(caption, List) and _is_text(caption.feature)):
+        raise UserError(f"data.caption: {kept['caption']!r} holds {caption}. Name a column of texts, or of lists of texts.")
+    return rows.select_columns(["id", *kept])
+
+
+def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
+    """Our column → theirs; raises a `UserError` when one that is named is missing, or is named twice."""
+    names = {"image": config.image}
+    if split != "unlabelled":
+        names |= {"label": config.label, "caption": config.caption, "objects": None, "prefix": None, "suffix": None}
+    kept: dict[str, str] = {}
+    for ours, theirs in names.items():
+        if (theirs or ours) in rows.column_names:
+            if theirs in kept.values():
+                raise UserError(
+                    f"data.{ours}: {theirs!r} is another of our columns already. Have: {', '.join(rows.column_names)}."
+                )
+            kept[ours] = theirs or ours
+        elif theirs is not None:
+            pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+            hint = f" Pictures are in: {', '.join(pictures)}." if ours == "image" and pictures else ""
+            raise UserError(f"data.{ours}: no column {theirs!r} in {split}.{hint}{nearest(theirs, rows.column_names)}")
+    return kept
+
+
+def _is_text(feature) -> bool:
+    return isinstance(feature, Value) and feature.dtype in TEXTS
+
+
+def _ids(rows: Dataset, split: str) -> list[str]:
+    """Their own ids, if they are all different; else split/number."""
+    for name in ("id", "__key__"):
+        if name in rows.column_names:
+            ids = [str(value) for value in rows[name][:]]
+            if len(set(ids)) == len(ids):
+                return ids
+    return [f"{split}/{row}" for row in range(len(rows))]
+
+
+def _pictures(rows: Dataset, split: str, config, places: list[Path], problems: list[Problem]) -> Dataset:
+    """The column `image` as `RGB`; raises a `UserError` when it holds no pictures, or paths that lead outside."""
+    feature = rows.features["image"]
+    if _is_text(feature):
+        paths = [os.path.join(places[0], path or "") for path in rows["image"][:]]
+        column = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
+        rows = rows.remove_columns("image").add_column("image", column, feature=Image())
+    try:
+        rows = rows.cast_column("image", RGB())
+    except (ValueError, TypeError, pa.ArrowException):
+        have = ", ".join(rows.column_names)
+        raise UserError(f"data.image: {config.image!r} holds {feature}, no pictures. Have: {have}.") from None
+    column = rows.data.column("image")
+    bare = np.flatnonzero(pc.is_null(pc.struct_field(column, "bytes")).to_numpy())
+    found = zip(bare.tolist(), pc.struct_field(column, "path").take(pa.array(bare)).to_pylist(), strict=True)
+    bad = {row: wrong for row, path in found if (wrong := _wrong_path(path, places))}
+    if bad and config.on_error == "stop":
+        many = f"There are {len(bad)} such rows in {split}. " if len(bad) > 1 else ""
+        raise UserError(
+            f"data.image: {config.image!r} {next(iter(bad.values()))[1]}. {many}Paths start from {places[0]} and must stay in it. "
+            "data.on_error=skip leaves such rows out."
+        )
+    return without(rows, split, bad, problems)
+
+
+def _wrong_path(path: str | None, places: list[Path]) -> tuple[str, str] | None:
+    """Kind and detail of what is wrong with the path to a picture; none when it can be read."""
+    if path is None:
+        return "unreadable", "has a row without a picture"
+    if not os.path.isfile(path):
+        return "unreadable", f"names {path!r}, which is not a file"
+    if not any(Path(path).resolve().is_relative_to(place) for place in places):
+        return "leads outside", f"names a picture elsewhere: {path!r} lies outside {places[0]}"
+    return None
+
+
+def without(rows: Dataset, split: str, bad: dict[int, tuple[str, str]], problems: list[Problem]) -> Dataset:
+    """The rows but for the bad ones, whose kinds and details are added to the problems."""
+    if not bad:
+        return rows
+    ids = rows["id"][:]
+    problems += [Problem(ids[row], split, *wrong) for row, wrong in bad.items()]
+    return rows.select([row for row in range(len(rows)) if row not in bad])
+
+
+def with_classes(parts: dict[str, Dataset], on_error: str, problems: list[Problem]) -> dict[str, Dataset]:
+    """Splits whose rows have a class each, where train has classes; the others are left out and added to the problems.
+
+    Raises:
+        UserError: rows without a class, with `on_error: stop`; a split without any class; a column that holds no classes.
+    """
+    if "label" not in parts["train"].column_names:
+        return parts
+    kept = dict(parts)
+    for split, rows in parts.items():
+        if split == "unlabelled":
+            continue
+        values = _values(rows, split)
+        lacking = [row for row, value in enumerate(values) if value is None or (isinstance(value, int) and value < 0)]
+        if lacking and (on_error == "stop" or len(lacking) == len(values)):
+            raise UserError(
+                f"data.label: {len(lacking)} of {len(values)} rows of {split} have no class. Name another split with data.splits"
+                + ("." if len(lacking) == len(values) else ", or leave these rows out with data.on_error=skip.")
+            )
+        kept[split] = without(rows, split, dict.fromkeys(lacking, ("no class", "")), problems)
+    return kept
+
+
+def labelled(parts: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Splits whose labels are `ClassLabel`s of the same names, all of them seen in train.
+
+    Args:
+        parts: `with_classes`.
+
+    Raises:
+        UserError: a single class, or a class that train has not.
+    """
+    if "label" not in parts["train"].column_names:
+        return parts
+    values = {split: _names(rows) for split, rows in parts.items() if split != "unlabelled"}
+    seen = set(values["train"])
+    if len(seen) < 2:
+        raise UserError(f"data.label: train has only one class, {values['train'][0]!r}. A classifier needs two or more.")
+    own = parts["train"].features["label"]
+    label = own if isinstance(own, ClassLabel) else ClassLabel(names=sorted(seen, key=_order))
+    labelled = dict(parts)
+    for split, names in values.items():
+        if unseen := sorted(set(names) - seen, key=_order):
+            raise UserError(
+                f"data.label: {split} has classes that train never saw: {_some(unseen)}. Name other splits; "
+                "of rows sorted by class take no slices, but shares: data.validation, data.test."
+            )
+        if parts[split].features["label"] != label:
+            index = {name: number for number, name in enumerate(label.names)}
+            numbers = np.array([index[name] for name in names])
+            coded = parts[split].remove_columns("label").add_column("label", numbers, feature=label)
+            labelled[split] = coded.select_columns(parts[split].column_names)
+    return labelled
+
+
+def _values(rows: Dataset, split: str) -> list:
+    """What stands in the column `label`, names or numbers."""
+    feature = rows.features.get("label")
+    if feature is None:
+        raise UserError(f"data.label: train has classes and {split} has none. Name another split with data.splits.")
+    if not (isinstance(feature, ClassLabel) or _is_text(feature) or (isinstance(feature, Value) and "int" in feature.dtype)):
+        raise UserError(f"data.label: it holds {feature}. Name a column of class names or of class numbers.")
+    return rows["label"][:]
+
+
+def _names(rows: Dataset) -> list[str]:
+    """The class of each row."""
+    feature, values = rows.features["label"], rows["label"][:]
+    return [feature.names[value] for value in values] if isinstance(feature, ClassLabel) else [str(value) for value in values]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Numbers by their size, before words."""
+    number = name.isdecimal()
+    return not number, int(name) if number else 0, name
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

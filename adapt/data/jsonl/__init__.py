@@ -1,0 +1,208 @@
+"""Questions about pictures and their answers, one JSON object a line: big_vision's format for PaliGemma.
+
+    {"image": "images/1.jpg", "prefix": "caption en", "suffix": "a cat on a mat"}
+    {"image": "images/2.jpg", "prefix": "detect cat", "suffix": "<loc0256><loc0128><loc0767><loc0512> cat"}
+
+The answers to questions `detect …` become `objects` as well, their words the classes, so that `evals.name: detection` can measure.
+Pictures lie in the file's own folder, or in `images`. `id` (a text) and `answers` (a list of texts, for `evals.name: vqa`) may
+stand in a line as well; other keys are passed over. Rows hold paths; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adapt.data.places import existing, expanded
+from adapt.plug import Source, UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from adapt.data.problems import Problem
+    from adapt.data.scan import Finding
+
+FILES = {"train": "path", "validation": "validation_path", "test": "test_path"}
+"""Split → the option that names its file."""
+VERSION = 1
+"""Raised when the rows it makes change, so that kept results are made again."""
+
+
+class Config(Source):
+    """Where the lines and the pictures lie, and how the lines are split."""
+
+    source: str = "jsonl"
+    """This file."""
+    path: str
+    """The file of training lines."""
+    images: str | None = None
+    """The folder that the pictures' paths start from; none: the folder of `path`."""
+    validation_path: str | None = None
+    """A file of validation lines; none: a share of the training lines."""
+    test_path: str | None = None
+    """A file of test lines; none: a share of the training lines."""
+    validation: float = Field(0.1, ge=0, le=0.9)
+    """Share of pictures for validation, when there is no file for it; 0 = none."""
+    test: float = Field(0.1, ge=0, le=0.9)
+    """Share of pictures for the test, when there is no file for it; 0 = none."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of the split: all lines of a picture are in the same."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Boxes, lines and pictures that cannot be used: stop and name them; or leave out the boxes, and the lines without JSON, answer or
+    picture, and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The files and the pictures' folder must be there."""
+        _files(self)
+        if self.images:
+            existing(self.images, "data.images")
+
+
+def load(config: Config):
+    """Read the lines.
+
+    Returns:
+        `Splits` with train and, where there are any, validation and test: id, image, prefix, suffix, answers (the line's `answers`,
+        or its suffix alone); if there are answers to `detect …`, objects (bbox float[N, 4] XYXY in pixels, category int[N]), which
+        are none in other rows.
+
+    Raises:
+        UserError: no such file; validation is the test; with `on_error: stop`, lines, boxes or pictures that cannot be used, each
+            by its file and number.
+    """
+    from adapt.data.jsonl.lines import pictures, read
+    from adapt.data.problems import Report
+    from adapt.data.scan import scan
+    from adapt.data.split import Splits
+
+    files = _files(config)
+    root = existing(config.images, "data.images") if config.images else files["train"].parent
+    lines: dict[str, list[dict]] = {}
+    problems = []
+    for split, file in files.items():
+        lines[split], wrong = read(file, split, root)
+        problems += wrong
+    findings = scan(root, list(dict.fromkeys(line["image"] for part in lines.values() for line in part)))
+    for split, file in files.items():
+        lines[split], wrong = pictures(lines[split], file, findings)
+        problems += wrong
+    report = Report(len(findings), problems)
+    if config.on_error == "stop" and report.severe:
+        raise report.error("data.path")
+    for split, file in files.items():
+        if not lines[split]:
+            first = next(problem for problem in problems if problem.split == split)
+            raise UserError(f"data: no line of {file.name!r} can be used. The first problem: {first}.")
+    report.problems += _seen_again(lines, findings, files)
+    lines, origin = _drawn(config, lines, files)
+    classes = _classes([line for part in lines.values() for line in part])
+    return Splits({split: _rows(lines[split], root, classes) for split in FILES if split in lines}, origin, report)
+
+
+def _files(config: Config) -> dict[str, Path]:
+    """The split's files, absolute.
+
+    Raises:
+        UserError: one is missing, or is the file of two splits.
+    """
+    from pathlib import Path
+
+    found: dict[str, Path] = {}
+    for split, option in FILES.items():
+        path = getattr(config, option)
+        if path is None:
+            continue
+        file = expanded(path)
+        if not file.is_file():
+            raise UserError(
+                f"data.{option}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: a JSON object a line."
+            )
+        other = next((other for other, taken in found.items() if taken.samefile(file)), None)
+        if other:
+            raise UserError(
+                f"data.{FILES[other]} and data.{option} are the same file, {path!r}. A score on what was learnt from, or chosen by, "
+                f"says nothing: give another file, or leave data.{option} out and set data.{split}=0.1."
+            )
+        found[split] = file.resolve()
+    return found
+
+
+def _seen_again(lines: dict[str, list[dict]], findings: dict[str, Finding], files: dict[str, Path]) -> list[Problem]:
+    """Pictures that two files share, pictures that are there twice, and what the pictures had to be converted from.
+
+    Raises:
+        UserError: validation and test have the same pictures.
+    """
+    from adapt.data.check import repeated
+    from adapt.data.problems import Problem
+
+    names = {split: list(dict.fromkeys(line["image"] for line in part)) for split, part in lines.items()}
+    bytes_of = {split: {findings[name].digest for name in part} for split, part in names.items()}
+    if {"validation", "test"} <= bytes_of.keys() and bytes_of["validation"] == bytes_of["test"]:
+        raise UserError(
+            f"data.validation_path and data.test_path: {files['validation'].name!r} and {files['test'].name!r} have the same pictures. "
+            "The test must be of pictures that nothing was chosen by. Leave data.validation_path out for a share of the training lines."
+        )
+    seen: dict = {}
+    problems = []
+    for split, part in names.items():
+        for name in part:
+            problems += [Problem(name, split, *problem) for problem in findings[name].problems]
+            problems += repeated(seen, findings[name], name, split, None)
+    return problems
+
+
+def _drawn(
+    config: Config, lines: dict[str, list[dict]], files: dict[str, Path]
+) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    """The lines by split, a missing validation and test drawn from train; and where each comes from."""
+    from adapt.data.split import percent, stratified
+
+    origin = {split: file.name for split, file in files.items()}
+    shares = {split: 0.0 if split in lines else getattr(config, split) for split in ("validation", "test")}
+    if not any(shares.values()):
+        return lines, origin
+    # pictures with the same bytes are drawn together
+    first = {line["digest"]: line["image"] for line in reversed(lines["train"])}
+    keys = list(dict.fromkeys(first[line["digest"]] for line in lines["train"]))
+    drawn = dict(zip(keys, stratified(keys, [0] * len(keys), **shares, seed=config.seed), strict=True))
+    parts: dict[str, list[dict]] = {}
+    for line in lines["train"]:
+        parts.setdefault(drawn[first[line["digest"]]], []).append(line)
+    name = files["train"].name
+    for split, share in shares.items():
+        if share:
+            origin[split] = f"{percent(share)} of the pictures of {name}, no data.{split}_path"
+    return lines | parts, origin | {"train": f"what is left of {name}"}
+
+
+def _classes(lines: list[dict]) -> list[str] | None:
+    """Names of all objects, upper and lower case alike; none when no line asks for objects."""
+    found = [line["found"] for line in lines if line["found"] is not None]
+    return sorted({name.lower(): name for objects in found for _, name in objects}.values()) if any(found) else None
+
+
+def _rows(lines: list[dict], root: Path, classes: list[str] | None):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    from adapt.vision.pictures import BOXES, RGB
+    from adapt.prompting.tokens import decode_box
+
+    text = Value("string")
+    features = {"id": text, "image": RGB(), "prefix": text, "suffix": text, "answers": List(text)}
+    columns = {name: [line[name] for line in lines] for name in ("id", "prefix", "suffix", "answers")}
+    columns["image"] = [{"path": str(root / line["image"]), "bytes": None} for line in lines]
+    if classes:
+        numbers = {name.lower(): number for number, name in enumerate(classes)}
+        features["objects"] = {"bbox": BOXES, "category": [ClassLabel(names=classes)]}
+        columns["objects"] = [
+            None
+            if line["found"] is None
+            else {
+                "bbox": [decode_box(locations, line["size"]) for locations, _ in line["found"]],
+                "category": [numbers[name.lower()] for _, name in line["found"]],
+            }
+            for line in lines
+        ]
+    return Dataset.from_dict(columns, Features(features))

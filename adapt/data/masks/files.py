@@ -1,0 +1,211 @@
+"""Masks: what their numbers mean, and the rows that they make with their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets.arrow_writer import ArrowWriter
+from PIL import Image as Picture
+
+from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
+from adapt.data.masks.pairs import Pair
+from adapt.data.scan import Finding
+from adapt.vision.masks import box, rle
+from adapt.overrides import parse_yaml
+from adapt.plug import UserError
+from adapt.provenance import stamp
+from adapt.progress import progress
+
+NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
+IGNORE, MOST = 255, 254
+"""In `segmentation`: the value of pixels that are not judged, and the most categories that fit beside it."""
+UNNAMED = 64
+"""Most classes without a classes.yaml."""
+SHOWN = 5
+
+
+def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
+    """The classes' numbers in the masks → their names, in the order of the categories.
+
+    Raises:
+        UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes; without
+            classes.yaml, the numbers are shades of grey.
+    """
+    file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
+    if file:
+        content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        names = dict(enumerate(content)) if isinstance(content, list) else content
+        if not isinstance(names, dict) or not all(
+            isinstance(key, int) and isinstance(name, str) for key, name in names.items()
+        ):
+            raise UserError(
+                f"data.path: {file.name} must map numbers to names, such as {{0: background, 1: cat}}, or list names."
+            )
+    elif config.kind == "instance" and not config.divisor:
+        names = {1: "object"}
+    else:
+        values = _values(root, config, found)
+        names = {number: str(number) for number in sorted({_class(value, config) for value in values} - {None})}
+        if not names and values:
+            ignored = f"{config.background} and {config.ignore}: if {config.ignore} is the thing, set data.ignore=null."
+            empty = f"empty: they hold {config.background} alone, the background. Draw something in one, or name it in data.background."
+            raise UserError(f"data.path: all masks of {str(root)!r} are {ignored if config.ignore in values else empty}")
+    names = {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
+    if not 1 <= len(names) <= MOST:
+        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.")
+    return names
+
+
+def _values(root: Path, config, found: Sequence[Pair]) -> set[int]:
+    """All numbers in the masks.
+
+    Raises:
+        UserError: these are shades of grey, which smooth edges, scaling or JPEG leave, and no numbers of classes.
+    """
+    first: dict[int, Path] = {}
+    solid: set[int] = set()
+    with progress("read masks", len(found)) as tick:
+        for pair in found:
+            with suppress(OSError, ValueError, Picture.DecompressionBombError):  # named when the rows are made
+                mask = read(pair.mask)
+                first = dict.fromkeys(np.unique(mask).tolist(), pair.mask) | first
+                solid |= _solid(mask)
+            tick()
+    numbers = {_class(value, config) for value in first} - {None}
+    thin = sorted(set(first) - solid - {config.background, config.ignore})
+    shades = len(thin) >= 3 and len({_class(value, config) for value in thin} - {None}) > len(numbers) / 2
+    if len(numbers) > UNNAMED or shades or _smooth(set(first), solid, config.background):
+        place = first[(thin or sorted(first))[0]].relative_to(root).as_posix()
+        raise UserError(
+            f"data.path: the masks are not binary, nor numbers of classes: values {_some(sorted(first))} ({len(first)} in all), "
+            f"{len(thin)} of them in thin rims or dots alone, as in {place!r}. Threshold them at 128 and set data.ignore=null, "
+            "or name the classes in classes.yaml."
+        )
+    return set(first)
+
+
+def _solid(mask: np.ndarray) -> set[int]:
+    """The numbers that fill a square of 3 × 3 pixels somewhere in a mask int[H, W]."""
+    middle = mask[:, 1:-1]
+    rows = (middle == mask[:, :-2]) & (middle == mask[:, 2:])
+    centre = middle[1:-1]
+    full = rows[1:-1] & rows[:-2] & rows[2:] & (centre == middle[:-2]) & (centre == middle[2:])
+    return set(np.unique(centre[full]).tolist())
+
+
+def _smooth(values: set[int], solid: set[int], background: int) -> bool:
+    """Is it a thing of 255 with a smooth edge: does 255 fill areas, and other numbers nothing but rims?"""
+    others = values - {background, 255}
+    return 255 in solid and bool(others) and not others & solid
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:SHOWN])) + (" …" if len(numbers) > SHOWN else "")
+
+
+def _class(number: int, config) -> int | None:
+    """The class of a pixel's number; none for pixels of no object."""
+    if number in (config.background, config.ignore):
+        return None
+    if config.kind == "class":
+        return number
+    if not config.divisor:
+        return 1
+    # below the divisor are classes without instances, such as road and sky in Cityscapes: no objects
+    return number // config.divisor if number >= config.divisor else None
+
+
+def read(path: Path) -> np.ndarray:
+    """The numbers of a mask, int64[H, W].
+
+    Raises:
+        ValueError, OSError: it cannot be read, or its pixels are colours.
+    """
+    with open_picture({"path": str(path), "bytes": None}) as image:
+        image.load()
+        if image.mode in NUMBERS:
+            return np.asarray(image).astype(np.int64)
+        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") else None
+        if channels is None or (channels != channels[..., :1]).any():
+            raise ValueError(f"its pixels are colours ({image.mode}); a mask has one number a pixel: grey, palette or 16 bit")
+        return channels[..., 0].astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------------------------- rows
+
+
+def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str]) -> Dataset:
+    """A row for each picture that can be read, memory-mapped; masks that have not changed are not read again."""
+    stamps = [(pair.id, pair.split, finding.digest, *stamp(pair.mask)) for pair, finding in good.items()]
+    meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
+    key = digest(2, str(root), config.masks, config.suffix, meaning, stamps)
+
+    def build(path: Path) -> None:
+        with ArrowWriter(path=str(path), features=_features(list(numbers.values())), writer_batch_size=100) as writer:
+            with progress("read masks", len(good)) as tick:
+                for pair, finding in good.items():
+                    writer.write(_row(root, config, pair, finding, numbers))
+                    tick()
+            writer.finalize()
+
+    return cached(cache_folder("masks") / f"{key}.arrow", build)
+
+
+def _features(names: list[str]) -> Features:
+    text = Value("string")
+    objects = {"bbox": BOXES, "category": [ClassLabel(names=names)], "mask": MASKS}
+    problems = [{"kind": text, "detail": text}]
+    return Features(id=text, image=RGB(), objects=objects, segmentation=Image(), split=text, digest=text, problems=problems)
+
+
+def _row(root: Path, config, pair: Pair, finding: Finding, numbers: dict[int, str]) -> dict:
+    """A row, whose `problems` say why its mask cannot be used."""
+    row = {"id": pair.id, "split": pair.split, "digest": finding.digest, "image": {"path": str(root / pair.id), "bytes": None}}
+    empty = {"objects": {"bbox": [], "category": [], "mask": []}, "segmentation": None}
+    try:
+        mask = read(pair.mask)
+    except (OSError, ValueError, Picture.DecompressionBombError) as error:
+        return row | empty | {"problems": [{"kind": "unreadable mask", "detail": reason(error)}]}
+    problems = list(_wrong(config, mask, finding, numbers))
+    if any(problem["kind"] != "empty mask" for problem in problems):
+        return row | empty | {"problems": problems}
+    places = {number: place for place, number in enumerate(numbers)}
+    values, classes = np.unique(mask), np.zeros(mask.shape, np.uint8)
+    objects: dict[str, list] = {"bbox": [], "category": [], "mask": []}
+    for value in values.tolist():
+        number = _class(value, config)
+        here = mask == value
+        if number is None:
+            classes[here] = IGNORE if value == config.ignore else 0
+            continue
+        classes[here] = places[number] + 1
+        for name, item in (("bbox", box(here)), ("category", places[number]), ("mask", rle(here))):
+            objects[name].append(item)
+    return row | {"objects": objects, "segmentation": encoded(Picture.fromarray(classes)), "problems": problems}
+
+
+def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):
+    """Kinds and details of what is wrong with a mask int[H, W]."""
+    if mask.shape[::-1] != finding.size:
+        turned = " (turned by its EXIF tag)" if mask.shape == finding.size else ""
+        detail = f"{mask.shape[1]} × {mask.shape[0]}; the picture is {finding.size[0]} × {finding.size[1]}{turned}"
+        yield {"kind": "mask of another size", "detail": detail}
+    values = set(np.unique(mask).tolist())
+    present = {_class(value, config) for value in values} - {None}
+    if config.kind == "instance" and not config.divisor and _smooth(values, _solid(mask), config.background):
+        yield {
+            "kind": "grey mask",
+            "detail": f"values {_some(sorted(values))}; all but {config.background} and 255 in thin rims",
+        }
+    unknown = sorted(present - set(numbers))
+    if unknown:
+        yield {
+            "kind": "unknown class",
+            "detail": f"{_some(unknown)}; classes.yaml has {', '.join(map(str, list(numbers)[:SHOWN]))} …",
+        }
+    if not present:
+        yield {"kind": "empty mask", "detail": ""}

@@ -1,0 +1,196 @@
+"""Folders of pictures: what lies in them, and whether each picture can be read; remembered, so that a second look is quick."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image as Picture
+
+from adapt.vision.pictures import SUFFIXES, cache_folder, digest, open_picture, reason
+from adapt.plug import UserError
+from adapt.provenance import stamp
+from adapt.run import atomic
+from adapt.progress import progress
+
+# what `rgb` can convert
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+ORIENTATION = 0x0112
+THIN = 100
+"""Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
+VERSION = 2
+"""To be raised when a look tells more than before, so that what is remembered is looked at anew."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look at a picture told."""
+
+    digest: str
+    """Of its bytes, 32 hex digits; empty when there are none."""
+    size: tuple[int, int] | None
+    """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
+    problems: list[tuple[str, str]]
+    """Kind (a key of `_problems.KINDS`) and detail."""
+
+
+def inspect(value: dict) -> Finding:
+    """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it."""
+    try:
+        data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
+    except (OSError, TypeError, ValueError) as error:
+        return Finding("", None, [("unreadable", reason(error) if isinstance(error, OSError) else "no picture in this row")])
+    if not data:
+        return Finding("", None, [("zero-size", "")])
+    name = hashlib.blake2b(data, digest_size=16).hexdigest()
+    problems = []
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of large and of slightly broken files: the first is a problem below
+            image = open_picture({"bytes": data})
+            mode, turned = image.mode, image.getexif().get(ORIENTATION, 1)
+            width, height = image.size
+            many = image.format != "MPO" and getattr(image, "is_animated", False)
+            image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
+            image.load()
+    except Picture.DecompressionBombError as error:
+        return Finding(name, None, [("decompression bomb", reason(error))])
+    except Exception as error:  # decoders raise nearly anything on broken bytes
+        text = reason(error)
+        cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
+        return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+    if max(width, height) > THIN * min(width, height):
+        problems.append(("too thin", f"{width} × {height}"))
+    if mode not in MODES:
+        return Finding(name, None, [("unreadable", f"no conversion from {mode} to RGB")])
+    if mode != "RGB":
+        problems.append(("wrong mode", mode))
+    if turned in range(2, 9):
+        problems.append(("turned", f"EXIF orientation {turned}"))
+    if many:
+        problems.append(("many frames", image.format or ""))
+    return Finding(name, (height, width) if turned in range(5, 9) else (width, height), problems)
+
+
+def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:
+    """Inspect the files `root/id`; those that have not changed since the last time are not opened again."""
+    memory = cache_folder("scans") / f"{digest(VERSION, str(root))}.json"
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    stamps = {name: stamp(root / name) for name in ids}
+    new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
+    try:
+        with progress(title, len(new)) as tick:
+            for name in new:
+                finding = inspect({"path": str(root / name), "bytes": None})
+                known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
+                tick()
+    finally:
+        with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
+            if new:
+                with atomic(memory) as temporary:
+                    temporary.write_text(json.dumps(known))
+    findings = {}
+    for name in ids:
+        _, found, size, problems = known[name]
+        findings[name] = Finding(found, tuple(size) if size else None, [tuple(problem) for problem in problems])
+    return findings
+
+
+def walk(root: Path, follow: bool = False) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """The pictures below a folder, as sorted relative paths; and what is wrong with links and names: (id, kind, detail).
+
+    A picture is a regular file with an image's suffix. Hidden files and folders are passed over.
+
+    Args:
+        follow: links are followed, wherever they lead; a link to a folder that it lies in is not. Otherwise links to folders are
+            not followed, and links to files that lead out of the folder refused.
+    """
+    ids, problems = [], []
+    above = {str(root): {_identity(root)}}
+    for place, folders, files in os.walk(root, followlinks=follow):
+        relative, parents = Path(place).relative_to(root), above.pop(place)
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for name in list(folders):
+            path = Path(place) / name
+            own = _identity(path)
+            if path.is_symlink() and (not follow or own in parents):
+                kind = "link in a circle" if own in parents else "link"
+                problems.append((_printable(relative / name), kind, f"to {_printable(path.resolve())}"))
+                folders.remove(name)
+            above[os.path.join(place, name)] = parents | {own}
+        for name in sorted(files):
+            path = Path(place) / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            identity = (relative / name).as_posix()
+            if _printable(identity) != identity:
+                problems.append((_printable(identity), "unreadable", "the file's name is not UTF-8"))
+            elif not follow and path.is_symlink() and not path.resolve().is_relative_to(root):
+                problems.append((identity, "leads outside", f"to {path.resolve()}"))
+            elif not path.is_file():
+                problems.append((identity, "unreadable", "a link to nothing, or no regular file"))
+            else:
+                ids.append(identity)
+    return sorted(ids), problems
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Device and inode: the same for a folder and all links to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _printable(path: str | Path) -> str:
+    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def layout(root: Path, ids: Sequence[str], follow: bool = False) -> tuple[list[tuple[str, str | None]], list[tuple[str, str]]]:
+    """Split and class of each picture by its folders, and all class folders, also those without a picture.
+
+    With a folder `train` that has folders in it, a path's first folder is the split (one that is neither train, val nor test is
+    no data) and the second the class; else the first is the class, and the split is ''.
+
+    Returns:
+        (split, class) for each id, class none for a picture in no class folder, split '-' for a picture that is no data;
+        (split, class) of all class folders.
+    """
+    tops = _folders(root, follow)
+    splits = {item.name: SPLIT_FOLDERS[item.name.lower()] for item in tops if item.name.lower() in SPLIT_FOLDERS}
+    trains = [item for item in tops if splits.get(item.name) == "train"]
+    if not any(_folders(item, follow) for item in trains):
+        places = [("", parts[0] if len(parts) > 1 else None) for parts in (name.split("/") for name in ids)]
+        return places, [("", item.name) for item in tops]
+    places = []
+    for first, *rest in (name.split("/") for name in ids):
+        split = splits.get(first, "-") if rest else ""
+        places.append((split, rest[0] if len(rest) > 1 else None))
+    classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item, follow)}
+    return places, sorted(classes)
+
+
+def _folders(place: Path, follow: bool) -> list[Path]:
+    """The folders that `walk` enters, sorted."""
+    inside = (item for item in sorted(place.iterdir()) if item.is_dir() and not _hidden(item.name))
+    home = place.resolve()
+    return [item for item in inside if not item.is_symlink() or (follow and not home.is_relative_to(item.resolve()))]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))

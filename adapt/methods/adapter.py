@@ -1,0 +1,65 @@
+"""What a method has learned, on disk: the PEFT layout for adapters, safetensors for anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapt.plug import UserError
+from adapt.train.checkpoint import load_trainable, trainable
+
+if TYPE_CHECKING:
+    from adapt.models.base import Family
+
+FILE = "weights.safetensors"
+HEAD = "head.safetensors"
+"""Beside an adapter: what else learned, such as the family's head."""
+
+
+def save(family: Family, folder: Path) -> None:
+    """Write the learned weights into `folder`: `PeftModel.from_pretrained(base, folder)` loads them when they are adapters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(family.backbone, "peft_config"):
+        family.backbone.save_pretrained(folder)
+        if beside := _beside(family):
+            save_file({name: value.contiguous() for name, value in beside.items()}, folder / HEAD)
+    else:
+        save_file({name: value.contiguous() for name, value in trainable(family).items()}, folder / FILE)
+
+
+def load(family: Family, folder: Path) -> None:
+    """Read what `save` wrote into a family to which the same method has been applied.
+
+    Raises:
+        UserError: the folder is of another method or another checkpoint.
+    """
+    try:
+        if hasattr(family.backbone, "peft_config"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            outcome = set_peft_model_state_dict(family.backbone, load_peft_weights(str(folder), device="cpu"))
+            if outcome.unexpected_keys:
+                raise KeyError(outcome.unexpected_keys[0])
+            load_beside(family, folder)
+        else:
+            load_trainable(family, load_file(folder / FILE))
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{folder}: these weights do not fit this model and method ({str(error).splitlines()[0]}).") from None
+
+
+def _beside(family: Family) -> dict[str, torch.Tensor]:
+    """What learns outside the backbone, by name."""
+    return {name: value for name, value in trainable(family).items() if not name.startswith("backbone.")}
+
+
+@torch.no_grad()
+def load_beside(family: Family, folder: Path) -> None:
+    """Read what `save` wrote beside an adapter; raises KeyError when it is of another head."""
+    own, state = _beside(family), load_file(folder / HEAD) if (folder / HEAD).exists() else {}
+    if own.keys() != state.keys():
+        raise KeyError(f"{HEAD} and model differ in {sorted(own.keys() ^ state.keys())[:3]}")
+    for name, value in own.items():
+        value.copy_(state[name])

@@ -1,0 +1,127 @@
+"""What every foundation-model family offers; the training loop, the methods, evals and students know only this."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from adapt.plug import UserError
+from adapt.recipe import Augment
+from adapt.vision.augment import augment
+from adapt.vision.images import collate
+from adapt.train.learner import Learner
+
+
+class Family(Learner, ABC):
+    """A foundation model with its loss.
+
+    `images` are always float[B, 3, H, W], RGB, 0–255, resized and cropped by `preprocess`; normalisation happens inside.
+    """
+
+    backbone: nn.Module
+    """The foundation model; a `peft.PeftModel` around it after LoRA."""
+    adapter_targets: ClassVar[dict[str, str]]
+    """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
+    quantised: ClassVar[str] = ""
+    """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    asked_by_name: ClassVar[bool] = False
+    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
+    classes: Sequence[str] = ()
+    """The words that stand for the labels 0, 1, …, where the family has such."""
+    templates: Sequence[str] = ()
+    """The templates these words are put in."""
+
+    @property
+    def net(self) -> nn.Module:
+        """The library's own module, inside a `PeftModel` or not."""
+        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a collated batch, and scalars to log."""
+
+    @abstractmethod
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        """One row → one item: `image` is uint8[3, H, W], resized and cropped as the checkpoint's own processor does."""
+
+    @abstractmethod
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+        """Named functions of two kinds; `texts` stand for the classes, if given.
+
+        Of images: float[B, 3, H, W] 0–255 → Tensor[B, …], such as `class_logits` and `image_embedding`; they can be cached and
+        exported. Of rows, marked `function.rows = True`: samples with the data's columns → a list of results, such as `masks`.
+        """
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the loss needs."""
+
+    def bind(self, columns: list[str]) -> None:
+        """Refuse data that lack a column; a family with several losses chooses here, by the columns there are.
+
+        Raises:
+            UserError: with what is needed and what there is.
+        """
+        lacking = [name for name in self.columns if name not in columns]
+        if lacking:
+            raise UserError(
+                f"data: no column {', '.join(lacking)}; training needs {', '.join(self.columns)}. Have: {', '.join(columns)}."
+                + self.hint(columns)
+            )
+
+    def hint(self, columns: list[str]) -> str:
+        """What to do about data with these columns, which lack one; begins with a blank."""
+        return ""
+
+    def set_classes(self, classes: list[str], templates: list[str]) -> None:
+        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+        self.classes, self.templates = classes, templates
+
+    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
+        """A batch with random views in the place of its images, by its `seed`s; overridden where boxes or masks must follow."""
+        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+
+    def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
+        """What a frozen encoder makes of images; the trainer computes it once, and `batch["features"]` brings it to `forward`.
+
+        None: nothing is frozen, or random views are needed.
+        """
+        return None
+
+    @property
+    @abstractmethod
+    def input(self) -> dict[str, Any]:
+        """What a user of an exported file must know of its input; see `adapt/train/images.py`."""
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items → a batch."""
+        return collate(items)
+
+    # ------------------------------------------------------------------------------------------------------------ head
+
+    def new_head(self, init: str = "auto") -> None:
+        """Put a fresh linear head, which learns, on the frozen features (`method: head`).
+
+        Args:
+            init: `zero`; `random`, for a backbone that learns too; `text`: from the zero-shot classifier; `auto`: text where
+                the family has a text tower, else zero.
+
+        Raises:
+            UserError: the family has no head of its own, or the data have no classes.
+        """
+        raise UserError("method.name: 'head' is not for this family, which has no linear head. Use lora or full.")
+
+    def train(self, mode: bool = True) -> Family:
+        """As any module's, but a frozen BatchNorm keeps its running statistics: no adapter would carry changed ones."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
+    def complete(self) -> None:
+        """What a method that changes the backbone calls last: a family that needs a head to learn its task makes it here."""

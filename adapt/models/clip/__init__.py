@@ -1,0 +1,55 @@
+"""CLIP, SigLIP and SigLIP 2: two towers, one space.
+
+    model: {name: clip, checkpoint: openai/clip-vit-base-patch16}
+    model: {name: clip, checkpoint: open_clip:ViT-B-16/laion2b_s34b_b88k}
+    model: {name: clip, checkpoint: open_clip:ViT-B-16/weights.safetensors}
+
+Source: Radford et al. 2021, arXiv:2103.00020; Zhai et al. 2023, arXiv:2303.15343.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adapt.plug import Plugin
+
+if TYPE_CHECKING:
+    from adapt.models.clip.family import Clip
+
+TITLE = "CLIP"
+"""Its name in tables."""
+USES_WORDS = True
+"""Does it ask about classes by the words of `prompts`?"""
+
+
+class Config(Plugin):
+    """A two-tower checkpoint and its loss."""
+
+    checkpoint: str = "clip-tiny"
+    """An embedded name, a local folder, a hub id, or `open_clip:ARCH/PRETRAINED` (a tag or a file)."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """random: only the checkpoint's configuration and tokenizer are used, to train from the start."""
+    loss: Literal["auto", "classification", "contrastive"] = "auto"
+    """classification: cross-entropy over the class prompts; contrastive: images against their captions; auto: by the data."""
+    train_templates: int = Field(1, ge=1)
+    """How many of the templates, from the first, the classification loss averages at each step. Evaluation averages all: what is learnt
+    with fewer fits it less, and each costs a text a class and step."""
+    image_size: int | None = Field(None, ge=8, le=2048)
+    """Another input size in pixels, position embeddings interpolated; none: the checkpoint's own (transformers only)."""
+
+
+def load(config: Config) -> Clip:
+    """The family with its weights.
+
+    Raises:
+        UserError: the checkpoint cannot be had, is of another family, or holds other weights than its configuration says.
+    """
+    if config.checkpoint.startswith("open_clip:"):
+        from adapt.models.clip.open_clip import load_open_clip
+
+        return load_open_clip(config)
+    from adapt.models.clip.family import load_transformers
+
+    return load_transformers(config)

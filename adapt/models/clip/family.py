@@ -1,0 +1,291 @@
+"""The CLIP family: losses and predictors over either library's two towers."""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
+from adapt.models.base import Family
+from adapt.plug import UserError
+from adapt.vision.images import Normalise, view
+
+FAMILIES = ("clip", "siglip")
+LACKING = {
+    "siglip2": "pictures of variable resolution (NaFlex) are not taken; SigLIP 2 of fixed resolution, which calls itself 'siglip', is"
+}
+"""Relatives that cannot be loaded, and why."""
+LARGEST = math.log(100)
+"""Of a learnt `logit_scale`."""
+
+
+@dataclass
+class Towers:
+    """What a library gives: two encoders of its module, and what goes into them."""
+
+    encode_image: Callable[[nn.Module, Tensor], Tensor]
+    """(module, normalised float[B, 3, H, W]) → float[B, D], not L2-normalised."""
+    encode_text: Callable[[nn.Module, list[str]], Tensor]
+    """(module, texts) → float[N, D], not L2-normalised."""
+    input: dict[str, Any]
+    """See `adapt/train/images.py`."""
+    sigmoid: bool = False
+    """SigLIP's loss and logit bias."""
+
+
+class Clip(Family):
+    """Two towers with `logit_scale` (and SigLIP's `logit_bias`); see `Family` for the surface."""
+
+    adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
+    quantised = r"(?:vision|text)_model\.encoder\..*"
+
+    def __init__(self, backbone: nn.Module, towers: Towers, loss: str = "auto", train_templates: int = 1):
+        super().__init__()
+        self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
+        self.head: nn.Linear | None = None
+        self.set_classes([], ["{}"])
+        self.normalise = Normalise(towers.input)
+
+    @property
+    def input(self) -> dict[str, Any]:
+        return self.towers.input
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("image", "caption" if self.loss == "contrastive" else "label")
+
+    def bind(self, columns: list[str]) -> None:
+        if self.loss == "auto":
+            self.loss = "contrastive" if "caption" in columns and "label" not in columns else "classification"
+        super().bind(columns)
+
+    @torch.no_grad()
+    def new_head(self, init: str = "auto") -> None:
+        if not self.classes:
+            raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
+        weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
+        self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
+        self.head.weight.copy_(torch.zeros_like(weight) if init == "zero" else weight)
+        self.head.bias.zero_()
+
+    # ------------------------------------------------------------------------------------------------------ embeddings
+
+    def image_embedding(self, images: Tensor) -> Tensor:
+        """float[B, 3, H, W] 0–255 → float32[B, D], L2-normalised."""
+        return F.normalize(self.towers.encode_image(self.net, self.normalise(images)).float(), dim=-1)
+
+    def text_embedding(self, texts: list[str]) -> Tensor:
+        """N texts → float32[N, D], L2-normalised."""
+        return F.normalize(self.towers.encode_text(self.net, texts).float(), dim=-1)
+
+    def text_classifier(self, templates: list[str]) -> Tensor:
+        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        if not self.classes:
+            raise UserError(
+                "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
+            )
+        texts = [template.replace("{}", name) for name in self.classes for template in templates]
+        embeddings = torch.cat([self.text_embedding(texts[i : i + 512]) for i in range(0, len(texts), 512)])
+        return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
+
+    def logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Embeddings float32[B, D] and float32[N, D] → scaled similarities float32[B, N].
+
+        Never in half precision: at a scale of 16 to 32 bfloat16 has steps of 0.125, which ties what is not tied.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.net.logit_scale.float().exp() * images @ texts.T
+        bias = getattr(self.net, "logit_bias", None)
+        return logits if bias is None else logits + bias
+
+    def head_logits(self, images: Tensor) -> Tensor:
+        """Embeddings float32[B, D] → float32[B, C], by the linear head."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(images)
+
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+        return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
+
+    def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
+        self.eval()
+        if self.head is not None and texts is None:
+            return lambda images: self.head_logits(self.image_embedding(images))
+
+        @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
+        @torch.no_grad()
+        def classifier() -> Tensor:
+            with torch.autocast(self.net.logit_scale.device.type, enabled=False):
+                return self.text_classifier(self.templates) if texts is None else self.text_embedding(texts)
+
+        return lambda images: self.logits(self.image_embedding(images), classifier())
+
+    # ------------------------------------------------------------------------------------------------------------ loss
+
+    @property
+    def contrastive(self) -> bool:
+        return self.loss == "contrastive"
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.contrastive:
+            return self.compare(self.embed(batch), batch)
+        images = self.image_embedding(batch["image"])
+        if self.head is not None:
+            logits = self.head_logits(images)
+        else:
+            templates = self.templates[: self.train_templates]
+            logits = self.logits(images, self.text_classifier(templates))
+        accuracy = (logits.argmax(1) == batch["label"]).float().mean()
+        return F.cross_entropy(logits, batch["label"]), {"accuracy": accuracy}
+
+    def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and of their captions, float32[B, D] each."""
+        texts = _texts(batch)
+        unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return self.image_embedding(batch["image"]), self.text_embedding(list(unique))[[unique[text] for text in texts]]
+
+    def compare(self, embedded: tuple[Tensor, Tensor], batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image–text contrastive; pairs of one text are all positives (UniCL eq. 2, arXiv:2204.03610)."""
+        same = torch.tensor([zlib.crc32(text.encode()) for text in _texts(batch)], device=embedded[0].device)
+        images, embeddings, same = (gather(values) for values in (*embedded, same))
+        logits = self.logits(images, embeddings)
+        positive = same[:, None] == same[None]
+        if self.towers.sigmoid:
+            loss = -F.logsigmoid(torch.where(positive, logits, -logits)).sum(1).mean()
+        else:
+            targets = positive / positive.sum(1, keepdim=True)
+            loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+        hit = positive.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+        return loss, {"retrieval": hit}
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors do not bound theirs."""
+        if self.net.logit_scale.requires_grad and not self.towers.sigmoid:
+            self.net.logit_scale.clamp_(0, LARGEST)
+
+    # ------------------------------------------------------------------------------------------------------------ data
+
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        image = view(sample["image"], self.towers.input)
+        return {"image": image} | {name: sample[name] for name in (self.columns[1:] if train else ())}
+
+
+def gather(values: Tensor) -> Tensor:
+    """Rows of all processes, in the order of their ranks; gradients flow back to each."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    import torch.distributed.nn as dist_nn
+
+    if values.requires_grad:
+        return torch.cat(dist_nn.all_gather(values.contiguous()))
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def _texts(batch: dict[str, Any]) -> list[str]:
+    """Each row's caption; of several, one by the view's seed."""
+    pairs = zip(batch["caption"], batch["seed"].tolist(), strict=True)
+    return [caption if isinstance(caption, str) else caption[seed % len(caption)] for caption, seed in pairs]
+
+
+# ------------------------------------------------------------------------------------------------------------ transformers
+
+
+def load_transformers(config) -> Clip:
+    """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    kind = read_config(config.checkpoint, FAMILIES, LACKING)["model_type"]
+    place = resolve(config.checkpoint)
+    try:
+        processor = AutoImageProcessor.from_pretrained(place)
+        tokenise = tokens_of(place, sigmoid=kind == "siglip")
+        if config.weights == "random":
+            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
+        else:
+            backbone, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
+            lacking = [name for name in info["missing_keys"] if "position_ids" not in name]
+            if lacking:
+                raise UserError(
+                    f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
+                )
+    except UNLOADABLE as error:
+        raise unreadable(config.checkpoint, error) from None
+
+    spec = image_input(processor.to_dict(), config.image_size)
+    own = backbone.config.vision_config.image_size
+    other = {"interpolate_pos_encoding": True} if spec["size"] != (own, own) else {}
+    length = backbone.config.text_config.max_position_embeddings
+
+    def encode_image(net: nn.Module, images: Tensor) -> Tensor:
+        return net.get_image_features(pixel_values=images, **other).pooler_output
+
+    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
+        return net.get_text_features(input_ids=tokenise(texts, length).to(net.logit_scale.device)).pooler_output
+
+    towers = Towers(encode_image, encode_text, spec, sigmoid=kind == "siglip")
+    return Clip(backbone, towers, config.loss, config.train_templates)
+
+
+def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
+    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
+
+    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of
+    a text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own
+    tokenizer cleans a part of that and Gemma's nothing, so it is done here, by open_clip's function for these checkpoints.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except ImportError:  # SiglipTokenizer wants sentencepiece; the tokenizer.json beside its pieces does without
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
+        except UNLOADABLE:
+            raise UserError(
+                f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, "
+                "or pip install sentencepiece."
+            ) from None
+    if not sigmoid:
+        options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
+        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"]
+    from open_clip.tokenizer import get_clean_fn
+
+    clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]
+
+
+def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
+    """The input of a checkpoint, read from its own processor's configuration; `size` in pixels replaces its size."""
+    modes = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    wanted = processor.get("size") or {}
+    crop = bool(processor.get("do_center_crop")) and processor.get("crop_size")
+    if crop:
+        out = (processor["crop_size"]["height"], processor["crop_size"]["width"])
+    elif "height" in wanted:
+        out = (wanted["height"], wanted["width"])
+    else:
+        raise UserError(f"model.checkpoint: its image processor gives no fixed size: {wanted}.")
+    shorter = wanted.get("shortest_edge") or (wanted["height"], wanted["width"])
+    if size:
+        shorter = round(shorter * size / out[0]) if isinstance(shorter, int) else (size, size)
+        out = (size, size)
+    return {
+        "size": out,
+        "resize": shorter if processor.get("do_resize", True) else None,
+        "interpolation": modes[int(processor.get("resample", 3))],
+        "crop": "floor" if crop else None,
+        "mean": list(processor["image_mean"]),
+        "std": list(processor["image_std"]),
+    }

@@ -1,0 +1,106 @@
+"""open_clip checkpoints behind the same family."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from textwrap import shorten
+
+from torch import Tensor, nn
+
+from adapt import hardware
+from adapt.models.checkpoint import unreadable_file
+from adapt.models.clip.family import Clip, Towers
+from adapt.plug import UserError, nearest
+
+
+class OpenClip(Clip):
+    """open_clip's own module; its `nn.MultiheadAttention` holds q, k and v in one matrix, which LoRA adapts as one."""
+
+    adapter_targets = {"q": "attn", "k": "attn", "v": "attn", "mlp": "c_fc|c_proj"}
+    quantised = r".*resblocks\..*"
+
+
+def load_open_clip(config) -> OpenClip:
+    """`open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag or a file; see `adapt.models.clip.load`.
+
+    Raises:
+        UserError: no such architecture or tag, no network, or the file's weights do not fit.
+    """
+    import open_clip
+
+    arch, _, pretrained = config.checkpoint.removeprefix("open_clip:").partition("/")
+    if arch not in open_clip.list_models():
+        near = difflib.get_close_matches(arch, open_clip.list_models(), n=8, cutoff=0.3)
+        raise UserError(f"model.checkpoint: open_clip has no architecture {arch!r}. Near it: {', '.join(near) or 'none'}.")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    file = Path(pretrained).expanduser()
+    if pretrained and pretrained not in tags and not file.is_file():
+        raise UserError(f"model.checkpoint: {pretrained!r} is neither a file nor a tag of {arch}.{nearest(pretrained, tags)}")
+    wanted = None if config.weights == "random" or not pretrained else (str(file) if file.is_file() else pretrained)
+    words = (open_clip.get_model_config(arch) or {}).get("text_cfg", {})
+    far = wanted in tags or any(name.startswith("hf_") for name in words)  # weights, text tower or tokenizer are on the hub
+    try:
+        with hardware.hub() if far else nullcontext(), _quiet():
+            backbone = open_clip.create_model(arch, pretrained=wanted, precision="fp32", weights_only=True)
+            tokenizer = open_clip.get_tokenizer(arch)
+    except Exception as error:
+        # open_clip passes on what urllib, the hub, torch.load and load_state_dict raise
+        raise _problem(config.checkpoint, arch, file if file.is_file() else None, error) from None
+    about = open_clip.get_model_preprocess_cfg(backbone)
+    size = about["size"] if isinstance(about["size"], (tuple, list)) else (about["size"], about["size"])
+    if config.image_size:
+        raise UserError("model.image_size: not for open_clip checkpoints. Leave it out, or use the transformers version.")
+    squash = about.get("resize_mode") == "squash"
+    spec = {
+        "size": tuple(size),
+        "resize": tuple(size) if squash else size[0],
+        "interpolation": about["interpolation"],
+        "crop": None if squash else "round",
+        "mean": list(about["mean"]),
+        "std": list(about["std"]),
+    }
+
+    def encode_image(net: nn.Module, images: Tensor) -> Tensor:
+        return net.encode_image(images)
+
+    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
+        return net.encode_text(tokenizer(texts).to(net.logit_scale.device))
+
+    sigmoid = getattr(backbone, "logit_bias", None) is not None
+    return OpenClip(backbone, Towers(encode_image, encode_text, spec, sigmoid), config.loss, config.train_templates)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What open_clip raises it also tells the root logger, which is mute while this lasts."""
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_mute)
+    root.addHandler(nothing)  # logging.warning would put one there for good, and every library would be heard twice
+    try:
+        yield
+    finally:
+        root.removeFilter(_mute)
+        root.removeHandler(nothing)
+
+
+def _mute(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _problem(checkpoint: str, arch: str, file: Path | None, error: Exception) -> UserError:
+    """What to tell a user whose checkpoint open_clip could not load; `file`: of the weights, none if they come from the net."""
+    name, text = f"model.checkpoint: {checkpoint!r}", str(error)
+    if "loading state_dict" in text or isinstance(error, AssertionError):
+        odd = re.findall(r'"([^"]+)"|size mismatch for ([^:]+):', text)
+        what = f"{len(odd)} weights do not fit, such as {''.join(odd[0])!r}" if odd else shorten(text, 200).rstrip("!.")
+        return UserError(f"{name} is not of {arch}: {what}. Write open_clip:ARCH/… with the architecture of the weights.")
+    if file and not isinstance(error, OSError):
+        return unreadable_file(file, error)
+    reason = shorten(" ".join(text.split()).split(". ")[0], 200, placeholder=" …") or type(error).__name__
+    step = "" if file else f", or give a file that is here: open_clip:{arch}/FILE"
+    return UserError(f"{name} cannot be had ({reason}). Check the network{step}.")
