@@ -104,7 +104,7 @@ def _first(text: str) -> bool:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or "help" in arguments[:2] or {"-h", "--help"} & set(arguments):
-        from adapt.question import HELP as ASKING
+        from adapt.verbs.question import HELP as ASKING
 
         print(
             ASKING
@@ -174,7 +174,7 @@ def show(outcome, recipe: Recipe) -> int:
     from accelerate import PartialState
 
     if PartialState().is_main_process:
-        from adapt.table import tell
+        from adapt.report.table import tell
 
         tell(outcome.path, outcome.entries, outcome.guards)
     return 1 if recipe.strict and not outcome.ok else 0
@@ -208,7 +208,7 @@ def _merging(rest: list[str]) -> dict[str, float | str]:
 
 def _prompt(rest: list[str]) -> int:
     """Print the answer, and write it."""
-    from adapt.question import parse as questioned
+    from adapt.verbs.question import parse as questioned
 
     question, out = questioned(rest)
     recipe = ready(rest)
@@ -260,7 +260,7 @@ def _doctor_data(rest: list[str]) -> int:
         raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
     else:
         config = source(options)
-    from adapt.doctor import look
+    from adapt.verbs.doctor import look
 
     return look(config, given.get("write"))
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt import guards, plug
+from adapt import plug
 from adapt.plug import UserError, settings
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
-from adapt.stage import Stage
+from adapt.verbs import guards
+from adapt.verbs.session import Stage
 
 if TYPE_CHECKING:
-    from adapt.question import Answer, Question
+    from adapt.verbs.question import Answer, Question
 
 __all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
 
@@ -219,7 +220,7 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
         scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
         budget: of a sweep, the largest share of what zero-shot had right that may be lost.
     """
-    from adapt.merge import merge as join
+    from adapt.verbs.merge import merge as join
 
     stage = Stage(recipe)
     place = join(stage, scale, budget)
@@ -232,14 +233,14 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
 
 def prompt(recipe: Recipe, question: Question) -> Answer:
     """Ask the recipe's model about one picture, without leaving a run folder; see `adapt/asking.py`."""
-    from adapt.asking import ask
+    from adapt.verbs.prompt import ask
 
     return ask(Stage(recipe), question)
 
 
 def report(path: Path) -> Path:
     """Write a run folder's `report.html` and `report.md` anew; returns the page's path."""
-    from adapt.report import build
+    from adapt.report.page import build
 
     return build(Run.from_folder(path).path)
 
@@ -248,7 +249,7 @@ def road(recipe: Recipe) -> Outcome:
     """All verbs, one after the other."""
     stage = Stage(recipe)
     if recipe.distill and not stage.finished("distill"):
-        from adapt.distill._student import create
+        from adapt.students.base import create
 
         create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
     outcome = finetune(recipe)

@@ -1,6 +1,7 @@
 """A folder of plug-ins is the registry: `method.name: lora` means `adapt/methods/lora.py`.
 
-A plug-in file has a `Config` (a `Plugin`) and one or two functions. Files that start with `_` are the folder's own helpers.
+A plug-in is a file `NAME.py`, or a folder `NAME/` whose light `__init__.py` is that file; what it promises is in `contracts.py`. What
+several plug-ins of a folder share is named in `SHARED`, and is no plug-in.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ CALLED = {
     "export": "export target",
 }
 """Folder of plug-ins → what one of them is called."""
+
+
+SHARED = {
+    "models": {"answers", "base", "checkpoint", "vision_language"},
+    "data": {"check", "places", "problems", "scan", "split", "world"},
+    "methods": {"adapter", "low_rank", "memory"},
+    "evals": {"bootstrap", "feature_bank", "metrics", "result", "text"},
+    "distill": {"cache"},
+    "export": {"bench", "examples", "gate"},
+}
+"""Folder of plug-ins → its modules that are none."""
 
 
 class UserError(Exception):
@@ -95,11 +107,12 @@ class Source(Spec):
 
 def names(folder: str) -> list[str]:
     """The plug-ins of `adapt/<folder>`, sorted."""
-    return sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
+    files = [*(ROOT / folder).glob("*.py"), *(path.parent for path in (ROOT / folder).glob("*/__init__.py"))]
+    return sorted({path.stem for path in files} - {"__init__"} - SHARED[folder])
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Import the plug-in `adapt/<folder>/<name>.py`.
+    """Import the plug-in `adapt/<folder>/<name>.py`, or `adapt/<folder>/<name>/`.
 
     Raises:
         UserError: the folder has no such plug-in; the message has the nearest name and all of them.

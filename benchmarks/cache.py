@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from adapt import hardware, plug
-from adapt.distill import _cache
+from adapt.distill import cache as caches
 from adapt.recipe import Augment, Train, load_recipe
 from adapt.train.loop import fit
 from adapt.train.views import Views
@@ -48,7 +48,7 @@ def clip(rows: int = 2048, checkpoint: str = "clip-tiny", weights: str = "pretra
 
     with tempfile.TemporaryDirectory() as place:
         views = Views(images, teacher.preprocess, 0, 1)
-        cache = _cache.build(Path(place) / "cache", function, views, train.augment, 64, Accelerator())
+        cache = caches.build(Path(place) / "cache", function, views, train.augment, 64, Accelerator())
         size = "×".join(map(str, teacher.input["size"]))
         name = f"CNN student ({config.student}, {size} px) from {Path(checkpoint).name}, {rows} rows"
         _report(name, epoch, cache, function, place)
@@ -110,7 +110,7 @@ def _sam(prompts: dict[str, int]) -> None:
             part.save_pretrained(place)
         first = build(place)
         views = Views(rows, first.preprocess, 0, 1)
-        cache = _cache.build(Path(place) / "cache", first.frozen_features(), views, None, 1, Accelerator(), "features")
+        cache = caches.build(Path(place) / "cache", first.frozen_features(), views, None, 1, Accelerator(), "features")
         asked = recipe.model.model_copy(update=prompts)
         title = f"SAM ViT-B mask decoder, at most {asked.objects} prompts a picture, {asked.clicks} clicks"
         _report(title, epoch, cache, None, place)

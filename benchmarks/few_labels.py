@@ -28,10 +28,10 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from adapt import hardware, plug
-from adapt.data.world import read
 from adapt.data.emoji import Hand
-from adapt.distill._student import Student, weights_file
+from adapt.data.world import read
 from adapt.recipe import Augment, Train, load_recipe
+from adapt.students.base import Student, weights_file
 from adapt.train.loop import fit
 from adapt.train.predict import predict
 from adapt.train.views import Views

@@ -14,10 +14,10 @@ from PIL import Image
 
 from adapt.cli import main
 from adapt.data import world
-from adapt.vision.masks import box, rle, unrle
 from adapt.plug import UserError
-from adapt.question import Question
 from adapt.recipe import load_recipe
+from adapt.verbs.question import Question
+from adapt.vision.masks import box, rle, unrle
 
 
 def picture(things: list[tuple[str, tuple[int, int]]], side: int = 128) -> Image.Image:
@@ -84,7 +84,7 @@ def test_sam_writes_the_mask_as_a_picture_and_as_numbers(scene, tmp_path, capsys
 
 def test_several_points_and_points_outside_reach_the_model_as_such(scene):
     from adapt.models.sam.predict import predict
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     given = ["point=94,94", "point=80,85; 100,110", "outside=30,30;2,2"]
     assert main(["prompt", "recipe=sam_lora", f"image={scene}", *given]) == 0
@@ -215,8 +215,8 @@ def test_a_picture_is_turned_and_laid_over_white_as_the_sources_do(scene, capsys
 
 def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
     """DINOv2 has class logits once it has a head, and is asked with words neither before nor after."""
-    from adapt.asking import _way
-    from adapt.stage import Stage
+    from adapt.verbs.prompt import _way
+    from adapt.verbs.session import Stage
 
     family = Stage(load_recipe("dinov2_linear")).family
     family.new_head()
@@ -228,8 +228,8 @@ def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
 
 
 def test_without_words_and_without_classes_there_is_nothing_to_choose_among(scene):
-    from adapt.asking import ask
-    from adapt.stage import Stage
+    from adapt.verbs.prompt import ask
+    from adapt.verbs.session import Stage
 
     stage = Stage(load_recipe("clip_lora"))
     stage.family.set_classes([], ["{}"])

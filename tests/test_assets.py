@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from adapt.assets import _patches, build_paligemma_tiny
-from adapt.vision.masks import unrle
 from adapt.plug import UserError
+from adapt.vision.masks import unrle
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,20 +107,20 @@ def test_dinov2_tiny_learns_from_clip_tiny(tmp_path):
 
 def test_a_published_student_is_what_was_learnt_in_timms_format(tmp_path, monkeypatch):
     from adapt.assets.publish import publish
-    from adapt.distill import _student
+    from adapt.students import base
 
-    monkeypatch.setattr(_student, "EMBEDDED", tmp_path / "students")
+    monkeypatch.setattr(base, "EMBEDDED", tmp_path / "students")
     run = tmp_path / "run"
     (run / "student").mkdir(parents=True)
     (run / "recipe.yaml").write_text((ROOT / "recipes" / "zoo" / "cnn_tiny.yaml").read_text())
     with pytest.raises(UserError, match=r"missing\. First: adapt distill"):
         publish(run)
-    learnt = _student.create("resnet10t", 7, False).half().float().eval()
+    learnt = base.create("resnet10t", 7, False).half().float().eval()
     save_file(learnt.state_dict(), run / "student" / "model.safetensors")
     (run / "student" / "config.json").write_text(json.dumps({"input": SPEC}))
     folder = publish(run)
     assert folder == tmp_path / "students" / "cnn-tiny"
-    assert _student.embedded() == ["cnn-tiny"]
+    assert base.embedded() == ["cnn-tiny"]
     found = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     images = torch.randn(2, 3, *SPEC["size"])
     with torch.no_grad():

@@ -8,8 +8,8 @@ from html import unescape
 import matplotlib
 import pytest
 
-from adapt import charts
-from adapt.entries import Entry
+from adapt.report import charts
+from adapt.report.entries import Entry
 
 AWKWARD = [
     "$5_bill_$",

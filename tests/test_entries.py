@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapt.entries import parse, read
 from adapt.plug import UserError
+from adapt.report.entries import parse, read
 
 ENTRY = {"name": "zero-shot", "title": "zero-shot CLIP", "main": "top1", "metrics": {"top1": 0.5}}
 GUARD = {"name": "no worse", "state": "kept", "message": ""}

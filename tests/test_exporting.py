@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from adapt import exporting
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs import exporting
+from adapt.verbs.session import Stage
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapt import guards
+from adapt.verbs import guards
 
 
 @pytest.mark.parametrize(

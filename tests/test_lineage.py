@@ -13,12 +13,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from adapt import lineage, pipeline, plug
+from adapt import pipeline, plug
 from adapt.models.checkpoint import EMBEDDED, origin
 from adapt.plug import UserError
 from adapt.provenance import changed, commit, digests, fingerprint, hash_path, of
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs import lineage
+from adapt.verbs.session import Stage
 
 QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "export=[]", "tracker=none"]
 
@@ -85,7 +86,7 @@ def test_an_adapter_of_other_contents_is_refused_and_left_alone(what, place, mon
     elif what == "base":
         zero(place / "base")
     else:
-        monkeypatch.setattr("adapt.stage.fingerprint", lambda rows: "other" if len(rows) == 49 else fingerprint(rows))
+        monkeypatch.setattr("adapt.verbs.session.fingerprint", lambda rows: "other" if len(rows) == 49 else fingerprint(rows))
     adapter = next(place.glob("runs/*/adapter/adapter_model.safetensors"))
     before = adapter.stat().st_mtime_ns
     for verb in (pipeline.finetune, pipeline.evaluate, pipeline.merge):
@@ -99,7 +100,9 @@ def test_an_adapter_of_other_contents_is_refused_and_left_alone(what, place, mon
 
 def test_a_test_split_that_changed_costs_a_measurement_and_no_adapter(place, monkeypatch, capsys):
     sizes = {split: len(rows) for split, rows in Stage(recipe()).data.items()}
-    monkeypatch.setattr("adapt.stage.fingerprint", lambda rows: "new" if len(rows) == sizes["test"] else fingerprint(rows))
+    monkeypatch.setattr(
+        "adapt.verbs.session.fingerprint", lambda rows: "new" if len(rows) == sizes["test"] else fingerprint(rows)
+    )
     outcome = pipeline.evaluate(recipe())
     assert {entry["protocol"]["data"] for entry in outcome.entries} == {"new"}
     assert capsys.readouterr().out.count("measured again: data.test changed") == 2
@@ -162,7 +165,7 @@ def test_the_bank_of_an_eval_is_a_part_of_its_number(monkeypatch, tmp_path):
     config = load_recipe("dinov2_linear", ["evals=[{name: knn, split: test, bank_split: validation}]", "tracker=none"])
     before = lineage.entry(Stage(config), "zero-shot")
     assert before["data"].keys() == {"test", "validation"}
-    monkeypatch.setattr("adapt.stage.fingerprint", lambda rows: of(len(rows), "other"))
+    monkeypatch.setattr("adapt.verbs.session.fingerprint", lambda rows: of(len(rows), "other"))
     assert set(changed(before, lineage.entry(Stage(config), "zero-shot"))) == {"data.test", "data.validation"}
 
 

@@ -15,13 +15,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BitImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
-from adapt import merge as joining
 from adapt import pipeline
 from adapt.cli import main
 from adapt.models import checkpoint
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs import merge as joining
+from adapt.verbs.session import Stage
 
 SMALL = ["data.shots=1", "train.epochs=1", "train.batch=16", "evals.0.bootstrap=100", "tracker=none"]
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from adapt import lineage, pipeline
+from adapt import pipeline
 from adapt.plug import UserError
 from adapt.provenance import of
 from adapt.recipe import load_recipe
 from adapt.train import loop
+from adapt.verbs import lineage
 
 SMALL = [
     "data.shots=2",
@@ -84,9 +85,9 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     outcome, folder = done
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     exported = next(entry for entry in outcome.entries if entry["name"] == "onnx int8")
-    from adapt.distill._student import weights_file
     from adapt.export.onnx import Runner
     from adapt.provenance import hash_path
+    from adapt.students.base import weights_file
 
     assert exported["hash"] == hash_path(folder / exported["file"]) == stages["export"]["files"]["onnx/model.int8.onnx"]
     metadata = {
@@ -142,7 +143,7 @@ def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
         name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")
     }
     # its start may be out of reach by now
-    monkeypatch.setattr("adapt.distill._student.create", lambda *args: pytest.fail("a student that is taught needs no start"))
+    monkeypatch.setattr("adapt.students.base.create", lambda *args: pytest.fail("a student that is taught needs no start"))
     again = pipeline.road(recipe)
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
     assert (again.entries, again.guards) == (done[0].entries, done[0].guards)
@@ -218,7 +219,7 @@ def test_an_exported_file_says_how_to_use_it(done):
 
 
 def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     monkeypatch.chdir(tmp_path)
     few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
@@ -239,7 +240,7 @@ def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
 
 def test_who_is_chosen_taught_and_cached():
     """Validation alone chooses; unlabelled pictures teach; a cache is named after all that it depends on."""
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     base = ["tracker=none", "data.shots=1"]
     stage = Stage(load_recipe("clip_lora", base))
@@ -267,7 +268,7 @@ def test_who_is_chosen_taught_and_cached():
 def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
     import torch
 
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     monkeypatch.chdir(tmp_path)
     stage = Stage(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
@@ -465,7 +466,7 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
 def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatch):
     from PIL import Image
 
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     for name in ("red_ant", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -479,7 +480,7 @@ def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatc
 
 
 def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none():
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     scenes = ["data.train=2", "data.validation=1", "data.test=1", "tracker=none"]
     stage = Stage(load_recipe("sam_semantic_student", scenes))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adapt.cli import main
 from adapt.plug import UserError
-from adapt.question import Answer, Question, files, parse
+from adapt.verbs.question import Answer, Question, files, parse
 
 
 def test_points_are_given_one_by_one_or_together():

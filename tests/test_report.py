@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from adapt.plug import UserError
-from adapt.report import build
+from adapt.report.page import build
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> $5_bill_$ 蚂蚁 | `a`\n[b](javascript:c)"
 

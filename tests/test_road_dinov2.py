@@ -38,7 +38,7 @@ def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
 
 
 def test_a_teacher_teaches_without_dropout():
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
     recipe = load_recipe("dinov2_lora", [*SMALL, "method.dropout=0.5", "evals=[]", "export=[]"])
     pipeline.finetune(recipe)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapt.entries import Entry, Guard, Split, parse
-from adapt.table import data, grid, label, notes, road, tell, timed, unlike, verdict
+from adapt.report.entries import Entry, Guard, Split, parse
+from adapt.report.table import data, grid, label, notes, road, tell, timed, unlike, verdict
 
 ONNX, TORCH = {"runtime": "onnxruntime", "threads": 1}, {"runtime": "torch", "threads": 1}
 

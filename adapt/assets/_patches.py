@@ -15,14 +15,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adapt.data.emoji_scenes import compose
-from adapt.vision.pictures import open_picture
-from adapt.vision.masks import unrle
 from adapt.recipe import Augment, Train
-from adapt.vision.augment import augment
-from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views
+from adapt.vision.augment import augment
+from adapt.vision.images import Normalise, collate, view
+from adapt.vision.masks import unrle
+from adapt.vision.pictures import open_picture
 
 COVERED = 0.25
 """Least share of a patch that a thing covers whose patch it is."""

@@ -31,7 +31,6 @@ from transformers import (
 
 from adapt.assets import _patches
 from adapt.data.world import read
-from adapt.vision.pictures import cache_folder
 from adapt.models.checkpoint import EMBEDDED
 from adapt.models.clip.family import image_input
 from adapt.overrides import parse_yaml
@@ -39,6 +38,7 @@ from adapt.prompting import tasks
 from adapt.prompting.tokens import LOCATIONS, WORDS
 from adapt.recipe import find, load_recipe
 from adapt.vision.images import view
+from adapt.vision.pictures import cache_folder
 
 SIDE, PATCH = 128, 16
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<image>", "\n"]

@@ -17,11 +17,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from adapt import plug
-from adapt.distill import _student
 from adapt.methods.adapter import FILE
 from adapt.models.checkpoint import EMBEDDED
 from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
+from adapt.students import base
 
 
 def publish(run: Path) -> Path:
@@ -43,10 +43,10 @@ def publish(run: Path) -> Path:
 
 def _student_of(recipe: Recipe, learnt: Path) -> Path:
     """The folder is in timm's format: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
-    cnn = _student.create(recipe.distill.student, 0, str(learnt))
+    cnn = base.create(recipe.distill.student, 0, str(learnt))
     seen = json.loads((learnt.parent / "config.json").read_text())["input"]
     data = {name: seen[name] for name in ("interpolation", "mean", "std")} | {"input_size": (3, *seen["size"]), "crop_pct": 1.0}
-    folder = _student.EMBEDDED / recipe.name.replace("_", "-")
+    folder = base.EMBEDDED / recipe.name.replace("_", "-")
     origin = {"pretrained_cfg": {"tag": folder.name, "origin_url": None}}
     save_for_hf(cnn.half(), str(folder), origin, safe_serialization=True, data_config=data)
     return folder

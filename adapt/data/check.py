@@ -16,15 +16,15 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from adapt.vision.pictures import cache_folder, digest
 from adapt.data.places import existing
 from adapt.data.problems import Problem, Report
 from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, scan, walk
-from adapt.vision.masks import unrle
 from adapt.plug import UserError
+from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.run import atomic
-from adapt.progress import progress
+from adapt.vision.masks import unrle
+from adapt.vision.pictures import cache_folder, digest
 
 
 def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Report:

@@ -51,8 +51,8 @@ def load(config: Config):
     """
     from datasets import concatenate_datasets
 
-    from adapt.data.world import TEST, VALIDATION, concept_splits, read
     from adapt.data.split import Splits, by_split, percent
+    from adapt.data.world import TEST, VALIDATION, concept_splits, read
 
     rows = read(config.hand)
     splits = by_split(rows, concept_splits(rows))

@@ -64,9 +64,9 @@ def load(config: Config):
     from datasets import ClassLabel, Dataset, Features, Value
 
     from adapt.data.check import check_folder
-    from adapt.vision.pictures import RGB
     from adapt.data.problems import Report
     from adapt.data.split import Splits, by_split, placed
+    from adapt.vision.pictures import RGB
 
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path", follow=config.follow_links)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image as Picture
 
-from adapt.vision.pictures import SUFFIXES, cache_folder, digest, open_picture, reason
 from adapt.plug import UserError
+from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.run import atomic
-from adapt.progress import progress
+from adapt.vision.pictures import SUFFIXES, cache_folder, digest, open_picture, reason
 
 # what `rgb` can convert
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Value
 
-from adapt.vision.pictures import BOXES, MASKS, RGB, open_picture
 from adapt.data.split import stratified
-from adapt.vision.masks import box, rle
 from adapt.plug import ROOT
+from adapt.vision.masks import box, rle
+from adapt.vision.pictures import BOXES, MASKS, RGB, open_picture
 
 VALIDATION, TEST = 0.15, 0.25
 

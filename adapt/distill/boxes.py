@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
-    from adapt.distill._detector import Detector
+    from adapt.students.detector import Detector
 
 VERSION = 1
 """Raised when what it makes changes, so that kept results are made again."""
@@ -163,7 +163,7 @@ def build(config: Config, family, live: Callable | None = None) -> Detector:
         family: the teacher, for its `input` and its number of `classes`.
         live: no use here: a teacher in the loop would be asked for the same boxes again and again.
     """
-    from adapt.distill._detector import Detector
+    from adapt.students.detector import Detector
 
     return Detector(config.student, len(family.classes), family.input, config)
 

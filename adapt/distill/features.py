@@ -20,8 +20,8 @@ from adapt.plug import Plugin, UserError
 from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
-    from adapt.distill._features import FeatureStudent
     from adapt.models.base import Family
+    from adapt.students.embedder import FeatureStudent
 
 VERSION = 2
 """Raised when what it makes changes, so that kept results are made again."""
@@ -76,7 +76,7 @@ def build(config: Config, family: Family, live: Callable | None = None) -> Featu
     Raises:
         UserError: the family offers no features, or the architecture is none.
     """
-    from adapt.distill._features import FeatureStudent
+    from adapt.students.embedder import FeatureStudent
 
     if PREDICTOR not in family.predictors():
         raise UserError(f"distill.name: 'features' needs a model with {PREDICTOR}, such as dinov2. Use logits.")

@@ -15,8 +15,8 @@ from adapt.plug import Plugin
 from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
-    from adapt.distill._student import Student
     from adapt.models.base import Family
+    from adapt.students.base import Student
 
 VERSION = 2
 """Raised when what it makes changes, so that kept results are made again."""
@@ -55,7 +55,7 @@ class Config(Plugin):
 
 def build(config: Config, family: Family, live: Callable | None = None) -> Student:
     """The student of a family with classes; `live`: the teacher in the loop."""
-    from adapt.distill._student import Student
+    from adapt.students.base import Student
 
     return Student(config.student, len(family.classes), family.input, objective(config), config.pretrained, live)
 

@@ -51,32 +51,32 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals import metrics as _metrics
     from adapt.evals.bootstrap import interval, mean
+    from adapt.evals.metrics import Classification, answers, confusion, rank, reliability, softmax
     from adapt.evals.result import Result
 
     labels, logits = np.asarray(dataset["label"]), np.asarray(predict(dataset), np.float64)
-    probabilities, predictions = _metrics.softmax(logits), _metrics.answers(logits, labels)
-    metric = _metrics.Classification(keep_in_memory=True)
+    probabilities, predictions = softmax(logits), answers(logits, labels)
+    metric = Classification(keep_in_memory=True)
     metrics = metric.compute(predictions=logits, references=labels, top=config.top, bins=config.bins)
-    rank = _metrics.rank(logits, labels)
+    ranks = rank(logits, labels)
     names = dataset.features["label"].names
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
-        intervals={f"top{k}": interval(mean(rank < k), config.bootstrap) for k in (1, config.top)},
+        intervals={f"top{k}": interval(mean(ranks < k), config.bootstrap) for k in (1, config.top)},
         floor=float(np.bincount(labels).max() / len(labels)),
         table={
             "id": list(dataset["id"]),
             "label": [names[i] for i in labels],
             "prediction": [names[i] for i in predictions],
             "confidence": probabilities.max(1).tolist(),
-            "correct": (rank < 1).tolist(),
+            "correct": (ranks < 1).tolist(),
         },
         figures={
             "classes": names,
-            "confusion": _metrics.confusion(labels, predictions, len(names)),
-            "reliability": _metrics.reliability(probabilities, labels, config.bins),
+            "confusion": confusion(labels, predictions, len(names)),
+            "reliability": reliability(probabilities, labels, config.bins),
         },
     )
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from adapt.plug import UserError
 from adapt.recipe import Augment
+from adapt.train.learner import Learner
 from adapt.vision.augment import augment
 from adapt.vision.images import collate
-from adapt.train.learner import Learner
 
 
 class Family(Learner, ABC):

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.vision.masks import singles
 from adapt.models.answers import Answer, Speed, greedy
-from adapt.models.clip.family import image_input
 from adapt.models.base import Family
+from adapt.models.clip.family import image_input
 from adapt.plug import UserError
 from adapt.prompting import tasks
 from adapt.prompting.tokens import Codebook
 from adapt.recipe import Augment
 from adapt.vision.augment import augment
 from adapt.vision.images import Normalise, collate, view
+from adapt.vision.masks import singles
 
 IGNORED = -100
 

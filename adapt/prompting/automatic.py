@@ -73,7 +73,7 @@ def generate(
     """
     import torch
 
-    from adapt.prompting import _candidates as candidates
+    from adapt.prompting import candidates as candidates
 
     height, width = image.shape[:2]
     parts = []
@@ -136,7 +136,7 @@ def _decoded(
     """The masks of some points of a crop that are good, stable and not cut by the crop's edge."""
     import torch
 
-    from adapt.prompting import _candidates as candidates
+    from adapt.prompting import candidates as candidates
 
     with torch.no_grad():
         logits, scores = decode(embedding, points)

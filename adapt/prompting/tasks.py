@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapt.vision.masks import unrle
 from adapt.plug import UserError
 from adapt.prompting.tokens import Codebook, encode_box
+from adapt.vision.masks import unrle
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "given": ("prefix", "suffix"),

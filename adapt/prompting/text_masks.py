@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.vision.masks import box
 from adapt.plug import Spec, UserError
+from adapt.vision.masks import box
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,13 +16,13 @@ from timm.optim import Muon
 from torch import nn
 
 from adapt.plug import UserError
+from adapt.progress import progress
 from adapt.recipe import Train
 from adapt.train import checkpoint, processes
-from adapt.vision.augment import view_seed
 from adapt.train.gradient import gradient
 from adapt.train.learner import Learner
-from adapt.progress import progress
 from adapt.train.views import Views, batches, order
+from adapt.vision.augment import view_seed
 
 
 def fit(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from adapt.vision.masks import singles, unrle
 from adapt.plug import UserError
 from adapt.vision.images import centre
+from adapt.vision.masks import singles, unrle
 
 IGNORE = -1
 

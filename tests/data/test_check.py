@@ -11,12 +11,12 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
-from adapt.data import scan, emoji
+from adapt.data import emoji, scan
 from adapt.data.check import check, check_rows
-from adapt.vision.pictures import BOXES, MASKS, RGB
 from adapt.data.problems import KINDS, Problem, Report
-from adapt.vision.masks import rle
 from adapt.plug import UserError
+from adapt.vision.masks import rle
+from adapt.vision.pictures import BOXES, MASKS, RGB
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_picture_is_opened_again_only_when_it_has_changed(photos, monkeypatch)
     check(photos)
     opened = []
     inspect = scan.inspect
-    monkeypatch.setattr(_scan, "inspect", lambda value: opened.append(value["path"]) or inspect(value))
+    monkeypatch.setattr(scan, "inspect", lambda value: opened.append(value["path"]) or inspect(value))
     (photos / "cat" / "0.jpg").write_bytes(b"cut")
     report = check(photos)
     assert [path[-9:] for path in opened] == ["cat/0.jpg"]

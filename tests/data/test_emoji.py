@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from adapt.data import emoji, emoji_scenes
-from adapt.data.world import file
-from adapt.data.emoji_scenes import grounds, compose
+from adapt.data.emoji_scenes import compose, grounds
 from adapt.data.split import SPLITS
+from adapt.data.world import file
 from adapt.vision.masks import unrle
 
 HANDS = get_args(emoji.Hand)
@@ -190,7 +190,7 @@ def test_scenes_are_drawn_once_and_memory_mapped(tmp_path):
 
 def test_a_failure_leaves_no_half_written_scenes(tmp_path, monkeypatch):
     whole = compose.scene
-    monkeypatch.setattr(_scenes, "scene", lambda *args: whole(*args) if args[4] < 5 else 1 / 0)
+    monkeypatch.setattr(compose, "scene", lambda *args: whole(*args) if args[4] < 5 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         small()
     assert list((tmp_path / "cache" / "scenes").iterdir()) == []

@@ -10,10 +10,10 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from adapt.data import check, emoji_scenes
-from adapt.vision.pictures import BOXES, MASKS
 from adapt.data.hub import Config, load
-from adapt.vision.masks import rle
 from adapt.plug import UserError
+from adapt.vision.masks import rle
+from adapt.vision.pictures import BOXES, MASKS
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
     before = load(config).report
     opened = []
     look = check.inspect
-    monkeypatch.setattr(_check, "inspect", lambda value: opened.append(1) or look(value))
+    monkeypatch.setattr(check, "inspect", lambda value: opened.append(1) or look(value))
     assert load(config).report == before and not opened
     Dataset.from_parquet(str(spoilt)).select([0, 1, 2]).to_parquet(spoilt)
     assert load(config).report.counts() == {"box reversed": 1} and len(opened) == 3

@@ -9,8 +9,8 @@ import pytest
 from datasets import Dataset, Features, Image, concatenate_datasets, load_from_disk
 from PIL import Image as Picture
 
-from adapt.vision.pictures import RGB, rgb
 from adapt.plug import UserError
+from adapt.vision.pictures import RGB, rgb
 
 
 def column(*pictures: bytes) -> Dataset:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapt.data.check import check
-from adapt.data.split import described
 from adapt.data.jsonl import Config, load
+from adapt.data.split import described
 from adapt.plug import UserError
 
 

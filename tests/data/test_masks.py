@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as Picture
 
 from adapt.data.masks import Config, load
-from adapt.vision.masks import box, unrle
 from adapt.plug import UserError
+from adapt.vision.masks import box, unrle
 
 SIZE = (24, 16)
 

@@ -18,14 +18,15 @@ from pycocotools.cocoeval import COCOeval
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
-from adapt.distill._detector import FOUND, by_row, follow, select
-from adapt.export import _detector as target
-from adapt.export import _modules, onnx
+from adapt.export import onnx
+from adapt.export.onnx import detector as target
+from adapt.export.onnx import parts
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
-from adapt.vision.augment import augment, uniforms
+from adapt.students.detector import FOUND, by_row, follow, select
 from adapt.train.loop import fit
 from adapt.train.views import Views
+from adapt.vision.augment import augment, uniforms
 
 TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=Augment(crop=0.8))
 CONFIG = boxes.Config(name="boxes", student="test_resnet", width=24, convs=1, train=TRAIN)
@@ -229,14 +230,14 @@ def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
 def test_a_swapped_layer_is_refused_and_named(exported, tmp_path):
     module, samples, _ = exported
     path = tmp_path / "dense.onnx"
-    _modules.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    assert _modules.gate(module, path, [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
+    parts.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    assert parts.gate(module, path, [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
     model = load_model(path)
     swapped = next(weight for weight in model.graph.initializer if weight.name.endswith("layer2.0.conv2.weight"))
     swapped.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(swapped)[::-1].copy(), swapped.name))
     save_model(model, path)
     with pytest.raises(UserError, match=r"refused: boxes differs.*First layer that differs: \S*layer2\.0\.(conv2|bn2)\."):
-        _modules.gate(module, path, [(samples[:4],)], 1e-4)
+        parts.gate(module, path, [(samples[:4],)], 1e-4)
 
 
 def test_a_blank_picture_is_no_error(exported):
@@ -264,8 +265,8 @@ def test_an_untrained_student_passes_and_another_threshold_is_refused(scenes, tm
     student = boxes.build(CONFIG, Teacher(scenes["train"])).eval()
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["validation"]]).astype(np.float32)
     module, path = student.deployed(), tmp_path / "dense.onnx"
-    _modules.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    dense, runners = _modules.Runner(path), {}
+    parts.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    dense, runners = parts.Runner(path), {}
     for name, options in (("same", module.options), ("other", {"score": 0.05, "nms": 0.2})):
         target.with_nms(path, tmp_path / f"{name}.onnx", **options)
         runners[name] = onnx.Runner(tmp_path / f"{name}.onnx")

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from adapt.distill import _cache, features
+from adapt.distill import features
+from adapt.distill.cache import build
 from adapt.evals import knn
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
@@ -108,7 +109,7 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     accelerator = Accelerator(cpu=True)
     function = teacher.predictors()[features.PREDICTOR]
     views = Views(rows, teacher.preprocess, 0, 2)
-    cache = _cache.build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
+    cache = build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
     assert cache(1, 3)["teacher"].shape == (10, 24)
     losses = []
     for name, live, extra in (("cached", None, cache), ("live", function, None)):

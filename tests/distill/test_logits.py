@@ -11,11 +11,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from adapt.distill import _cache, logits
-from adapt.distill._pyramid import _features
-from adapt.distill._student import EMBEDDED, Deployed, Student, create
+from adapt.distill import cache as cache_module
+from adapt.distill import logits
+from adapt.distill.cache import build
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
+from adapt.students.base import EMBEDDED, Deployed, Student, create
+from adapt.students.pyramid import _features
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
@@ -51,11 +53,11 @@ def test_processes_share_the_cache_whoever_begins_first(teacher, rows, tmp_path)
             process_index=rank, num_processes=2, is_main_process=rank == 0, device="cpu", wait_for_everyone=lambda: None
         )
         function = teacher.predictors()["image_embedding"]
-        return _cache.build(tmp_path / "cache", function, Views(rows, teacher.preprocess, 0, 1), AUGMENT, 2, accelerator)
+        return build(tmp_path / "cache", function, Views(rows, teacher.preprocess, 0, 1), AUGMENT, 2, accelerator)
 
     part(0)  # has finished all of its own before the other looks
     cache = part(1)
-    alone = _cache.build(
+    alone = build(
         tmp_path / "alone",
         teacher.predictors()["image_embedding"],
         Views(rows, teacher.preprocess, 0, 1),
@@ -69,9 +71,9 @@ def test_processes_share_the_cache_whoever_begins_first(teacher, rows, tmp_path)
 
 
 def test_few_shards_are_open_at_once(teacher, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(_cache, "OPEN", 2)
+    monkeypatch.setattr(cache_module, "OPEN", 2)
     views = Views(rows, teacher.preprocess, 0, 1)
-    cache = _cache.build(tmp_path / "cache", teacher.predictors()["image_embedding"], views, AUGMENT, 2, Accelerator(cpu=True))
+    cache = build(tmp_path / "cache", teacher.predictors()["image_embedding"], views, AUGMENT, 2, Accelerator(cpu=True))
     first = cache(0, 0)["teacher"]
     for row in range(len(rows)):
         cache(0, row)
@@ -89,7 +91,7 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     accelerator = Accelerator(cpu=True)
     views = Views(rows, teacher.preprocess, 0, CONFIG.views)
     rows = rows.map(lambda row: {"label": row["label"] % 4})
-    cache = _cache.build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
+    cache = build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
     losses = []
     for name, live, extra in (("cached", None, cache), ("live", function, None)):
         student = student_of(teacher, live)
@@ -102,7 +104,7 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
 
 
 def test_cache_resumes_at_the_last_whole_shard(teacher, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(_cache, "SHARD", 16)
+    monkeypatch.setattr(cache_module, "SHARD", 16)
     calls = []
 
     def function(images):
@@ -113,11 +115,11 @@ def test_cache_resumes_at_the_last_whole_shard(teacher, rows, tmp_path, monkeypa
 
     views = Views(rows, teacher.preprocess, 0, 2)
     with pytest.raises(KeyboardInterrupt):
-        _cache.build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
+        build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
     assert len(list(tmp_path.glob("*.npy"))) == 2
-    cache = _cache.build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
+    cache = build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
     assert sum(calls[3:]) == 80 - 32
-    whole = _cache.build(tmp_path / "whole", lambda images: images.mean((2, 3)), views, AUGMENT, 16, Accelerator(cpu=True))
+    whole = build(tmp_path / "whole", lambda images: images.mean((2, 3)), views, AUGMENT, 16, Accelerator(cpu=True))
     for view in range(2):
         for row in range(40):
             assert torch.equal(cache(view, row)["teacher"], whole(view, row)["teacher"])
@@ -222,5 +224,5 @@ def test_a_teacher_that_answers_nan_is_one_line(teacher, rows, tmp_path):
 
     views = Views(rows, teacher.preprocess, 0, 1)
     with pytest.raises(UserError, match=r"teacher.*rows 0 to 7 .*NaN.*lower train\.lr"):
-        _cache.build(tmp_path / "cache", broken, views, None, 8, Accelerator(cpu=True))
+        build(tmp_path / "cache", broken, views, None, 8, Accelerator(cpu=True))
     assert not list((tmp_path / "cache").glob("*.npy")), "nothing of it is kept"

@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 import adapt.export.examples.sam_onnx_numpy as example
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
-from adapt.distill import _cache, masks
-from adapt.distill._prompts import around, click, mask_loss
-from adapt.export import _modules, onnx
+from adapt.distill import masks
+from adapt.distill.cache import build
+from adapt.distill.masks.prompts import around, click, mask_loss
+from adapt.export import onnx
+from adapt.export.onnx import parts
+from adapt.models.sam import Config as SamConfig
 from adapt.models.sam.checkpoints import family as family_around
 from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.segment_anything import configuration
-from adapt.models.sam import Config as SamConfig
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.train.loop import fit
@@ -67,7 +69,7 @@ def trained(teacher, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
     student, accelerator = student_of(teacher), Accelerator(cpu=True)
     views = Views(rows, teacher.preprocess, 0, CONFIG.views)
-    cache = _cache.build(folder / "cache", teacher.predictors()["image_features"], views, TRAIN.augment, 8, accelerator)
+    cache = build(folder / "cache", teacher.predictors()["image_features"], views, TRAIN.augment, 8, accelerator)
     views = Views(rows, student.preprocess, 0, CONFIG.views, cache)
     history = fit(student, views, TRAIN, 0, folder, accelerator)
     return student.eval(), history
@@ -220,9 +222,9 @@ def files(trained, rows, tmp_path_factory):
 def test_both_files_equal_torch(trained, files):
     student, _ = trained
     folder, samples = files
-    encoder, decoder = _modules.Runner(folder / "model.onnx"), _modules.Runner(folder / "decoder.onnx")
-    assert _modules.check(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
-    worst = _modules.check(student.net["decoder"], decoder, student.net["decoder"].samples())
+    encoder, decoder = parts.Runner(folder / "model.onnx"), parts.Runner(folder / "decoder.onnx")
+    assert parts.check(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
+    worst = parts.check(student.net["decoder"], decoder, student.net["decoder"].samples())
     assert max(worst.values()) < 1e-4
     assert decoder.inputs == ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"]
     assert decoder.outputs == ["low_res_masks", "iou_predictions"]
@@ -234,7 +236,7 @@ def test_another_decoder_is_refused_and_its_layer_named(files, teacher):
     with torch.no_grad():
         other.mask_decoder.iou_prediction_head.proj_out.bias += 1
     with pytest.raises(UserError, match=r"refused: iou_predictions differs.*: mask_decoder\.iou_prediction_head\.proj_out\."):
-        _modules.gate(other, folder / "decoder.onnx", other.samples(), 1e-4)
+        parts.gate(other, folder / "decoder.onnx", other.samples(), 1e-4)
 
 
 def test_the_files_masks_are_the_students(trained, files, rows):

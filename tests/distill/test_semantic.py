@@ -9,17 +9,18 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from adapt.data.emoji_scenes import compose
-from adapt.vision.pictures import BOXES, MASKS, RGB
-from adapt.distill import _naming, semantic
-from adapt.distill._semantic import Lraspp
+from adapt.distill import semantic
+from adapt.distill.semantic import naming
 from adapt.evals import semantic as eval_semantic
 from adapt.evals.semantic.class_maps import truth
 from adapt.export import onnx
-from adapt.vision.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks, crop
 from adapt.recipe import Augment
+from adapt.students.pixels import Lraspp
+from adapt.vision.masks import unrle_many
+from adapt.vision.pictures import BOXES, MASKS, RGB
 
 NAMES = ["red apple", "banana", "guitar", "cat face", "motorcycle"]
 WORDS = TextMasks(background="white", templates=["{}"], against=["background"])
@@ -115,7 +116,7 @@ def test_the_teacher_s_own_maps_are_measured_as_the_student_s(scenes):
 def test_the_surest_mask_is_painted_last_and_the_unsure_is_not_judged():
     masks = np.zeros((4, 10, 10), bool)
     masks[0, :4, :4], masks[1, 2:6, 2:6], masks[2, 8:, 8:], masks[3] = True, True, True, True
-    canvas = _naming.paint(masks, np.array([1, 2, 3, 4]), np.array([0.9, 0.6, 0.2, 0.99]), (10, 10), 0.3, 0.7)
+    canvas = naming.paint(masks, np.array([1, 2, 3, 4]), np.array([0.9, 0.6, 0.2, 0.99]), (10, 10), 0.3, 0.7)
     assert canvas[3, 3] == 1 and canvas[5, 5] == 2
     assert (canvas[8:, 8:] == 255).all()
     assert canvas[0, 9] == 0, "what covers the picture is its background"
@@ -123,7 +124,7 @@ def test_the_surest_mask_is_painted_last_and_the_unsure_is_not_judged():
 
 def test_the_name_is_the_softmax_over_classes_and_background(clip_tiny, scenes):
     names = ["red apple", "guitar"]
-    namer = _naming.Namer(
+    namer = naming.Namer(
         WORDS.model_copy(update={"against": ["background", "a texture"]}), "clip-tiny", names, torch.device("cpu")
     )
     image = Picture.new("RGB", (40, 40), (90, 160, 220))
@@ -156,7 +157,7 @@ def test_a_teacher_that_finds_nothing_is_a_user_error(scenes):
 
 
 def perfect(scenes) -> Dataset:
-    maps = [_naming.encoded(truth(row).astype(np.uint8)) for row in scenes.remove_columns("image")]
+    maps = [naming.encoded(truth(row).astype(np.uint8)) for row in scenes.remove_columns("image")]
     rows = [{"image": image, "segmentation": one} for image, one in zip(scenes.data["image"].to_pylist(), maps, strict=True)]
     return Dataset.from_list(rows, Features(image=RGB(), segmentation=Image()))
 
@@ -193,7 +194,7 @@ def test_every_weight_learns():
 def test_a_students_weights_start_another(tmp_path):
     from safetensors.torch import save_file
 
-    from adapt.distill._student import create
+    from adapt.students.base import create
 
     torch.manual_seed(0)
     whole = create("resnet10t", 0, False)
@@ -264,7 +265,7 @@ def test_the_eval_and_the_exported_file_take_the_student(scenes, tmp_path):
 
 def test_names_are_compared_in_single_precision_under_autocast(clip_tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        namer = _naming.Namer(WORDS.model_copy(update={"scale": 20.0}), "clip-tiny", NAMES, torch.device("cpu"))
+        namer = naming.Namer(WORDS.model_copy(update={"scale": 20.0}), "clip-tiny", NAMES, torch.device("cpu"))
         image, mask = Picture.new("RGB", (40, 40), (90, 160, 220)), np.zeros((1, 40, 40), bool)
         mask[:, 8:30, 8:30] = True
         classes, probability = namer(image, mask)

@@ -14,10 +14,10 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
 from adapt import plug
-from adapt.vision.pictures import BOXES, MASKS
 from adapt.evals import bootstrap, detection
 from adapt.evals.bootstrap import Sums, change, draws, interval, mean, pictures
 from adapt.vision.masks import box, rle
+from adapt.vision.pictures import BOXES, MASKS
 
 NAMES = ["cat", "dog", "bird"]
 
@@ -68,7 +68,7 @@ def test_pictures_are_drawn_with_all_that_is_on_them(alike):
 def test_resamples_do_not_depend_on_how_they_are_split_into_blocks(monkeypatch):
     values = np.random.default_rng(3).random(50)
     whole = draws([mean(values)], 100)
-    monkeypatch.setattr(_bootstrap, "BLOCK", 120)
+    monkeypatch.setattr(bootstrap, "BLOCK", 120)
     np.testing.assert_allclose(draws([mean(values)], 100), whole)
 
 

@@ -20,7 +20,7 @@ from adapt.evals.result import differing
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs.session import Stage
 
 
 def average_precision(truth: list[dict], found: list[dict], threshold: float) -> float:

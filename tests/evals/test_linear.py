@@ -8,8 +8,8 @@ import torch
 from datasets import ClassLabel, Dataset
 from sklearn.linear_model import LogisticRegression
 
-from adapt.evals.linear import classifiers
 from adapt.evals import linear
+from adapt.evals.linear import classifiers
 
 
 def rows(labels, start: int = 0) -> Dataset:

@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from adapt.evals import retrieval
 from adapt.plug import UserError
-from adapt.table import label
+from adapt.report.table import label
 
 
 def rows(captions: list, pictures: list[int] | None = None) -> Dataset:

@@ -13,13 +13,13 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from adapt.vision.pictures import BOXES, MASKS
-from adapt.vision import draw
-from adapt.evals.segmentation import mask_metrics
 from adapt.evals import segmentation
 from adapt.evals.bootstrap import interval, mean
-from adapt.vision.masks import box, rle, unrle, unrle_many
+from adapt.evals.segmentation import mask_metrics
 from adapt.plug import UserError
+from adapt.vision import draw
+from adapt.vision.masks import box, rle, unrle, unrle_many
+from adapt.vision.pictures import BOXES, MASKS
 
 SIZE = (40, 48)
 
@@ -213,9 +213,9 @@ def test_a_sam_is_measured_through_the_same_door_as_any_model():
 
     from accelerate import Accelerator
 
+    from adapt.models.sam import Config
     from adapt.models.sam.checkpoints import family, fresh
     from adapt.models.sam.segment_anything import configuration
-    from adapt.models.sam import Config
     from adapt.train.predict import predict
 
     sizes = configuration(32, 2, 2, [1], window=4, patch=8, grid=8)
@@ -289,7 +289,12 @@ def test_with_crowds_the_precision_is_pycocotools_and_no_crowd_is_prompted():
                 gold.dataset["annotations"].append(entry | area | {"id": len(gold.dataset["annotations"]) + 1})
         for mask, category, score in zip(answer["masks"], row["category"], answer["scores"], strict=False):
             found.append(
-                {"image_id": i, "category_id": category, "segmentation": mask_metrics.encode(mask[None])[0], "score": float(score)}
+                {
+                    "image_id": i,
+                    "category_id": category,
+                    "segmentation": mask_metrics.encode(mask[None])[0],
+                    "score": float(score),
+                }
             )
     with contextlib.redirect_stdout(io.StringIO()):
         gold.createIndex()

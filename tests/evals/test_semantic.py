@@ -9,11 +9,11 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from adapt.vision.pictures import BOXES, MASKS
-from adapt.evals.semantic import class_maps
 from adapt.evals import semantic
-from adapt.vision.masks import rle
+from adapt.evals.semantic import class_maps
 from adapt.plug import UserError
+from adapt.vision.masks import rle
+from adapt.vision.pictures import BOXES, MASKS
 
 SIZE = (24, 32)
 NAMES = ["sun", "moon", "star"]

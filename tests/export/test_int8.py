@@ -11,8 +11,9 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from torch import nn
 from torchvision.models import MobileNetV2
 
-from adapt.export import _int8, _ranges
 from adapt.export import onnx as target
+from adapt.export.onnx import int8 as quantising
+from adapt.export.onnx import ranges
 from adapt.plug import UserError
 
 BLOCKS = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
@@ -69,7 +70,7 @@ def test_a_network_of_relu6_is_quantised_behind_its_activations(files, pictures)
     assert operators["QuantizeLinear"] == 1, "the pictures"
     assert target.facts(int8)["conversions"] == {}
     ours, theirs = target.Runner(fp32)(pictures), target.Runner(int8)(pictures)
-    assert _int8.signal([ours], [theirs]) > 20
+    assert quantising.signal([ours], [theirs]) > 20
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.9
 
 
@@ -86,26 +87,26 @@ def test_int8_is_found_by_each_way_and_auto_keeps_the_best_on_validation(files, 
     samples, validation = pictures[:48], pictures[48:]
     ours = target.Runner(fp32)(validation)
     signals = {}
-    for way in (*_ranges.METHODS, "auto"):
+    for way in (*ranges.METHODS, "auto"):
         path = tmp_path / f"{way}.onnx"
-        _int8.quantize(fp32, path, target.Config(name="onnx", calibrate=way), samples, validation)
+        quantising.quantize(fp32, path, target.Config(name="onnx", calibrate=way), samples, validation)
         facts = target.facts(path)["int8"]
-        signals[way] = _int8.signal([ours], [target.Runner(path)(validation)])
+        signals[way] = quantising.signal([ours], [target.Runner(path)(validation)])
         assert facts["decibels"][facts["ranges"]] == signals[way]
         assert facts["pictures"] == 16
         assert target.noted(path)["classes"] == list("abcdefg")
     assert signals["auto"] == max(signals.values())
-    assert facts["decibels"] == {way: signals[way] for way in _ranges.METHODS}
+    assert facts["decibels"] == {way: signals[way] for way in ranges.METHODS}
     assert len(set(signals.values())) > 2, "the ways differ"
 
 
 def test_the_bias_makes_up_for_the_rounding_of_the_weights(files, pictures, tmp_path, monkeypatch):
     fp32, path = files["ReLU6"][0], tmp_path / "int8.onnx"
     config, ours = target.Config(name="onnx", calibrate="minmax"), target.Runner(fp32)(pictures)
-    _int8.quantize(fp32, path, config, pictures)
+    quantising.quantize(fp32, path, config, pictures)
     corrected = target.Runner(path)(pictures)
-    monkeypatch.setattr(_int8, "correct", lambda *_: None)
-    _int8.quantize(fp32, path, config, pictures)
+    monkeypatch.setattr(quantising, "correct", lambda *_: None)
+    quantising.quantize(fp32, path, config, pictures)
     plain = target.Runner(path)(pictures)
     assert np.abs((corrected - ours).mean(0)).mean() < np.abs((plain - ours).mean(0)).mean()
 
@@ -126,7 +127,7 @@ def test_an_int8_file_of_a_network_that_is_not_finite_is_refused(files, pictures
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(np.nan), weight.name))
     onnx.save(model, tmp_path / "fp32.onnx")
     with pytest.raises(UserError, match="int8: refused: the values of 'logits' are not finite"):
-        _int8.quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", target.Config(name="onnx"), pictures)
+        quantising.quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", target.Config(name="onnx"), pictures)
 
 
 # ------------------------------------------------------------------------------------------------------------------ ranges
@@ -143,18 +144,18 @@ def test_ranges_are_those_of_their_formulas():
     samples = np.random.default_rng(0).normal(size=(80, 3, 16, 16)).astype(np.float32)
     samples[7] *= 5
     model = identity(["N", 3, 16, 16])
-    seen = _ranges.observe(model, ["x"], {"x": 4}, samples)["x"]
+    seen = ranges.observe(model, ["x"], {"x": 4}, samples)["x"]
     np.testing.assert_allclose(seen.mean, samples.mean((0, 2, 3)), atol=1e-6)
     assert seen.size == 3 * 16 * 16
-    assert _ranges.cut("minmax", seen) == (samples.min(), samples.max())
+    assert ranges.cut("minmax", seen) == (samples.min(), samples.max())
     groups = np.array_split(samples, [32, 64])
     expected = np.mean([group.min() for group in groups]), np.mean([group.max() for group in groups])
-    np.testing.assert_allclose(_ranges.cut("average", seen), expected, rtol=1e-6)
-    counts = _ranges.histograms(model, {"x": seen}, samples)["x"]
-    assert counts.sum() == _ranges.PICTURES * 3 * 16 * 16
-    chosen = samples[np.linspace(0, 79, _ranges.PICTURES).astype(int)]
-    expected = np.quantile(chosen, [_ranges.TAIL / 2, 1 - _ranges.TAIL / 2])
-    np.testing.assert_allclose(_ranges.cut("percentile", seen, counts), expected, rtol=0.05)
+    np.testing.assert_allclose(ranges.cut("average", seen), expected, rtol=1e-6)
+    counts = ranges.histograms(model, {"x": seen}, samples)["x"]
+    assert counts.sum() == ranges.PICTURES * 3 * 16 * 16
+    chosen = samples[np.linspace(0, 79, ranges.PICTURES).astype(int)]
+    expected = np.quantile(chosen, [ranges.TAIL / 2, 1 - ranges.TAIL / 2])
+    np.testing.assert_allclose(ranges.cut("percentile", seen, counts), expected, rtol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["normal", "laplace", "clipped"])
@@ -165,7 +166,7 @@ def test_the_entropys_cut_is_onnx_runtimes_own(kind):
     counts, edges = np.histogram(values.astype(np.float32), 1024, range=(-most, most))
     collector = HistogramCollector("entropy", False, 1024, 128, 99.99, "same")
     low, high = collector.get_entropy_threshold((counts, edges.astype(np.float32), values.min(), values.max(), most), 128)
-    ours = most * _ranges._least_lost(counts[512:] + counts[511::-1], 64)
+    ours = most * ranges._least_lost(counts[512:] + counts[511::-1], 64)
     assert ours == pytest.approx(max(-low, high), rel=0.1)  # the minimum is flat
 
 
@@ -173,10 +174,10 @@ def test_the_second_passes_memory_and_work_are_bounded(monkeypatch):
     """Tensors that do not fit together are counted one after the other; of many values only some are."""
     samples = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
     model = identity(["N", 3, 16, 16])
-    seen = _ranges.observe(model, ["images", "x"], {}, samples)
-    whole = _ranges.histograms(model, seen, samples)
-    monkeypatch.setattr(_ranges, "BYTES", 4 * 3 * 16 * 16 + 1)
-    assert list(_ranges._groups(seen)) == [["images"], ["x"]]
-    np.testing.assert_array_equal(_ranges.histograms(model, seen, samples)["x"], whole["x"])
-    monkeypatch.setattr(_ranges, "VALUES", 1000)
-    assert 500 < _ranges.histograms(model, seen, samples)["x"].sum() <= 1000
+    seen = ranges.observe(model, ["images", "x"], {}, samples)
+    whole = ranges.histograms(model, seen, samples)
+    monkeypatch.setattr(ranges, "BYTES", 4 * 3 * 16 * 16 + 1)
+    assert list(ranges._groups(seen)) == [["images"], ["x"]]
+    np.testing.assert_array_equal(ranges.histograms(model, seen, samples)["x"], whole["x"])
+    monkeypatch.setattr(ranges, "VALUES", 1000)
+    assert 500 < ranges.histograms(model, seen, samples)["x"].sum() <= 1000

@@ -14,10 +14,10 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from adapt.distill._student import Deployed, Student
-from adapt.export import _bench, _parity
+from adapt.export import bench, gate
 from adapt.export import onnx as target
 from adapt.plug import UserError
+from adapt.students.base import Deployed, Student
 
 SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
 
@@ -49,7 +49,7 @@ def files(module, samples, tmp_path_factory):
 
 
 def test_fp32_equals_torch_at_any_batch(module, samples, files):
-    result = _parity.check(module, target.Runner(files["fp32"]), samples)
+    result = gate.check(module, target.Runner(files["fp32"]), samples)
     assert result["max_abs_error"] < 1e-4
     assert result["argmax_agreement"] == 1
     runner = target.Runner(files["fp32"])
@@ -67,7 +67,7 @@ def test_int8_is_really_int8(files):
 def test_int8_is_faster_at_one_thread(files, samples):
     runners = {name: target.Runner(path) for name, path in files.items()}
     assert {runner.session.get_session_options().intra_op_num_threads for runner in runners.values()} == {1}
-    times = _bench.compare(runners, samples[:1], seconds=1)
+    times = bench.compare(runners, samples[:1], seconds=1)
     assert times["int8"]["p50_ms"] < times["fp32"]["p50_ms"]
     assert times["int8"]["p50_ms"] <= times["int8"]["p99_ms"]
     assert times["int8"]["calls"] == times["fp32"]["calls"] >= 50
@@ -86,7 +86,7 @@ def test_the_bench_keeps_to_its_budget_and_leaves_the_slow_behind():
 
     began = time.perf_counter()
     runners = {"stuck": runner("stuck", 0.5), "slow": runner("slow", 0.05), "fast": runner("fast", 0.001)}
-    times = _bench.compare(runners, None, seconds=0.3, least=10)
+    times = bench.compare(runners, None, seconds=0.3, least=10)
     assert time.perf_counter() - began < 3 * 0.3 + 0.5 + 0.2
     assert times["stuck"]["calls"] == called["stuck"] == 1
     assert times["stuck"]["p50_ms"] == pytest.approx(500, rel=0.2)
@@ -132,7 +132,7 @@ def broken(path, out, layer: str):
 def test_a_swapped_layer_is_refused_and_named(module, samples, files, tmp_path, layer):
     path = broken(files["fp32"], tmp_path / "broken.onnx", layer)
     with pytest.raises(UserError, match="refused") as error:
-        _parity.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
+        gate.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
     named = str(error.value).split("differs: ")[1].rstrip(".")
     assert named == layer or named == layer.replace("conv1", "bn1"), named
 
@@ -155,7 +155,7 @@ def test_a_layer_that_runs_twice_is_not_blamed(tmp_path):
     target.convert(module, samples[:2], path, {})
     broken(path, path, "last")
     with pytest.raises(UserError, match=r"First layer that differs: last\."):
-        _parity.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
+        gate.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
 
 
 def test_an_export_that_is_refused_leaves_nothing(module, samples, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from adapt import pipeline
 from adapt.methods.qlora import quantise
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs.session import Stage
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 SMALL = ["data.shots=4", "train.epochs=2", "tracker=none"]

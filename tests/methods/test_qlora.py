@@ -17,15 +17,15 @@ from torch import nn
 
 from adapt.methods import adapter, low_rank, qlora
 from adapt.methods.qlora import quantise
-from adapt.models.dinov2.family import Dino
 from adapt.models.base import Family
-from adapt.models.paligemma.family import PaliGemma
-from adapt.models.sam.family import Sam
 from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load
+from adapt.models.dinov2.family import Dino
+from adapt.models.paligemma.family import PaliGemma
+from adapt.models.sam.family import Sam
 from adapt.plug import ROOT, UserError
 from adapt.recipe import load_recipe
-from adapt.stage import Stage
+from adapt.verbs.session import Stage
 
 
 class Tiny(Family):
@@ -329,7 +329,7 @@ def test_without_bitsandbytes_the_error_has_the_next_step(monkeypatch):
 
 def test_bitsandbytes_does_not_talk():
     code = (
-        "from adapt.stage import _quiet; _quiet(); import torch; from torch import nn; from adapt.methods import _quantise;"
+        "from adapt.verbs.session import _quiet; _quiet(); import torch; from torch import nn; from adapt.methods import _quantise;"
         "import peft.tuners.lora.bnb; net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64));"
         "quantise.quantise(net, ['0'], 4, True, torch.float32); quantise.quantise(net, ['1'], 8, True, torch.float32);"
         "net(torch.randn(2, 64)); net.eval()(torch.randn(2, 64))"

@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from adapt.methods import lora, qlora
-from adapt.models.florence2.family import decode_box, encode_box, parse
 from adapt.models.answers import Answer
 from adapt.models.florence2 import Config, load
+from adapt.models.florence2.family import decode_box, encode_box, parse
 from adapt.plug import UserError
 
 TASKS = ["<CAPTION>", "<OD>", "how many things are there?", "<OCR>"]

@@ -16,15 +16,15 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling import Sam as Original
 from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
-from adapt.vision.masks import unrle
 from adapt.methods import adapter, decoder, full, lora
+from adapt.models.sam import Config, load
 from adapt.models.sam.checkpoints import family as around
 from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.prompts import click, first, noisy, on_grid, pick, pixels
 from adapt.models.sam.segment_anything import MEAN, STD, configuration, convert
-from adapt.models.sam import Config, load
 from adapt.plug import UserError
 from adapt.recipe import Augment
+from adapt.vision.masks import unrle
 
 SIDE, GRID = 128, 8
 PICTURES = [(97, 61), (40, 130), (128, 128)]
@@ -478,10 +478,10 @@ def test_images_without_objects_count_for_nothing():
 
 
 def test_the_road_from_scenes_to_a_merged_checkpoint(tmp_path, monkeypatch):
-    from adapt.merge import merge
     from adapt.pipeline import finetune
     from adapt.recipe import validate
-    from adapt.stage import Stage
+    from adapt.verbs.merge import merge
+    from adapt.verbs.session import Stage
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     family().net.save_pretrained(tmp_path / "base")

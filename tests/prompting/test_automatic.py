@@ -14,9 +14,9 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
 
-from adapt.vision.masks import unrle_many
-from adapt.prompting import _candidates, automatic
+from adapt.prompting import automatic, candidates
 from adapt.prompting.automatic import Automatic, generate
+from adapt.vision.masks import unrle_many
 
 
 class Drawn(Sam):
@@ -102,12 +102,12 @@ def compare(sam, image, options) -> int:
 def setting(sam, image) -> dict:
     """Options of which each drops a part of the masks."""
     embed, decode = functions(sam)
-    logits, scores = (part.flatten(0, 1) for part in decode(embed(image), _candidates.grid(6) * image.shape[1::-1]))
+    logits, scores = (part.flatten(0, 1) for part in decode(embed(image), candidates.grid(6) * image.shape[1::-1]))
     return {
         "points_per_side": 6,
         "points_per_batch": 20,
         "pred_iou_thresh": scores.quantile(0.2).clamp(0.01, 1).item(),
-        "stability_score_thresh": _candidates.stability(logits, 0, 1).nanquantile(0.2).item(),
+        "stability_score_thresh": candidates.stability(logits, 0, 1).nanquantile(0.2).item(),
     }
 
 
@@ -141,25 +141,25 @@ def test_holes_are_filled_and_islands_dropped():
     mask[5:7, 5:7] = False  # 4 pixels
     mask[9:12, 9:12] = False  # 9
     mask[17:19, 17:19] = True
-    filled = _candidates.without_holes(mask, 5)
+    filled = candidates.without_holes(mask, 5)
     assert filled[5, 5] and not filled[10, 10]
-    assert not _candidates.without_islands(mask, 5)[17:].any()
-    assert _candidates.without_islands(mask, 1000).sum() == 12 * 12 - 13, "the largest part stays"
-    assert not _candidates.without_islands(np.zeros((4, 4), bool), 3).any()
+    assert not candidates.without_islands(mask, 5)[17:].any()
+    assert candidates.without_islands(mask, 1000).sum() == 12 * 12 - 13, "the largest part stays"
+    assert not candidates.without_islands(np.zeros((4, 4), bool), 3).any()
 
 
 @pytest.mark.parametrize("size", [(128, 128), (97, 211), (480, 333)])
 def test_crops_and_grids_are_segment_anythings(size):
     boxes, layers = amg.generate_crop_boxes(size, 2, 512 / 1500)
-    assert _candidates.crops(size, 2, 512 / 1500) == list(zip(boxes, layers, strict=True))
-    assert np.array_equal(_candidates.grid(5), amg.build_point_grid(5))
+    assert candidates.crops(size, 2, 512 / 1500) == list(zip(boxes, layers, strict=True))
+    assert np.array_equal(candidates.grid(5), amg.build_point_grid(5))
 
 
 def test_boxes_enclose_their_masks():
     masks = torch.zeros(3, 9, 7, dtype=torch.bool)
     masks[0, 2:5, 1:7] = True
     masks[1, 8, 0] = True
-    assert torch.equal(_candidates.boxes(masks), amg.batched_mask_to_box(masks))
+    assert torch.equal(candidates.boxes(masks), amg.batched_mask_to_box(masks))
 
 
 def test_two_functions_of_any_model_are_enough():
@@ -180,12 +180,12 @@ def test_two_functions_of_any_model_are_enough():
 
 @pytest.mark.parametrize("size", [(96, 128), (130, 75)])
 def test_the_functions_of_our_family_answer_as_the_original(sam, size):
+    from adapt.models.sam import Config
     from adapt.models.sam.checkpoints import family
     from adapt.models.sam.segment_anything import MEAN, STD, convert
-    from adapt.models.sam import Config
 
     ours = family(convert(sam.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
-    image, points = picture(size), _candidates.grid(3) * size[::-1]
+    image, points = picture(size), candidates.grid(3) * size[::-1]
     embed, decode = automatic.functions(ours)
     with torch.no_grad():
         logits, scores = decode(embed(image), points)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from adapt.vision.masks import unrle_many
 from adapt.plug import UserError
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks, crop, find, score, subject
+from adapt.vision.masks import unrle_many
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,7 @@ def test_an_empty_mask_and_one_of_another_size_are_user_errors(wrong):
 
 def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
     """Among the true masks of scenes of two to four things; 98 % when written, 32 % by chance."""
-    from adapt.data.emoji_scenes import compose
-    from adapt.data.emoji_scenes import Config
+    from adapt.data.emoji_scenes import Config, compose
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
     clip = clip_tiny.eval()

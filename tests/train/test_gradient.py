@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from PIL import Image
 
 from adapt.distill import boxes, semantic
-from adapt.distill._detector import Detector
-from adapt.distill._semantic import SemanticStudent
-from adapt.vision.masks import rle
 from adapt.methods import decoder, full, head, lora
 from adapt.models import clip, dinov2, paligemma, sam
 from adapt.recipe import Augment
+from adapt.students.detector import Detector
+from adapt.students.pixels import SemanticStudent
 from adapt.train.gradient import gradient
+from adapt.vision.masks import rle
 
 STILL = Augment(crop=1, flip=0, colour=0)
 CAPTIONS = ["a cat", "a dog on a mat", "a cat", "an apple", "two fire engines", "a house", "a dog on a mat", "a tree"]

@@ -23,11 +23,11 @@ from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.run import HOST
 from adapt.train import checkpoint, loop
-from adapt.vision.augment import augment
-from adapt.vision.images import collate
 from adapt.train.learner import Learner
 from adapt.train.loop import _optimizer, fit
 from adapt.train.views import Views, order
+from adapt.vision.augment import augment
+from adapt.vision.images import collate
 
 QUICK = [
     "train.epochs=2",

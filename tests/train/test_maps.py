@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapt.vision.masks import rle
 from adapt.plug import UserError
 from adapt.vision.maps import IGNORE, class_map
+from adapt.vision.masks import rle
 
 
 @pytest.mark.parametrize("objects", [None, {"bbox": [[0, 0, 4, 4]], "category": [0]}])

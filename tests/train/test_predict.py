@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from adapt.plug import UserError
-from adapt.vision.images import collate
 from adapt.train.predict import predict
+from adapt.vision.images import collate
 
 SCRIPT = """
 import json, torch

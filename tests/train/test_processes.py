@@ -20,9 +20,9 @@ from adapt.models import clip
 from adapt.recipe import Augment, Train
 from adapt.train import checkpoint, loop, processes
 from adapt.train.gradient import gradient
-from adapt.vision.images import collate
 from adapt.train.learner import Learner
 from adapt.train.views import Views
+from adapt.vision.images import collate
 
 pytestmark = pytest.mark.slow
 STILL = Augment(crop=1, flip=0, colour=0)

@@ -11,10 +11,10 @@ from PIL import Image as Picture
 
 from adapt.data import world
 from adapt.data.emoji_scenes import grounds
-from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture
 from adapt.data.split import SPLITS
-from adapt.vision.masks import box, rle
 from adapt.progress import progress
+from adapt.vision.masks import box, rle
+from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture
 
 MOST = 4
 VISIBLE = 0.6
@@ -85,7 +85,7 @@ def cast(
 def scene(things: list[dict], size: int, seed: int, split: str, index: int, most: int = MOST, ground: str = "textured") -> dict:
     """One scene, a function of its arguments: one to `most` different things, of which at least `VISIBLE` can be seen."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    canvas = Picture.fromarray(getattr(_grounds, ground)(rng, size))
+    canvas = Picture.fromarray(getattr(grounds, ground)(rng, size))
     shown: list[tuple[dict, np.ndarray]] = []
     areas: list[int] = []
     for number in rng.permutation(len(things))[: rng.integers(1, most + 1)]:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, List, Value
 
-from adapt.vision.pictures import RGB
 from adapt.data.problems import Problem
 from adapt.plug import UserError, nearest
+from adapt.vision.pictures import RGB
 
 TEXTS = ("string", "large_string")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datasets import ClassLabel, Dataset, List, Value
 
 from adapt.data.hub.columns import without
-from adapt.vision.pictures import BOXES, MASKS
 from adapt.data.problems import Problem
 from adapt.plug import UserError
+from adapt.vision.pictures import BOXES, MASKS
 
 
 def ours(feature) -> bool:

@@ -186,8 +186,8 @@ def _classes(lines: list[dict]) -> list[str] | None:
 def _rows(lines: list[dict], root: Path, classes: list[str] | None):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
-    from adapt.vision.pictures import BOXES, RGB
     from adapt.prompting.tokens import decode_box
+    from adapt.vision.pictures import BOXES, RGB
 
     text = Value("string")
     features = {"id": text, "image": RGB(), "prefix": text, "suffix": text, "answers": List(text)}

@@ -11,14 +11,14 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
-from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 from adapt.data.masks.pairs import Pair
 from adapt.data.scan import Finding
-from adapt.vision.masks import box, rle
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
-from adapt.provenance import stamp
 from adapt.progress import progress
+from adapt.provenance import stamp
+from adapt.vision.masks import box, rle
+from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
 IGNORE, MOST = 255, 254

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.vision.masks import singles
 from adapt.plug import Plugin, UserError
+from adapt.vision.masks import singles
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result

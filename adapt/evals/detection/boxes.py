@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from adapt.evals.bootstrap import numbered
-from adapt.vision.masks import singles
 from adapt.prompting.tokens import overlap
+from adapt.vision.masks import singles
 
 TRUTH, FOUND = (0, 140, 80), (215, 30, 110)
 MATCHES = ("objects", "found", "scores", "right")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.vision.masks import singles, unrle_many
 from adapt.plug import Plugin, UserError
+from adapt.vision.masks import singles, unrle_many
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
@@ -68,9 +68,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals.segmentation import mask_metrics
     from adapt.evals.bootstrap import interval
     from adapt.evals.result import Result
+    from adapt.evals.segmentation import mask_metrics
 
     regions = [row or {} for row in dataset["objects"]]
     objects = [singles(row) for row in regions]
@@ -127,7 +127,10 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
     known = [answer.get("features") for answer in answers]  # each picture is encoded once, for all its prompts
     masks = [np.asarray(answer["masks"], bool) for answer in answers]
     values = [
-        {"miou": mask_metrics.iou(t, m).tolist(), "boundary_f": [mask_metrics.boundary_f(a, b, config.tolerance) for a, b in zip(t, m)]}
+        {
+            "miou": mask_metrics.iou(t, m).tolist(),
+            "boundary_f": [mask_metrics.boundary_f(a, b, config.tolerance) for a, b in zip(t, m)],
+        }
         for t, m in zip(truth, masks, strict=True)
     ]
     clicks = [mask_metrics.Clicks(part) for part in truth] if config.clicks else []

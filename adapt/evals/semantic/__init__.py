@@ -59,9 +59,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Raises:
         UserError: the data set has neither column.
     """
-    from adapt.evals.semantic import class_maps
     from adapt.evals.bootstrap import interval
     from adapt.evals.result import Result
+    from adapt.evals.semantic import class_maps
 
     names = class_maps.names(dataset)
     table: dict[str, list] = {"id": list(dataset["id"])}
@@ -94,8 +94,8 @@ def statistic(table: dict[str, list]):
     """The mIoU of a table, as a function of how often each picture was drawn."""
     import numpy as np
 
-    from adapt.evals.semantic import class_maps
     from adapt.evals.bootstrap import Sums
+    from adapt.evals.semantic import class_maps
 
     return Sums(np.hstack([np.array(table["intersection"], float), np.array(table["union"], float)]), class_maps.miou)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adapt.vision.masks import singles, unrle
 from adapt.plug import UserError
+from adapt.vision.masks import singles, unrle
 
 
 def names(dataset) -> list[str]:

@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.models.base import Family
+from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.plug import UserError
 from adapt.vision.images import Normalise, view
 

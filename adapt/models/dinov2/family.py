@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.models import checkpoint
-from adapt.models.clip.family import image_input
 from adapt.models.base import Family
+from adapt.models.clip.family import image_input
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map

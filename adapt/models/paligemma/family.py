@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.models.answers import Answer, objects
+from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.models.vision_language import IGNORED, VisionLanguage, Wording, load_backbone
 from adapt.plug import UserError
 from adapt.prompting import tasks

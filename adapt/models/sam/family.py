@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from adapt.vision.masks import rle, singles, unrle
-from adapt.models.sam import prompts as prompts
 from adapt.models.base import Family
+from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
-from adapt.models.sam.predict import predict
 from adapt.models.sam.objects import check_objects
+from adapt.models.sam.predict import predict
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map
 from adapt.vision.images import Normalise, fitted, view
+from adapt.vision.masks import rle, singles, unrle
 
 FINEST = 256
 """The loss compares masks on a grid of the input's side, but of no more cells than this (SAM's own decoder: 256)."""

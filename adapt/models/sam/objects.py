@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adapt.vision.masks import unrle
 from adapt.plug import UserError
+from adapt.vision.masks import unrle
 
 
 def check_boxes(boxes: Sequence, width: int, height: int, where: str) -> np.ndarray:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapt.models.sam.prompts import CORNER, NOTHING
 from adapt.models.sam.objects import check_boxes, check_points
+from adapt.models.sam.prompts import CORNER, NOTHING
 from adapt.plug import UserError
 
 if TYPE_CHECKING:

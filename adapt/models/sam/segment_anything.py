@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from adapt.models import checkpoint
-from adapt.models.sam.family import Sam
 from adapt.models.sam.checkpoints import family, fresh
+from adapt.models.sam.family import Sam
 from adapt.plug import UserError, nearest
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

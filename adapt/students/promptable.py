@@ -13,12 +13,12 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
 
-from adapt.distill._prompts import CORNER, INSIDE, NOTHING, PromptDecoder, around, click, mask_loss, merged
-from adapt.distill._pyramid import Pyramid
+from adapt.distill.masks.prompts import CORNER, INSIDE, NOTHING, PromptDecoder, around, click, mask_loss, merged
 from adapt.recipe import Augment
-from adapt.vision.augment import augment
+from adapt.students.pyramid import Pyramid
 from adapt.train.learner import Learner
 from adapt.train.precision import full
+from adapt.vision.augment import augment
 
 
 class Promptable(Learner):

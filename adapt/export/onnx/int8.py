@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from adapt.export import _ranges
 from adapt.export.onnx import note, noted, optimised, session
+from adapt.export.onnx.ranges import METHODS, Seen, cut, evenly, histograms, observe
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
     names = dict.fromkeys(name for node in nodes for name in (*node.input, *node.output))
     names = [name for name in names if name in ranks and name not in constants]
     inputs = {node.input[0]: ranks[node.input[0]] for node in nodes if node.op_type in ("Conv", "Gemm")}
-    seen = _ranges.observe(model, names, inputs, samples)
-    methods = _ranges.METHODS if config.calibrate == "auto" else (config.calibrate,)
+    seen = observe(model, names, inputs, samples)
+    methods = METHODS if config.calibrate == "auto" else (config.calibrate,)
     counted = {"percentile", "entropy"} & set(methods)
-    counts = _ranges.histograms(model, seen, samples) if counted else dict.fromkeys(names)
+    counts = histograms(model, seen, samples) if counted else dict.fromkeys(names)
     shown = samples if validation is None or not len(validation) else validation
     total = sum(one.size for one in seen.values())
-    shown = _ranges.evenly(shown, max(8, int(JUDGED / total)))
+    shown = evenly(shown, max(8, int(JUDGED / total)))
     wanted = _answers(fp32, shown)
     files, decibels = {}, {}
     for method in methods:
-        cuts = {name: _ranges.cut(method, seen[name], counts[name]) for name in names}
+        cuts = {name: cut(method, seen[name], counts[name]) for name in names}
         files[method] = quantised(model, seen, cuts, nodes)
         onnx.save(files[method], path)
         decibels[method] = signal(wanted, _answers(path, shown))
@@ -169,7 +169,7 @@ def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
 
 
 def quantised(
-    model: onnx.ModelProto, seen: dict[str, _ranges.Seen], ranges: dict[str, tuple], nodes: list[onnx.NodeProto]
+    model: onnx.ModelProto, seen: dict[str, Seen], ranges: dict[str, tuple], nodes: list[onnx.NodeProto]
 ) -> onnx.ModelProto:
     """The prepared model with these nodes in int8."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
@@ -196,7 +196,7 @@ def quantised(
     return small
 
 
-def correct(small: onnx.GraphProto, graph: onnx.GraphProto, seen: dict[str, _ranges.Seen]) -> None:
+def correct(small: onnx.GraphProto, graph: onnx.GraphProto, seen: dict[str, Seen]) -> None:
     """Take from each bias what the rounded weights add to its channel's mean: (W_int8 − W) · E[x].  Nagel et al. 2019, eq. 17.
 
     Borders of padded pictures count like their inside.

@@ -15,13 +15,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.ops import nms
 
-from adapt.distill._pyramid import Pyramid
-from adapt.vision.masks import singles
 from adapt.recipe import Augment
-from adapt.vision.augment import augment, uniforms
-from adapt.vision.images import Normalise, collate, view
+from adapt.students.pyramid import Pyramid
 from adapt.train.learner import Learner
 from adapt.train.precision import full
+from adapt.vision.augment import augment, uniforms
+from adapt.vision.images import Normalise, collate, view
+from adapt.vision.masks import singles
 
 STRIDE = 8
 """Pixels to a cell of the map on which boxes are found."""

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from adapt import table
-from adapt.entries import Entry, Guard, Split, read
 from adapt.plug import ROOT
+from adapt.report import table
+from adapt.report.entries import Entry, Guard, Split, read
 from adapt.run import atomic
 
 STYLE = ROOT / "assets" / "report.css"
@@ -182,7 +182,7 @@ def _text(path: Path) -> str:
 
 
 def _figures(folder: Path, rows: Sequence[Entry]) -> str:
-    from adapt import charts
+    from adapt.report import charts
 
     def history(name: str) -> str:
         steps = [json.loads(line) for line in _text(folder / name).splitlines()]
@@ -231,7 +231,7 @@ def _card(row: dict[str, Any]) -> str:
 
 
 def _confusion(rows: Sequence[Entry]) -> str:
-    from adapt import charts
+    from adapt.report import charts
 
     entry = next((entry for entry in reversed(rows) if entry.confusion), None)
     if entry is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adapt.models.base import Family
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
 SCALES = [i / 10 for i in range(11)]
 FIRST = ("class_logits", "image_embedding", "patch_features")

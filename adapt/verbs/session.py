@@ -6,15 +6,16 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from adapt import lineage, plug
-from adapt.exporting import Exports
-from adapt.measuring import Numbers
+from adapt import plug
 from adapt.plug import UserError
 from adapt.processes import Processes
 from adapt.provenance import changed, class_names, fingerprint, hash_path
 from adapt.recipe import Recipe
 from adapt.run import Run, atomic
-from adapt.teaching import Students
+from adapt.verbs import lineage
+from adapt.verbs.exporting import Exports
+from adapt.verbs.measuring import Numbers
+from adapt.verbs.teaching import Students
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""

@@ -85,7 +85,7 @@ class Exports:
         What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
         A teacher's `latency` is by the files' own runtime where it can be written for it, and torch's is its `latency_torch`.
         """
-        from adapt.export._bench import compare
+        from adapt.export.bench import compare
 
         target, files = plug.load("export", config.name), self.files(config)
         runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}

@@ -13,7 +13,7 @@ from adapt.plug import Spec, settings
 from adapt.provenance import hash_path, of
 
 if TYPE_CHECKING:
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
 NO_RESULT = frozenset({"name", "cache", "batch", "budget", "keep"})
 """Options of an objective that change neither what its teacher says nor the student that comes of it."""
@@ -94,7 +94,7 @@ def student(stage: Stage) -> dict[str, Any]:
 
 def start(stage: Stage) -> str | None:
     """The content of the file that a student starts from; none without one, or where it is out of reach by now."""
-    from adapt.distill._student import origin
+    from adapt.students.base import origin
 
     config = stage.recipe.distill
     return origin(config.student, config.pretrained) if isinstance(config.pretrained, str) else None

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from adapt.export._parity import comparable, first_difference
+from adapt.export.gate import comparable, first_difference
 from adapt.export.onnx import layer_outputs, note, session
 from adapt.plug import UserError
 
@@ -38,7 +38,7 @@ class Tower(nn.Module):
         return self.function(images)
 
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 """How exported files are used without this package."""
 
 
@@ -105,8 +105,8 @@ def export(
     Raises:
         UserError: the gate refuses a file.
     """
-    from adapt.export._int8 import quantize
     from adapt.export.onnx import FILES
+    from adapt.export.onnx.int8 import quantize
 
     fp32 = folder / FILES["fp32"]
     parts = module.parts()

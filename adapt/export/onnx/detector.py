@@ -16,9 +16,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from adapt.export import _modules
-from adapt.export._int8 import quantize
-from adapt.export.onnx import FILES, note
+from adapt.export.onnx import FILES, note, parts
+from adapt.export.onnx.int8 import quantize
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -53,11 +52,11 @@ def export(
     dense, small = folder / "dense.onnx", folder / "dense.int8.onnx"
     metadata = metadata | {"outputs": list(OUTPUTS), "nms": module.options}
     try:
-        _modules.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
+        parts.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
         # each box as pixels of the input, so the tolerance grows with it
-        proof = _modules.gate(module, dense, [(samples[:64],)], config.max_abs_error)
+        proof = parts.gate(module, dense, [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
-        runners = _modules.Runner(dense), _modules.Runner(folder / FILES["fp32"])
+        runners = parts.Runner(dense), parts.Runner(folder / FILES["fp32"])
         proof |= {"nms": gate(*runners, samples[:64], module.options, config.max_abs_error)}
         note(folder / FILES["fp32"], metadata | {"proof": proof})
         if config.int8:
@@ -160,7 +159,7 @@ def _matched(ours: np.ndarray, theirs: np.ndarray, limit: float) -> list[float]:
 
 
 def gate(
-    dense: _modules.Runner, runner: _modules.Runner, samples: np.ndarray, options: dict[str, float], tolerance: float
+    dense: parts.Runner, runner: parts.Runner, samples: np.ndarray, options: dict[str, float], tolerance: float
 ) -> dict[str, float]:
     """`check` on real samples, and refuse a file that differs.
 
@@ -184,7 +183,7 @@ def gate(
         with tempfile.TemporaryDirectory() as folder:
             lower = Path(folder) / "lower.onnx"
             _with_score(runner.path, lower, options["score"])
-            found = _modules.Runner(lower)(samples)
+            found = parts.Runner(lower)(samples)
     for name, array in zip(OUTPUTS[:2], found, strict=False):
         if not np.isfinite(array).all():
             raise UserError(f"export: refused: {name} of the file with NonMaxSuppression are not finite.")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 if TYPE_CHECKING:
-    from adapt.entries import Entry
+    from adapt.report.entries import Entry
 
 STYLE = {
     "svg.fonttype": "none",

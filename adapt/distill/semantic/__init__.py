@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.vision.masks import unrle_many
 from adapt.plug import Plugin, UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
 from adapt.recipe import Augment, Train
+from adapt.vision.masks import unrle_many
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
-    from adapt.distill._semantic import SemanticStudent
+    from adapt.students.pixels import SemanticStudent
 
 VERSION = 2
 """Raised when what it makes changes, so that kept results are made again."""
@@ -97,7 +97,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     """
     from datasets import Dataset, Features, Image, concatenate_datasets
 
-    from adapt.distill._naming import encoded
+    from adapt.distill.semantic.naming import encoded
     from adapt.progress import progress
 
     draw, maps, found = _drawing(config, family), [], False
@@ -139,14 +139,14 @@ def build(config: Config, family, live: Callable | None = None) -> SemanticStude
         family: the teacher, for its `input` and its number of `classes`.
         live: no use here: a teacher in the loop would make the same maps again and again.
     """
-    from adapt.distill._semantic import SemanticStudent
+    from adapt.students.pixels import SemanticStudent
 
     return SemanticStudent(config.student, 1 + len(family.classes), family.input, config)
 
 
 def _drawing(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
     """A row → its map of classes, uint8[H, W]."""
-    from adapt.distill._naming import Namer, paint
+    from adapt.distill.semantic.naming import Namer, paint
 
     if not 1 <= len(family.classes) < IGNORE:
         raise UserError(

@@ -20,10 +20,10 @@ from adapt import hardware
 from adapt.plug import ROOT, UserError, nearest
 from adapt.provenance import commit, hash_path
 from adapt.recipe import Augment
-from adapt.vision.augment import augment
-from adapt.vision.images import Normalise, collate, view
 from adapt.train.learner import Learner
 from adapt.train.precision import full
+from adapt.vision.augment import augment
+from adapt.vision.images import Normalise, collate, view
 
 EMBEDDED = ROOT / "assets" / "students"
 

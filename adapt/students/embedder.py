@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from adapt.distill._student import create
 from adapt.plug import UserError
 from adapt.recipe import Augment
-from adapt.vision.augment import augment
-from adapt.vision.images import Normalise, collate, view
+from adapt.students.base import create
 from adapt.train.learner import Learner
 from adapt.train.precision import full
+from adapt.vision.augment import augment
+from adapt.vision.images import Normalise, collate, view
 
 
 class FeatureStudent(Learner):

@@ -14,13 +14,13 @@ import torch
 from accelerate import Accelerator
 
 from adapt.plug import UserError
+from adapt.progress import progress
 from adapt.recipe import Augment
 from adapt.run import atomic
+from adapt.train.predict import finite
+from adapt.train.views import Views
 from adapt.vision.augment import augment
 from adapt.vision.images import collate
-from adapt.train.predict import finite
-from adapt.progress import progress
-from adapt.train.views import Views
 
 SHARD = 1024
 """Items of a shard, at most; fewer where the pictures are large."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapt import lineage, plug
-from adapt.guards import floored
+from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed
 from adapt.run import atomic
+from adapt.verbs import lineage
+from adapt.verbs.guards import floored
 
 BATCH = 256
 TIMED = ("latency", "latency_torch", "size_bytes")

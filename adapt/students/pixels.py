@@ -15,13 +15,13 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from adapt.distill._pyramid import _features
 from adapt.distill.semantic import IGNORE
 from adapt.recipe import Augment
-from adapt.vision.augment import augment, augment_map
-from adapt.vision.images import Normalise, collate, view
+from adapt.students.pyramid import _features
 from adapt.train.learner import Learner
 from adapt.train.precision import full
+from adapt.vision.augment import augment, augment_map
+from adapt.vision.images import Normalise, collate, view
 
 COARSE = 16
 """Pixels of the image to a cell of the map that knows what; the finer map knows where."""

@@ -11,8 +11,8 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from adapt.distill._student import _near, create, no_weights, timm_model
 from adapt.plug import UserError
+from adapt.students.base import _near, create, no_weights, timm_model
 
 
 class Pyramid(nn.Module):

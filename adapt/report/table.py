@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapt.entries import Entry, Guard, Split, parse
 from adapt.evals.result import differing
+from adapt.report.entries import Entry, Guard, Split, parse
 from adapt.run import Run
 
 ORDER = {"zero-shot": 0, "adapted": 1, "merged": 2, "labels": 3, "student": 4}

@@ -94,18 +94,20 @@ def export(
     Raises:
         UserError: the gate refuses the file; the layer that differs is named.
     """
-    from adapt.export import _detector, _int8, _modules, _parity
+    from adapt.export import gate
+    from adapt.export.onnx import detector, parts
+    from adapt.export.onnx.int8 import quantize
 
     outputs = getattr(module, "OUTPUTS", None)
     if outputs:
-        special = _detector.export if outputs == ("boxes", "scores") else _modules.export
+        special = detector.export if outputs == ("boxes", "scores") else parts.export
         return special(config, module, samples, folder, metadata, validation)
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
-    proof = _parity.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
+    proof = gate.gate(module, Runner(fp32), samples[:64], config.max_abs_error, partial(layer_outputs, fp32))
     note(fp32, metadata | {"proof": proof})
     if config.int8:
-        _int8.quantize(fp32, folder / FILES["int8"], config, samples, validation)
+        quantize(fp32, folder / FILES["int8"], config, samples, validation)
 
 
 def tower(config: Config, family: nn.Module, function: Callable, samples: np.ndarray, folder: Path) -> Runner:
@@ -121,12 +123,12 @@ def tower(config: Config, family: nn.Module, function: Callable, samples: np.nda
     """
     import torch
 
-    from adapt.export import _modules
+    from adapt.export.onnx.parts import Tower, convert, gate
 
     path = folder / "tower.onnx"
-    module = _modules.Tower(family, function)
-    _modules.convert(module, (torch.from_numpy(samples[:1]),), path, {})
-    _modules.gate(module, path, [(samples[i : i + 1],) for i in range(len(samples))], config.max_abs_error)
+    module = Tower(family, function)
+    convert(module, (torch.from_numpy(samples[:1]),), path, {})
+    gate(module, path, [(samples[i : i + 1],) for i in range(len(samples))], config.max_abs_error)
     return Runner(path)
 
 
@@ -138,7 +140,7 @@ def parts(path: Path) -> list[Path]:
 def facts(path: Path) -> dict[str, Any]:
     """What is known of a file beside its numbers: size_bytes of all it needs; proof, on what it was compared; of int8 how its ranges
     were found, and its conversions to float."""
-    from adapt.export._int8 import conversions
+    from adapt.export.onnx.int8 import conversions
 
     known = noted(path)
     found = {name: known[name] for name in ("proof", "int8") if name in known}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
-from adapt.question import Answer, Question
+from adapt.verbs.question import Answer, Question
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image as Picture
 
-    from adapt.stage import Stage
+    from adapt.verbs.session import Stage
 
 MOST = 5
 """Answers that are printed, where there are more; all of them are written."""
@@ -75,9 +75,9 @@ def _way(family, question: Question, name: str) -> str:
 
 def _open(path: str, name: str) -> Picture.Image:
     """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
-    from adapt.vision.pictures import open_picture, rgb
     from adapt.data.problems import KINDS
     from adapt.data.scan import inspect
+    from adapt.vision.pictures import open_picture, rgb
 
     value = {"path": str(Path(path).expanduser()), "bytes": None}
     for kind, detail in inspect(value).problems:

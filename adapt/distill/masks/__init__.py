@@ -21,8 +21,8 @@ from adapt.plug import Plugin, UserError
 from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
-    from adapt.distill._promptable import Promptable
     from adapt.models.base import Family
+    from adapt.students.promptable import Promptable
 
 VERSION = 2
 """Raised when what it makes changes, so that kept results are made again."""
@@ -79,7 +79,7 @@ def build(config: Config, family: Family, live: Callable | None = None) -> Promp
     Raises:
         UserError: the family has no such features.
     """
-    from adapt.distill._promptable import Promptable
+    from adapt.students.promptable import Promptable
 
     have = family.predictors()
     if PREDICTOR not in have or "masks" not in have:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from adapt import lineage, plug
-from adapt.measuring import BATCH
+from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed, of
 from adapt.run import atomic
+from adapt.verbs import lineage
+from adapt.verbs.measuring import BATCH
 
 
 class Students:
@@ -80,7 +81,7 @@ class Students:
         Args:
             made: what the outputs are made of; others are computed anew.
         """
-        from adapt.distill import _cache
+        from adapt.distill.cache import build
         from adapt.train.views import Views
 
         module.eval()
@@ -88,7 +89,7 @@ class Students:
         height, width = module.input["size"]
         batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
         folder = self._kept(name, made)
-        return _cache.build(folder, function, views, augmentation, batch, self.accelerator, name, self.processes.place)
+        return build(folder, function, views, augmentation, batch, self.accelerator, name, self.processes.place)
 
     def _kept(self, name: str, made: dict) -> Path:
         """Where something computed once lies: named after all that it is made of; a line says why it is computed again."""
@@ -129,7 +130,7 @@ class Students:
         """Write the student's network as safetensors, with what a user must know of its input."""
         from safetensors.torch import save_file
 
-        from adapt.distill._student import origin
+        from adapt.students.base import origin
 
         config = self.recipe.distill
         if self.run.writes:
