@@ -62,6 +62,8 @@ class Spec(BaseModel):
     )
     idle: ClassVar[frozenset[str]] = frozenset()
     """Fields that change no result, such as how many processes load."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """Former name of a field → its name now, for the error that answers the former."""
 
 
 def settings(spec: Spec) -> dict[str, Any]:
