@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOSHead, FCOSRegressionHead
@@ -75,7 +76,8 @@ class Dense(nn.Module):
         out = {name: value.float() for name, value in out.items()}  # in half precision, boxes would be pixels off
         reach = out["bbox_regression"] * STRIDE  # left, top, right, bottom of the cell's centre
         boxes = torch.cat([self.centres - reach[..., :2], self.centres + reach[..., 2:]], -1).clamp(0, self.size)
-        scores = (out["cls_logits"].sigmoid() * out["bbox_ctrness"].sigmoid()).sqrt()  # FCOS §3.3
+        # FCOS §3.3: the root of both sigmoids' product; written so that small ones, of which a runtime makes zeros, keep their digits
+        scores = (-0.5 * (F.softplus(-out["cls_logits"]) + F.softplus(-out["bbox_ctrness"]))).exp()
         return boxes, scores.transpose(1, 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 
 import numpy as np
@@ -20,7 +21,7 @@ from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
 from adapt.export import onnx
 from adapt.export.onnx import detector as target
-from adapt.export.onnx import parts
+from adapt.export.onnx import graphs
 from adapt.plug import UserError
 from adapt.recipe import Augment, Train
 from adapt.students.detector import FOUND, by_row, follow, select
@@ -230,14 +231,26 @@ def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
 def test_a_swapped_layer_is_refused_and_named(exported, tmp_path):
     module, samples, _ = exported
     path = tmp_path / "dense.onnx"
-    parts.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    assert parts.gate(module, path, [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
+    graphs.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    assert graphs.gate(module, path, [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
     model = load_model(path)
     swapped = next(weight for weight in model.graph.initializer if weight.name.endswith("layer2.0.conv2.weight"))
     swapped.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(swapped)[::-1].copy(), swapped.name))
     save_model(model, path)
     with pytest.raises(UserError, match=r"refused: boxes differs.*First layer that differs: \S*layer2\.0\.(conv2|bn2)\."):
-        parts.gate(module, path, [(samples[:4],)], 1e-4)
+        graphs.gate(module, path, [(samples[:4],)], 1e-4)
+
+
+def test_scores_next_to_nothing_are_the_same_in_the_file(exported, tmp_path):
+    module, samples, _ = exported
+    unlikely = copy.deepcopy(module)
+    with torch.no_grad():
+        unlikely.net.head.classification_head.cls_logits.bias.fill_(-20)  # of which a runtime's sigmoid makes 0
+    path = tmp_path / "dense.onnx"
+    graphs.convert(unlikely, (torch.from_numpy(samples[:2]),), path, {})
+    assert 0 < graphs.Runner(path)(samples[:4])[1].max() < 1e-3
+    worst = graphs.check(unlikely, graphs.Runner(path), [(samples[:4],)])
+    assert worst["scores"] < 1e-7
 
 
 def test_a_blank_picture_is_no_error(exported):
@@ -265,8 +278,8 @@ def test_an_untrained_student_passes_and_another_threshold_is_refused(scenes, tm
     student = boxes.build(CONFIG, Teacher(scenes["train"])).eval()
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["validation"]]).astype(np.float32)
     module, path = student.deployed(), tmp_path / "dense.onnx"
-    parts.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    dense, runners = parts.Runner(path), {}
+    graphs.convert(module, (torch.from_numpy(samples[:2]),), path, {})
+    dense, runners = graphs.Runner(path), {}
     for name, options in (("same", module.options), ("other", {"score": 0.05, "nms": 0.2})):
         target.with_nms(path, tmp_path / f"{name}.onnx", **options)
         runners[name] = onnx.Runner(tmp_path / f"{name}.onnx")

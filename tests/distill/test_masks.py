@@ -20,7 +20,7 @@ from adapt.distill import masks
 from adapt.distill.cache import build
 from adapt.distill.masks.prompts import around, click, mask_loss
 from adapt.export import onnx
-from adapt.export.onnx import parts
+from adapt.export.onnx import graphs
 from adapt.models.sam import Config as SamConfig
 from adapt.models.sam.checkpoints import family as family_around
 from adapt.models.sam.checkpoints import fresh
@@ -222,9 +222,9 @@ def files(trained, rows, tmp_path_factory):
 def test_both_files_equal_torch(trained, files):
     student, _ = trained
     folder, samples = files
-    encoder, decoder = parts.Runner(folder / "model.onnx"), parts.Runner(folder / "decoder.onnx")
-    assert parts.check(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
-    worst = parts.check(student.net["decoder"], decoder, student.net["decoder"].samples())
+    encoder, decoder = graphs.Runner(folder / "model.onnx"), graphs.Runner(folder / "decoder.onnx")
+    assert graphs.check(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
+    worst = graphs.check(student.net["decoder"], decoder, student.net["decoder"].samples())
     assert max(worst.values()) < 1e-4
     assert decoder.inputs == ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"]
     assert decoder.outputs == ["low_res_masks", "iou_predictions"]
@@ -236,7 +236,7 @@ def test_another_decoder_is_refused_and_its_layer_named(files, teacher):
     with torch.no_grad():
         other.mask_decoder.iou_prediction_head.proj_out.bias += 1
     with pytest.raises(UserError, match=r"refused: iou_predictions differs.*: mask_decoder\.iou_prediction_head\.proj_out\."):
-        parts.gate(other, folder / "decoder.onnx", other.samples(), 1e-4)
+        graphs.gate(other, folder / "decoder.onnx", other.samples(), 1e-4)
 
 
 def test_the_files_masks_are_the_students(trained, files, rows):

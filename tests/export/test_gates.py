@@ -16,7 +16,7 @@ from torch import nn
 
 from adapt.export import gate as gates
 from adapt.export import onnx as target
-from adapt.export.onnx import detector, parts
+from adapt.export.onnx import detector, graphs
 from adapt.plug import UserError
 
 SAMPLES = (np.random.default_rng(0).random((6, 3, 32, 32)) * 255).astype(np.float32)
@@ -95,7 +95,7 @@ def written(kind: type[nn.Module]) -> tuple[nn.Module, bytes]:
         if kind is Classifier:
             target.convert(module, SAMPLES[:2], path, {})
         else:
-            parts.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
+            graphs.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
         return module, path.read_bytes()
 
 
@@ -112,7 +112,7 @@ def encoder(folder, what, kind=Encoder):
     path = folder / "model.onnx"
     path.write_bytes(content)
     answering(path, what)
-    return parts.gate(module, path, [(SAMPLES,)], 1e-4)
+    return graphs.gate(module, path, [(SAMPLES,)], 1e-4)
 
 
 dense = partial(encoder, kind=Detector)
@@ -124,7 +124,7 @@ def detected(folder, what):
     path.write_bytes(content)
     detector.with_nms(path, folder / "model.onnx", **module.options)
     answering(folder / "model.onnx", what, None if what == "nothing" else 2)
-    runners = parts.Runner(path), parts.Runner(folder / "model.onnx")
+    runners = graphs.Runner(path), graphs.Runner(folder / "model.onnx")
     return detector.gate(*runners, SAMPLES, module.options, 1e-4)
 
 
@@ -159,8 +159,8 @@ def test_a_module_that_is_not_finite_is_no_proof(kind, tmp_path):
             target.convert(module, SAMPLES[:2], path, {})
             gates.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
         else:
-            parts.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
-            parts.gate(module, path, [(SAMPLES,)], 1e-4)
+            graphs.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
+            graphs.gate(module, path, [(SAMPLES,)], 1e-4)
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):
@@ -169,7 +169,7 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
     path.write_bytes(content)
     for samples in ([], [(SAMPLES[:0],)]):
         with pytest.raises(UserError, match="nothing was compared"):
-            parts.gate(module, path, samples, 1e-4)
+            graphs.gate(module, path, samples, 1e-4)
     with pytest.raises(UserError, match="nothing was compared"):
         gates.gate(Classifier(), lambda images: images, SAMPLES[:0], 1e-4)
 

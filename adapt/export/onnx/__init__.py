@@ -95,12 +95,12 @@ def export(
         UserError: the gate refuses the file; the layer that differs is named.
     """
     from adapt.export import gate
-    from adapt.export.onnx import detector, parts
+    from adapt.export.onnx import detector, graphs
     from adapt.export.onnx.int8 import quantize
 
     outputs = getattr(module, "OUTPUTS", None)
     if outputs:
-        special = detector.export if outputs == ("boxes", "scores") else parts.export
+        special = detector.export if outputs == ("boxes", "scores") else graphs.export
         return special(config, module, samples, folder, metadata, validation)
     fp32 = folder / FILES["fp32"]
     convert(module, samples[:2], fp32, metadata)
@@ -123,7 +123,7 @@ def tower(config: Config, family: nn.Module, function: Callable, samples: np.nda
     """
     import torch
 
-    from adapt.export.onnx.parts import Tower, convert, gate
+    from adapt.export.onnx.graphs import Tower, convert, gate
 
     path = folder / "tower.onnx"
     module = Tower(family, function)

@@ -16,7 +16,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from adapt.export.onnx import FILES, note, parts
+from adapt.export.onnx import FILES, graphs, note
 from adapt.export.onnx.int8 import quantize
 from adapt.plug import UserError
 
@@ -52,11 +52,11 @@ def export(
     dense, small = folder / "dense.onnx", folder / "dense.int8.onnx"
     metadata = metadata | {"outputs": list(OUTPUTS), "nms": module.options}
     try:
-        parts.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
+        graphs.convert(module, (torch.from_numpy(samples[:2]),), dense, metadata)
         # each box as pixels of the input, so the tolerance grows with it
-        proof = parts.gate(module, dense, [(samples[:64],)], config.max_abs_error)
+        proof = graphs.gate(module, dense, [(samples[:64],)], config.max_abs_error)
         with_nms(dense, folder / FILES["fp32"], **module.options)
-        runners = parts.Runner(dense), parts.Runner(folder / FILES["fp32"])
+        runners = graphs.Runner(dense), graphs.Runner(folder / FILES["fp32"])
         proof |= {"nms": gate(*runners, samples[:64], module.options, config.max_abs_error)}
         note(folder / FILES["fp32"], metadata | {"proof": proof})
         if config.int8:
@@ -159,7 +159,7 @@ def _matched(ours: np.ndarray, theirs: np.ndarray, limit: float) -> list[float]:
 
 
 def gate(
-    dense: parts.Runner, runner: parts.Runner, samples: np.ndarray, options: dict[str, float], tolerance: float
+    dense: graphs.Runner, runner: graphs.Runner, samples: np.ndarray, options: dict[str, float], tolerance: float
 ) -> dict[str, float]:
     """`check` on real samples, and refuse a file that differs.
 
@@ -183,7 +183,7 @@ def gate(
         with tempfile.TemporaryDirectory() as folder:
             lower = Path(folder) / "lower.onnx"
             _with_score(runner.path, lower, options["score"])
-            found = parts.Runner(lower)(samples)
+            found = graphs.Runner(lower)(samples)
     for name, array in zip(OUTPUTS[:2], found, strict=False):
         if not np.isfinite(array).all():
             raise UserError(f"export: refused: {name} of the file with NonMaxSuppression are not finite.")
