@@ -47,6 +47,10 @@ class Predictor:
     function: Callable[..., Any]
     takes: Literal["images", "rows"] = "images"
 
+    @property
+    def rows(self) -> bool:
+        return self.takes == "rows"
+
     def __call__(self, *given: Any, **options: Any) -> Any:
         return self.function(*given, **options)
 

@@ -1,13 +1,17 @@
 """A folder of plug-ins is the registry: `method.name: lora` means `adapt/methods/lora.py`.
 
 A plug-in is a file `NAME.py`, or a folder `NAME/` whose light `__init__.py` is that file; what it promises is in `contracts.py`. What
-several plug-ins of a folder share is named in `SHARED`, and is no plug-in.
+several plug-ins of a folder share is named in `SHARED`, and is no plug-in. Your own lie in folders of the same names below
+`ADAPT_PLUGINS` (several folders are separated as in PATH), where a name that begins with `_` is a helper's.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -108,21 +112,71 @@ class Source(Spec):
 
 
 def names(folder: str) -> list[str]:
-    """The plug-ins of `adapt/<folder>`, sorted."""
-    files = [*(ROOT / folder).glob("*.py"), *(path.parent for path in (ROOT / folder).glob("*/__init__.py"))]
-    return sorted({path.stem for path in files} - {"__init__"} - SHARED[folder])
+    """The plug-ins of a kind, ours and yours, sorted."""
+    return sorted(files(folder))
+
+
+def files(folder: str) -> dict[str, Path]:
+    """Name → file of the plug-ins of a kind.
+
+    Raises:
+        UserError: `ADAPT_PLUGINS` names a folder that is not there, or a plug-in of a name that is taken.
+    """
+    found = {name: file for name, file in _files(ROOT / folder).items() if name not in SHARED[folder]}
+    for root in filter(None, os.environ.get("ADAPT_PLUGINS", "").split(os.pathsep)):
+        if not Path(root).expanduser().is_dir():
+            raise UserError(
+                f"ADAPT_PLUGINS: there is no folder {root!r}. It holds folders such as methods/ and evals/, with a file a plug-in."
+            )
+        for name, file in _files(Path(root).expanduser().resolve() / folder).items():
+            if name in found and found[name] != file:
+                raise UserError(
+                    f"ADAPT_PLUGINS: {file}: there is a {CALLED[folder]} {name!r} already: {found[name]}. Give it another name."
+                )
+            found[name] = file
+    return found
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """Name → file of what lies in a folder: modules, and packages by their `__init__.py`."""
+    modules = {path.stem: path for path in place.glob("*.py")}
+    packages = {path.parent.name: path for path in place.glob("*/__init__.py")}
+    return {name: file for name, file in (modules | packages).items() if name.isidentifier() and not name.startswith("_")}
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Import the plug-in `adapt/<folder>/<name>.py`, or `adapt/<folder>/<name>/`.
+    """Import a plug-in: `adapt/<folder>/<name>.py`, `adapt/<folder>/<name>/`, or the same below `ADAPT_PLUGINS`.
 
     Raises:
-        UserError: the folder has no such plug-in; the message has the nearest name and all of them.
+        UserError: there is no such plug-in; the message has the nearest name and all of them.
     """
-    have = names(folder)
+    have = files(folder)
     if name not in have:
-        raise UserError(f"There is no {CALLED[folder]} {name!r}.{nearest(name, have)}")
-    return importlib.import_module(f"adapt.{folder}.{name}")
+        raise UserError(f"There is no {CALLED[folder]} {name!r}.{nearest(name, sorted(have))}")
+    file = have[name]
+    if file.is_relative_to(ROOT):
+        return importlib.import_module(f"adapt.{folder}.{name}")
+    return _yours(file, f"adapt_plugins.{folder}.{name}")
+
+
+def _yours(file: Path, name: str) -> ModuleType:
+    """Import a file that is not ours, under this name.
+
+    Raises:
+        UserError: it cannot be imported, or has no `Config`.
+    """
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(file):
+        return known
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic and dataclasses look their annotations up here
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # of a stranger's file, any
+        del sys.modules[name]
+        raise UserError(f"{file}: this plug-in cannot be imported: {type(error).__name__}: {error}") from error
+    return module
 
 
 def schema(folder: str, name: str) -> type[Spec]:

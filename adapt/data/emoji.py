@@ -10,15 +10,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from adapt.plug import Source
+from adapt.contracts import SourceConfig
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
 
-
-class Config(Source):
+class Config(SourceConfig):
     """Pictures of one hand, 64 × 64 pixels on white."""
 
     source: str = "emoji"

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from adapt.contracts import SourceConfig
 from adapt.data.places import existing
-from adapt.plug import Source, UserError
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from adapt.data.problems import Report
 
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
 
-
-class Config(Source):
+class Config(SourceConfig):
     """Where the pictures lie, and how they are split."""
 
     source: str = "folder"

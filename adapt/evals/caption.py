@@ -13,35 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import EvalConfig
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "exact"
-"""The metric by which guards compare."""
-PREDICTOR = "text"
-"""What it asks of a module; where it is lacking, the eval is left out."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 
-
-class Config(Plugin):
+class Config(EvalConfig):
     """Exact match, BLEU-4, CIDEr-D."""
 
-    split: str = "test"
-    """The split that is measured."""
+    version = 2
+    main = "exact"
+    predictor = "text"
+    quick = {"pictures": 0}
+
     prefix: str = "caption en"
     """What is asked, where the data has a column `caption`; else rows ask it themselves, by a prefix that begins with `caption`."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the pictures for the 95 % intervals."""
     pictures: int = Field(12, ge=0, le=24)
     """Pictures for the report."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:
@@ -58,7 +50,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals.text import cider, plain, rows
 
     asked, references = rows(dataset, ("caption", "cap "), "caption", config.prefix)
-    texts = predict(asked, name=PREDICTOR)
+    texts = predict(asked, name=config.predictor)
     exact = np.array(
         [any(plain(text) == plain(right) for right in each) for text, each in zip(texts, references, strict=True)], float
     )

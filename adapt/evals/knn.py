@@ -19,40 +19,31 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import BankedEvalConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "knn"
-"""The metric by which guards compare: top-1 at `k`, which is chosen beforehand and not on the test."""
-PREDICTOR = "image_embedding"
-"""What it asks a predictor for."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 DIGITS = 12
 """Decimals of similarities and shares: equal rows of a matrix product may differ in the sixteenth."""
 
 
-class Config(Plugin):
+class Config(BankedEvalConfig):
     """Weighted vote of the nearest rows of the bank."""
 
-    split: str = "test"
-    """The split that is measured."""
-    bank_split: str = "train"
-    """The split with the labelled rows that vote; a row does not vote for itself."""
+    version = 2
+    main = "knn"
+    predictor = "image_embedding"
+    quick = {"pictures": 0}
+
     k: int = Field(20, ge=1)
     """Neighbours of the main number."""
     also: list[int] = [10, 20, 100, 200]
     """Further numbers of neighbours; those beyond the bank's size are left out."""
     temperature: float = Field(0.07, gt=0)
     """T: votes weigh exp(cosine / T)."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the 95 % interval."""
     pictures: int = Field(0, ge=0, le=24)
     """How many pictures are shown beside their patch features as colours (PCA)."""
 
@@ -69,7 +60,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals import feature_bank, metrics
 
     truth, votes, names = feature_bank.labels(dataset, bank, config.name)
-    embeddings, stored = predict(dataset, PREDICTOR), predict(bank, PREDICTOR)
+    embeddings, stored = predict(dataset, config.predictor), predict(bank, config.predictor)
     own = set(dataset["id"]) & set(bank["id"]) if "id" in bank.column_names else set()
     place = {name: row for row, name in enumerate(bank["id"])} if own else {}
     itself = [place.get(name, -1) for name in dataset["id"]]

@@ -15,38 +15,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from adapt.plug import Plugin, UserError
+from adapt.contracts import EvalConfig
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "r1"
-"""The metric by which guards compare."""
-PREDICTOR = "class_logits"
-"""What it asks of a module; where it is lacking, the eval is left out."""
-TEXTS = True
-"""Does it ask the predictor about texts of its own?"""
 KS = (1, 5, 10)
 BLOCK = 1024
 """Rows of similarities that are looked at together."""
 
 
-class Config(Plugin):
+class Config(EvalConfig):
     """Recall at 1, 5 and 10 from pictures to captions (`r1` …) and from captions to pictures (`text_r1` …)."""
 
-    split: str = "test"
-    """The split that is measured."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the pictures for the 95 % intervals."""
+    version = 2
+    main = "r1"
+    predictor = "class_logits"
+    asks_texts = True
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:

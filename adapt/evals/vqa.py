@@ -16,38 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import EvalConfig
 from adapt.prompting.tasks import COUNT
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "accuracy"
-"""The metric by which guards compare."""
-PREDICTOR = "text"
-"""What it asks of a module; where it is lacking, the eval is left out."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 
-
-class Config(Plugin):
+class Config(EvalConfig):
     """VQA accuracy; exact match; numbers that are off by one at most, among the answers that are numbers."""
 
-    split: str = "test"
-    """The split that is measured."""
+    version = 2
+    main = "accuracy"
+    predictor = "text"
+    quick = {"pictures": 0}
+
     prefix: str = COUNT
     """What is asked, where the data has the column; else rows ask it themselves, by a prefix that begins with `answer` or `question`."""
     column: str = "count"
     """The column of right answers."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the pictures for the 95 % intervals."""
     pictures: int = Field(12, ge=0, le=24)
     """Pictures for the report."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:
@@ -63,7 +55,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals.text import normal, rows, vqa_accuracy
 
     asked, answers = rows(dataset, ("answer", "question"), config.column, config.prefix, protocol.get("classes", ()))
-    texts = predict(asked, name=PREDICTOR)
+    texts = predict(asked, name=config.predictor)
     pairs = list(zip(texts, answers, strict=True))
     scores = np.array([vqa_accuracy(text, right) for text, right in pairs])
     match = np.array([normal(text) in {normal(each) for each in right} for text, right in pairs], float)

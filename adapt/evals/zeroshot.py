@@ -15,33 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import EvalConfig
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "top1"
-"""The metric by which guards compare."""
-PREDICTOR = "class_logits"
-"""What it asks of a module; where it is lacking, the eval is left out."""
 
-
-class Config(Plugin):
+class Config(EvalConfig):
     """Top-1, top-k, mean per class, ECE, NLL, confusion."""
 
-    split: str = "test"
-    """The split that is measured."""
+    version = 2
+    main = "top1"
+    predictor = "class_logits"
+
     top: int = Field(5, ge=2)
     """k of top-k."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the 95 % intervals."""
     bins: int = Field(15, ge=2, le=1000)
     """Equal-width confidence bins of the ECE."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:

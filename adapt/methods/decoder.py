@@ -13,29 +13,27 @@ from adapt.methods.memory import Trains, checkpoint
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
-    from adapt.models.base import Family
+    from datasets import Dataset
 
-TITLE = "decoder"
-"""Its name in tables."""
-PLACES = False
-"""Does it put the family on its device itself, by `place`?"""
+    from adapt.models.base import Family
 
 
 class Config(Trains):
     """Choose the learning rate in `train`."""
 
+    title = "decoder"
 
-def apply(family: Family, config: Config) -> None:
+
+def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Freeze the family and let its decoder learn; where all that feeds it is frozen, its features can be cached.
 
     Raises:
         UserError: the family has no decoder, or checkpointing is not offered.
     """
-    decoder = getattr(family, "decoder", None)
-    if decoder is None:
+    if family.decoder is None:
         raise UserError(
             "method.name: 'decoder' is for families that have one, such as sam and paligemma. Use full, lora or head."
         )
     checkpoint(family.backbone, config.checkpointing)
     family.requires_grad_(False)
-    decoder.requires_grad_(True)
+    family.decoder.requires_grad_(True)

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 from adapt.methods.memory import Trains, checkpoint
 
 if TYPE_CHECKING:
-    from adapt.models.base import Family
+    from datasets import Dataset
 
-TITLE = "full"
-"""Its name in tables."""
-PLACES = False
-"""Does it put the family on its device itself, by `place`?"""
+    from adapt.models.base import Family
 
 
 class Config(Trains):
     """Choose the learning rate in `train`."""
 
+    title = "full"
 
-def apply(family: Family, config: Config) -> None:
+
+def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Let every parameter of the backbone learn, and the head that the family needs.
 
     Raises:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from adapt.plug import Plugin
+from adapt.contracts import MethodConfig
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from adapt.models.base import Family
 
-TITLE = "linear probe"
-"""Its name in tables."""
-PLACES = False
-"""Does it put the family on its device itself, by `place`?"""
 
-
-class Config(Plugin):
+class Config(MethodConfig):
     """A linear classifier on frozen features."""
+
+    title = "linear probe"
 
     init: Literal["auto", "zero", "text"] = "auto"
     """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903); auto: so where the
     family has texts, else from zero."""
 
 
-def apply(family: Family, config: Config) -> None:
+def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Freeze the backbone and put a linear layer of the classes on it.
 
     Raises:

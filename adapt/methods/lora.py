@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 from adapt.methods import low_rank, memory
 
 if TYPE_CHECKING:
-    from adapt.models.base import Family
+    from datasets import Dataset
 
-TITLE = "LoRA"
-"""Its name in tables."""
-PLACES = False
-"""Does it put the family on its device itself, by `place`?"""
+    from adapt.models.base import Family
 
 
 class Config(low_rank.Adapters):
     """Low-rank adapters."""
+
+    title = "LoRA"
 
     targets: list[str] = ["q", "k", "v"]
     """The family's names of what is adapted, such as q, k, v, o, mlp; or ends of module names."""
@@ -31,7 +30,7 @@ class Config(low_rank.Adapters):
     """Rank-stabilised scaling, α/√r, as CLIP-LoRA's code has it; false: α/r."""
 
 
-def apply(family: Family, config: Config) -> None:
+def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Freeze the family and put adapters on its targets; `family.backbone` becomes a `PeftModel`; a head that the family
     needs learns beside them.
 

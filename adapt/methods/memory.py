@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.plug import Plugin, UserError
+from adapt.contracts import MethodConfig
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Trains(Plugin):
+class Trains(MethodConfig):
     """A method whose gradients flow through the backbone."""
 
     checkpointing: bool = False

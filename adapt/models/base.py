@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.learner import Learner
@@ -29,6 +30,8 @@ class Family(Learner, ABC):
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
     asked_by_name: ClassVar[bool] = False
     """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
+    decoder: nn.Module | None = None
+    """The part that answers, where an encoder in front of it can stay frozen (`method: decoder`)."""
     classes: Sequence[str] = ()
     """The words that stand for the labels 0, 1, …, where the family has such."""
     templates: Sequence[str] = ()
@@ -48,11 +51,10 @@ class Family(Learner, ABC):
         """One row → one item: `image` is uint8[3, H, W], resized and cropped as the checkpoint's own processor does."""
 
     @abstractmethod
-    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
         """Named functions of two kinds; `texts` stand for the classes, if given.
 
-        Of images: float[B, 3, H, W] 0–255 → Tensor[B, …], such as `class_logits` and `image_embedding`; they can be cached and
-        exported. Of rows, marked `function.rows = True`: samples with the data's columns → a list of results, such as `masks`.
+        Of images, such as `class_logits` and `image_embedding`; of rows, such as `masks`.
         """
 
     @property

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.contracts import Predictor
 from adapt.models.answers import Answer, Speed, greedy
 from adapt.models.base import Family
 from adapt.models.clip.family import image_input
@@ -160,15 +161,8 @@ class VisionLanguage(Family):
 
     # --------------------------------------------------------------------------------------------------------- answers
 
-    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Any]]:
-        def text(samples: list[dict[str, Any]]) -> list[str]:
-            return self.text(samples)
-
-        def detections(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return self.detections(samples)
-
-        text.rows = detections.rows = True
-        return {"text": text, "detections": detections}
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
+        return {"text": Predictor(self.text, "rows"), "detections": Predictor(self.detections, "rows")}
 
     def text(self, samples: list[dict[str, Any]]) -> list[str]:
         """Answers to each row's `prefix` (none: `caption en`) about its `image`."""

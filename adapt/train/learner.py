@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,6 +13,11 @@ class Learner(nn.Module):
     contrastive: bool = False
     """Does the loss hold each row of a batch against all others? Then it is no mean over parts of the batch; `embed` and
     `compare` make it."""
+
+    knows_texts: ClassVar[bool] = False
+    """Can it be asked about texts: `predictors(texts)`?"""
+    tokens_per_second: float = 0.0
+    """Of what it has generated since it was made; 0: nothing."""
 
     def weight(self, batch: dict[str, Any]) -> float | Tensor:
         """What the loss of a batch is a mean over: its pictures; overridden where it is tokens, pixels or objects.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.train.views import Views
@@ -19,7 +20,7 @@ from adapt.train.views import Views
 
 @torch.inference_mode()
 def predict(
-    function: Callable,
+    predictor: Predictor,
     family,
     dataset,
     batch: int,
@@ -31,7 +32,7 @@ def predict(
     """A predictor over all rows, in their order, on every process.
 
     Args:
-        function: of images, float[B, 3, H, W] 0–255 → [B, …]; or, with `function.rows`, of samples → a list of results.
+        predictor: of images, or of rows.
         name: what the predictor is called in errors.
         options: for a function of samples: an entry a row, such as the boxes that prompt it.
 
@@ -42,15 +43,15 @@ def predict(
         UserError: an output is not finite; the first such row is named, on every process.
     """
     family.eval()
-    if getattr(function, "rows", False):
-        return _of_rows(function, dataset, batch, accelerator, title, name, options)
+    if getattr(predictor, "rows", False):
+        return _of_rows(predictor, dataset, batch, accelerator, title, name, options)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)
     parts, done = [], 0
     with progress(title, len(loader), shown=accelerator.is_main_process) as tick:
         for item in loader:
             with accelerator.autocast():
-                output = function(item["image"].float())
+                output = predictor(item["image"].float())
             parts.append(accelerator.gather_for_metrics(output.float()).cpu().numpy())
             if not finite(parts[-1]):
                 raise _refusal(name, dataset, done + next(i for i, row in enumerate(parts[-1]) if not finite(row)))
@@ -59,7 +60,7 @@ def predict(
     return np.concatenate(parts)
 
 
-def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
+def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
     """Each process takes a run of the rows."""
     results: list = []
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
@@ -70,7 +71,7 @@ def _of_rows(function: Callable, dataset, batch: int, accelerator: Accelerator, 
                 numbers = mine[start : start + batch]
                 own = {option: [values[number] for number in numbers] for option, values in options.items()}
                 with accelerator.autocast():
-                    found = function([dataset[number] for number in numbers], **own)
+                    found = predictor([dataset[number] for number in numbers], **own)
                 wrong = [number for number, result in zip(numbers, found, strict=True) if not finite(result)][:1]
                 if wrong:
                     break

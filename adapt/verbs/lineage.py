@@ -27,7 +27,7 @@ def model(stage: Stage) -> dict[str, Any]:
     own = {name: value for name, value in settings(config).items() if name not in ("name", "checkpoint")}
     words = {name: of(texts) for name, texts in stage.words.items()}
     method = stage.recipe.method
-    placed = {"method": settings(method)} if plug.load("methods", method.name).PLACES else {}  # it rounds what it places
+    placed = {"method": settings(method)} if method.places else {}  # it rounds what it places
     return {"base": _content(stage.base), "model": own | files(config), "words": words} | placed
 
 
@@ -109,7 +109,7 @@ def entry(stage: Stage, name: str, file: str | None = None) -> dict[str, Any]:
     made: dict[str, Any] = {"evals": {config.name: measured(config) for config in stage.recipe.evals}}
     splits = {split for config in stage.recipe.evals for split in read(config)}
     made |= {"data": {split: stage.fingerprints.get(split) for split in sorted(splits)}, "precision": stage.precision}
-    made |= {"source": {"version": _version(plug.load("data", stage.recipe.data.source))}}
+    made |= {"source": {"version": stage.recipe.data.version}}
     if name == "zero-shot":
         return made | model(stage)
     if name in ("adapted", "merged"):
@@ -132,19 +132,18 @@ def validation(stage: Stage, name: str) -> dict[str, Any]:
 
 def measured(config: Spec) -> dict[str, Any]:
     """An eval as an entry depends on it: its options, and the version of its definition."""
-    return settings(config) | {"version": _version(plug.load("evals", config.name))}
+    return settings(config) | {"version": config.version}
 
 
 def read(config: Spec) -> list[str]:
     """The splits that an eval reads."""
-    return [value for name, value in config if name in ("split", "bank_split")]
+    return [config.split, *([config.bank] if config.bank else [])]
 
 
 def selection(config: Spec) -> str:
     """By what weights are chosen on the validation split: eval, metric, and a digest of its options and definition."""
-    module = plug.load("evals", config.name)
     own = {name: value for name, value in measured(config).items() if name not in DRAWN}
-    return f"{config.name} {module.MAIN} on validation ({of(own)[:8]})"
+    return f"{config.name} {config.main} on validation ({of(own)[:8]})"
 
 
 def files(config: Spec) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Numbers:
     def validate(self, module) -> float:
         """The main metric, on the validation split, of the first eval that the module can be asked."""
         config = self._first(module)
-        return self._quickly(config, module).metrics[plug.load("evals", config.name).MAIN]
+        return self._quickly(config, module).metrics[config.main]
 
     def _first(self, module):
         return next(iter(self.offered(module)), self.recipe.evals[0])
@@ -51,7 +51,7 @@ class Numbers:
 
     def _quickly(self, config, module):
         """An eval on the validation split, without what only a report needs."""
-        quick = config.model_copy(update=getattr(plug.load("evals", config.name), "QUICK", {}))
+        quick = config.model_copy(update=config.quick)
         return self.evaluated(quick, self.predictor(module), "validation", module)
 
     def validated(self, name: str, module) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Numbers:
         config = self.recipe.evals[0]
         target, result = plug.load("evals", config.name), self._quickly(config, module)
         self.run.begin(self.recipe)
-        record = {"value": result.metrics[target.MAIN], "floor": result.floor, "pictures": len(self.data["validation"])}
+        record = {"value": result.metrics[config.main], "floor": result.floor, "pictures": len(self.data["validation"])}
         if result.table:
             self._save_table(f"{name} validation", result.table)
             record |= self._change(name, result.table, target, " validation")
@@ -77,22 +77,18 @@ class Numbers:
     def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
         """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
         have = (predictors or module.predictors)(None)
-        targets = ((config, plug.load("evals", config.name)) for config in self.recipe.evals)
         return [
-            config
-            for config, target in targets
-            if target.PREDICTOR in have and (not getattr(target, "TEXTS", False) or hasattr(module, "text_embedding"))
+            config for config in self.recipe.evals if config.predictor in have and (module.knows_texts or not config.asks_texts)
         ]
 
     def evaluated(self, config, predict: Callable, split: str, module):
         """One eval of a family or student; an eval with a `bank_split` gets these rows beside the measured ones."""
-        for name in (split, getattr(config, "bank_split", split)):
+        for name in filter(None, (split, config.bank)):
             if name not in self.data:
                 raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(self.data)}.")
-        more = {"bank": self.data[config.bank_split]} if hasattr(config, "bank_split") else {}
-        return plug.load("evals", config.name).evaluate(
-            config, predict, self.data[split], self._protocol(split, module), **more
-        )
+        bank = self.data[config.bank] if config.bank else None
+        target = plug.load("evals", config.name)
+        return target.evaluate(config, predict, self.data[split], self._protocol(split, module), bank)
 
     def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
         """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
@@ -119,9 +115,9 @@ class Numbers:
             entry["intervals"] |= result.intervals
             entry = result.figures | entry  # the first eval's are drawn
             if "main" not in entry:
-                entry |= {"main": target.MAIN, "split": config.split, "protocol": result.protocol, "floor": result.floor}
+                entry |= {"main": config.main, "split": config.split, "protocol": result.protocol, "floor": result.floor}
                 entry |= {"pictures": len(self.data[config.split]), "collapse": collapse(result.table)}
-                note = floored(target.MAIN, result.metrics[target.MAIN], result.floor)
+                note = floored(config.main, result.metrics[config.main], result.floor)
                 entry["notes"] = [*entry["notes"], *filter(None, (entry["collapse"], note))]
             if result.table and not tabled:
                 tabled = True
@@ -130,10 +126,10 @@ class Numbers:
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
-        if speed := getattr(module, "tokens_per_second", 0):
-            entry["metrics"]["tokens_per_second"] = round(speed, 1)
+        if module.tokens_per_second:
+            entry["metrics"]["tokens_per_second"] = round(module.tokens_per_second, 1)
         if not entry["metrics"]:
-            lacking = ", ".join(plug.load("evals", config.name).PREDICTOR for config in self.recipe.evals)
+            lacking = ", ".join(config.predictor for config in self.recipe.evals)
             raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
         old = self.entry(name) or {}
         same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
@@ -243,10 +239,10 @@ class Numbers:
 
     def title(self, name: str) -> str:
         """How the model is called in tables, before or after its adaptation."""
-        family, method = plug.load("models", self.recipe.model.name), plug.load("methods", self.recipe.method.name)
+        family, method = self.recipe.model, self.recipe.method
         if name != "zero-shot":
-            return f"{family.TITLE} + {method.TITLE}"
-        return f"zero-shot {family.TITLE}{method.placed(self.recipe.method) if method.PLACES else ''}"
+            return f"{family.title} + {method.title}"
+        return f"zero-shot {family.title}{plug.load('methods', method.name).placed(method) if method.places else ''}"
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""

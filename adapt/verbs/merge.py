@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapt import plug
 from adapt.methods.adapter import HEAD
 from adapt.plug import UserError
 from adapt.run import atomic
@@ -202,7 +201,7 @@ def answers(family: Family, samples: list[dict[str, Any]]) -> dict[str, Any]:
     name = next((name for name in (*FIRST, *functions) if name in functions), None)
     function = functions.get(name)
     with torch.inference_mode():
-        if function is not None and not getattr(function, "rows", False):
+        if function is not None and function.takes == "images":
             images = family.collate([family.preprocess(sample, False) for sample in samples])["image"]
             values = torch.cat([function(part.float()) for part in images.to(device).split(16)]).float().cpu()
             return {"values": values.numpy(), "choices": list(values.flatten(1).argmax(1).numpy())}
@@ -244,7 +243,6 @@ def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
     if not stage.recipe.evals or "validation" not in stage.data:
         raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one of them.")
     config = stage.recipe.evals[0]
-    target = plug.load("evals", config.name)
     rows: list[dict[str, float]] = []
     before = None
     for scale in SCALES:
@@ -257,7 +255,7 @@ def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
         right = np.asarray(result.table["correct"], bool)
         before = right if before is None else before
         lost = float((before & ~right).sum() / max(1, before.sum()))
-        rows.append({"scale": scale, target.MAIN: float(result.metrics[target.MAIN]), "forgotten": lost})
+        rows.append({"scale": scale, config.main: float(result.metrics[config.main]), "forgotten": lost})
     return rows
 
 

@@ -59,7 +59,7 @@ def _way(family, question: Question, name: str) -> str:
     """The predictor that answers the question; refuses what family `name` cannot be asked."""
     given, offered = question.given(), family.predictors()
     ways = {predictor: way for predictor, way in WAYS.items() if predictor in offered}
-    if "class_logits" in ways and not hasattr(family, "text_embedding"):
+    if "class_logits" in ways and not family.knows_texts:
         ways["class_logits"] = [(set(), set())], "nothing (the classes of the data)"
     for predictor, (asked, _) in ways.items():
         if any(must <= given.keys() <= may for must, may in asked):

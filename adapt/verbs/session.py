@@ -76,9 +76,9 @@ class Stage(Students, Exports, Numbers):
     @cached_property
     def family(self):
         """The model as it comes, told the classes of the data, on the device: by the method, if that places it itself."""
-        family, method = self.loaded(), plug.load("methods", self.recipe.method.name)
-        if method.PLACES:
-            method.place(family, self.recipe.method, self.accelerator.device)
+        family, method = self.loaded(), self.recipe.method
+        if method.places:
+            plug.load("methods", method.name).place(family, method, self.accelerator.device)
         return family.to(self.accelerator.device)
 
     def loaded(self):
@@ -96,7 +96,7 @@ class Stage(Students, Exports, Numbers):
         from adapt.prompting.templates import words
 
         distill = self.recipe.distill
-        asked = plug.load("models", self.recipe.model.name).USES_WORDS
+        asked = self.recipe.model.uses_words
         asked |= bool(distill) and plug.load("distill", distill.name).USES_WORDS
         classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
         return {"classes": classes, "templates": templates}
@@ -106,7 +106,7 @@ class Stage(Students, Exports, Numbers):
         from accelerate.utils import set_seed
 
         set_seed(self.recipe.seed)
-        plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method)
+        plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method, self.data["train"])
         self.family.to(self.accelerator.device)
         self.learns = True
 

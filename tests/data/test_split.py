@@ -115,4 +115,4 @@ def test_the_embedded_sources_say_where_their_splits_come_from():
 
 @pytest.mark.parametrize("name", plug.names("data"))
 def test_every_source_says_which_version_of_its_rows_it_makes(name):
-    assert plug.load("data", name).VERSION >= 1
+    assert plug.schema("data", name).version >= 1

@@ -203,26 +203,25 @@ def test_the_table_alone_gives_the_main_metric_and_its_change(name, tmp_path):
     rows, bank = world()
     options = {"steps": 100} if name == "linear" else {"k": 1, "also": []} if name == "knn" else {}
     config = target.Config(name=name, **options)
-    more = {"bank": bank} if hasattr(config, "bank_split") else {}
     results, tables = [], []
     for skill in (0.3, 0.9):
-        results.append(target.evaluate(config, predictor(skill), rows, {"classes": NAMES}, **more))
+        results.append(target.evaluate(config, predictor(skill), rows, {"classes": NAMES}, bank if config.bank else None))
         pq.write_table(pa.table(results[-1].table), tmp_path / "table.parquet")
         tables.append(pq.read_table(tmp_path / "table.parquet").to_pydict())
-    before, after = (result.metrics[target.MAIN] for result in results)
+    before, after = (result.metrics[config.main] for result in results)
     assert before < after
     for result, table in zip(results, tables, strict=True):
         statistic = target.statistic(table)
-        assert statistic(np.ones((1, statistic.pictures)))[0] == pytest.approx(result.metrics[target.MAIN], abs=1e-12)
-        low, high = result.intervals[target.MAIN]
-        assert low <= result.metrics[target.MAIN] <= high and low < high
+        assert statistic(np.ones((1, statistic.pictures)))[0] == pytest.approx(result.metrics[config.main], abs=1e-12)
+        low, high = result.intervals[config.main]
+        assert low <= result.metrics[config.main] <= high and low < high
         assert interval(statistic, config.bootstrap) == pytest.approx((low, high), abs=1e-12)
         assert 0 <= result.floor < 1
     difference, low, high = change(target, *tables)
     assert difference == pytest.approx(after - before, abs=1e-12)
     assert low < difference < high
     assert change(target, tables[0], tables[0]) == (0, 0, 0)
-    assert target.VERSION >= 1
+    assert config.version >= 1
 
 
 def test_the_change_of_a_detector_against_nothing_found_is_all_of_it():

@@ -71,13 +71,13 @@ def test_ties_count_against_the_model():
 
 @pytest.mark.parametrize(("others", "place"), [([], 0), ([1], 1), ([1, 1], 2), ([2, 1], 2), ([2, 2, 2], 3), ([0.5, 0.9], 0)])
 def test_the_rank_is_how_many_others_score_as_high_or_higher(others, place):
-    scores = np.full((1, 6), -1.0)
-    scores[0, 3] = 1
-    scores[0, : len(others)] = others
-    assert scores.rank(scores, np.array([3])) == [place]
-    (best,) = scores.answers(scores, np.array([3]))
-    assert (best == 3) == (place == 0) and scores[0, best] == scores.max()
-    metrics = scores.Classification().compute(predictions=scores, references=[3], top=2)
+    logits = np.full((1, 6), -1.0)
+    logits[0, 3] = 1
+    logits[0, : len(others)] = others
+    assert scores.rank(logits, np.array([3])) == [place]
+    (best,) = scores.answers(logits, np.array([3]))
+    assert (best == 3) == (place == 0) and logits[0, best] == logits.max()
+    metrics = scores.Classification().compute(predictions=logits, references=[3], top=2)
     assert (metrics["top1"], metrics["top2"]) == (place < 1, place < 2)
 
 

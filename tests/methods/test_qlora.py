@@ -329,7 +329,7 @@ def test_without_bitsandbytes_the_error_has_the_next_step(monkeypatch):
 
 def test_bitsandbytes_does_not_talk():
     code = (
-        "from adapt.verbs.session import _quiet; _quiet(); import torch; from torch import nn; from adapt.methods import _quantise;"
+        "from adapt.verbs.session import _quiet; _quiet(); import torch; from torch import nn; from adapt.methods.qlora import quantise;"
         "import peft.tuners.lora.bnb; net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64));"
         "quantise.quantise(net, ['0'], 4, True, torch.float32); quantise.quantise(net, ['1'], 8, True, torch.float32);"
         "net(torch.randn(2, 64)); net.eval()(torch.randn(2, 64))"

@@ -211,7 +211,7 @@ def test_greedy_answers_equal_a_loop_without_a_cache(folder, family, pictures):
 
 def test_text_answers_the_rows_prefix(family, pictures):
     text = family.predictors()["text"]
-    assert text.rows
+    assert text.takes == "rows"
     samples = rows(pictures, prefix=PREFIXES)
     answers = text(samples)
     assert answers == [text([sample])[0] for sample in samples]

@@ -16,15 +16,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.plug import Source
+from adapt.contracts import SourceConfig
 
 Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
 
-
-class Config(Source):
+class Config(SourceConfig):
     """How many scenes, drawn by whom."""
 
     source: str = "emoji_scenes"

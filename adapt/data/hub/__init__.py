@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from adapt.contracts import SourceConfig
 from adapt.data.places import expanded
-from adapt.plug import Source, UserError
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,11 +36,8 @@ KINDS = {
 }
 OWN_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing")}
 
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
 
-
-class Config(Source):
+class Config(SourceConfig):
     """A data set, and which of its columns and splits are ours."""
 
     source: str = "hub"

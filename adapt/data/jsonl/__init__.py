@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from adapt.contracts import SourceConfig
 from adapt.data.places import existing, expanded
-from adapt.plug import Source, UserError
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
 
 FILES = {"train": "path", "validation": "validation_path", "test": "test_path"}
 """Split → the option that names its file."""
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
 
 
-class Config(Source):
+class Config(SourceConfig):
     """Where the lines and the pictures lie, and how the lines are split."""
 
     source: str = "jsonl"

@@ -20,14 +20,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from adapt.contracts import SourceConfig
 from adapt.data.places import existing
-from adapt.plug import Source, UserError
-
-VERSION = 1
-"""Raised when the rows it makes change, so that kept results are made again."""
+from adapt.plug import UserError
 
 
-class Config(Source):
+class Config(SourceConfig):
     """Where pictures and masks lie, and what a mask's numbers mean."""
 
     source: str = "masks"

@@ -13,29 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin, UserError
+from adapt.contracts import EvalConfig
+from adapt.plug import UserError
 from adapt.vision.masks import singles
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "map50"
-"""The metric by which guards compare."""
-PREDICTOR = "detections"
-"""What it asks of a module; where it is lacking, the eval is left out."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 SHOWN = 10
 """Most boxes that are drawn on a picture, and listed."""
 
 
-class Config(Plugin):
+class Config(EvalConfig):
     """mAP, mAP at an IoU of .5 and of .75, recall; the share of generated objects that could not be read."""
 
-    split: str = "test"
-    """The split that is measured."""
+    version = 2
+    main = "map50"
+    predictor = "detections"
+    quick = {"pictures": 0}
+
     ask: Literal["all", "present"] = "all"
     """A model that is asked for categories by name: all, every one, so that it is told as little of the picture as a detector is; or
     present, those on the picture, which someone has to know. The protocol says what a module was told."""
@@ -47,7 +43,7 @@ class Config(Plugin):
     """Pictures for the report: those of the lowest F1 between the boxes drawn and those that are there, at an IoU of .5."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:
@@ -69,7 +65,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     if not len(dataset):
         raise UserError(f"evals: no row of the split {config.split!r} has objects. Name another split with evals.0.split.")
     truth = dataset["objects"][:]
-    found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=PREDICTOR)
+    found = predict(dataset if config.ask == "present" else dataset.remove_columns("objects"), name=config.predictor)
     judged = [_one_class(row) for row in found] if config.class_agnostic else [_known(row) for row in found]
     right = [_one_class(row) for row in truth] if config.class_agnostic else truth
     metrics, matches = coco(right, judged)

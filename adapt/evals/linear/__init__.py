@@ -17,28 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import BankedEvalConfig
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "linear"
-"""The metric by which guards compare."""
-PREDICTOR = "image_embedding"
-"""What it asks a predictor for, and with features=blocks for `block_features`."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 
-
-class Config(Plugin):
+class Config(BankedEvalConfig):
     """A linear classifier on frozen features."""
 
-    split: str = "test"
-    """The split that is measured."""
-    bank_split: str = "train"
-    """The split with the labelled rows that are learnt."""
+    version = 2
+    main = "linear"
+    predictor = "image_embedding"
+    quick = {"pictures": 0}
+
     features: Literal["embedding", "blocks"] = "embedding"
     """embedding: the image embedding alone; blocks: DINOv2's four inputs, {1, 4} last blocks with and without mean of patches;
     of what has no blocks, such as an exported file, the embedding, and the protocol says so."""
@@ -52,8 +44,6 @@ class Config(Plugin):
     """Share of each class of the bank by which learning rate and input are chosen."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the order of the rows."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the 95 % interval."""
     pictures: int = Field(0, ge=0, le=24)
     """How many pictures are shown beside their patch features as colours (PCA)."""
 
@@ -74,9 +64,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     truth, labels, names = feature_bank.labels(dataset, bank, config.name)
     features = config.features
     try:
-        found = [predict(rows, PREDICTOR if features == "embedding" else "block_features") for rows in (bank, dataset)]
+        found = [predict(rows, config.predictor if features == "embedding" else "block_features") for rows in (bank, dataset)]
     except LookupError:
-        features, found = "embedding", [predict(rows, PREDICTOR) for rows in (bank, dataset)]
+        features, found = "embedding", [predict(rows, config.predictor) for rows in (bank, dataset)]
     learnt, measured = map(classifiers.inputs, found)
     chosen = classifiers.search(learnt, labels, len(names), config)
     logits = classifiers.refit(learnt[chosen.input], labels, len(names), chosen.lr, config)(measured[chosen.input])

@@ -15,44 +15,38 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin, UserError
+from adapt.contracts import EvalConfig
+from adapt.plug import UserError
 from adapt.vision.masks import singles, unrle_many
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "miou"
-"""The metric by which guards compare."""
-PREDICTOR = "masks"
-"""What it asks of the model: masks of given boxes or points."""
-QUICK = {"pictures": 0, "clicks": [], "precision": False}
-"""What validation leaves out."""
 COLUMNS = {"miou": "score"}
 """Metric → the table's column of what it is the mean of, where it is called otherwise."""
 CHUNK = 64
 """Rows that are predicted at once: masks are not gathered in memory."""
 
 
-class Config(Plugin):
+class Config(EvalConfig):
     """mIoU and boundary F of box prompts, IoU after clicks, average precision."""
 
-    split: str = "test"
-    """The split that is measured."""
+    version = 2
+    main = "miou"
+    predictor = "masks"
+    quick = {"pictures": 0, "clicks": [], "precision": False}
+
     clicks: list[int] = Field([1, 3, 5], max_length=20)
     """After how many clicks the IoU is noted; empty: no clicks."""
     precision: bool = True
     """Also COCO's average precision of the masks, and of the boxes around them."""
     tolerance: float = Field(0.008, gt=0, le=0.1)
     """How far boundaries may lie apart, as a share of the image's diagonal."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the 95 % intervals."""
     pictures: int = Field(12, ge=0, le=24)
     """The worst objects that are drawn."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:
@@ -105,7 +99,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
 def statistic(table: dict[str, list]):
     """The mean IoU of a table, as a function of how often each picture was drawn."""
-    return _mean(table, MAIN)
+    return _mean(table, Config.main)
 
 
 def _mean(table: dict[str, list], name: str):
@@ -123,7 +117,7 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
 
     truth = [unrle_many(row["mask"]) for row in objects]
     boxes = [np.asarray(row["bbox"], np.float32).reshape(-1, 4) for row in objects]
-    answers = predict(rows, PREDICTOR, boxes=boxes, features=[None] * len(rows))
+    answers = predict(rows, config.predictor, boxes=boxes, features=[None] * len(rows))
     known = [answer.get("features") for answer in answers]  # each picture is encoded once, for all its prompts
     masks = [np.asarray(answer["masks"], bool) for answer in answers]
     values = [
@@ -135,7 +129,7 @@ def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tu
     ]
     clicks = [mask_metrics.Clicks(part) for part in truth] if config.clicks else []
     for k in range(1, max(config.clicks, default=0) + 1):
-        again = predict(rows, PREDICTOR, points=[c.prompt() for c in clicks], features=known)
+        again = predict(rows, config.predictor, points=[c.prompt() for c in clicks], features=known)
         seen = [np.asarray(answer["masks"], bool) for answer in again]
         for part, own, mask in zip(clicks, values, seen, strict=True):
             if k in config.clicks:

@@ -15,39 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.plug import Plugin, UserError
+from adapt.contracts import EvalConfig
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from adapt.evals.result import Result
 
-VERSION = 2
-"""Raised when what it measures changes, so that kept results are made again."""
-MAIN = "miou"
-"""The metric by which guards compare."""
-PREDICTOR = "semantic_logits"
-"""What it asks of the model: a class for each pixel."""
-QUICK = {"pictures": 0}
-"""What validation leaves out."""
 CHUNK = 64
 """Rows that are predicted at once: maps are not gathered in memory."""
 IGNORE = 255
 """The value of pixels that are not judged."""
 
 
-class Config(Plugin):
+class Config(EvalConfig):
     """mIoU over the classes that occur, pixel accuracy."""
 
-    split: str = "test"
-    """The split that is measured."""
-    bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Resamples of the 95 % intervals."""
+    version = 2
+    main = "miou"
+    predictor = "semantic_logits"
+    quick = {"pictures": 0}
+
     pictures: int = Field(12, ge=0, le=24)
     """The worst images that are drawn."""
 
 
-def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any]) -> Result:
+def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
     """Measure a predictor.
 
     Args:
@@ -107,7 +101,7 @@ def _pairs(predict: Callable, dataset) -> Iterator[tuple[np.ndarray, np.ndarray,
     for start in range(0, len(dataset), CHUNK):
         part = dataset.select(range(start, min(start + CHUNK, len(dataset))))
         truths = (class_maps.truth(row) for row in part.remove_columns("image"))
-        for truth, output in zip(truths, predict(part, PREDICTOR), strict=True):
+        for truth, output in zip(truths, predict(part, Config.predictor), strict=True):
             yield truth, *class_maps.classes(output, truth.shape)
 
 

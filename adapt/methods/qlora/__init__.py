@@ -16,17 +16,16 @@ from adapt.plug import UserError
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
 
     from adapt.models.base import Family
-
-TITLE = "QLoRA"
-"""Its name in tables."""
-PLACES = True
-"""It puts the family on its device itself, by `place`: in full precision it may not fit there."""
 
 
 class Config(low_rank.Adapters):
     """Low-rank adapters on a quantised model."""
+
+    title = "QLoRA"
+    places = True
 
     rank: int = Field(16, ge=1, le=1024)
     """Rank r of the update."""
@@ -73,7 +72,7 @@ def placed(config: Config) -> str:
     return f", {config.bits} bits"
 
 
-def apply(family: Family, config: Config) -> None:
+def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Quantise the family where it is, unless `place` has done it; freeze it, and put adapters on it.
 
     Raises:

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import FamilyConfig
 
 if TYPE_CHECKING:
     from adapt.models.clip.family import Clip
 
-TITLE = "CLIP"
-"""Its name in tables."""
-USES_WORDS = True
-"""Does it ask about classes by the words of `prompts`?"""
 
-
-class Config(Plugin):
+class Config(FamilyConfig):
     """A two-tower checkpoint and its loss."""
+
+    title = "CLIP"
+    uses_words = True
 
     checkpoint: str = "clip-tiny"
     """An embedded name, a local folder, a hub id, or `open_clip:ARCH/PRETRAINED` (a tag or a file)."""

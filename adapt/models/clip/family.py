@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.contracts import Predictor
 from adapt.models.base import Family
 from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.plug import UserError
@@ -45,6 +46,7 @@ class Towers:
 class Clip(Family):
     """Two towers with `logit_scale` (and SigLIP's `logit_bias`); see `Family` for the surface."""
 
+    knows_texts = True
     adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
     quantised = r"(?:vision|text)_model\.encoder\..*"
 
@@ -112,8 +114,8 @@ class Clip(Family):
         with torch.autocast(images.device.type, enabled=False):
             return self.head(images)
 
-    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
-        return {"class_logits": self._class_logits(texts), "image_embedding": self.image_embedding}
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
+        return {"class_logits": Predictor(self._class_logits(texts)), "image_embedding": Predictor(self.image_embedding)}
 
     def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
         self.eval()

@@ -18,19 +18,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import FamilyConfig
 
 if TYPE_CHECKING:
     from adapt.models.dinov2.family import Dino
 
-TITLE = "DINOv2"
-"""Its name in tables."""
-USES_WORDS = False
-"""Does it ask about classes by the words of `prompts`?"""
 
-
-class Config(Plugin):
+class Config(FamilyConfig):
     """An encoder, what its embedding is, and what its head learns."""
+
+    title = "DINOv2"
 
     checkpoint: str = "dinov2-tiny"
     """An embedded name, a local folder, or a hub id; `dinov2`, `dinov2_with_registers`, `dinov3_vit` or `dinov3_convnext`."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.contracts import Predictor
 from adapt.models import checkpoint
 from adapt.models.base import Family
 from adapt.models.clip.family import image_input
@@ -117,17 +118,16 @@ class Dino(Family):
         pooled = F.adaptive_avg_pool2d(patches, self.local).flatten(2).transpose(1, 2)
         return torch.cat([cls[:, None], pooled], 1)
 
-    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
         if texts is not None:
             raise UserError("evals: this family knows no texts, so it cannot be asked about any. Leave out evals of texts.")
-        functions = {
-            name: getattr(self, name) for name in ("image_embedding", "patch_features", "block_features", "distill_features")
-        }
+        functions = [self.image_embedding, self.patch_features, self.block_features, self.distill_features]
+        offered = {function.__name__: Predictor(function) for function in functions}
         if self.head is not None and self.task == "classification":
-            functions["class_logits"] = lambda images: self.head_logits(self.image_embedding(images))
+            offered["class_logits"] = Predictor(lambda images: self.head_logits(self.image_embedding(images)))
         elif self.head is not None:
-            functions["semantic_logits"] = self.semantic_logits
-        return functions
+            offered["semantic_logits"] = Predictor(self.semantic_logits)
+        return offered
 
     def semantic_logits(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, C, H/stride, W/stride], a logit a class and patch; between patches go bilinear."""

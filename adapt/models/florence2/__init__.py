@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import FamilyConfig
 
 if TYPE_CHECKING:
     from adapt.models.florence2.family import Florence2
 
-TITLE = "Florence-2"
-"""Its name in tables."""
-USES_WORDS = True
-"""Does it ask about classes by the words of `prompts`?"""
 
 Task = Literal["given", "caption", "detect", "count", "classify", "ocr"]
 
 
-class Config(Plugin):
+class Config(FamilyConfig):
     """A checkpoint, and what it is asked in training."""
+
+    title = "Florence-2"
+    uses_words = True
 
     checkpoint: str = "florence-community/Florence-2-base"
     """A local folder or a hub id, in the format of transformers' own Florence-2."""

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import FamilyConfig
 
 if TYPE_CHECKING:
     from adapt.models.paligemma.family import PaliGemma
 
-TITLE = "PaliGemma"
-"""Its name in tables."""
-USES_WORDS = True
-"""Does it ask about classes by the words of `prompts`?"""
 
 Task = Literal["given", "caption", "detect", "detect_all", "segment", "count", "classify", "ocr"]
 
 
-class Config(Plugin):
+class Config(FamilyConfig):
     """A checkpoint, and what it is asked in training."""
+
+    title = "PaliGemma"
+    uses_words = True
 
     checkpoint: str = "paligemma-tiny"
     """An embedded name, a local folder, or a hub id."""

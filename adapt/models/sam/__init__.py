@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin
+from adapt.contracts import FamilyConfig
 
 if TYPE_CHECKING:
     from adapt.models.sam.family import Sam
 
-TITLE = "SAM"
-"""Its name in tables."""
-USES_WORDS = False
-"""Does it ask about classes by the words of `prompts`?"""
 
-
-class Config(Plugin):
+class Config(FamilyConfig):
     """A checkpoint, and how its training draws prompts from the true masks."""
+
+    title = "SAM"
 
     checkpoint: str = "sam-tiny"
     """An embedded name, a local folder, a hub id, or `segment_anything:ARCH/FILE.pth` with ARCH vit_b, vit_l or vit_h."""

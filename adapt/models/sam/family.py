@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
+from adapt.contracts import Predictor
 from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
@@ -245,8 +246,6 @@ class Sam(Family):
 
     # ------------------------------------------------------------------------------------------------------ prediction
 
-    def predictors(self, texts: list[str] | None = None) -> dict[str, Callable[..., Any]]:
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
         """`image_features`, a function of images; `masks`, a function of rows (see `adapt/models/_sam_predict.py`)."""
-        masks = functools.partial(predict, self)
-        masks.rows = True
-        return {"masks": masks, "image_features": self.image_features}
+        return {"masks": Predictor(functools.partial(predict, self), "rows"), "image_features": Predictor(self.image_features)}
