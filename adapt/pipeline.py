@@ -5,22 +5,21 @@
     distill(recipe)
     export(recipe)
 
-Every verb works in the recipe's run folder and leaves alone what lies there finished; `stage.py` has the parts they are made of.
+Every verb works in the recipe's run folder and leaves alone what lies there finished. Each is a file of `verbs/`; what they share is a
+session: the recipe's data, model and run folder, handed from one to the next.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt import plug
-from adapt.plug import UserError, settings
+from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
-from adapt.verbs import guards
-from adapt.verbs.session import Stage
+from adapt.verbs import guards, kept, scores
+from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
     from adapt.verbs.question import Answer, Question
@@ -37,7 +36,7 @@ class Outcome:
     entries: list[dict]
     """The rows of the table."""
     guards: list[dict]
-    """Promises: name, state, message; see `adapt/guards.py`."""
+    """Promises: name, state, message; see `adapt/verbs/guards.py`."""
 
     @property
     def ok(self) -> bool:
@@ -47,170 +46,55 @@ class Outcome:
 
 def evaluate(recipe: Recipe) -> Outcome:
     """Measure the model as it comes, and adapted, if the run folder has an adapter."""
-    stage = Stage(recipe)
-    _need(recipe.evals, "evals", "[{name: zeroshot}]")
-    if not stage.measured("zero-shot") and stage.offered(stage.family):
-        stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-    if stage.finished("finetune"):
-        _judge(stage)
-    return _finish(stage)
+    from adapt.verbs import evaluate
+
+    session = Session(recipe)
+    evaluate.evaluate(session)
+    return _finish(session)
 
 
 def finetune(recipe: Recipe) -> Outcome:
     """Adapt the model with the recipe's method; measure it before and after."""
-    stage = Stage(recipe)
-    if stage.finished("finetune"):
-        stage.say(f"finetune: finished before, in {stage.run.path}")
-        return evaluate(recipe) if recipe.evals else _finish(stage)
-    offered = stage.offered(stage.family)  # a family without a head yet has no class logits
-    if offered:
-        if not stage.measured("zero-shot"):
-            stage.measure("zero-shot", stage.title("zero-shot"), stage.family)
-        if stage.selects and offered[0] is recipe.evals[0]:
-            stage.validated("zero-shot", stage.family)
-    stage.apply_method()
-    began = time.perf_counter()
-    stage.fit()
-    stage.save_adapter(seconds=round(time.perf_counter() - began, 1))
-    if recipe.evals:
-        _judge(stage)
-    return _finish(stage)
+    from adapt.verbs import finetune
 
-
-def _judge(stage: Stage) -> None:
-    """Measure the adapted model, and hold it against the model as it came; what has been done before is left alone."""
-    facts = stage.run.facts("finetune")
-    if not stage.measured("adapted"):
-        chosen = facts["selection"].partition(" (")[0]
-        note = f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."
-        stage.measure("adapted", stage.title("adapted"), stage.adapted(), seconds=facts["seconds"], notes=[note])
-    entry = stage.entry("adapted")
-    stage.guard(guards.varied("the adapted model's answers vary", entry["collapse"]))
-    before = stage.kept_validation("zero-shot")
-    if before is None:
-        return
-    after = stage.kept_validation("adapted") or stage.validated("adapted", stage.adapted())
-    guard = guards.loss(
-        "adapted is no worse than zero-shot on validation",
-        before["value"],
-        after["value"],
-        0.0,
-        after.get("change"),
-        after["pictures"],
-        before["floor"],
-        "Lower train.lr, fewer train.epochs, or more data.",
-    )
-    change = entry.get("change") if entry.get("against") == "zero-shot" else None
-    stage.guard(guards.contradicted(guard, change, entry["split"]))
+    session = Session(recipe)
+    finetune.finetune(session)
+    return _finish(session)
 
 
 def distill(recipe: Recipe) -> Outcome:
     """Teach a small CNN what the model knows, from cached teacher outputs."""
-    stage = Stage(recipe)
-    _need(recipe.distill, "distill", "{name: logits}")
-    _need(recipe.evals, "evals", "[{name: zeroshot}]")
-    taught = stage.finished("distill")
-    if taught:
-        stage.say(f"distill: finished before, in {stage.run.path}")
-    teacher = recipe.distill.teacher
-    if stage.entry(teacher) is None:
-        raise UserError(
-            f"{stage.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
-        )
-    if not stage.measured(teacher):
-        stage.measure(teacher, stage.title(teacher), stage.teacher())
-        stage.forget()
-    teacher = stage.measure_labels() or stage.entry(teacher)
-    if not taught:
-        student = stage.teach()
-        stage.save_student(student)
-        stage.drop_files()
-    elif not stage.measured("student"):
-        student = stage.student()
-    if not stage.measured("student"):
-        stage.measure("student", "CNN student", student)
-    entry = stage.entry("student")
-    stage.guard(guards.varied("the student's answers vary", entry["collapse"]))
-    if stage.comparable(entry, teacher):
-        advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
-        stage.guard(_budget(stage, "student within its budget", teacher, entry, recipe.distill, advice))
-    return _finish(stage)
+    from adapt.verbs import distill
 
-
-def _budget(stage: Stage, name: str, before: dict, after: dict, config, advice: str) -> dict[str, str]:
-    """The guard of what `after` may lose against `before`: `config.keep` of its metric, or `config.budget` in points."""
-    value = stage.main(before)
-    allowed = config.budget if config.keep is None else (1 - config.keep) * value
-    change = after.get("change") if after.get("against") == before["name"] else None
-    return guards.loss(name, value, stage.main(after), allowed, change, after["pictures"], before["floor"], advice)
+    session = Session(recipe)
+    distill.distill(session)
+    return _finish(session)
 
 
 def export(recipe: Recipe) -> Outcome:
     """Write the student for its device, prove each file equal to it, and time it."""
-    stage = Stage(recipe)
-    _need(recipe.export, "export", "[{name: onnx}]")
-    if _exported(stage):
-        stage.say(f"export: finished before, in {stage.run.path / 'export'}")
-        return _finish(stage)
-    student = stage.student()
-    for config in recipe.export:
-        target = plug.load("export", config.name)
-        tops = {}
-        for name, path in stage.convert(config, student).items():
-            title = f"CNN student, {name} {config.name.upper()}"
-            place = path.relative_to(stage.run.path).as_posix()
-            facts = target.facts(path) | {"file": place, "hash": stage.hash(place)}
-            stage.announce(f"{config.name} {name}", facts)
-            file = student.file_predictors(target.Runner(path))
-            entry = stage.measure(f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
-            tops[name] = stage.main(entry)
-        stage.time(config, student)
-        if "int8" in tops:
-            fp32, int8 = (stage.entry(f"{config.name} {name}") for name in ("fp32", "int8"))
-            why = stage.why_slow(f"{config.name} int8")
-            advice = (
-                f"{_classes(stage, config.name)}{why}More export.0.calibration images, or a student with plain convolutions."
-            )
-            stage.guard(_budget(stage, f"{config.name} int8 within its budget", fp32, int8, config, advice))
-            times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
-            advice = f"{why}A student with plain convolutions and ReLU."
-            stage.guard(guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
-    stage.record("export", made_of=_export_made_of(stage), parent=stage.hash("student"), files=_files(stage))
-    return _finish(stage)
+    from adapt.verbs import export
+
+    session = Session(recipe)
+    export.export(session)
+    return _finish(session)
 
 
-def _classes(stage: Stage, target: str) -> str:
-    """A sentence on the class that int8 changes most; every class's change in accuracy is noted in the entry."""
-    fp32, int8 = (stage.entry(f"{target} {name}") for name in ("fp32", "int8"))
-    if "confusion" not in int8:
-        return ""
-    accuracy = [[row[i] / max(sum(row), 1) for i, row in enumerate(entry["confusion"])] for entry in (fp32, int8)]
-    change = {name: after - before for name, before, after in zip(int8["classes"], *accuracy, strict=True)}
-    stage.update(f"{target} int8", class_change=change)
-    most = max(change, key=lambda name: abs(change[name]))
-    return f"It changes {most!r} most of all classes: {100 * change[most]:+.1f} points. " if change[most] else ""
+def road(recipe: Recipe) -> Outcome:
+    """Finetune, distill and export, with one session: the data are read once, and the model is loaded once."""
+    from adapt.verbs import distill, export, finetune
 
+    session = Session(recipe)
+    if recipe.distill and not kept.finished(session, "distill"):
+        from adapt.students.base import create
 
-def _exported(stage: Stage) -> bool:
-    """Do the files lie there as they were written, of this student, with their numbers?"""
-    facts = stage.run.facts("export")
-    return (
-        stage.finished("distill")
-        and facts.get("made_of") == _export_made_of(stage)
-        and facts["files"] == _files(stage)
-        and all(stage.measured(entry["name"]) for entry in stage.entries() if "file" in entry)
-    )
-
-
-def _export_made_of(stage: Stage) -> dict:
-    return {"student": stage.hash("student"), "options": [settings(config) for config in stage.recipe.export]}
-
-
-def _files(stage: Stage) -> dict[str, str | None]:
-    """The exported files and their hashes."""
-    folder = stage.run.path / "export"
-    names = stage.processes.share([path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.onnx"))])
-    return {name: stage.hash(f"export/{name}") for name in names}
+        create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
+    finetune.finetune(session)
+    if recipe.distill:
+        distill.distill(session)
+    if recipe.export:
+        export.export(session)
+    return _finish(session)
 
 
 def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:
@@ -220,22 +104,18 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
         scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
         budget: of a sweep, the largest share of what zero-shot had right that may be lost.
     """
-    from adapt.verbs.merge import merge as join
+    from adapt.verbs import merge
 
-    stage = Stage(recipe)
-    place = join(stage, scale, budget)
-    if recipe.evals:
-        size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
-        stage.measure("merged", f"{stage.title('adapted')}, merged", stage.family, size_bytes=size)
-    stage.say(f"Merged: {place}")
-    return _finish(stage)
+    session = Session(recipe)
+    merge.merge(session, scale, budget)
+    return _finish(session)
 
 
 def prompt(recipe: Recipe, question: Question) -> Answer:
-    """Ask the recipe's model about one picture, without leaving a run folder; see `adapt/asking.py`."""
+    """Ask the recipe's model about one picture, without leaving a run folder; see `adapt/verbs/prompt.py`."""
     from adapt.verbs.prompt import ask
 
-    return ask(Stage(recipe), question)
+    return ask(Session(recipe), question)
 
 
 def report(path: Path) -> Path:
@@ -245,34 +125,14 @@ def report(path: Path) -> Path:
     return build(Run.from_folder(path).path)
 
 
-def road(recipe: Recipe) -> Outcome:
-    """All verbs, one after the other."""
-    stage = Stage(recipe)
-    if recipe.distill and not stage.finished("distill"):
-        from adapt.students.base import create
-
-        create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
-    outcome = finetune(recipe)
-    if recipe.distill:
-        outcome = distill(recipe)
-    if recipe.export:
-        outcome = export(recipe)
-    return outcome
-
-
-def _need(section: object, name: str, example: str) -> None:
-    if not section:
-        raise UserError(f"{name}: this recipe has no such section. Add, for example, {name}={example}.")
-
-
-def _finish(stage: Stage) -> Outcome:
+def _finish(session: Session) -> Outcome:
     """Rebuild the report, from the run folder alone, and hand over what lies in it."""
-    for tracker in stage.accelerator.trackers:
+    for tracker in session.accelerator.trackers:
         tracker.finish()
-    metrics = stage.metrics()
-    if stage.run.writes and metrics["entries"]:
+    metrics = scores.metrics(session)
+    if session.run.writes and metrics["entries"]:
         try:
-            report(stage.run.path)
+            report(session.run.path)
         except UserError as error:  # the numbers are safe
-            stage.say(f"report: could not be drawn: {error} The numbers are in {stage.run.path / 'metrics.json'}.")
-    return Outcome(stage.run.path, metrics["entries"], metrics["guards"])
+            session.say(f"report: could not be drawn: {error} The numbers are in {session.run.path / 'metrics.json'}.")
+    return Outcome(session.run.path, metrics["entries"], metrics["guards"])

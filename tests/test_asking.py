@@ -84,13 +84,13 @@ def test_sam_writes_the_mask_as_a_picture_and_as_numbers(scene, tmp_path, capsys
 
 def test_several_points_and_points_outside_reach_the_model_as_such(scene):
     from adapt.models.sam.predict import predict
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
     given = ["point=94,94", "point=80,85; 100,110", "outside=30,30;2,2"]
     assert main(["prompt", "recipe=sam_lora", f"image={scene}", *given]) == 0
     (found,) = json.loads(Path("prompt.json").read_text())["masks"]
     points = np.array([[[94, 94], [80, 85], [100, 110], [30, 30], [2, 2]]]), np.array([[1, 1, 1, 0, 0]])
-    family = Stage(load_recipe("sam_lora")).family
+    family = Session(load_recipe("sam_lora")).family
     (answer,) = predict(family, [{"image": Image.open(scene).convert("RGB")}], points=[points])
     assert found["rle"] == rle(answer["masks"][0])
     assert found["score"] == pytest.approx(answer["scores"][0])
@@ -216,9 +216,9 @@ def test_a_picture_is_turned_and_laid_over_white_as_the_sources_do(scene, capsys
 def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
     """DINOv2 has class logits once it has a head, and is asked with words neither before nor after."""
     from adapt.verbs.prompt import _way
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
-    family = Stage(load_recipe("dinov2_linear")).family
+    family = Session(load_recipe("dinov2_linear")).family
     family.new_head()
     assert _way(family, Question("a.png"), "dinov2") == "class_logits"
     assert _way(family, Question("a.png", example="b.png", mask="c.png"), "dinov2") == "patch_features"
@@ -229,12 +229,12 @@ def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
 
 def test_without_words_and_without_classes_there_is_nothing_to_choose_among(scene):
     from adapt.verbs.prompt import ask
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
-    stage = Stage(load_recipe("clip_lora"))
-    stage.family.set_classes([], ["{}"])
+    session = Session(load_recipe("clip_lora"))
+    session.family.set_classes([], ["{}"])
     with pytest.raises(UserError, match="text: missing, and the data name no classes"):
-        ask(stage, Question(scene))
+        ask(session, Question(scene))
 
 
 def bomb(path: str) -> None:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from adapt.recipe import load_recipe
-from adapt.verbs import exporting
-from adapt.verbs.session import Stage
+from adapt.verbs import export as exporting
+from adapt.verbs.session import Session
 
 
 @pytest.fixture(scope="module")
 def stage():
-    return Stage(load_recipe("clip_lora", ["data.unlabelled=[]", "tracker=none"]))
+    return Session(load_recipe("clip_lora", ["data.unlabelled=[]", "tracker=none"]))
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def tower(stage, tmp_path):
     views = (np.random.default_rng(0).random((3, 3, 48, 48)) * 255).astype(np.float32)
 
     def run(function, whole=True):
-        return stage._tower(stage.recipe.export[0], stage.family.eval(), function, whole, views, tmp_path), views
+        return exporting._tower(stage, stage.recipe.export[0], stage.family.eval(), function, whole, views, tmp_path), views
 
     return run
 

@@ -18,8 +18,8 @@ from adapt.models.checkpoint import EMBEDDED, origin
 from adapt.plug import UserError
 from adapt.provenance import changed, commit, digests, fingerprint, hash_path, of
 from adapt.recipe import load_recipe
-from adapt.verbs import lineage
-from adapt.verbs.session import Stage
+from adapt.verbs import kept, lineage, measuring
+from adapt.verbs.session import Session
 
 QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "export=[]", "tracker=none"]
 
@@ -99,7 +99,7 @@ def test_an_adapter_of_other_contents_is_refused_and_left_alone(what, place, mon
 
 
 def test_a_test_split_that_changed_costs_a_measurement_and_no_adapter(place, monkeypatch, capsys):
-    sizes = {split: len(rows) for split, rows in Stage(recipe()).data.items()}
+    sizes = {split: len(rows) for split, rows in Session(recipe()).data.items()}
     monkeypatch.setattr(
         "adapt.verbs.session.fingerprint", lambda rows: "new" if len(rows) == sizes["test"] else fingerprint(rows)
     )
@@ -109,20 +109,20 @@ def test_a_test_split_that_changed_costs_a_measurement_and_no_adapter(place, mon
 
 
 def test_a_finished_adaptation_measures_nothing_twice(place, monkeypatch):
-    monkeypatch.setattr(Stage, "evaluated", lambda *given, **more: pytest.fail("it was measured before"))
+    monkeypatch.setattr(measuring, "evaluated", lambda *given, **more: pytest.fail("it was measured before"))
     outcome = pipeline.finetune(recipe())
     assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
 
 
 def test_a_killed_adaptation_does_not_measure_zero_shot_again(place, monkeypatch):
-    asked, whole = [], Stage.evaluated
+    asked, whole = [], measuring.evaluated
 
-    def counted(self, config, predict, split, module):
+    def counted(session, config, predict, split, module):
         asked.append(split)
-        return whole(self, config, predict, split, module)
+        return whole(session, config, predict, split, module)
 
-    monkeypatch.setattr(Stage, "evaluated", counted)
-    monkeypatch.setattr(Stage, "fit", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(measuring, "evaluated", counted)
+    monkeypatch.setattr("adapt.verbs.finetune.fit", lambda session: (_ for _ in ()).throw(KeyboardInterrupt))
     for expected in (["test", "validation"], []):
         asked.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -134,11 +134,11 @@ def test_first_weights_are_the_seeds_whatever_was_measured_before(place, monkeyp
     """A kill between the measurement of zero-shot and the first state: the second time nothing is measured, and no number drawn."""
     drawn = []
 
-    def first(self):
-        drawn.append({name: value.clone() for name, value in self.family.named_parameters() if value.requires_grad})
+    def first(session):
+        drawn.append({name: value.clone() for name, value in session.family.named_parameters() if value.requires_grad})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Stage, "fit", first)
+    monkeypatch.setattr("adapt.verbs.finetune.fit", first)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             pipeline.finetune(recipe("seed=4"))
@@ -158,10 +158,10 @@ def test_what_is_of_another_definition_is_measured_again(kind, name, what, place
 
 def test_the_bank_of_an_eval_is_a_part_of_its_number(monkeypatch, tmp_path):
     config = load_recipe("dinov2_linear", ["evals=[{name: knn, split: test, bank_split: validation}]", "tracker=none"])
-    before = lineage.entry(Stage(config), "zero-shot")
+    before = lineage.entry(Session(config), "zero-shot")
     assert before["data"].keys() == {"test", "validation"}
     monkeypatch.setattr("adapt.verbs.session.fingerprint", lambda rows: of(len(rows), "other"))
-    assert set(changed(before, lineage.entry(Stage(config), "zero-shot"))) == {"data.test", "data.validation"}
+    assert set(changed(before, lineage.entry(Session(config), "zero-shot"))) == {"data.test", "data.validation"}
 
 
 def test_class_names_are_a_part_of_the_data():
@@ -191,7 +191,7 @@ def test_labels_go_by_the_names_of_classes_and_by_the_weights_that_name_them(tmp
     ]
 
     def made() -> dict:
-        return lineage.labels(Stage(load_recipe("sam_semantic_student", [*given, "tracker=none"])))
+        return lineage.labels(Session(load_recipe("sam_semantic_student", [*given, "tracker=none"])))
 
     first = made()
     names.write_text(yaml.safe_dump({0: "background", 1: "cow", 2: "dog"}))
@@ -279,11 +279,11 @@ def test_reloaded_students_answer_on_the_device_of_the_data(place, monkeypatch):
     """A kill between saving and measuring: the student comes from its file."""
     given = recipe(student="{name: logits, student: resnet10t, teacher: zero-shot, views: 1, train: {epochs: 1, batch: 16}}")
     pipeline.distill(given)
-    stage = Stage(given)
+    session = Session(given)
     moved = []
     whole = torch.nn.Module.to
     monkeypatch.setattr(
         torch.nn.Module, "to", lambda self, *a, **k: moved.append((type(self).__name__, a)) or whole(self, *a, **k)
     )
-    student = stage.student()
-    assert (type(student).__name__, (stage.accelerator.device,)) in moved
+    student = kept.student(session)
+    assert (type(student).__name__, (session.accelerator.device,)) in moved

@@ -20,8 +20,8 @@ from adapt.cli import main
 from adapt.models import checkpoint
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
+from adapt.verbs import measuring
 from adapt.verbs import merge as joining
-from adapt.verbs.session import Stage
 
 SMALL = ["data.shots=1", "train.epochs=1", "train.batch=16", "evals.0.bootstrap=100", "tracker=none"]
 
@@ -102,11 +102,11 @@ def test_a_scale_goes_part_of_the_way(done, scale, tmp_path, monkeypatch):
 
 def test_a_sweep_chooses_on_validation_within_its_budget(done, capsys, monkeypatch):
     monkeypatch.setattr(joining, "SCALES", [0.0, 0.5, 1.0])
-    real, splits = Stage.evaluated, []
+    real, splits = measuring.evaluated, []
     monkeypatch.setattr(
-        Stage,
+        measuring,
         "evaluated",
-        lambda self, config, predict, split, module: splits.append(split) or real(self, config, predict, split, module),
+        lambda session, config, predict, split, module: splits.append(split) or real(session, config, predict, split, module),
     )
     assert main(["merge", f"run={done}", "scale=sweep", "budget=0"]) == 0
     facts = json.loads((done / "manifest.json").read_text())["stages"]["merge"]
@@ -193,7 +193,7 @@ def test_other_families_train_in_4_bits_and_merge(model, tmp_path, monkeypatch, 
     again = load_recipe(
         "clip_qlora", [f"model={model}", f"model.checkpoint={folder / 'merged'}", "model.weights=pretrained", data, *small]
     )
-    assert pipeline.Stage(again).family.backbone.config.model_type == recipe.model.name
+    assert pipeline.Session(again).family.backbone.config.model_type == recipe.model.name
 
 
 def test_a_head_that_learned_beside_the_adapter_goes_along(tmp_path, monkeypatch):

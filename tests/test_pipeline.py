@@ -219,65 +219,69 @@ def test_an_exported_file_says_how_to_use_it(done):
 
 
 def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
-    from adapt.verbs.session import Stage
+    from adapt.verbs import measuring
 
     monkeypatch.chdir(tmp_path)
     few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
     spoils = ["method={name: full}", "train.lr=0.3", "train.clip=0", "train.warmup=0"]
-    recipe, whole = load_recipe("clip_lora", [*few, *spoils]), Stage.measure
+    recipe, whole = load_recipe("clip_lora", [*few, *spoils]), measuring.measure
 
-    def killed(self, name, *given, **more):
+    def killed(session, name, *given, **more):
         if name == "adapted":
             raise KeyboardInterrupt
-        return whole(self, name, *given, **more)
+        return whole(session, name, *given, **more)
 
-    monkeypatch.setattr(Stage, "measure", killed)
+    monkeypatch.setattr(measuring, "measure", killed)
     with pytest.raises(KeyboardInterrupt):
         pipeline.finetune(recipe)
-    monkeypatch.setattr(Stage, "measure", whole)
+    monkeypatch.setattr(measuring, "measure", whole)
     assert not pipeline.finetune(recipe).ok
 
 
-def test_who_is_chosen_taught_and_cached():
+def test_who_is_chosen_taught_and_cached(monkeypatch):
     """Validation alone chooses; unlabelled pictures teach; a cache is named after all that it depends on."""
-    from adapt.verbs.session import Stage
+    from adapt.verbs import distill, measuring
+    from adapt.verbs.session import Session
 
     base = ["tracker=none", "data.shots=1"]
-    stage = Stage(load_recipe("clip_lora", base))
-    rows = stage._student_rows()
-    assert len(rows) == len(stage.data["train"]) + 3 * 849
+    session = Session(load_recipe("clip_lora", base))
+    rows = distill._student_rows(session)
+    assert len(rows) == len(session.data["train"]) + 3 * 849
     assert rows["label"][-1] is None
 
     def place(*given: str) -> str:
-        stage = Stage(load_recipe("clip_lora", [*base, *given]))
-        return of(lineage.answers(stage, stage.recipe.distill.views, stage.recipe.distill.train.augment))
+        session = Session(load_recipe("clip_lora", [*base, *given]))
+        return of(lineage.answers(session, session.recipe.distill.views, session.recipe.distill.train.augment))
 
     changes = ["distill.views=2", "distill.train.augment.crop=0.5", "distill.teacher=zero-shot", "data.shots=2", "seed=1"]
     changes += ["data.unlabelled=[noto]", "method.rank=3", "prompts.templates=simple"]
     assert len({place(), *map(place, changes)}) == 1 + len(changes)
     for idle in ("distill.student=resnet14t", "distill.train.lr=0.1", "distill.budget=0.5", "distill.train.epochs=3"):
         assert place(idle) == place(), "the teacher says the same to any student"
-    asked = []
-    stage.evaluated = lambda config, predict, split, module: (
-        asked.append(split) or Stage.evaluated(stage, config, predict, split, module)
+    asked, whole = [], measuring.evaluated
+    monkeypatch.setattr(
+        measuring,
+        "evaluated",
+        lambda session, config, predict, split, module: asked.append(split) or whole(session, config, predict, split, module),
     )
-    stage.validate(stage.family)
+    measuring.validate(session, session.family)
     assert asked == ["validation"]
 
 
 def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
     import torch
 
-    from adapt.verbs.session import Stage
+    from adapt.verbs.finetune import _features
+    from adapt.verbs.session import Session
 
     monkeypatch.chdir(tmp_path)
-    stage = Stage(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
-    stage.apply_method()
-    cached = stage._features()
+    session = Session(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
+    session.apply_method()
+    cached = _features(session)
     for row in (0, 5):
-        image = stage.family.preprocess(stage.data["train"][row], False)["image"][None].float()
+        image = session.family.preprocess(session.data["train"][row], False)["image"][None].float()
         with torch.no_grad():
-            expected = stage.family.frozen_features()(image)[0]
+            expected = session.family.frozen_features()(image)[0]
         for view in (0, 3):
             torch.testing.assert_close(cached(view, row)["features"], expected, atol=1e-4, rtol=1e-4)
 
@@ -466,7 +470,7 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
 def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatch):
     from PIL import Image
 
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
     for name in ("red_ant", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -474,17 +478,17 @@ def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatc
             Image.new("RGB", (20, 20), (60 * i, ord(name[0]), 0)).save(tmp_path / "photos" / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     own = ["data.path=photos", "prompts.classes=emoji", "prompts.templates=['no place for a name']", "tracker=none"]
-    assert Stage(load_recipe("dinov2_linear", own)).family.classes == ["dog", "red_ant"], "the labels' own names"
+    assert Session(load_recipe("dinov2_linear", own)).family.classes == ["dog", "red_ant"], "the labels' own names"
     with pytest.raises(UserError, match=r"prompts\.templates\.0"):
-        _ = Stage(load_recipe("clip_lora", own)).family
+        _ = Session(load_recipe("clip_lora", own)).family
 
 
 def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none():
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
     scenes = ["data.train=2", "data.validation=1", "data.test=1", "tracker=none"]
-    stage = Stage(load_recipe("sam_semantic_student", scenes))
-    words = {name: f"thing {number}" for number, name in enumerate(stage.labels)}
+    session = Session(load_recipe("sam_semantic_student", scenes))
+    words = {name: f"thing {number}" for number, name in enumerate(session.labels)}
     told = [*scenes, f"prompts.classes={json.dumps(words)}"]
-    assert Stage(load_recipe("sam_semantic_student", told)).family.classes == [f"thing {i}" for i in range(8)]
-    assert Stage(load_recipe("sam_semantic_student", [*told, "distill=null"])).family.classes == stage.labels
+    assert Session(load_recipe("sam_semantic_student", told)).family.classes == [f"thing {i}" for i in range(8)]
+    assert Session(load_recipe("sam_semantic_student", [*told, "distill=null"])).family.classes == session.labels

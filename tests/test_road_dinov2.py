@@ -38,14 +38,17 @@ def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
 
 
 def test_a_teacher_teaches_without_dropout():
-    from adapt.verbs.session import Stage
+    from adapt.verbs import kept
+    from adapt.verbs.session import Session
 
     recipe = load_recipe("dinov2_lora", [*SMALL, "method.dropout=0.5", "evals=[]", "export=[]"])
     pipeline.finetune(recipe)
-    stage = Stage(recipe)
-    teacher = stage.adapted().train()
-    rows = stage.data["train"].select(range(8))
-    cache = stage.cache("teacher", {"of": "eight rows"}, teacher.predictors()["image_embedding"], teacher, rows, 1, None)
+    session = Session(recipe)
+    teacher = kept.adapted(session).train()
+    rows = session.data["train"].select(range(8))
+    cache = kept.outputs(
+        session, "teacher", {"of": "eight rows"}, teacher.predictors()["image_embedding"], teacher, rows, 1, None
+    )
     images = teacher.collate([teacher.preprocess(row, False) for row in rows])["image"].float()
     with torch.no_grad():
         expected = teacher.eval().image_embedding(images)

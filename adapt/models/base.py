@@ -28,8 +28,6 @@ class Family(Learner, ABC):
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
     quantised: ClassVar[str] = ""
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
-    asked_by_name: ClassVar[bool] = False
-    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
     decoder: nn.Module | None = None
     """The part that answers, where an encoder in front of it can stay frozen (`method: decoder`)."""
     classes: Sequence[str] = ()

@@ -16,6 +16,8 @@ class Learner(nn.Module):
 
     knows_texts: ClassVar[bool] = False
     """Can it be asked about texts: `predictors(texts)`?"""
+    asked_by_name: ClassVar[bool] = False
+    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
     tokens_per_second: float = 0.0
     """Of what it has generated since it was made; 0: nothing."""
 

@@ -1,6 +1,6 @@
 """What each result of a run is made of: the records by which a kept one is used again, made again, or refused.
 
-Each function takes a `Stage` and returns a record of contents and of the settings that matter, for `provenance.changed`.
+Each function takes a session and returns a record of contents and of the settings that matter, for `provenance.changed`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from adapt.plug import Spec, settings
 from adapt.provenance import hash_path, of
 
 if TYPE_CHECKING:
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
 NO_RESULT = frozenset({"name", "cache", "batch", "budget", "keep"})
 """Options of an objective that change neither what its teacher says nor the student that comes of it."""
@@ -21,113 +21,117 @@ DRAWN = frozenset({"pictures", "bootstrap", "split"})
 """Options of an eval that do not change by what weights are chosen."""
 
 
-def model(stage: Stage) -> dict[str, Any]:
+def model(session: Session) -> dict[str, Any]:
     """The model as it comes: base weights, settings, words."""
-    config = stage.recipe.model
+    config = session.recipe.model
     own = {name: value for name, value in settings(config).items() if name not in ("name", "checkpoint")}
-    words = {name: of(texts) for name, texts in stage.words.items()}
-    method = stage.recipe.method
+    words = {name: of(texts) for name, texts in session.words.items()}
+    method = session.recipe.method
     placed = {"method": settings(method)} if method.places else {}  # it rounds what it places
-    return {"base": _content(stage.base), "model": own | files(config), "words": words} | placed
+    return {"base": _content(session.base), "model": own | files(config), "words": words} | placed
 
 
-def adapted(stage: Stage) -> dict[str, Any]:
+def adapted(session: Session) -> dict[str, Any]:
     """The model with the run's adapter."""
-    return model(stage) | {"adapter": stage.hash("adapter"), "method": settings(stage.recipe.method)}
+    return model(session) | {"adapter": session.hash("adapter"), "method": settings(session.recipe.method)}
 
 
-def adapter(stage: Stage) -> dict[str, Any]:
+def adapter(session: Session) -> dict[str, Any]:
     """What a training learns from, but for the settings, which name the run folder."""
-    splits = ("train", "validation") if stage.selects else ("train",)
-    return model(stage) | {"data": {split: stage.fingerprints[split] for split in splits}}
+    splits = ("train", "validation") if session.selects else ("train",)
+    return model(session) | {"data": {split: session.fingerprints[split] for split in splits}}
 
 
-def teacher(stage: Stage) -> dict[str, Any]:
+def teacher(session: Session) -> dict[str, Any]:
     """Who teaches."""
-    return adapted(stage) if stage.recipe.distill.teacher == "adapted" else model(stage)
+    return adapted(session) if session.recipe.distill.teacher == "adapted" else model(session)
 
 
-def answers(stage: Stage, views: int, augmentation: Spec | None) -> dict[str, Any]:
+def answers(session: Session, views: int, augmentation: Spec | None) -> dict[str, Any]:
     """A teacher's outputs for views of the training pictures."""
-    module = plug.load("distill", stage.recipe.distill.name)
-    seen = {"views": views, "augment": settings(augmentation) if augmentation else None, "seed": stage.recipe.seed}
-    made = {"objective": _version(module), "predictor": module.PREDICTOR, "precision": stage.precision}
-    return {"teacher": teacher(stage), "data": taught(stage)} | made | seen
+    module = plug.load("distill", session.recipe.distill.name)
+    seen = {"views": views, "augment": settings(augmentation) if augmentation else None, "seed": session.recipe.seed}
+    made = {"objective": _version(module), "predictor": module.PREDICTOR, "precision": session.precision}
+    return {"teacher": teacher(session), "data": taught(session)} | made | seen
 
 
-def features(stage: Stage) -> dict[str, Any]:
+def features(session: Session) -> dict[str, Any]:
     """A frozen encoder's features of the training pictures."""
-    made = {"method": settings(stage.recipe.method), "precision": stage.precision}
-    return {"model": model(stage), "data": {"train": stage.fingerprints["train"]}} | made
+    made = {"method": settings(session.recipe.method), "precision": session.precision}
+    return {"model": model(session), "data": {"train": session.fingerprints["train"]}} | made
 
 
-def labels(stage: Stage) -> dict[str, Any]:
+def labels(session: Session) -> dict[str, Any]:
     """A teacher's labels of the training pictures."""
-    config = stage.recipe.distill
+    config = session.recipe.distill
     module = plug.load("distill", config.name)
     chosen = {name: value for name, value in settings(config).items() if name in module.LABELLED_BY}
-    made = {"objective": _version(module), "precision": stage.precision, "namer": namer(stage)}
-    return {"teacher": teacher(stage), "data": taught(stage), "options": chosen} | made
+    made = {"objective": _version(module), "precision": session.precision, "namer": namer(session)}
+    return {"teacher": teacher(session), "data": taught(session), "options": chosen} | made
 
 
-def taught(stage: Stage) -> dict[str, str]:
+def taught(session: Session) -> dict[str, str]:
     """The pictures that a student learns from."""
-    return {split: stage.fingerprints[split] for split in ("train", "unlabelled") if split in stage.data}
+    return {split: session.fingerprints[split] for split in ("train", "unlabelled") if split in session.data}
 
 
-def namer(stage: Stage) -> str | None:
+def namer(session: Session) -> str | None:
     """The weights of the CLIP that names a teacher's masks, for objectives that have one."""
     from adapt.models.checkpoint import origin
 
-    checkpoint = getattr(stage.recipe.distill, "clip", None)
+    checkpoint = getattr(session.recipe.distill, "clip", None)
     return _content(origin(checkpoint)) if checkpoint else None
 
 
-def student(stage: Stage) -> dict[str, Any]:
+def student(session: Session) -> dict[str, Any]:
     """A student: its teacher, its pictures, its start, and the options that it was taught with."""
-    config = stage.recipe.distill
+    config = session.recipe.distill
     own = {name: value for name, value in settings(config).items() if name not in NO_RESULT}
-    splits = taught(stage) | ({"validation": stage.fingerprints["validation"]} if stage.selects else {})
-    made = {"options": own | {"name": config.name, "seed": stage.recipe.seed}, "start": start(stage), "namer": namer(stage)}
-    return {"teacher": teacher(stage), "data": splits, "precision": stage.precision} | made
+    splits = taught(session) | ({"validation": session.fingerprints["validation"]} if session.selects else {})
+    made = {
+        "options": own | {"name": config.name, "seed": session.recipe.seed},
+        "start": start(session),
+        "namer": namer(session),
+    }
+    return {"teacher": teacher(session), "data": splits, "precision": session.precision} | made
 
 
-def start(stage: Stage) -> str | None:
+def start(session: Session) -> str | None:
     """The content of the file that a student starts from; none without one, or where it is out of reach by now."""
     from adapt.students.base import origin
 
-    config = stage.recipe.distill
+    config = session.recipe.distill
     return origin(config.student, config.pretrained) if isinstance(config.pretrained, str) else None
 
 
-def entry(stage: Stage, name: str, file: str | None = None) -> dict[str, Any]:
+def entry(session: Session, name: str, file: str | None = None) -> dict[str, Any]:
     """The numbers of one row: what was asked, on which data, of what.
 
     Args:
         file: of an exported student, its path in the run folder.
     """
-    made: dict[str, Any] = {"evals": {config.name: measured(config) for config in stage.recipe.evals}}
-    splits = {split for config in stage.recipe.evals for split in read(config)}
-    made |= {"data": {split: stage.fingerprints.get(split) for split in sorted(splits)}, "precision": stage.precision}
-    made |= {"source": {"version": stage.recipe.data.version}}
+    made: dict[str, Any] = {"evals": {config.name: measured(config) for config in session.recipe.evals}}
+    splits = {split for config in session.recipe.evals for split in read(config)}
+    made |= {"data": {split: session.fingerprints.get(split) for split in sorted(splits)}, "precision": session.precision}
+    made |= {"source": {"version": session.recipe.data.version}}
     if name == "zero-shot":
-        return made | model(stage)
+        return made | model(session)
     if name in ("adapted", "merged"):
-        return made | adapted(stage) | ({"merged": stage.hash("merged")} if name == "merged" else {})
+        return made | adapted(session) | ({"merged": session.hash("merged")} if name == "merged" else {})
     if name == "labels":
-        return made | {"labels": labels(stage)}
-    made |= {"student": stage.hash("student"), "words": {key: of(texts) for key, texts in stage.words.items()}}
-    return made | ({"file": stage.hash(file)} if file else {})
+        return made | {"labels": labels(session)}
+    made |= {"student": session.hash("student"), "words": {key: of(texts) for key, texts in session.words.items()}}
+    return made | ({"file": session.hash(file)} if file else {})
 
 
-def validation(stage: Stage, name: str) -> dict[str, Any]:
+def validation(session: Session, name: str) -> dict[str, Any]:
     """The score by which weights are chosen, of the model as it comes or of the adapted one."""
     made = {
-        "selection": selection(stage.recipe.evals[0]),
-        "data": {"validation": stage.fingerprints["validation"]},
-        "precision": stage.precision,
+        "selection": selection(session.recipe.evals[0]),
+        "data": {"validation": session.fingerprints["validation"]},
+        "precision": session.precision,
     }
-    return made | (adapted(stage) if name == "adapted" else model(stage))
+    return made | (adapted(session) if name == "adapted" else model(session))
 
 
 def measured(config: Spec) -> dict[str, Any]:

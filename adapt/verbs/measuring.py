@@ -1,266 +1,225 @@
-"""Numbers: evals on predictors, entries and guards in `metrics.json`, tables in `predictions/`."""
+"""Measuring: evals on predictors; an entry goes into `metrics.json`, its table into `predictions/`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed
 from adapt.run import atomic
-from adapt.verbs import lineage
+from adapt.verbs import lineage, scores
 from adapt.verbs.guards import floored
+
+if TYPE_CHECKING:
+    from adapt.verbs.session import Session
 
 BATCH = 256
 TIMED = ("latency", "latency_torch", "size_bytes")
 """Facts of an entry that other words or other data do not change."""
 
 
-class Numbers:
-    """The measuring part of a `Stage`."""
+def predictor(session: Session, module, predictors: Callable[..., dict] | None = None) -> Callable[..., Any]:
+    """What evals ask: (data set, name="class_logits", texts=None, **options) → float32[N, …], or a list of N results.
 
-    def predictor(self, module, predictors: Callable[..., dict] | None = None) -> Callable[..., Any]:
-        """What evals ask: (data set, name="class_logits", texts=None, **options) → float32[N, …], or a list of N results.
+    Args:
+        module: a family or a student.
+        predictors: others than the module's own, such as those of an exported file.
+    """
+    from adapt.train.predict import predict
 
-        Args:
-            module: a family or a student.
-            predictors: others than the module's own, such as those of an exported file.
-        """
-        from adapt.train.predict import predict
+    def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
+        function = (predictors or module.predictors)(texts)[name]
+        return predict(function, module, dataset, BATCH, session.accelerator, title="evaluate", name=name, **options)
 
-        def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
-            function = (predictors or module.predictors)(texts)[name]
-            return predict(function, module, dataset, BATCH, self.accelerator, title="evaluate", name=name, **options)
+    return run
 
-        return run
 
-    def validate(self, module) -> float:
-        """The main metric, on the validation split, of the first eval that the module can be asked."""
-        config = self._first(module)
-        return self._quickly(config, module).metrics[config.main]
+def validate(session: Session, module) -> float:
+    """The main metric, on the validation split, of the first eval that the module can be asked."""
+    config = _first(session, module)
+    return _quickly(session, config, module).metrics[config.main]
 
-    def _first(self, module):
-        return next(iter(self.offered(module)), self.recipe.evals[0])
 
-    def selection(self, module) -> str:
-        """By what the best weights of a training are chosen; empty: the last are kept."""
-        return lineage.selection(self._first(module)) if self.selects else ""
+def _first(session: Session, module):
+    return next(iter(offered(session, module)), session.recipe.evals[0])
 
-    def _quickly(self, config, module):
-        """An eval on the validation split, without what only a report needs."""
-        quick = config.model_copy(update=config.quick)
-        return self.evaluated(quick, self.predictor(module), "validation", module)
 
-    def validated(self, name: str, module) -> dict[str, Any]:
-        """The first eval's main metric on the validation split, as a record that is kept: value, floor, pictures, change."""
-        if known := self.kept_validation(name):
-            return known
-        made, kept = lineage.validation(self, name), self.metrics().get("validation", {})
-        config = self.recipe.evals[0]
-        target, result = plug.load("evals", config.name), self._quickly(config, module)
-        self.run.begin(self.recipe)
-        record = {"value": result.metrics[config.main], "floor": result.floor, "pictures": len(self.data["validation"])}
-        if result.table:
-            self._save_table(f"{name} validation", result.table)
-            record |= self._change(name, result.table, target, " validation")
-        self._save(validation=kept | {name: record | {"made_of": made}})
-        return record
+def selection(session: Session, module) -> str:
+    """By what the best weights of a training are chosen; empty: the last are kept."""
+    return lineage.selection(_first(session, module)) if session.selects else ""
 
-    def kept_validation(self, name: str) -> dict[str, Any] | None:
-        """The record that `validated` has kept, if it is still of what it was made of."""
-        record = self.metrics().get("validation", {}).get(name)
-        return record if record and self.selects and not changed(record["made_of"], lineage.validation(self, name)) else None
 
-    def offered(self, module, predictors: Callable[..., dict] | None = None) -> list:
-        """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
-        have = (predictors or module.predictors)(None)
-        return [
-            config for config in self.recipe.evals if config.predictor in have and (module.knows_texts or not config.asks_texts)
-        ]
+def _quickly(session: Session, config, module):
+    """An eval on the validation split, without what only a report needs."""
+    quick = config.model_copy(update=config.quick)
+    return evaluated(session, quick, predictor(session, module), "validation", module)
 
-    def evaluated(self, config, predict: Callable, split: str, module):
-        """One eval of a family or student; an eval with a `bank_split` gets these rows beside the measured ones."""
-        for name in filter(None, (split, config.bank)):
-            if name not in self.data:
-                raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(self.data)}.")
-        bank = self.data[config.bank] if config.bank else None
+
+def validated(session: Session, name: str, module) -> dict[str, Any]:
+    """The first eval's main metric on the validation split, as a record that is kept: value, floor, pictures, change."""
+    if known := kept_validation(session, name):
+        return known
+    made, kept = lineage.validation(session, name), scores.metrics(session).get("validation", {})
+    config = session.recipe.evals[0]
+    target, result = plug.load("evals", config.name), _quickly(session, config, module)
+    session.run.begin(session.recipe)
+    record = {"value": result.metrics[config.main], "floor": result.floor, "pictures": len(session.data["validation"])}
+    if result.table:
+        _save_table(session, f"{name} validation", result.table)
+        record |= _change(session, name, result.table, target, " validation")
+    scores.save(session, validation=kept | {name: record | {"made_of": made}})
+    return record
+
+
+def kept_validation(session: Session, name: str) -> dict[str, Any] | None:
+    """The record that `validated` has kept, if it is still of what it was made of."""
+    record = scores.metrics(session).get("validation", {}).get(name)
+    return record if record and session.selects and not changed(record["made_of"], lineage.validation(session, name)) else None
+
+
+def offered(session: Session, module, predictors: Callable[..., dict] | None = None) -> list:
+    """The recipe's evals that a module can be asked: it offers their predictor, and knows texts where they ask about texts."""
+    have = (predictors or module.predictors)(None)
+    return [
+        config for config in session.recipe.evals if config.predictor in have and (module.knows_texts or not config.asks_texts)
+    ]
+
+
+def evaluated(session: Session, config, predict: Callable, split: str, module):
+    """One eval of a family or student; one that learns from labelled rows gets its bank beside the measured ones."""
+    for name in filter(None, (split, config.bank)):
+        if name not in session.data:
+            raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
+    bank = session.data[config.bank] if config.bank else None
+    target = plug.load("evals", config.name)
+    return target.evaluate(config, predict, session.data[split], _protocol(session, split, module), bank)
+
+
+def measure(
+    session: Session, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any
+) -> dict:
+    """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
+
+    Args:
+        module: a family or a student.
+        predictors: others than the module's own, such as those of an exported file.
+        facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
+    """
+    from adapt.data.split import described
+    from adapt.evals.metrics import collapse
+
+    session.run.begin(session.recipe)
+    entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
+    entry["left_out"] = len(session.data.report.severe)
+    made = lineage.entry(session, name, facts.get("file"))
+    have, predict = (predictors or module.predictors)(None), predictor(session, module, predictors)
+    pictures: list[tuple[str, Any]] = []
+    tabled = False
+    for config in offered(session, module, predictors):
         target = plug.load("evals", config.name)
-        return target.evaluate(config, predict, self.data[split], self._protocol(split, module), bank)
+        result = evaluated(session, config, predict, config.split, module)
+        entry["metrics"] |= result.metrics
+        entry["intervals"] |= result.intervals
+        entry = result.figures | entry  # the first eval's are drawn
+        if "main" not in entry:
+            entry |= {"main": config.main, "split": config.split, "protocol": result.protocol, "floor": result.floor}
+            entry |= {"pictures": len(session.data[config.split]), "collapse": collapse(result.table)}
+            note = floored(config.main, result.metrics[config.main], result.floor)
+            entry["notes"] = [*entry["notes"], *filter(None, (entry["collapse"], note))]
+        if result.table and not tabled:
+            tabled = True
+            _save_table(session, name, result.table, session.data[config.split])
+            entry |= _change(session, name, result.table, target)
+        pictures += result.pictures
+    if pictures:
+        _save_pictures(session, name, pictures)
+    if module.tokens_per_second:
+        entry["metrics"]["tokens_per_second"] = round(module.tokens_per_second, 1)
+    if not entry["metrics"]:
+        lacking = ", ".join(config.predictor for config in session.recipe.evals)
+        raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
+    old = scores.entry(session, name) or {}
+    same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
+    timed = {fact: old[fact] for fact in TIMED if fact in old and same}  # the same network: what was timed holds
+    entries = [one for one in scores.entries(session) if one["name"] != name] + [timed | entry | {"made_of": made}]
+    scores.save(session, entries=entries, splits=described(session.data))
+    return scores.entry(session, name)
 
-    def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
-        """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
 
-        Args:
-            module: a family or a student.
-            predictors: others than the module's own, such as those of an exported file.
-            facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
-        """
-        from adapt.data.split import described
-        from adapt.evals.metrics import collapse
+def _protocol(session: Session, split: str, module) -> dict[str, Any]:
+    seen = {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")}
+    told = {"asked_by_name": True} if module.asked_by_name else {}
+    return session.words | {"data": session.fingerprints[split], "input": seen} | told
 
-        self.run.begin(self.recipe)
-        entry: dict[str, Any] = {"name": name, "title": title, "metrics": {}, "intervals": {}, "notes": []} | facts
-        entry["left_out"] = len(self.data.report.severe)
-        made = lineage.entry(self, name, facts.get("file"))
-        have, predict = (predictors or module.predictors)(None), self.predictor(module, predictors)
-        pictures: list[tuple[str, Any]] = []
-        tabled = False
-        for config in self.offered(module, predictors):
-            target = plug.load("evals", config.name)
-            result = self.evaluated(config, predict, config.split, module)
-            entry["metrics"] |= result.metrics
-            entry["intervals"] |= result.intervals
-            entry = result.figures | entry  # the first eval's are drawn
-            if "main" not in entry:
-                entry |= {"main": config.main, "split": config.split, "protocol": result.protocol, "floor": result.floor}
-                entry |= {"pictures": len(self.data[config.split]), "collapse": collapse(result.table)}
-                note = floored(config.main, result.metrics[config.main], result.floor)
-                entry["notes"] = [*entry["notes"], *filter(None, (entry["collapse"], note))]
-            if result.table and not tabled:
-                tabled = True
-                self._save_table(name, result.table, self.data[config.split])
-                entry |= self._change(name, result.table, target)
-            pictures += result.pictures
-        if pictures:
-            self._save_pictures(name, pictures)
-        if module.tokens_per_second:
-            entry["metrics"]["tokens_per_second"] = round(module.tokens_per_second, 1)
-        if not entry["metrics"]:
-            lacking = ", ".join(config.predictor for config in self.recipe.evals)
-            raise UserError(f"evals: {title} offers {', '.join(have)}, and the recipe's evals ask for {lacking}.")
-        old = self.entry(name) or {}
-        same = not {"base", "model", "adapter", "method", "student", "file"} & set(changed(old.get("made_of", {}), made))
-        timed = {fact: old[fact] for fact in TIMED if fact in old and same}  # the same network: what was timed holds
-        entries = [one for one in self.entries() if one["name"] != name] + [timed | entry | {"made_of": made}]
-        self._save(entries=entries, splits=described(self.data))
-        return self.entry(name)
 
-    def _protocol(self, split: str, module) -> dict[str, Any]:
-        from adapt.models.base import Family
+def _save_table(session: Session, name: str, table: dict[str, list], rows=None) -> None:
+    """The predictions, with pictures of the surest mistakes among `rows`, where answers are right or wrong."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-        by_name = isinstance(module, Family) and module.asked_by_name
-        return (
-            self.words
-            | {
-                "data": self.fingerprints[split],
-                "input": {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")},
-            }
-            | ({"asked_by_name": True} if by_name else {})
-        )
+    if not session.run.writes:
+        return
+    pictures: list[bytes | None] = [None] * len(table["id"])
+    if rows is not None:
+        wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
+        sure = table.get("confidence", [0] * len(pictures))
+        place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
+        for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
+            pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
+    with atomic(_table(session, name)) as path:
+        pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 
-    def _save_table(self, name: str, table: dict[str, list], rows=None) -> None:
-        """The predictions, with pictures of the surest mistakes among `rows`, where answers are right or wrong."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        if not self.run.writes:
-            return
-        pictures: list[bytes | None] = [None] * len(table["id"])
-        if rows is not None:
-            wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
-            sure = table.get("confidence", [0] * len(pictures))
-            place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
-            for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-                pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
-        with atomic(self._table(name)) as path:
-            pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
+def _save_pictures(session: Session, name: str, pictures: list[tuple[str, Any]]) -> None:
+    """What an eval drew, with its captions in the file names' order."""
+    if not session.run.writes:
+        return
+    with atomic(session.run.path / "pictures" / name.replace(" ", "_")) as folder:
+        folder.mkdir(parents=True)
+        for number, (_, picture) in enumerate(pictures):
+            picture.save(folder / f"{number:02d}.png")
+        (folder / "captions.json").write_text(json.dumps([caption for caption, _ in pictures], ensure_ascii=False))
 
-    def _save_pictures(self, name: str, pictures: list[tuple[str, Any]]) -> None:
-        """What an eval drew, with its captions in the file names' order."""
-        if not self.run.writes:
-            return
-        with atomic(self.run.path / "pictures" / name.replace(" ", "_")) as folder:
-            folder.mkdir(parents=True)
-            for number, (_, picture) in enumerate(pictures):
-                picture.save(folder / f"{number:02d}.png")
-            (folder / "captions.json").write_text(json.dumps([caption for caption, _ in pictures], ensure_ascii=False))
 
-    def _table(self, name: str) -> Path:
-        return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
+def _table(session: Session, name: str) -> Path:
+    return session.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
-        """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
-        before = self._before(name)
-        if before is None:
-            return {}
-        found = self.processes.share(self._difference(f"{before}{split}", table, target) if self.run.writes else None)
-        return {"change": found, "against": before} if found else {}
 
-    def _before(self, name: str) -> str | None:
-        """The entry that an entry's change is against; none for the first, and for one that is not measured or by another metric."""
-        taught = "labels" if self.measured("labels") else self.recipe.distill.teacher if self.recipe.distill else "adapted"
-        if name.endswith("int8"):
-            return name.replace("int8", "fp32")
-        before = {"adapted": "zero-shot", "merged": "adapted", "student": taught}.get(name, taught)
-        return None if name in ("zero-shot", "labels") else before
+def _change(session: Session, name: str, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
+    """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
+    before = _before(session, name)
+    if before is None:
+        return {}
+    found = session.processes.share(_difference(session, f"{before}{split}", table, target) if session.run.writes else None)
+    return {"change": found, "against": before} if found else {}
 
-    def _difference(self, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
-        import pyarrow.parquet as pq
 
-        from adapt.evals.bootstrap import change
+def _before(session: Session, name: str) -> str | None:
+    """The entry that an entry's change is against; none for the first, and for one that is not measured or by another metric."""
+    taught = (
+        "labels"
+        if scores.measured(session, "labels")
+        else session.recipe.distill.teacher
+        if session.recipe.distill
+        else "adapted"
+    )
+    if name.endswith("int8"):
+        return name.replace("int8", "fp32")
+    before = {"adapted": "zero-shot", "merged": "adapted", "student": taught}.get(name, taught)
+    return None if name in ("zero-shot", "labels") else before
 
-        old = self._table(before)
-        return change(target, pq.read_table(old).to_pydict(), table) if old.exists() else None
 
-    def metrics(self) -> dict[str, Any]:
-        return self.run.read_json("metrics.json", {"entries": [], "guards": []})
+def _difference(session: Session, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
+    import pyarrow.parquet as pq
 
-    def entries(self) -> list[dict]:
-        return self.metrics()["entries"]
+    from adapt.evals.bootstrap import change
 
-    def entry(self, name: str) -> dict | None:
-        return next((entry for entry in self.entries() if entry["name"] == name), None)
-
-    def _save(self, **changes: Any) -> None:
-        self.run.write_json("metrics.json", self.metrics() | changes)
-        self.accelerator.wait_for_everyone()
-
-    def measured(self, name: str) -> bool:
-        """Is there an entry of this name that is still of what it was made of? A line says why not, where it must be made again."""
-        old = self.entry(name)
-        if old is None:
-            return False
-        names = changed(old["made_of"], lineage.entry(self, name, old.get("file")))
-        if names and name not in self._told:
-            self._told.add(name)
-            self.say(f"{old['title']}: measured again: {', '.join(names)} changed")
-        return not names
-
-    def main(self, entry: dict) -> float:
-        """The metric by which guards compare."""
-        return entry["metrics"][entry["main"]]
-
-    def comparable(self, *entries: dict) -> bool:
-        """Do these entries stand by the same metric of the same eval?"""
-        return len({(entry["main"], entry["protocol"].get("eval")) for entry in entries}) == 1
-
-    def title(self, name: str) -> str:
-        """How the model is called in tables, before or after its adaptation."""
-        family, method = self.recipe.model, self.recipe.method
-        if name != "zero-shot":
-            return f"{family.title} + {method.title}"
-        return f"zero-shot {family.title}{plug.load('methods', method.name).placed(method) if method.places else ''}"
-
-    def say(self, text: str) -> None:
-        """A line for the user, once, whatever the number of processes."""
-        self.accelerator.print(text)
-
-    def update(self, name: str, **facts: Any) -> None:
-        """Add facts to an entry."""
-        self._save(entries=[entry | facts if entry["name"] == name else entry for entry in self.entries()])
-
-    def drop_files(self) -> None:
-        """Forget the numbers and promises of exported files: there is another student now."""
-        entries = [entry for entry in self.entries() if "file" not in entry]
-        self._save(entries=entries, guards=[guard for guard in self.metrics()["guards"] if " int8 " not in guard["name"]])
-
-    def guard(self, guard: dict[str, str]) -> None:
-        """Note whether a promise is kept; see `adapt/guards.py`."""
-        guards = {old["name"]: old for old in self.metrics()["guards"]} | {guard["name"]: guard}
-        self._save(guards=list(guards.values()))
+    old = _table(session, before)
+    return change(target, pq.read_table(old).to_pydict(), table) if old.exists() else None
 
 
 def _thumbnail(image) -> bytes:

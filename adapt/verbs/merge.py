@@ -16,12 +16,13 @@ import numpy as np
 from adapt.methods.adapter import HEAD
 from adapt.plug import UserError
 from adapt.run import atomic
+from adapt.verbs import kept, measuring, scores
 
 if TYPE_CHECKING:
     from torch import nn
 
     from adapt.models.base import Family
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
 SCALES = [i / 10 for i in range(11)]
 FIRST = ("class_logits", "image_embedding", "patch_features")
@@ -34,7 +35,17 @@ AGREEMENT = 0.99
 """Least share of the samples on which both decide alike."""
 
 
-def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
+def merge(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> None:
+    """Join adapter and base, and measure what comes of it; see `joined`."""
+    place = joined(session, scale, budget)
+    if session.recipe.evals:
+        size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+        title = f"{scores.title(session, 'adapted')}, merged"
+        measuring.measure(session, "merged", title, session.family, size_bytes=size)
+    session.say(f"Merged: {place}")
+
+
+def joined(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> Path:
     """Write `merged/` into the run folder, proven against base + adapter on real samples; returns its path.
 
     Args:
@@ -44,49 +55,49 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
     Raises:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
     """
-    adapter = _adapter_of(stage, scale)
-    stage.family = family = _with_adapter(stage.loaded(), adapter)
-    family.to(stage.accelerator.device)
+    adapter = _adapter_of(session, scale)
+    session.family = family = _with_adapter(session.loaded(), adapter)
+    family.to(session.accelerator.device)
     rows: list[dict[str, float]] = []
     if scale == "sweep":
-        rows = sweep(stage, family)
+        rows = sweep(session, family)
         scale = choose(rows, budget)
-        _tell(stage, rows, scale)
+        _tell(session, rows, scale)
     set_scale(family.backbone, float(scale))
-    samples = _samples(stage)
+    samples = _samples(session)
     expected = answers(family, samples)
-    place = stage.run.path / "merged"
+    place = session.run.path / "merged"
     with atomic(place) as folder:
         folder.mkdir()
         net = _joined(family.backbone)
-        write(net, folder, stage.recipe.model.checkpoint)
+        write(net, folder, session.recipe.model.checkpoint)
         if (adapter / HEAD).exists():  # what learned outside the backbone goes with it
             shutil.copy(adapter / HEAD, folder / HEAD)
-        family.backbone = read(net, folder).to(stage.accelerator.device)
+        family.backbone = read(net, folder).to(session.accelerator.device)
         proof = compare(expected, answers(family, samples))
         if proof["relative"] > TOLERANCE or proof["agreement"] < AGREEMENT:
             raise UserError(
                 f"merge: the merged model does not answer as base + adapter do: largest error {proof['error']:.2g}, "
                 f"agreement {proof['agreement']:.3f} on {len(samples)} samples. Nothing was written. Is it the same base checkpoint?"
             )
-        (folder / "README.md").write_text(card(stage, float(scale), proof, len(samples)), encoding="utf-8")
-    stage.say(
+        (folder / "README.md").write_text(card(session, float(scale), proof, len(samples)), encoding="utf-8")
+    session.say(
         f"merge: scale {float(scale):g}; against base + adapter on {len(samples)} samples: largest error {proof['error']:.2g}, "
         f"agreement {proof['agreement']:.1%}"
     )
-    facts = {"scale": float(scale), "sweep": rows, "proof": proof, "base": stage.base}
-    stage.record("merge", adapter=stage.hash("adapter"), merged=stage.hash("merged"), **facts)
+    facts = {"scale": float(scale), "sweep": rows, "proof": proof, "base": session.base}
+    session.record("merge", adapter=session.hash("adapter"), merged=session.hash("merged"), **facts)
     return place
 
 
-def _adapter_of(stage: Stage, scale: float | str) -> Path:
+def _adapter_of(session: Session, scale: float | str) -> Path:
     """The run's adapter, if it can be merged at this scale."""
-    if stage.accelerator.num_processes > 1:
+    if session.accelerator.num_processes > 1:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
-    if not stage.finished("finetune"):
-        raise UserError(f"{stage.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
-    folder = stage.run.path / "adapter"
-    method = stage.recipe.method.name
+    if not kept.finished(session, "finetune"):
+        raise UserError(f"{session.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
+    folder = session.run.path / "adapter"
+    method = session.recipe.method.name
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"merge: method {method!r} leaves no adapter to merge. It works on lora and qlora runs.")
     about = json.loads((folder / "adapter_config.json").read_text())
@@ -159,9 +170,9 @@ def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
             shutil.copy(file, folder / file.name)
 
 
-def card(stage: Stage, scale: float, proof: dict[str, float], count: int) -> str:
+def card(session: Session, scale: float, proof: dict[str, float], count: int) -> str:
     """What the folder is and where it comes from, for whoever finds it alone."""
-    recipe = stage.recipe
+    recipe = session.recipe
     return (
         f"# {recipe.name}\n\n`{recipe.model.checkpoint}` with a {recipe.method.name} adapter at scale {scale:g}, merged in full "
         f"precision by Adapt.\n\nAgainst base + adapter on {count} samples: largest error {proof['error']:.2g}, equal choices "
@@ -183,9 +194,9 @@ def read(net: nn.Module, folder: Path) -> nn.Module:
 # ------------------------------------------------------------------------------------------------------------------ proof
 
 
-def _samples(stage: Stage, count: int = 64) -> list[dict[str, Any]]:
+def _samples(session: Session, count: int = 64) -> list[dict[str, Any]]:
     """Rows of the validation split (of the training split, if there is none), evenly chosen."""
-    rows = stage.data["validation" if "validation" in stage.data else "train"]
+    rows = session.data["validation" if "validation" in session.data else "train"]
     return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, min(count, len(rows)))]
 
 
@@ -234,20 +245,20 @@ def _alike(a: Any, b: Any) -> bool:
 # ------------------------------------------------------------------------------------------------------------------ sweep
 
 
-def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
+def sweep(session: Session, family: Family) -> list[dict[str, float]]:
     """The first eval on the validation split for each scale: the metric, and what is lost of that which zero-shot had right.
 
     Raises:
         UserError: there is nothing to choose by.
     """
-    if not stage.recipe.evals or "validation" not in stage.data:
+    if not session.recipe.evals or "validation" not in session.data:
         raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one of them.")
-    config = stage.recipe.evals[0]
+    config = session.recipe.evals[0]
     rows: list[dict[str, float]] = []
     before = None
     for scale in SCALES:
         set_scale(family.backbone, scale)
-        result = stage.evaluated(config, stage.predictor(family), "validation", family)
+        result = measuring.evaluated(session, config, measuring.predictor(session, family), "validation", family)
         if "correct" not in result.table:
             raise UserError(
                 f"scale: sweep needs an eval that says which rows are right; {config.name} does not. Give a number."
@@ -265,9 +276,9 @@ def choose(rows: list[dict[str, float]], budget: float) -> float:
     return max((row for row in rows if row["forgotten"] <= budget), key=lambda row: (row[main], -row["scale"]))["scale"]
 
 
-def _tell(stage: Stage, rows: list[dict[str, float]], chosen: float) -> None:
+def _tell(session: Session, rows: list[dict[str, float]], chosen: float) -> None:
     for row in rows:
         scale, value, lost = row.values()
         main = list(row)[1]
         mark = "  ← chosen" if scale == chosen else ""
-        stage.say(f"scale {scale:.1f}   validation {main} {value:6.1%}   forgotten {lost:6.1%}{mark}")
+        session.say(f"scale {scale:.1f}   validation {main} {value:6.1%}   forgotten {lost:6.1%}{mark}")

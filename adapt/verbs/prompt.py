@@ -1,6 +1,6 @@
 """One picture and one question: masks for words, points, a box or an example; answers; classes.
 
-For example: `ask(Stage(load_recipe("sam_semantic_student")), Question(image="scene.png", text="segment the red apple"))`.
+For example: `ask(Session(load_recipe("sam_semantic_student")), Question(image="scene.png", text="segment the red apple"))`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
+from adapt.verbs import kept
 from adapt.verbs.question import Answer, Question
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image as Picture
 
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
 MOST = 5
 """Answers that are printed, where there are more; all of them are written."""
@@ -37,19 +38,19 @@ WAYS = {
 }
 
 
-def ask(stage: Stage, question: Question) -> Answer:
+def ask(session: Session, question: Question) -> Answer:
     """The answer of the recipe's model, adapted if its run is finished.
 
     Raises:
         UserError: a file is no picture, or the family cannot be asked this.
     """
     image = _open(question.image, "image")
-    adapted = stage.finished("finetune")
-    family = stage.adapted() if adapted else stage.family
+    adapted = kept.finished(session, "finetune")
+    family = kept.adapted(session) if adapted else session.family
     family.eval()
-    about = {"name": stage.recipe.model.name, "checkpoint": stage.recipe.model.checkpoint, "adapted": adapted}
+    about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}
     functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes}
-    answer = functions[_way(family, question, about["name"])](stage, family, image, question)
+    answer = functions[_way(family, question, about["name"])](session, family, image, question)
     start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
     answer.found = start | answer.found
     return answer
@@ -144,9 +145,9 @@ def _line(one: dict[str, Any], title: str = "") -> str:
 # -------------------------------------------------------------------------------------------------------- one a question
 
 
-def _masks(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
+def _masks(session: Session, family, image: Picture.Image, question: Question) -> Answer:
     if question.text:
-        masks, scores, title = _named(stage, family, image, question.text)
+        masks, scores, title = _named(session, family, image, question.text)
     else:
         masks, scores, title = _prompted(family, image, question)
     found = _shown(masks, scores, title)
@@ -184,27 +185,27 @@ def _on(size: tuple[int, int], question: Question) -> None:
                 )
 
 
-def _named(stage: Stage, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray, str]:
+def _named(session: Session, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray, str]:
     """Masks bool[N, H, W] of what is named and their scores float[N], the best first; and what the scores are."""
     import torch
 
     from adapt.distill import semantic
     from adapt.prompting import text_masks
 
-    own = isinstance(stage.recipe.distill, semantic.Config)
-    config = stage.recipe.distill if own else semantic.Config(name="semantic")
+    own = isinstance(session.recipe.distill, semantic.Config)
+    config = session.recipe.distill if own else semantic.Config(name="semantic")
     config = config.model_copy(update={"proposals": "automatic"})  # a question brings no boxes
     text_masks.subject(text)  # refuses words that name nothing, before work begins
     masks = semantic.proposals(config, family)({"image": image})
     if not len(masks):
         raise UserError(_nothing(config.automatic, own))
     module = plug.load("models", "clip")
-    clip = module.load(module.Config(name="clip", checkpoint=config.clip)).to(stage.accelerator.device).eval()
+    clip = module.load(module.Config(name="clip", checkpoint=config.clip)).to(session.accelerator.device).eval()
 
     @torch.no_grad()
     def embed_images(pictures: list) -> np.ndarray:
         views = torch.stack([clip.preprocess({"image": picture}, False)["image"] for picture in pictures])
-        return clip.image_embedding(views.float().to(stage.accelerator.device)).cpu().numpy()
+        return clip.image_embedding(views.float().to(session.accelerator.device)).cpu().numpy()
 
     @torch.no_grad()
     def embed_texts(texts: list[str]) -> np.ndarray:
@@ -225,7 +226,7 @@ def _nothing(automatic, own: bool) -> str:
     return f"{start} Show the thing with point= or box=, or accept masks that are less sure: {section}."
 
 
-def _words(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
+def _words(session: Session, family, image: Picture.Image, question: Question) -> Answer:
     from adapt.evals.detection.boxes import draw
 
     (answer,) = family.answer([{"image": image}], [question.text])
@@ -242,7 +243,7 @@ def _words(stage: Stage, family, image: Picture.Image, question: Question) -> An
     return Answer([text or "(no words)", *lines], {"text": text, "objects": objects}, drawn)
 
 
-def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
+def _alike(session: Session, family, image: Picture.Image, question: Question) -> Answer:
     import numpy as np
     import torch
 
@@ -256,7 +257,7 @@ def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> An
         height, width = family.input["size"]
         whole = picture.resize((FINER * width, FINER * height))  # squeezed, not cut: its patches cover all of it
         view = torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None].float()
-        return family.patch_features(view.to(stage.accelerator.device)).cpu()
+        return family.patch_features(view.to(session.accelerator.device)).cpu()
 
     shown = Example.of(features(example), torch.from_numpy(inside)[None])
     mask = segment(similarity(features(image), shown), image.size[::-1])[0].numpy()
@@ -264,7 +265,7 @@ def _alike(stage: Stage, family, image: Picture.Image, question: Question) -> An
     return Answer([_line(one) for one in found["masks"]] or ["nothing alike"], found, _drawn(image, mask), mask)
 
 
-def _classes(stage: Stage, family, image: Picture.Image, question: Question) -> Answer:
+def _classes(session: Session, family, image: Picture.Image, question: Question) -> Answer:
     import torch
 
     names = question.names() if question.text else list(family.classes)
@@ -276,7 +277,7 @@ def _classes(stage: Stage, family, image: Picture.Image, question: Question) -> 
             f"text: the share of one name, {names[0]!r}, is always 100 %: there is nothing to compare it with. "
             f"Give two or more, such as text='{names[0]}, something else'{classes}."
         )
-    view = family.preprocess({"image": image}, False)["image"][None].float().to(stage.accelerator.device)
+    view = family.preprocess({"image": image}, False)["image"][None].float().to(session.accelerator.device)
     texts = [family.templates[0].replace("{}", name) for name in names] if question.text else None
     with torch.no_grad():
         shares = family.predictors(texts)["class_logits"](view).float().softmax(1)[0].cpu()

@@ -1,4 +1,4 @@
-"""What the verbs of `pipeline.py` stand on: the recipe's data, model, run folder and processes, built when first asked for."""
+"""What the verbs stand on: the recipe's data, model, run folder and processes, built when first asked for."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import Any
 from adapt import plug
 from adapt.plug import UserError
 from adapt.processes import Processes
-from adapt.provenance import changed, class_names, fingerprint, hash_path
+from adapt.provenance import class_names, fingerprint, hash_path
 from adapt.recipe import Recipe
-from adapt.run import Run, atomic
-from adapt.verbs import lineage
-from adapt.verbs.exporting import Exports
-from adapt.verbs.measuring import Numbers
-from adapt.verbs.teaching import Students
+from adapt.run import Run
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""
 
 
-class Stage(Students, Exports, Numbers):
-    """One recipe at work in its run folder."""
+class Session:
+    """One recipe at work: its run folder, processes, data and model, handed from verb to verb."""
 
     def __init__(self, recipe: Recipe):
         from accelerate import Accelerator
@@ -52,7 +48,8 @@ class Stage(Students, Exports, Numbers):
         self.processes = Processes(self.accelerator)
         self.run = Run.open(recipe, writes=self.processes.main, share=self.processes.share)
         self.accelerator.project_configuration.logging_dir = str(self.run.path)
-        self._told: set[str] = set()
+        self.told: set[str] = set()
+        """What has been said once, and need not be said again."""
         self.learns = False
         """Is the family, as it is in memory, the adapted one?"""
         set_seed(recipe.seed)
@@ -110,113 +107,26 @@ class Stage(Students, Exports, Numbers):
         self.family.to(self.accelerator.device)
         self.learns = True
 
-    def adapted(self):
-        """The family with what the run folder's adapter holds."""
-        from adapt.methods import adapter
-
-        if not self.finished("finetune"):
-            raise UserError(f"{self.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
-        if not self.learns:
-            self.apply_method()
-            adapter.load(self.family, self.processes.fetched(self.run.path / "adapter"))
-        return self.family
-
     def forget(self) -> None:
         """Let go of the family; the next time it is asked for, it is as it comes."""
         self.__dict__.pop("family", None)
         self.learns = False
 
-    # ---------------------------------------------------------------------------------------------------------- training
+    # ------------------------------------------------------------------------------------------------------------- the run
 
-    def fit(self) -> None:
-        """Train what the method lets learn; the best weights on validation stay."""
-        from adapt.train.loop import fit
-        from adapt.train.views import Views
+    def say(self, text: str) -> None:
+        """A line for the user, once, whatever the number of processes."""
+        self.accelerator.print(text)
 
-        self.run.begin(self.recipe)
-        self._list_problems()
-        made = lineage.adapter(self)
-        if self.processes.share((self.run.path / "checkpoints" / "last.pt").exists()):
-            self._refuse("the training", self.run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
-        self.run.write_json("checkpoints/made_of.json", made)
-        views = Views(self.data["train"], self.family.preprocess, self.recipe.seed, extra=self._features())
-        validate = self.validate if self.selects else None
-        self._track("finetune")
-        options = {"title": "finetune", "selection": self.selection(self.family)}
-        self.history = fit(
-            self.family, views, self.recipe.train, self.recipe.seed, self.run.path, self.accelerator, validate, **options
-        )
-
-    def _list_problems(self) -> None:
-        """What the source found wrong with the data or left out, into the run folder."""
-        report = self.data.report
-        if not report.problems or not self.run.writes:
-            return
-        path = report.write(self.run.path / "data_problems.csv")
-        self.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
-
-    def _features(self):
-        """With `train.cache`: a frozen encoder's features of the training rows, computed once."""
-        if not self.recipe.train.cache:
-            return None
-        function = self.family.frozen_features()
-        if function is None:
-            raise UserError(
-                f"train.cache: with method {self.recipe.method.name!r} the encoder of {self.recipe.model.name!r} learns, or this "
-                "family has no features to keep. Set train.cache=false."
-            )
-        cached = self.cache("features", lineage.features(self), function, self.family, self.data["train"], 1, None)
-        # one view serves every epoch; what is random beside it follows the epoch's seeds
-        return lambda view, row: cached(0, row)
-
-    def _track(self, name: str) -> None:
+    def track(self, name: str) -> None:
+        """Begin curves of this name, where the recipe has a tracker."""
         if self.accelerator.log_with:
             self.accelerator.init_trackers(name)
 
-    def save_adapter(self, **facts: Any) -> None:
-        """Write what was learned, and from what."""
-        from adapt.methods import adapter
-
-        if self.run.writes:
-            with atomic(self.run.path / "adapter") as folder:
-                adapter.save(self.family, folder)
-        made = {"made_of": lineage.adapter(self), "selection": self.selection(self.family)}
-        self.record("finetune", base=self.base, adapter=self.hash("adapter"), **made, **facts)
-
-    def record(self, stage: str, **facts: Any) -> None:
-        self.run.record(stage, processes=self.accelerator.num_processes, **facts)
+    def record(self, verb: str, **facts: Any) -> None:
+        """Note in the manifest that a verb has done its work, with what it came from."""
+        self.run.record(verb, processes=self.accelerator.num_processes, **facts)
         self.accelerator.wait_for_everyone()
-
-    # -------------------------------------------------------------------------------------------------------- what is kept
-
-    def finished(self, verb: str) -> bool:
-        """Has `finetune` or `distill` been done, of just this?
-
-        Raises:
-            UserError: it was made of other contents: training again must be the user's own wish.
-        """
-        facts = self.run.facts(verb)
-        if not facts:
-            return False
-        if verb == "finetune":
-            self._refuse("the adapter", facts["made_of"], lineage.adapter(self), "adapter")
-        else:
-            before, now = facts["made_of"], lineage.student(self)
-            now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
-            if any(name.startswith("options") for name in changed(before, now)):
-                return False  # another student is asked for
-            self._refuse("the student", before, now, "student")
-        return True
-
-    def _refuse(self, what: str, before: dict[str, Any], now: dict[str, Any], folder: str) -> None:
-        """Refuse to go on with something that cost a training and is of other contents than the recipe now means."""
-        # data that choose nothing by now were read all the same
-        kept = {split: self.fingerprints.get(split) for split in before.get("data", {})}
-        if names := changed(before, now | {"data": kept}):
-            raise UserError(
-                f"{', '.join(names)} changed since {what} in {self.run.path} was made; nothing was touched. Put back what changed, or "
-                f"begin another run with name=…, or delete {self.run.path / folder} to make it again."
-            )
 
     @cached_property
     def base(self) -> dict[str, str]:

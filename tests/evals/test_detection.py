@@ -20,7 +20,8 @@ from adapt.evals.result import differing
 from adapt.plug import UserError
 from adapt.prompting.tokens import overlap
 from adapt.recipe import load_recipe
-from adapt.verbs.session import Stage
+from adapt.verbs import measuring
+from adapt.verbs.session import Session
 
 
 def average_precision(truth: list[dict], found: list[dict], threshold: float) -> float:
@@ -216,11 +217,14 @@ def test_the_protocol_says_what_the_module_was_told(ask, by_name, told):
 def test_a_vision_language_model_is_asked_by_name_and_a_student_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     few = [f"data.{split}=2" for split in ("train", "validation", "test")]
-    stage = Stage(load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"]))
-    student = boxes.build(stage.recipe.distill, stage.family)
+    session = Session(
+        load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"])
+    )
+    student = boxes.build(session.recipe.distill, session.family)
     present = detection.Config(name="detection", ask="present")
     told = [
-        stage.evaluated(present, stage.predictor(module), "test", module).protocol["told"] for module in (stage.family, student)
+        measuring.evaluated(session, present, measuring.predictor(session, module), "test", module).protocol["told"]
+        for module in (session.family, student)
     ]
     assert told == ["the categories on each picture", "nothing"]
     assert detection.Config(name="detection").ask == boxes.Config(name="boxes").ask == "all"

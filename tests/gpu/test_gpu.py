@@ -11,7 +11,8 @@ import torch
 from adapt import pipeline
 from adapt.methods.qlora import quantise
 from adapt.recipe import load_recipe
-from adapt.verbs.session import Stage
+from adapt.verbs import measuring
+from adapt.verbs.session import Session
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 SMALL = ["data.shots=4", "train.epochs=2", "tracker=none"]
@@ -23,14 +24,14 @@ def here(tmp_path, monkeypatch):
 
 
 def test_logits_are_those_of_the_cpu():
-    stage = Stage(load_recipe("clip_lora", ["train.precision=fp32", "tracker=none"]))
-    rows = stage.data["test"].select(range(64))
-    there = stage.predictor(stage.family)(rows)
-    family = stage.family.cpu()
+    session = Session(load_recipe("clip_lora", ["train.precision=fp32", "tracker=none"]))
+    rows = session.data["test"].select(range(64))
+    there = measuring.predictor(session, session.family)(rows)
+    family = session.family.cpu()
     images = torch.stack([family.preprocess(row, False)["image"] for row in rows]).float()
     with torch.inference_mode():
         ours = family.predictors()["class_logits"](images).numpy()
-    assert stage.accelerator.device.type == "cuda"
+    assert session.accelerator.device.type == "cuda"
     np.testing.assert_allclose(there, ours, atol=2e-2)
     assert (there.argmax(1) == ours.argmax(1)).mean() > 0.98
 
@@ -49,12 +50,12 @@ def test_four_bits_in_bf16_learn(name):
 
 def test_qlora_loads_what_does_not_fit_in_full_precision():
     """At most the rounded weights, what is not rounded and one layer are ever on the GPU."""
-    stage = Stage(load_recipe("paligemma_qlora", ["tracker=none"]))
-    whole = quantise.size(stage.loaded().backbone)
+    session = Session(load_recipe("paligemma_qlora", ["tracker=none"]))
+    whole = quantise.size(session.loaded().backbone)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    backbone = stage.family.backbone
+    backbone = session.family.backbone
     rest = quantise.size(backbone)
     layer = max(p.in_features * p.out_features * 4 for p in backbone.modules() if isinstance(p, torch.nn.Linear))
     assert rest < whole

@@ -25,7 +25,8 @@ from adapt.models.paligemma.family import PaliGemma
 from adapt.models.sam.family import Sam
 from adapt.plug import ROOT, UserError
 from adapt.recipe import load_recipe
-from adapt.verbs.session import Stage
+from adapt.verbs import scores
+from adapt.verbs.session import Session
 
 
 class Tiny(Family):
@@ -283,7 +284,7 @@ def test_a_checkpoint_that_is_in_4_bits_already_learns_as_one_quantised_here(tmp
 
 
 def test_only_rounded_weights_go_to_the_device(monkeypatch):
-    """In full precision they may not fit there; the stage puts the family on the device before any method is applied."""
+    """In full precision they may not fit there; the session puts the family on the device before any method is applied."""
     moved = []
     real = nn.Module.to
 
@@ -294,13 +295,13 @@ def test_only_rounded_weights_go_to_the_device(monkeypatch):
         return real(self, *where, **options)
 
     monkeypatch.setattr(nn.Module, "to", to)
-    stage = Stage(load_recipe("clip_qlora", ["tracker=none"]))
-    assert isinstance(stage.family.backbone.get_submodule("vision_model.encoder.layers.0.mlp.fc1"), Linear4bit)
-    stage.apply_method()
-    assert stage.title("zero-shot") == "zero-shot CLIP, 4 bits", "as it comes, it would not have been measured"
+    session = Session(load_recipe("clip_qlora", ["tracker=none"]))
+    assert isinstance(session.family.backbone.get_submodule("vision_model.encoder.layers.0.mlp.fc1"), Linear4bit)
+    session.apply_method()
+    assert scores.title(session, "zero-shot") == "zero-shot CLIP, 4 bits", "as it comes, it would not have been measured"
     assert moved
     assert set(moved) == {0}, "linear layers in full precision, at each move"
-    assert len(quantise.linears(stage.loaded().backbone, low_rank.ending(stage.family.quantised))) == 60
+    assert len(quantise.linears(session.loaded().backbone, low_rank.ending(session.family.quantised))) == 60
 
 
 def test_placed_first_it_learns_the_same(capsys):

@@ -480,8 +480,8 @@ def test_images_without_objects_count_for_nothing():
 def test_the_road_from_scenes_to_a_merged_checkpoint(tmp_path, monkeypatch):
     from adapt.pipeline import finetune
     from adapt.recipe import validate
-    from adapt.verbs.merge import merge
-    from adapt.verbs.session import Stage
+    from adapt.verbs.merge import joined
+    from adapt.verbs.session import Session
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     family().net.save_pretrained(tmp_path / "base")
@@ -500,7 +500,7 @@ def test_the_road_from_scenes_to_a_merged_checkpoint(tmp_path, monkeypatch):
     outcome = finetune(recipe)
     assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
     assert {"miou", "iou_1", "mask_ap"} <= set(outcome.entries[0]["metrics"])
-    merged = load(Config(name="sam", checkpoint=str(merge(Stage(recipe)))))
+    merged = load(Config(name="sam", checkpoint=str(joined(Session(recipe)))))
     assert merged.predictors()["masks"]([sample()])[0]["masks"].shape == (2, 48, 64)
 
 

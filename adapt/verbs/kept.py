@@ -1,0 +1,120 @@
+"""What a run folder keeps: is it still of what the recipe means? Then it is used again; else it is made again, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt import plug
+from adapt.plug import UserError
+from adapt.provenance import changed, of
+from adapt.run import atomic
+from adapt.verbs import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from adapt.verbs.session import Session
+
+BATCH = 256
+"""Small pictures that a predictor gets at once."""
+
+
+def finished(session: Session, verb: str) -> bool:
+    """Has `finetune` or `distill` been done, of just this?
+
+    Raises:
+        UserError: it was made of other contents: training again must be the user's own wish.
+    """
+    facts = session.run.facts(verb)
+    if not facts:
+        return False
+    if verb == "finetune":
+        refuse(session, "the adapter", facts["made_of"], lineage.adapter(session), "adapter")
+    else:
+        before, now = facts["made_of"], lineage.student(session)
+        now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
+        if any(name.startswith("options") for name in changed(before, now)):
+            return False  # another student is asked for
+        refuse(session, "the student", before, now, "student")
+    return True
+
+
+def refuse(session: Session, what: str, before: dict[str, Any], now: dict[str, Any], folder: str) -> None:
+    """Refuse to go on with something that cost a training and is of other contents than the recipe now means.
+
+    Raises:
+        UserError: with what has changed.
+    """
+    # data that choose nothing by now were read all the same
+    read = {split: session.fingerprints.get(split) for split in before.get("data", {})}
+    if names := changed(before, now | {"data": read}):
+        raise UserError(
+            f"{', '.join(names)} changed since {what} in {session.run.path} was made; nothing was touched. Put back what changed, or "
+            f"begin another run with name=…, or delete {session.run.path / folder} to make it again."
+        )
+
+
+def adapted(session: Session):
+    """The family with what the run folder's adapter holds.
+
+    Raises:
+        UserError: there is no adapter yet.
+    """
+    from adapt.methods import adapter
+
+    if not finished(session, "finetune"):
+        raise UserError(f"{session.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
+    if not session.learns:
+        session.apply_method()
+        adapter.load(session.family, session.processes.fetched(session.run.path / "adapter"))
+    return session.family
+
+
+def student(session: Session):
+    """The student that `distill` left."""
+    from safetensors.torch import load_file
+
+    if not finished(session, "distill"):
+        raise UserError(f"{session.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
+    config = session.recipe.distill.model_copy(update={"pretrained": False})  # its weights lie here
+    student = plug.load("distill", config.name).build(config, session.family)
+    folder = session.processes.fetched(session.run.path / "student")
+    student.net.load_state_dict(load_file(folder / "model.safetensors"))
+    return student.to(session.accelerator.device)
+
+
+def teacher(session: Session):
+    """Who teaches."""
+    return adapted(session) if session.recipe.distill.teacher == "adapted" else session.family
+
+
+def outputs(session: Session, name: str, made: dict, function: Callable, module, rows, views: int, augmentation):
+    """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`.
+
+    Args:
+        made: what the outputs are made of; others are computed anew.
+    """
+    from adapt.distill import cache
+    from adapt.train.views import Views
+
+    module.eval()
+    views = Views(rows, lambda sample, _: module.preprocess(sample, False), session.recipe.seed, views)
+    height, width = module.input["size"]
+    batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
+    folder = place(session, name, made)
+    return cache.build(folder, function, views, augmentation, batch, session.accelerator, name, session.processes.place)
+
+
+def place(session: Session, name: str, made: dict) -> Path:
+    """Where something computed once lies: named after all that it is made of; a line says why it is computed again."""
+    folder = session.run.path / "cache" / f"{name}-{of(made)}"
+    others = sorted(folder.parent.glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime)
+    record = folder.with_name(f"{folder.name}.json")
+    if session.processes.keeps and not record.exists():
+        if others:
+            print(f"{name}: computed again: {', '.join(changed(json.loads(others[-1].read_text()), made))} changed")
+        with atomic(record) as temporary:
+            temporary.write_text(json.dumps(made))
+    return folder
