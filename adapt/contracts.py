@@ -89,6 +89,27 @@ class FamilyConfig(Plugin):
     """An embedded name, a local folder, or a hub id."""
 
 
+@dataclass(frozen=True)
+class TextSlot:
+    """Where learned context can be put: among the token embeddings of a text tower, of transformers or of open_clip."""
+
+    tokens: Callable[[list[str]], Tensor]
+    """N texts → int64[N, T], with begin and end."""
+    embed: Callable[[Tensor], Tensor]
+    """int64[N, T] → float[N, T, W], before positions are added."""
+    encode: Callable[[Tensor, Tensor], Tensor]
+    """(int64[N, T], which say where texts end; float[N, T, W] in the place of their embeddings) → float32[N, D], L2-normalised."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where a method can put what it learns, beside adapters."""
+
+    text: TextSlot | None = None
+    classifier: Callable[[nn.Module], None] | None = None
+    """Put a module in the place of the class words: () → float32[C, D], L2-normalised. It is trained, saved and loaded with the family."""
+
+
 # --------------------------------------------------------------------------------------------------------------- methods
 
 

@@ -59,6 +59,8 @@ class Train(Spec):
 
     epochs: int = Field(10, ge=1)
     """Passes over the training split."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps in all; given, it takes the place of `epochs`."""
     batch: int = Field(32, ge=1)
     """Images an optimiser step, over all processes and accumulation steps together."""
     accumulate: int = Field(1, ge=1)
@@ -70,10 +72,16 @@ class Train(Spec):
     """Peak learning rate."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay; not on biases, norms and scales."""
+    eps: float = Field(1e-8, gt=0)
+    """ε of AdamW."""
     warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of all steps with linear warm-up."""
+    """Share of all steps that warm up."""
+    warmup_lr: float | None = Field(None, gt=0)
+    """A fixed learning rate of the warm-up; none: it rises linearly."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up."""
+    min_lr: float = Field(0.0, ge=0)
+    """Where the cosine ends."""
     clip: float = Field(1.0, ge=0)
     """Largest gradient norm; 0 = no clipping."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -219,6 +227,9 @@ def validate(raw: dict) -> Recipe:
             ]
         else:
             built[section] = _plugin(raw[section], section, kind, key, raw, problems)
+    method = built.get("method")
+    if isinstance(method, Plugin) and type(method) is not Plugin and isinstance(raw.get("train", {}), dict):
+        built["train"] = type(method).train | (raw.get("train") or {})  # what a recipe says beats the method's own defaults
     student = getattr(built.get("distill"), "student", None)
     if isinstance(student, str) and (problem := unknown(student)):
         problems.append(f"distill.student: {problem}")

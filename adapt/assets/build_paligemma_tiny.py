@@ -31,8 +31,7 @@ from transformers import (
 
 from adapt.assets import _patches
 from adapt.data.world import read
-from adapt.models.checkpoint import EMBEDDED
-from adapt.models.clip.family import image_input
+from adapt.models.checkpoint import EMBEDDED, image_input
 from adapt.overrides import parse_yaml
 from adapt.prompting import tasks
 from adapt.prompting.tokens import LOCATIONS, WORDS

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor
+from adapt.contracts import Predictor, Slots
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.train.learner import Learner
@@ -100,6 +100,11 @@ class Family(Learner, ABC):
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items → a batch."""
         return collate(items)
+
+    @property
+    def slots(self) -> Slots:
+        """Where a method can put what it learns; a family without a text tower has none."""
+        return Slots()
 
     # ------------------------------------------------------------------------------------------------------------ head
 

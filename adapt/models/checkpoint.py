@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -133,3 +134,28 @@ def _damaged(checkpoint: str) -> str:
         except SafetensorError:
             return str(file)
     return "a file of its weights"
+
+
+def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
+    """The input of a checkpoint, read from its own processor's configuration; `size` in pixels replaces its size."""
+    modes = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    wanted = processor.get("size") or {}
+    crop = bool(processor.get("do_center_crop")) and processor.get("crop_size")
+    if crop:
+        out = (processor["crop_size"]["height"], processor["crop_size"]["width"])
+    elif "height" in wanted:
+        out = (wanted["height"], wanted["width"])
+    else:
+        raise UserError(f"model.checkpoint: its image processor gives no fixed size: {wanted}.")
+    shorter = wanted.get("shortest_edge") or (wanted["height"], wanted["width"])
+    if size:
+        shorter = round(shorter * size / out[0]) if isinstance(shorter, int) else (size, size)
+        out = (size, size)
+    return {
+        "size": out,
+        "resize": shorter if processor.get("do_resize", True) else None,
+        "interpolation": modes[int(processor.get("resample", 3))],
+        "crop": "floor" if crop else None,
+        "mean": list(processor["image_mean"]),
+        "std": list(processor["image_std"]),
+    }

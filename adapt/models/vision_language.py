@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.contracts import Predictor
-from adapt.models.answers import Answer, Speed, greedy
+from adapt.models.answers import Answer, Confidence, Speed
 from adapt.models.base import Family
-from adapt.models.clip.family import image_input
+from adapt.models.checkpoint import image_input
 from adapt.plug import UserError
 from adapt.prompting import tasks
 from adapt.prompting.tokens import Codebook
@@ -220,3 +222,39 @@ def load_backbone(kind: type, place: str, settings, config) -> nn.Module:
     if lacking:
         raise UserError(f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}.")
     return backbone
+
+
+@torch.inference_mode()
+def greedy(
+    family: VisionLanguage, samples: list[dict[str, Any]], questions: Sequence[str], most: int, batch: int
+) -> tuple[list[Answer], Speed]:
+    """Answers of `most` tokens at most, in batches of questions of like length, with a cache of keys and values."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    tokenizer, device = family.tokenizer, next(family.net.parameters()).device
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    silent = {pad, tokenizer.bos_token_id, family.processor.image_token_id}  # an untrained model may say these
+    settings = GenerationConfig(do_sample=False, max_new_tokens=most, eos_token_id=end, pad_token_id=pad, use_cache=True)
+    settings.update(num_beams=1, early_stopping=False, no_repeat_ngram_size=0)  # whatever the checkpoint is used to
+    order = np.argsort([len(tokenizer(question)["input_ids"]) for question in questions], kind="stable")
+    answers: dict[int, Answer] = {}
+    began, total = time.perf_counter(), 0
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch].tolist()
+        images = torch.stack([view(samples[i]["image"], family.input) for i in chosen]).to(device).float()
+        tokens = {name: value.to(device) for name, value in family.tokenise([questions[i] for i in chosen]).items()}
+        sure = Confidence()
+        output = family.net.generate(
+            **tokens,
+            pixel_values=family.pixels(images),
+            generation_config=settings,
+            logits_processor=LogitsProcessorList([sure]),
+        )
+        said = output[:, -len(sure.steps) :].tolist()
+        chances = torch.stack(sure.steps, 1).cpu().numpy()
+        for i, row, chance in zip(chosen, said, chances, strict=True):
+            length = row.index(end) if end in row else len(row)
+            words = [at for at in range(length) if row[at] not in silent]
+            answers[i] = Answer([row[at] for at in words], chance[words])
+            total += length + (length < len(row))
+    return [answers[i] for i in range(len(samples))], Speed(total, time.perf_counter() - began)

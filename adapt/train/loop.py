@@ -61,7 +61,7 @@ def fit(
             f"train.batch: {train.batch} does not divide by {world} processes × train.accumulate={train.accumulate}."
         )
     epoch_steps = len(order(seed, 0, len(views), train.batch))
-    total = train.epochs * epoch_steps
+    total = train.steps or train.epochs * epoch_steps
     family.to(accelerator.device)
     optimizer = accelerator.prepare(_optimizer(family, train))
 
@@ -90,7 +90,7 @@ def fit(
         while step < total and not (train.patience and stale >= train.patience):
             epoch, inside = divmod(step, epoch_steps)
             views.epoch = epoch
-            rows = order(seed, epoch, len(views), train.batch)[inside:]
+            rows = order(seed, epoch, len(views), train.batch)[inside : inside + total - step]
             for batch in batches(views, rows, family.collate, train.workers, rank, world):
                 began = time.perf_counter()
                 _set_lr(optimizer, train, step, total)
@@ -191,8 +191,8 @@ def _optimizer(family: nn.Module, train: Train) -> torch.optim.Optimizer:
     if train.optimizer == "paged_adamw_8bit" and next(family.parameters()).is_cuda:
         from bitsandbytes.optim import PagedAdamW8bit
 
-        return PagedAdamW8bit(groups, lr=train.lr)
-    return torch.optim.AdamW(groups, lr=train.lr)
+        return PagedAdamW8bit(groups, lr=train.lr, eps=train.eps)
+    return torch.optim.AdamW(groups, lr=train.lr, eps=train.eps)
 
 
 def _hidden(name: str, parameter: torch.Tensor) -> bool:
@@ -202,13 +202,12 @@ def _hidden(name: str, parameter: torch.Tensor) -> bool:
 
 
 def _set_lr(optimizer, train: Train, step: int, total: int) -> None:
-    """Linear warm-up, then cosine to zero or constant."""
-    warm = math.ceil(train.warmup * total)
+    """Warm-up, linear or at a rate of its own; then cosine to the least rate, or constant."""
+    warm, lr = math.ceil(train.warmup * total), train.lr
     if step < warm:
-        factor = (step + 1) / warm
+        lr = train.warmup_lr or train.lr * (step + 1) / warm
     elif train.schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-    else:
-        factor = 1.0
+        share = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        lr = train.min_lr + (train.lr - train.min_lr) * share
     for group in optimizer.param_groups:
-        group["lr"] = train.lr * factor
+        group["lr"] = lr

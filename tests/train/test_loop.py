@@ -92,6 +92,21 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
     assert [row["lr"] for row in history] == pytest.approx(expected)
 
 
+def test_a_warm_up_may_have_its_own_rate_and_the_cosine_an_end_above_nothing(tmp_path):
+    train = Train(epochs=2, batch=16, lr=0.1, warmup=0.2, warmup_lr=1e-5, min_lr=0.02, augment=Augment(crop=1, flip=0))
+    toy = Toy()
+    history = fit(toy, Views(ROWS, toy.preprocess, 0), train, 0, tmp_path, Accelerator(cpu=True))
+    expected = [1e-5, 1e-5] + [0.02 + 0.04 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert [row["lr"] for row in history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7])
+def test_steps_are_counted_in_the_place_of_epochs(tmp_path, steps):
+    _, losses = run(tmp_path / "few", epochs=1, steps=steps, schedule="constant")
+    _, whole = run(tmp_path / "whole", epochs=2, warmup=0.05 * steps / 10, schedule="constant")
+    assert len(losses) == steps and losses == whole[:steps]
+
+
 def test_gradients_are_clipped_by_their_norm(tmp_path):
     toy = Toy()
     before = [p.detach().clone() for p in toy.parameters()]

@@ -14,9 +14,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor
+from adapt.contracts import Predictor, Slots, TextSlot
 from adapt.models.base import Family
-from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
+from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
 from adapt.plug import UserError
 from adapt.vision.images import Normalise, view
 
@@ -27,6 +27,8 @@ LACKING = {
 """Relatives that cannot be loaded, and why."""
 LARGEST = math.log(100)
 """Of a learnt `logit_scale`."""
+EMBEDDINGS = ("token_embedding", "word_embeddings")
+"""What both libraries call the layer that makes vectors of tokens."""
 
 
 @dataclass
@@ -35,10 +37,12 @@ class Towers:
 
     encode_image: Callable[[nn.Module, Tensor], Tensor]
     """(module, normalised float[B, 3, H, W]) → float[B, D], not L2-normalised."""
-    encode_text: Callable[[nn.Module, list[str]], Tensor]
-    """(module, texts) → float[N, D], not L2-normalised."""
+    tokenise: Callable[[list[str]], Tensor]
+    """N texts → int64[N, T]."""
+    encode_tokens: Callable[[nn.Module, Tensor], Tensor]
+    """(module, int64[N, T]) → float[N, D], not L2-normalised."""
     input: dict[str, Any]
-    """See `adapt/train/images.py`."""
+    """See `adapt/vision/images.py`."""
     sigmoid: bool = False
     """SigLIP's loss and logit bias."""
 
@@ -54,6 +58,8 @@ class Clip(Family):
         super().__init__()
         self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
         self.head: nn.Linear | None = None
+        self.learned: nn.Module | None = None
+        """What a method has put in the place of the words: () → float32[C, D], L2-normalised."""
         self.set_classes([], ["{}"])
         self.normalise = Normalise(towers.input)
 
@@ -87,10 +93,34 @@ class Clip(Family):
 
     def text_embedding(self, texts: list[str]) -> Tensor:
         """N texts → float32[N, D], L2-normalised."""
-        return F.normalize(self.towers.encode_text(self.net, texts).float(), dim=-1)
+        return self._encoded(self.towers.tokenise(texts).to(self.net.logit_scale.device))
+
+    def _encoded(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
+        """int64[N, T] → float32[N, D], L2-normalised; `embeddings` float[N, T, W] stand in the place of the tokens' own."""
+        if embeddings is None:
+            return F.normalize(self.towers.encode_tokens(self.net, tokens).float(), dim=-1)
+        hook = self._token_embedding.register_forward_hook(lambda *_: embeddings)
+        try:
+            return self._encoded(tokens)
+        finally:
+            hook.remove()
+
+    @property
+    def _token_embedding(self) -> nn.Embedding:
+        named = self.net.named_modules()
+        return next(part for name, part in named if isinstance(part, nn.Embedding) and name.rpartition(".")[2] in EMBEDDINGS)
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded), self._learn)
+
+    def _learn(self, classifier: nn.Module) -> None:
+        self.learned = classifier
 
     def text_classifier(self, templates: list[str]) -> Tensor:
-        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip)."""
+        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip); or learned."""
+        if self.learned is not None:
+            return self.learned()
         if not self.classes:
             raise UserError(
                 "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
@@ -232,10 +262,10 @@ def load_transformers(config) -> Clip:
     def encode_image(net: nn.Module, images: Tensor) -> Tensor:
         return net.get_image_features(pixel_values=images, **other).pooler_output
 
-    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
-        return net.get_text_features(input_ids=tokenise(texts, length).to(net.logit_scale.device)).pooler_output
+    def encode_tokens(net: nn.Module, tokens: Tensor) -> Tensor:
+        return net.get_text_features(input_ids=tokens).pooler_output
 
-    towers = Towers(encode_image, encode_text, spec, sigmoid=kind == "siglip")
+    towers = Towers(encode_image, lambda texts: tokenise(texts, length), encode_tokens, spec, sigmoid=kind == "siglip")
     return Clip(backbone, towers, config.loss, config.train_templates)
 
 
@@ -266,28 +296,3 @@ def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
     clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]
-
-
-def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
-    """The input of a checkpoint, read from its own processor's configuration; `size` in pixels replaces its size."""
-    modes = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    wanted = processor.get("size") or {}
-    crop = bool(processor.get("do_center_crop")) and processor.get("crop_size")
-    if crop:
-        out = (processor["crop_size"]["height"], processor["crop_size"]["width"])
-    elif "height" in wanted:
-        out = (wanted["height"], wanted["width"])
-    else:
-        raise UserError(f"model.checkpoint: its image processor gives no fixed size: {wanted}.")
-    shorter = wanted.get("shortest_edge") or (wanted["height"], wanted["width"])
-    if size:
-        shorter = round(shorter * size / out[0]) if isinstance(shorter, int) else (size, size)
-        out = (size, size)
-    return {
-        "size": out,
-        "resize": shorter if processor.get("do_resize", True) else None,
-        "interpolation": modes[int(processor.get("resample", 3))],
-        "crop": "floor" if crop else None,
-        "mean": list(processor["image_mean"]),
-        "std": list(processor["image_std"]),
-    }

@@ -68,11 +68,13 @@ def load_open_clip(config) -> OpenClip:
     def encode_image(net: nn.Module, images: Tensor) -> Tensor:
         return net.encode_image(images)
 
-    def encode_text(net: nn.Module, texts: list[str]) -> Tensor:
-        return net.encode_text(tokenizer(texts).to(net.logit_scale.device))
+    def encode_tokens(net: nn.Module, tokens: Tensor) -> Tensor:
+        return net.encode_text(tokens)
 
     sigmoid = getattr(backbone, "logit_bias", None) is not None
-    return OpenClip(backbone, Towers(encode_image, encode_text, spec, sigmoid), config.loss, config.train_templates)
+    return OpenClip(
+        backbone, Towers(encode_image, tokenizer, encode_tokens, spec, sigmoid), config.loss, config.train_templates
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adapt.contracts import Predictor
 from adapt.models import checkpoint
 from adapt.models.base import Family
-from adapt.models.clip.family import image_input
+from adapt.models.checkpoint import image_input
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map

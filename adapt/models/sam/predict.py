@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.models.sam.objects import check_boxes, check_points
 from adapt.models.sam.prompts import CORNER, NOTHING
 from adapt.plug import UserError
-
-if TYPE_CHECKING:
-    from adapt.models.sam.family import Sam
 
 IMAGES, PROMPTS = 8, 64
 """What is computed at once."""
@@ -22,7 +19,7 @@ IMAGES, PROMPTS = 8, 64
 
 @torch.no_grad()
 def predict(
-    family: Sam,
+    family: nn.Module,
     samples: Sequence[dict],
     boxes: Sequence | None = None,
     points: Sequence | None = None,
@@ -32,6 +29,7 @@ def predict(
     """The best mask of each prompt.
 
     Args:
+        family: a `Sam`.
         samples: rows with `image`, and `objects` where neither boxes nor points are given: then their boxes are the prompts.
         boxes: float[N, 4] XYXY in pixels of its picture, for each sample.
         points: (float[N, K, 2] XY in pixels of its picture, int[N, K]: 1 inside, 0 outside), for each sample.
@@ -97,7 +95,7 @@ def prompt(sample: dict, size: Tensor, boxes, points) -> tuple[Tensor, Tensor]:
     return (torch.cat(coordinates, 1) * scale).float(), torch.cat(labels, 1)
 
 
-def _masks(family: Sam, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None) -> dict:
+def _masks(family: nn.Module, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None) -> dict:
     """One image's masks bool[N, H, W] and scores float32[N].
 
     Args:

@@ -1,0 +1,119 @@
+"""What every method promises; and CoOp, written as one file by somebody else."""
+
+from __future__ import annotations
+
+import inspect
+from textwrap import dedent
+
+import pytest
+import torch
+
+from adapt import pipeline, plug
+from adapt.contracts import MethodConfig
+from adapt.models.clip import Config as ClipConfig
+from adapt.models.clip import load as load_clip
+from adapt.recipe import Train, load_recipe
+
+COOP = '''
+"""CoOp: the words around a class name are learned vectors. Zhou et al. 2022, arXiv:2109.01134."""
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from adapt.contracts import MethodConfig
+from adapt.plug import UserError
+
+
+class Config(MethodConfig):
+    """Learned context."""
+
+    title = "CoOp"
+    train = {"optimizer": "sgd", "lr": 2e-3, "warmup_lr": 1e-5, "weight_decay": 5e-4}
+
+    tokens: int = Field(4, ge=1)
+    """Context tokens."""
+
+
+class Context(nn.Module):
+    def __init__(self, slot, classes, count):
+        super().__init__()
+        self.slot = slot
+        self.register_buffer("words", slot.tokens([" ".join(["x"] * count + [name]) for name in classes]), persistent=False)
+        with torch.no_grad():
+            embedded = slot.embed(self.words)
+        self.register_buffer("fixed", embedded, persistent=False)
+        self.context = nn.Parameter(embedded[0, 1 : 1 + count].clone())
+
+    def forward(self):
+        learned = self.context.expand(len(self.fixed), -1, -1)
+        vectors = torch.cat([self.fixed[:, :1], learned, self.fixed[:, 1 + len(self.context) :]], 1)  # eq. 2
+        return self.slot.encode(self.words, vectors)
+
+
+def apply(family, config, rows):
+    if family.slots.text is None:
+        raise UserError("method.name: 'coop' needs a family with a text tower, such as clip.")
+    family.requires_grad_(False)
+    family.slots.classifier(Context(family.slots.text, family.classes, config.tokens))
+'''
+
+
+@pytest.mark.parametrize("name", plug.names("methods"))
+def test_a_method_says_what_the_contract_asks(name):
+    config, module = plug.schema("methods", name), plug.load("methods", name)
+    assert issubclass(config, MethodConfig) and config.title
+    assert list(inspect.signature(module.apply).parameters) == ["family", "config", "rows"]
+    assert config.places == (hasattr(module, "place") and hasattr(module, "placed"))
+    Train(**config.train)
+
+
+@pytest.mark.parametrize("name", plug.names("methods"))
+def test_a_method_lets_something_learn_and_saves_all_of_it(name, tmp_path):
+    from adapt.methods import adapter
+    from adapt.models import sam
+
+    def changed():
+        torch.manual_seed(0)
+        family = sam.load(sam.Config(name="sam")) if name == "decoder" else load_clip(ClipConfig(name="clip"))
+        if name != "decoder":
+            family.set_classes(["cat", "dog"], ["{}"])
+        plug.load("methods", name).apply(family, plug.schema("methods", name)(name=name), None)
+        return family
+
+    one, two = changed(), changed()
+    learning = {key for key, value in one.named_parameters() if value.requires_grad}
+    assert learning
+    with torch.no_grad():
+        for value in one.parameters():
+            if value.requires_grad:
+                value.add_(1)
+    adapter.save(one, tmp_path / "adapter")
+    adapter.load(two, tmp_path / "adapter")
+    theirs = dict(two.named_parameters())
+    assert all(torch.equal(theirs[key], value) for key, value in one.named_parameters() if key in learning)
+
+
+@pytest.fixture
+def coop(tmp_path, monkeypatch):
+    place = tmp_path / "mine" / "methods"
+    place.mkdir(parents=True)
+    (place / "coop.py").write_text(dedent(COOP))
+    monkeypatch.setenv("ADAPT_PLUGINS", str(tmp_path / "mine"))
+
+
+def test_a_methods_own_defaults_beat_the_global_ones_and_the_users_beat_both(coop):
+    recipe = load_recipe("clip_lora", ["method={name: coop}", "train={epochs: 3, lr: 0.5}"])
+    assert (recipe.train.optimizer, recipe.train.warmup_lr, recipe.train.weight_decay) == ("sgd", 1e-5, 5e-4)
+    assert recipe.train.lr == 0.5 and recipe.train.epochs == 3
+
+
+def test_coop_as_one_file_learns_is_saved_and_measured(coop):
+    few = ["data.shots=4", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none"]
+    recipe = load_recipe("clip_lora", ["method={name: coop}", "train={epochs: 3, lr: 0.02, augment: {crop: 1, flip: 0}}", *few])
+    outcome = pipeline.finetune(recipe)
+    assert [entry["title"] for entry in outcome.entries] == ["zero-shot CLIP", "CLIP + CoOp"]
+    losses = [row["loss"] for row in map(__import__("json").loads, (outcome.path / "history.jsonl").open()) if "loss" in row]
+    assert losses[-1] < losses[0]
+    again = pipeline.evaluate(recipe)
+    assert again.entries == outcome.entries, "what was saved answers as what was trained"

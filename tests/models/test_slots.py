@@ -1,0 +1,63 @@
+"""Token embeddings go into both text towers, transformers' and open_clip's, and come out as the tokens themselves would."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+
+from adapt.models.clip import Config, load
+
+TEXTS = ["a photo of a cat", "a dog"]
+
+
+@pytest.fixture(scope="module", params=["transformers", "open_clip"])
+def family(request, tmp_path_factory):
+    if request.param == "transformers":
+        return load(Config(name="clip")).eval()
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("open_clip") / "weights.pt"
+    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), path)
+    return load(Config(name="clip", checkpoint=f"open_clip:ViT-S-32-alt/{path}")).eval()
+
+
+def test_embeddings_of_the_tokens_are_the_texts(family):
+    slot = family.slots.text
+    tokens = slot.tokens(TEXTS)
+    with torch.no_grad():
+        torch.testing.assert_close(slot.encode(tokens, slot.embed(tokens)), family.text_embedding(TEXTS))
+
+
+def test_other_embeddings_are_other_texts_and_gradients_reach_them(family):
+    slot = family.slots.text
+    tokens = slot.tokens(TEXTS)
+    vectors = slot.embed(tokens).detach().clone()
+    vectors[:, 1:3] = slot.embed(slot.tokens(["one tree"]))[:, 1:3].detach()
+    vectors.requires_grad_(True)
+    found = slot.encode(tokens, vectors)
+    assert not torch.allclose(found, family.text_embedding(TEXTS))
+    found[0, 0].backward()
+    assert vectors.grad[0, 1].abs().sum() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(family.text_embedding(TEXTS), slot.encode(tokens, slot.embed(tokens)))
+
+
+def test_a_learned_classifier_stands_for_the_words(family):
+    family.set_classes(["cat", "dog"], ["{}"])
+    classifier = torch.nn.functional.normalize(torch.randn(3, len(family.text_embedding(["x"])[0])), dim=1)
+    family.slots.classifier(Fixed(classifier))
+    images = torch.rand(2, 3, *family.input["size"]) * 255
+    with torch.no_grad():
+        expected = family.logits(family.image_embedding(images), classifier)
+        torch.testing.assert_close(family.predictors()["class_logits"](images), expected)
+        assert family.predictors(["a cat"])["class_logits"](images).shape == (2, 1), "texts that are asked for are encoded"
+    family.learned = None
+
+
+class Fixed(torch.nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self):
+        return self.value
