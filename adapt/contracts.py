@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from adapt.plug import Plugin, Source
-from adapt.recipe import Train
+from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +108,71 @@ class Slots:
     text: TextSlot | None = None
     classifier: Callable[[nn.Module], None] | None = None
     """Put a module in the place of the class words: () → float32[C, D], L2-normalised. It is trained, saved and loaded with the family."""
+
+
+class Family(Protocol):
+    """A foundation model with its loss, an `nn.Module`; `models/base.py` is the base to inherit, with the defaults.
+
+    `images` are always float[B, 3, H, W], RGB, 0–255, resized and cropped by `preprocess`; normalisation happens inside.
+    """
+
+    backbone: nn.Module
+    """The foundation model; a `peft.PeftModel` around it after LoRA."""
+    adapter_targets: ClassVar[dict[str, str]]
+    """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
+    quantised: ClassVar[str]
+    """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    decoder: nn.Module | None
+    """The part that answers, where an encoder in front of it can stay frozen (`method: decoder`)."""
+    classes: Sequence[str]
+    """The words that stand for the labels 0, 1, …, where the family has such."""
+    templates: Sequence[str]
+    """The templates these words are put in."""
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """What a user of an exported file must know of its input; see `adapt/vision/images.py`."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the loss needs."""
+
+    @property
+    def slots(self) -> Slots:
+        """Where a method can put what it learns."""
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a collated batch, and scalars to log."""
+
+    def weight(self, batch: dict[str, Any]) -> float | Tensor:
+        """What the loss of a batch is a mean over: its pictures, tokens, pixels or objects."""
+
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        """One row → one item: `image` is uint8[3, H, W], resized and cropped as the checkpoint's own processor does."""
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items → a batch."""
+
+    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
+        """A batch with random views in the place of its images, by its `seed`s."""
+
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
+        """What it can be asked; `texts` stand for the classes, if given."""
+
+    def bind(self, columns: list[str]) -> None:
+        """Refuse data that lack a column; a family with several losses chooses here, by the columns there are."""
+
+    def set_classes(self, classes: list[str], templates: list[str]) -> None:
+        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+
+    def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
+        """What a frozen encoder makes of images, computed once (`train.cache`); none: it learns, or random views are needed."""
+
+    def new_head(self, init: str = "auto") -> None:
+        """Put a fresh linear head, which learns, on the frozen features (`method: head`)."""
+
+    def complete(self) -> None:
+        """What a method that changes the backbone calls last: a family that needs a head to learn its task makes it here."""
 
 
 # --------------------------------------------------------------------------------------------------------------- methods
@@ -277,18 +342,3 @@ class Runner(Protocol):
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | list[np.ndarray]:
         """Inputs in the file's order → its output, or a list where it has several."""
-
-
-# ---------------------------------------------------------------------------------------------------------- what is learnt
-
-
-class Trained(Protocol):
-    """What the loop trains: a module whose forward returns (loss, scalars to log); the base is `train/learner.py`."""
-
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]: ...
-
-    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]: ...
-
-    def predictors(self, texts: list[str] | None = None) -> Mapping[str, Predictor]: ...

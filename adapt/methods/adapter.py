@@ -12,7 +12,7 @@ from adapt.plug import UserError
 from adapt.train.checkpoint import load_trainable, trainable
 
 if TYPE_CHECKING:
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 FILE = "weights.safetensors"
 HEAD = "head.safetensors"

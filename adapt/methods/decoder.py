@@ -15,7 +15,7 @@ from adapt.plug import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Config(Trains):

@@ -9,7 +9,7 @@ from adapt.methods.memory import Trains, checkpoint
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Config(Trains):

@@ -9,7 +9,7 @@ from adapt.contracts import MethodConfig
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Config(MethodConfig):

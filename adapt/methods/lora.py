@@ -16,7 +16,7 @@ from adapt.methods import low_rank, memory
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Config(low_rank.Adapters):

@@ -10,7 +10,7 @@ from adapt.methods.memory import Trains
 from adapt.plug import UserError, nearest
 
 if TYPE_CHECKING:
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Adapters(Trains):

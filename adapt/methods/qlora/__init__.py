@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-    from adapt.models.base import Family
+    from adapt.contracts import Family
 
 
 class Config(low_rank.Adapters):
