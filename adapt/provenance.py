@@ -1,6 +1,6 @@
 """What a kept result was made of, and whether it still is: contents, never names.
 
-    made = {"base": base["hash"], "words": of(words), "data": {"train": fingerprint(rows)}}
+    made = {"base": base["hash"], "words": of(words), "data": {"train": fingerprint(rows)}}      # of vision/fingerprint.py
     changed(kept["made_of"], made)        # [] when the kept result may be used; else what differs, such as ["data.train"]
 
 A file's digest is remembered by inode, size and both times, so that a second look reads no byte: zeroed weights keep their size,
@@ -24,8 +24,6 @@ from typing import Any
 from adapt import hardware
 from adapt.plug import ROOT
 
-TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
-"""Columns that a fingerprint covers beside the pictures."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
 YOUNG = 2.0
@@ -112,52 +110,6 @@ def commit(repository: str) -> str:
         return repository
     ref = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "refs" / "main"
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else ""
-
-
-# ------------------------------------------------------------------------------------------------------------------- data
-
-
-def fingerprint(rows) -> str:
-    """Of a data set's ids, encoded pictures, the names of its classes and all that is true of it; the same on every machine.
-
-    Args:
-        rows: a `datasets.Dataset` with the standard columns.
-
-    Returns:
-        16 hex digits.
-    """
-    from datasets import Image
-
-    pictures = [name for name in ("image", "segmentation") if name in rows.column_names]
-    kept = rows.select_columns([*pictures, *(name for name in TRUTH if name in rows.column_names)])
-    for name in pictures:
-        kept = kept.cast_column(name, Image(decode=False))
-    total = hashlib.sha256(json.dumps(class_names(rows.features)).encode())
-    for part in kept.iter(batch_size=1000):
-        images = {name: _pictures(part.pop(name)) for name in pictures}
-        truth = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
-        for i in range(len(next(iter([*images.values(), truth])))):
-            total.update(json.dumps(truth[i] if truth else {}, sort_keys=True).encode())
-            for digest in images.values():
-                total.update(digest[i])
-    return total.hexdigest()[:16]
-
-
-def _pictures(column: list[dict | None]) -> list[bytes]:
-    """SHA-256 of each picture's bytes; of no picture, of no bytes."""
-    found = [row or {} for row in column]
-    there = [i for i, row in enumerate(found) if not row.get("bytes") and row.get("path")]
-    by_path = dict(zip(there, digests(found[i]["path"] for i in there), strict=True))
-    return [by_path.get(i) or hashlib.sha256(row.get("bytes") or b"").digest() for i, row in enumerate(found)]
-
-
-def class_names(features) -> list[str]:
-    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
-    kind = features.get("label")
-    if kind is None and isinstance(features.get("objects"), dict):
-        kind = features["objects"].get("category")
-        kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
-    return list(getattr(kind, "names", None) or [])
 
 
 # ------------------------------------------------------------------------------------------------------------------- code

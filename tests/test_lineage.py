@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from adapt import pipeline, plug
 from adapt.models.checkpoint import EMBEDDED, origin
 from adapt.plug import UserError
-from adapt.provenance import changed, commit, digests, fingerprint, hash_path, of
+from adapt.provenance import changed, commit, digests, hash_path, of
 from adapt.recipe import load_recipe
 from adapt.verbs import kept, lineage, measuring
 from adapt.verbs.session import Session
+from adapt.vision.fingerprint import fingerprint
 
 QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "export=[]", "tracker=none"]
 

@@ -16,9 +16,10 @@ import pytest
 from adapt.data import emoji_scenes
 from adapt.data.emoji import Config, load
 from adapt.plug import UserError
-from adapt.provenance import fingerprint, hash_path
+from adapt.provenance import hash_path
 from adapt.recipe import load_recipe
 from adapt.run import HOST, Run, atomic
+from adapt.vision.fingerprint import fingerprint
 
 
 def begun(recipe, root: Path = Path("runs")) -> Run:

@@ -9,9 +9,11 @@ from typing import Any
 from adapt import plug
 from adapt.plug import UserError
 from adapt.processes import Processes
-from adapt.provenance import class_names, fingerprint, hash_path
+from adapt.provenance import hash_path
 from adapt.recipe import Recipe
 from adapt.run import Run
+from adapt.vision.classes import class_names
+from adapt.vision.fingerprint import fingerprint
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""

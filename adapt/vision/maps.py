@@ -1,4 +1,4 @@
-"""Class maps: for each pixel the number of its class; −1 where there is none to be learnt or counted."""
+"""Class maps: for each pixel the number of its class; `IGNORE` where there is none to be learnt or counted."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from adapt.plug import UserError
+from adapt.vision.classes import IGNORE
 from adapt.vision.images import centre
 from adapt.vision.masks import singles, unrle
-
-IGNORE = -1
 
 
 def class_map(sample: dict[str, Any]) -> np.ndarray:
     """The class of each pixel of a row, int64[H, W].
 
-    From `segmentation`, a picture whose values are classes and 255 is none; else from `objects`: 0 is the background, category c
+    From `segmentation`, a picture whose values are classes; else from `objects`: 0 is the background, category c
     is c + 1, painted in their order, over regions of crowds, which are not judged.
     """
     if sample.get("segmentation") is not None:
-        values = np.asarray(sample["segmentation"]).astype(np.int64)
-        return np.where(values == 255, IGNORE, values)
+        return np.asarray(sample["segmentation"]).astype(np.int64)
     objects = sample["objects"] or {}
     if "mask" not in objects:
         raise UserError(
@@ -42,8 +40,8 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
 
 def view_map(classes: np.ndarray, spec: dict[str, Any]) -> Tensor:
     """A class map int64[H, W] → int64[h, w], where `images.view` puts the picture's pixels; nearest, `IGNORE` outside."""
-    values = torch.from_numpy(classes)[None] + 1  # what `centre` adds outside is 0
+    values = torch.from_numpy(classes)[None] - IGNORE  # what `centre` adds outside is 0
     if spec["resize"] is not None:
         size = spec["resize"] if isinstance(spec["resize"], int) else list(spec["resize"])
         values = F.resize(values, size, interpolation=F.InterpolationMode.NEAREST_EXACT)
-    return (centre(values, spec["size"], spec["crop"]) if spec["crop"] else values)[0] - 1
+    return (centre(values, spec["size"], spec["crop"]) if spec["crop"] else values)[0] + IGNORE

@@ -23,6 +23,7 @@ from adapt.methods import adapter, full, head, lora
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
 from adapt.recipe import Augment
+from adapt.vision.classes import IGNORE
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 2, "image_size": 24}
 CONFIGS = {
@@ -184,7 +185,8 @@ def test_cached_features_give_the_same_loss_in_training_too(places, name):
         assert ours.frozen_features() is None, "nothing learns yet"
         head.apply(ours, head.Config(name="head"))
         torch.nn.init.normal_(list(ours.head.parameters())[-2])
-        batch = {"image": images(), "label": torch.tensor([1, 2]), "target": torch.randint(-1, 4, (2, 24, 24))}
+        batch = {"image": images(), "label": torch.tensor([1, 2]), "target": torch.randint(0, 4, (2, 24, 24))}
+        batch["target"][:, :3] = IGNORE
         with torch.no_grad():
             features = ours.eval().frozen_features()(batch["image"])
             ours.train()
@@ -251,7 +253,7 @@ def test_a_segmentation_column_has_its_own_classes_and_255_is_none(places):
     values = np.full((24, 24), 1, np.uint8)
     values[:5] = 255
     item = ours.preprocess({"image": Image.new("RGB", (24, 24)), "segmentation": Image.fromarray(values)}, True)
-    assert (item["target"][:5] == -1).all()
+    assert (item["target"][:5] == IGNORE).all()
     assert (item["target"][5:] == 1).all()
     head.apply(ours, head.Config(name="head"))
     batch = ours.collate([item, item])

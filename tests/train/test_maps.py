@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from adapt.plug import UserError
-from adapt.vision.maps import IGNORE, class_map
+from adapt.vision.classes import IGNORE
+from adapt.vision.maps import class_map
 from adapt.vision.masks import rle
 
 

@@ -17,11 +17,12 @@ from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
+from adapt.vision.classes import IGNORE
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
-IGNORE, MOST = 255, 254
+MOST = 254
 """In `segmentation`: the value of pixels that are not judged, and the most categories that fit beside it."""
 UNNAMED = 64
 """Most classes without a classes.yaml."""

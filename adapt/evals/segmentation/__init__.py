@@ -17,6 +17,7 @@ from pydantic import Field
 
 from adapt.contracts import EvalConfig
 from adapt.plug import UserError
+from adapt.vision.classes import category_names
 from adapt.vision.masks import singles, unrle_many
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
             found.append(_found(row, masks, scores))
     every = {name: [records[i][name] for i in chosen] for name in records[chosen[0]]}
     metrics = {name: float(np.concatenate(values).mean()) for name, values in every.items()}
-    names = class_names(dataset.features)
+    names = category_names(dataset.features)
     if config.precision:
         count = 1 + max(max(row["category"]) for row in truth)
         masks, boxes = (mask_metrics.average_precision(truth, found, kind, count) for kind in ("segm", "bbox"))
@@ -157,16 +158,7 @@ def _found(row: dict, masks, scores) -> dict[str, Any]:
     return {"category": row["category"], "codes": codes, "boxes": boxes, "score": scores}
 
 
-def class_names(features) -> list[str] | None:
-    """The names of the objects' categories, if the data set has them."""
-    category = features["objects"]["category"]
-    category = category[0] if isinstance(category, list) else getattr(category, "feature", category)
-    return getattr(category, "names", None)
-
-
-def _table(
-    ids: list[str], chosen: list[int], found: list[dict], every: dict[str, list], names: list[str] | None
-) -> dict[str, list]:
+def _table(ids: list[str], chosen: list[int], found: list[dict], every: dict[str, list], names: list[str]) -> dict[str, list]:
     """A row an object: `id#number`, its picture, its class, the model's own score, and the metrics."""
     table = {
         "picture": [ids[i] for i, row in zip(chosen, found, strict=True) for _ in row["category"]],

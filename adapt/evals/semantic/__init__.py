@@ -17,6 +17,7 @@ from pydantic import Field
 
 from adapt.contracts import EvalConfig
 from adapt.plug import UserError
+from adapt.vision.classes import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Rows that are predicted at once: maps are not gathered in memory."""
-IGNORE = 255
-"""The value of pixels that are not judged."""
 
 
 class Config(EvalConfig):

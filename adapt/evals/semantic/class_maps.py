@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from adapt.plug import UserError
+from adapt.vision.classes import IGNORE, category_names
 from adapt.vision.masks import singles, unrle
 
 
@@ -18,17 +19,15 @@ def names(dataset) -> list[str]:
         raise UserError(
             "evals: semantic segmentation needs the columns `objects` or `segmentation` with `objects`. Have: none."
         )
-    category = dataset.features["objects"]["category"]
-    category = category[0] if isinstance(category, list) else getattr(category, "feature", category)
-    known = getattr(category, "names", None)
-    if known is None:
+    known = category_names(dataset.features)
+    if not known:
         known = [str(c) for c in range(1 + max((max(row["category"], default=-1) for row in dataset["objects"]), default=-1))]
     return ["background", *known]
 
 
-def truth(row: dict, ignore: int = 255) -> np.ndarray:
+def truth(row: dict) -> np.ndarray:
     """The classes of a row, int64[H, W]: its `segmentation`, or its objects' masks painted in their order, over regions of crowds, which
-    are `ignore`."""
+    are `IGNORE`."""
     if row.get("segmentation") is not None:
         return np.asarray(row["segmentation"]).astype(np.int64)
     objects = row["objects"]
@@ -37,7 +36,7 @@ def truth(row: dict, ignore: int = 255) -> np.ndarray:
     classes = np.zeros(objects["mask"][0]["size"], np.int64)
     for code, crowd in zip(objects["mask"], objects.get("iscrowd") or [], strict=False):
         if crowd:
-            classes[unrle(code)] = ignore
+            classes[unrle(code)] = IGNORE
     things = singles(objects)
     for code, category in zip(things["mask"], things["category"], strict=True):
         classes[unrle(code)] = category + 1
@@ -56,7 +55,7 @@ def classes(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, floa
 
 def confusion(truth: np.ndarray, found: np.ndarray, count: int, ignore: int) -> np.ndarray:
     """Pixels, int64[C, C]: rows are the truth, columns what was found."""
-    judged = truth != ignore
+    judged = truth != IGNORE
     return np.bincount(truth[judged] * count + found[judged], minlength=count**2).reshape(count, count)
 
 

@@ -16,8 +16,9 @@ from adapt.models.checkpoint import image_input
 from adapt.plug import UserError
 from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map
+from adapt.vision.classes import IGNORE, UNLABELLED
 from adapt.vision.images import Normalise, view
-from adapt.vision.maps import IGNORE, class_map, view_map
+from adapt.vision.maps import class_map, view_map
 
 # model_type → its last norm
 NORMS = {"dinov2": "layernorm", "dinov2_with_registers": "layernorm", "dinov3_vit": "norm", "dinov3_convnext": "layer_norm"}
@@ -182,18 +183,18 @@ class Dino(Family):
         features = batch.get("features")
         if self.task == "classification":
             logits = self.head_logits(self.image_embedding(batch["image"]) if features is None else features)
-            target = batch["label"]
+            target, none = batch["label"], UNLABELLED
         else:
             logits = self.head_logits(self.patch_features(batch["image"]) if features is None else features)
-            target = batch["target"]
+            target, none = batch["target"], IGNORE
             logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
         judged = self.weight(batch).clamp(min=1)  # a batch without any is a loss of zero, not of NaN
-        right = ((logits.argmax(1) == target) & (target != IGNORE)).sum() / judged
-        return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / judged, {"accuracy": right}
+        right = ((logits.argmax(1) == target) & (target != none)).sum() / judged
+        return F.cross_entropy(logits, target, ignore_index=none, reduction="sum") / judged, {"accuracy": right}
 
     def weight(self, batch: dict[str, Any]) -> Tensor:
         """Pictures, or pixels that have a class."""
-        return (batch["label" if self.task == "classification" else "target"] != IGNORE).sum()
+        return (batch["label"] != UNLABELLED if self.task == "classification" else batch["target"] != IGNORE).sum()
 
     # ------------------------------------------------------------------------------------------------------------ data
 
