@@ -70,7 +70,7 @@ def notes(raw: dict, recipe: dict, given: Iterable[str]) -> list[str]:
     for path in ("model.checkpoint", "distill.clip"):
         if (checkpoint := _get(recipe, path)) in PUBLIC and _get(recipe, "model.weights") != "random":
             lines.append(
-                f"{path}={checkpoint} has learnt from icons alone. For your own pictures take a public one: {path}={PUBLIC[checkpoint]}"
+                f"{path}={checkpoint} was trained on icons only. For your own pictures, use a public checkpoint: {path}={PUBLIC[checkpoint]}"
             )
     return lines
 

@@ -98,7 +98,7 @@ def _judge(stage: Stage) -> None:
         after.get("change"),
         after["pictures"],
         before["floor"],
-        "Lower train.lr, fewer train.epochs, or more data.",
+        "Try a lower train.lr, fewer train.epochs, or more data.",
     )
     change = entry.get("change") if entry.get("against") == "zero-shot" else None
     stage.guard(guards.contradicted(guard, change, entry["split"]))
@@ -115,7 +115,7 @@ def distill(recipe: Recipe) -> Outcome:
     teacher = recipe.distill.teacher
     if stage.entry(teacher) is None:
         raise UserError(
-            f"{stage.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
+            f"{stage.run.path}: the teacher has not been measured yet. First: adapt finetune with the same recipe and overrides."
         )
     if not stage.measured(teacher):
         stage.measure(teacher, stage.title(teacher), stage.teacher())
@@ -132,7 +132,7 @@ def distill(recipe: Recipe) -> Outcome:
     entry = stage.entry("student")
     stage.guard(guards.varied("the student's answers vary", entry["collapse"]))
     if stage.comparable(entry, teacher):
-        advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
+        advice = "Try more distill.train.epochs, more unlabelled images, or a larger distill.student."
         stage.guard(_budget(stage, "student within its budget", teacher, entry, recipe.distill, advice))
     return _finish(stage)
 
@@ -168,12 +168,10 @@ def export(recipe: Recipe) -> Outcome:
         if "int8" in tops:
             fp32, int8 = (stage.entry(f"{config.name} {name}") for name in ("fp32", "int8"))
             why = stage.why_slow(f"{config.name} int8")
-            advice = (
-                f"{_classes(stage, config.name)}{why}More export.0.calibration images, or a student with plain convolutions."
-            )
+            advice = f"{_classes(stage, config.name)}{why}Try more export.0.calibration images, or a student with plain convolutions."
             stage.guard(_budget(stage, f"{config.name} int8 within its budget", fp32, int8, config, advice))
             times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
-            advice = f"{why}A student with plain convolutions and ReLU."
+            advice = f"{why}Try a student with plain convolutions and ReLU."
             stage.guard(guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
     stage.record("export", made_of=_export_made_of(stage), parent=stage.hash("student"), files=_files(stage))
     return _finish(stage)
@@ -218,7 +216,7 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
 
     Args:
         scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
-        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
     """
     from adapt.verbs.merge import merge as join
 

@@ -137,10 +137,12 @@ class Run:
             path = inside
         if not (path / "recipe.yaml").is_file():
             if path.exists() or len(path.parts) > 1:
-                raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
+                raise UserError(
+                    f"run: {str(path)!r} is not a run folder: it has no recipe.yaml. Run folders are runs/NAME-HASH."
+                )
             have = sorted(file.parent.name for file in Path("runs").glob("*/recipe.yaml"))
             raise UserError(
-                f"run: {path.name!r} is no run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
+                f"run: {path.name!r} is not a run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
             )
         if recipe is not None:
             theirs, ours = (

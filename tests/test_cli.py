@@ -53,15 +53,15 @@ def test_recipes_lists_each_with_a_line(capsys):
         (["finetune", "recipe=clip_lorra"], "Did you mean 'clip_lora'?"),
         (["finetune", "recipe=clip_lora", "train.epoch=1"], "Did you mean 'epochs'?"),
         (["finetune", "recipe=clip_lora", "oops"], "'oops' is not an override"),
-        (["distill", "run=nowhere"], "no run folder"),
-        (["report", "run=nowhere"], "no run folder"),
+        (["distill", "run=nowhere"], "not a run folder"),
+        (["report", "run=nowhere"], "not a run folder"),
         (["doctor", "dta"], "'dta' is unknown"),
         (["doctor", "data"], "which pictures?"),
         (["doctor", "data", "data.path=nowhere"], "no folder 'nowhere'"),
         (["doctor", "data", "data.path=x", "wrte=y"], "Did you mean 'write'?"),
         (["doctor", "data", f"data.path={'x' * 300}"], "File name too long"),
         (["report", f"run={'x' * 300}"], "File name too long"),
-        (["report", "recipe=clip_lora"], "no run folder"),
+        (["report", "recipe=clip_lora"], "not a run folder"),
         (["recipes", f"{'x' * 300}.yaml"], "no file"),
         (["recipes", "~nobody-of-that-name/x.yaml"], "no file"),
     ],
@@ -157,7 +157,7 @@ def test_a_run_is_found_by_its_name_alone(capsys):
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
     with pytest.raises(
         UserError,
-        match=rf"'clip_lora-1' is no run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
+        match=rf"'clip_lora-1' is not a run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
     ):
         parse(["run=clip_lora-1"])
 

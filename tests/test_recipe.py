@@ -152,7 +152,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
         "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
     )
     assert checkpoint == (
-        "model.checkpoint=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "model.checkpoint=clip-tiny was trained on icons only. For your own pictures, use a public checkpoint: "
         "model.checkpoint=openai/clip-vit-base-patch32"
     )
     assert load_recipe("clip_lora").notes == []
@@ -161,7 +161,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
         "sam_semantic_student", ["data.source=masks", "data.path=x", "model.checkpoint=facebook/sam-vit-base"]
     ).notes
     assert notes[1:] == [
-        "distill.clip=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "distill.clip=clip-tiny was trained on icons only. For your own pictures, use a public checkpoint: "
         "distill.clip=openai/clip-vit-base-patch32"
     ]
 
@@ -254,7 +254,7 @@ def test_a_former_name_inside_a_section_that_may_be_left_out_is_answered_too():
 
 def test_a_student_that_timm_has_not_is_found_with_all_other_mistakes():
     lines = problems("distill.student=resnet81", "train.epochs=0")
-    assert lines[0].startswith("distill.student: timm has no model 'resnet81'. Did you mean 'resnet18'?")
+    assert lines[0].startswith("distill.student: there is no timm model 'resnet81'. Did you mean 'resnet18'?")
     assert lines[1].startswith("train.epochs:")
 
 

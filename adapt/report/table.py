@@ -21,7 +21,7 @@ LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN 
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 PROTOCOL = {
-    "ask": "the categories that the model was told of",
+    "ask": "the categories that the model is given",
     "bank": "the number of labelled pictures",
     "classes": "the class names",
     "data": "the data",

@@ -40,7 +40,7 @@ def merge(stage: Stage, scale: float | str = 1.0, budget: float = 0.1) -> Path:
 
     Args:
         scale: α, or "sweep": the best on validation within the budget.
-        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
 
     Raises:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
@@ -242,7 +242,7 @@ def sweep(stage: Stage, family: Family) -> list[dict[str, float]]:
         UserError: there is nothing to choose by.
     """
     if not stage.recipe.evals or "validation" not in stage.data:
-        raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one of them.")
+        raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one or the other.")
     config = stage.recipe.evals[0]
     target = plug.load("evals", config.name)
     rows: list[dict[str, float]] = []

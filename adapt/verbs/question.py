@@ -77,7 +77,7 @@ class Question:
             listed = listed.replace(";", ",").split(",")
         names = [" ".join(str(name).split()) for name in listed if not isinstance(name, list | dict | None)]
         if len(names) < len(listed) or not any(names):
-            raise UserError(f"text: {self.text!r} is no list of names. Write text='ants, bees' or text='[ants, bees]'.")
+            raise UserError(f"text: {self.text!r} is not a list of names. Write text='ants, bees' or text='[ants, bees]'.")
         return list(dict.fromkeys(filter(None, names)))
 
 
@@ -98,7 +98,7 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
             raise UserError(f"{argument!r} has no name before it. Write key=value, such as image=scene.png.")
         elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
-                f"{name}: a question has no such part.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
+                f"{name}: a question has no part of this name.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
             )
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATED:

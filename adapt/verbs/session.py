@@ -153,7 +153,7 @@ class Stage(Students, Exports, Numbers):
         if not report.problems or not self.run.writes:
             return
         path = report.write(self.run.path / "data_problems.csv")
-        self.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
+        self.say(f"data: {report.summary()}{'; these are left out' if report.severe else ''}. The list: {path}")
 
     def _features(self):
         """With `train.cache`: a frozen encoder's features of the training rows, computed once."""
