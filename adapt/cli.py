@@ -148,11 +148,7 @@ def parse(arguments: list[str]) -> Recipe:
         path = Run.from_folder(Path(given["run"])).path
         recipe = load_recipe(given.get("recipe") or path / "recipe.yaml", overrides)
         Run.from_folder(path, recipe)
-        home = Run.open(recipe, writes=False).path
-        if home.resolve() != path.resolve():
-            raise UserError(
-                f"run: {str(path)!r} is not {str(home)!r}, where its recipe works. Go to the folder that holds runs/."
-            )
+        Run(path).at_home(recipe)
         return recipe
     if not given.get("recipe"):
         raise UserError(f"recipe: missing. Write recipe=NAME or recipe=FILE.yaml. Have: {', '.join(available('recipes'))}.")

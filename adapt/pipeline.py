@@ -11,7 +11,6 @@ Every verb works in the recipe's run folder and leaves alone what lies there fin
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,29 +19,13 @@ from adapt.plug import UserError, settings
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.verbs import guards
+from adapt.verbs.outcome import Outcome
 from adapt.verbs.session import Stage
 
 if TYPE_CHECKING:
     from adapt.verbs.question import Answer, Question
 
 __all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
-
-
-@dataclass
-class Outcome:
-    """What a verb leaves behind."""
-
-    path: Path
-    """The run folder."""
-    entries: list[dict]
-    """The rows of the table."""
-    guards: list[dict]
-    """Promises: name, state, message; see `adapt/guards.py`."""
-
-    @property
-    def ok(self) -> bool:
-        """No promise is broken."""
-        return all(guard["state"] != guards.BROKEN for guard in self.guards)
 
 
 def evaluate(recipe: Recipe) -> Outcome:

@@ -154,6 +154,18 @@ class Run:
                 )
         return cls(path)
 
+    def at_home(self, recipe: Recipe) -> None:
+        """Is this the folder where verbs of the recipe would work? They look for runs/ in the working folder.
+
+        Raises:
+            UserError: it is not.
+        """
+        home = Run.open(recipe, writes=False).path
+        if home.resolve() != self.path.resolve():
+            raise UserError(
+                f"run: {str(self.path)!r} is not {str(home)!r}, where its recipe works. Go to the folder that holds runs/."
+            )
+
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
         if self.writes:
