@@ -29,4 +29,4 @@ def unknown(name: str) -> str:
     close = difflib.get_close_matches(name[:100], have, n=1)
     kin = [other for other in have if other[:6] == name[:6]][:MOST] or list(USUAL)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"timm has no model {name[:80]!r}.{hint} For example: {', '.join(kin)}."
+    return f"there is no timm model {name[:80]!r}.{hint} For example: {', '.join(kin)}."

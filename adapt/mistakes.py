@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -34,7 +34,7 @@ def explain(error: ValidationError, place: str, root: type[Spec], recipe: type[S
         elif problem["type"] == "missing":
             lines[path] = f"{path}: missing."
         elif problem["type"] == "model_type":
-            options = _fields(root, problem["loc"])
+            options = _section(root, problem["loc"]).model_fields
             lines[path] = f"{path}: got {short(problem['input'])}; write a mapping of its options. Have: {', '.join(options)}."
         else:
             lines.setdefault(path, f"{path}: got {short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
@@ -50,10 +50,14 @@ def short(value: Any) -> str:
 def _no_option(steps: list[str], problem: dict, place: str, root: type[Spec], recipe: type[Spec], raw: dict) -> tuple[str, str]:
     """The path and the line of an option that there is not.
 
-    The one that was meant is looked for among the options of the section's other plug-ins, anywhere in the recipe by its last word,
-    among those beside it, and anywhere by a word like its last; in this order.
+    A former name is answered by the name now. Else the one that was meant is looked for among the options of the section's other
+    plug-ins, anywhere in the recipe by its last word, among those beside it, and anywhere by a word like its last; in this order.
     """
-    have = _fields(root, problem["loc"][:-1])
+    spec = _section(root, problem["loc"][:-1])
+    if now := spec.renamed.get(steps[-1]):
+        path = ".".join(steps)
+        return path, f"{path} is called {'.'.join([*steps[:-1], now])} now."
+    have = list(spec.model_fields)
     everywhere = list(_paths(recipe, raw))
     deep, value = list(steps), problem["input"]
     while isinstance(value, dict) and len(value) == 1:  # train.distill.epochs=5 has made `distill` a mapping
@@ -122,16 +126,19 @@ def _paths(recipe: type[Spec], raw: dict) -> Iterator[str]:
 def _inside(spec: type[Spec], field: str) -> Iterator[str]:
     """A field, and the fields inside it."""
     yield field
-    annotation = spec.model_fields[field].annotation
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        yield from (f"{field}.{path}" for inner in annotation.model_fields for path in _inside(annotation, inner))
+    if section := nested(spec.model_fields[field].annotation):
+        yield from (f"{field}.{path}" for inner in section.model_fields for path in _inside(section, inner))
 
 
-def _fields(spec: type[Spec], loc: Sequence) -> list[str]:
-    """The options at a place of a section."""
+def _section(spec: type[Spec], loc: Sequence) -> type[Spec]:
+    """The schema at a place of a section; a step that leads into none stays where it is."""
     for step in loc:
         field = spec.model_fields.get(step) if isinstance(step, str) else None
-        annotation = getattr(field, "annotation", None)
-        if isinstance(annotation, type) and issubclass(annotation, Spec):
-            spec = annotation
-    return list(spec.model_fields)
+        spec = nested(field.annotation) or spec if field else spec
+    return spec
+
+
+def nested(annotation: Any) -> type[Spec] | None:
+    """The schema that a field's type is, `Inner` or `Inner | None`; none if it is no section."""
+    kinds = [kind for kind in get_args(annotation) or [annotation] if isinstance(kind, type) and issubclass(kind, Spec)]
+    return kinds[0] if len(kinds) == 1 and get_origin(annotation) not in (list, dict) else None

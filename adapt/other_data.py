@@ -70,7 +70,7 @@ def notes(raw: dict, recipe: dict, given: Iterable[str]) -> list[str]:
     for path in ("model.checkpoint", "distill.clip"):
         if (checkpoint := _get(recipe, path)) in PUBLIC and _get(recipe, "model.weights") != "random":
             lines.append(
-                f"{path}={checkpoint} has learnt from icons alone. For your own pictures take a public one: {path}={PUBLIC[checkpoint]}"
+                f"{path}={checkpoint} was trained on icons only. For your own pictures, use a public checkpoint: {path}={PUBLIC[checkpoint]}"
             )
     return lines
 
@@ -99,9 +99,14 @@ def _told(path: str, value: Any) -> str:
     return f"{path}={_written(value)}" + (f" ({remark})" if remark else "")
 
 
+def _any(value: Any) -> bool:
+    """Is anything set? Of a mapping, in any of its parts."""
+    return any(map(_any, value.values())) if isinstance(value, dict) else bool(value)
+
+
 def _written(value: Any) -> str:
     """A value as it is typed; of a mapping, what is neither nothing nor all (of random views, what is done at all)."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_written(part)}" for name, part in value.items() if part) + "}"
+        return "{" + ", ".join(f"{name}: {_written(part)}" for name, part in value.items() if _any(part)) + "}"
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -11,37 +11,20 @@ session: the recipe's data, model and run folder, handed from one to the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
-from adapt.verbs import guards, kept, scores
+from adapt.verbs import kept, scores
+from adapt.verbs.outcome import Outcome
 from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
     from adapt.verbs.question import Answer, Question
 
 __all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
-
-
-@dataclass
-class Outcome:
-    """What a verb leaves behind."""
-
-    path: Path
-    """The run folder."""
-    entries: list[dict]
-    """The rows of the table."""
-    guards: list[dict]
-    """Promises: name, state, message; see `adapt/verbs/guards.py`."""
-
-    @property
-    def ok(self) -> bool:
-        """No promise is broken."""
-        return all(guard["state"] != guards.BROKEN for guard in self.guards)
 
 
 def evaluate(recipe: Recipe) -> Outcome:
@@ -102,7 +85,7 @@ def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outc
 
     Args:
         scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
-        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
     """
     from adapt.verbs import merge
 

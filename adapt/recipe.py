@@ -31,8 +31,21 @@ class Prompts(Spec):
     """A file of `prompts/` with `classes`, or a mapping from label to class name; none: the labels' own names."""
 
 
+class Drawing(Spec):
+    """Random changes for pictures drawn on white: icons, signs, line art."""
+
+    line: float = Field(0.0, ge=0, le=1)
+    """Probability of thickening or thinning dark lines by one pixel."""
+    background: float = Field(0.0, ge=0, le=1)
+    """Probability of tinting the white background (multiply blend with a random colour)."""
+    invert: float = Field(0.0, ge=0, le=1)
+    """Probability of inverting the colours."""
+
+
 class Augment(Spec):
     """Random views of a training image; batched, and a function of the view's seed alone."""
+
+    renamed = {name: f"drawing.{name}" for name in Drawing.model_fields}
 
     crop: float = Field(0.6, gt=0, le=1)
     """Smallest share of the image's area that a random crop keeps; 1 = no crop."""
@@ -44,12 +57,8 @@ class Augment(Spec):
     """Strength of brightness, contrast and saturation changes; 0 = none."""
     hue: float = Field(0.0, ge=0, le=1)
     """Probability of permuting the colour channels and of grey (each)."""
-    background: float = Field(0.0, ge=0, le=1)
-    """Probability of tinting a white background (multiply blend with a random colour)."""
-    invert: float = Field(0.0, ge=0, le=1)
-    """Probability of inverting the colours."""
-    line: float = Field(0.0, ge=0, le=1)
-    """Probability of thickening or thinning dark lines by one pixel."""
+    drawing: Drawing = Drawing()
+    """For pictures drawn on white, such as icons; photographs need none of it."""
 
 
 class Train(Spec):

@@ -137,10 +137,12 @@ class Run:
             path = inside
         if not (path / "recipe.yaml").is_file():
             if path.exists() or len(path.parts) > 1:
-                raise UserError(f"run: {str(path)!r} is no run folder: it has no recipe.yaml. They lie in runs/NAME-HASH.")
+                raise UserError(
+                    f"run: {str(path)!r} is not a run folder: it has no recipe.yaml. Run folders are runs/NAME-HASH."
+                )
             have = sorted(file.parent.name for file in Path("runs").glob("*/recipe.yaml"))
             raise UserError(
-                f"run: {path.name!r} is no run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
+                f"run: {path.name!r} is not a run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
             )
         if recipe is not None:
             theirs, ours = (
@@ -151,6 +153,18 @@ class Run:
                     f"run: {str(path)!r} belongs to another recipe: {_difference(theirs, ours)}. Leave run= out for a new folder."
                 )
         return cls(path)
+
+    def at_home(self, recipe: Recipe) -> None:
+        """Is this the folder where verbs of the recipe would work? They look for runs/ in the working folder.
+
+        Raises:
+            UserError: it is not.
+        """
+        home = Run.open(recipe, writes=False).path
+        if home.resolve() != self.path.resolve():
+            raise UserError(
+                f"run: {str(self.path)!r} is not {str(home)!r}, where its recipe works. Go to the folder that holds runs/."
+            )
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""

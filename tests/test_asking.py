@@ -222,7 +222,7 @@ def test_a_classifier_without_a_text_tower_chooses_among_its_classes(tmp_path):
     family.new_head()
     assert _way(family, Question("a.png"), "dinov2") == "class_logits"
     assert _way(family, Question("a.png", example="b.png", mask="c.png"), "dinov2") == "patch_features"
-    wanted = r"'dinov2' is asked with example and mask; or with nothing \(the classes of the data\). Given: text."
+    wanted = r"ask 'dinov2' with example and mask; or with nothing \(the classes of the data\). Given: text."
     with pytest.raises(UserError, match=wanted):
         _way(family, Question("a.png", text="ants, bees"), "dinov2")
 
@@ -233,7 +233,7 @@ def test_without_words_and_without_classes_there_is_nothing_to_choose_among(scen
 
     session = Session(load_recipe("clip_lora"))
     session.family.set_classes([], ["{}"])
-    with pytest.raises(UserError, match="text: missing, and the data name no classes"):
+    with pytest.raises(UserError, match="text: missing, and the data have no class names"):
         ask(session, Question(scene))
 
 
@@ -265,7 +265,7 @@ def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys,
     for name, words in wrong.items():
         assert main(["prompt", "recipe=sam_lora", f"image={name}", "point=1,1"]) == 2
         said = capsys.readouterr().err.strip()
-        assert f"image: {name!r} is no picture that can be used: {words}" in said
+        assert f"image: {name!r} is not a usable picture: {words}" in said
         assert "\n" not in said
     assert not [warning for warning in recwarn if "DecompressionBomb" in str(warning.category)]
 
@@ -273,21 +273,21 @@ def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe=sam_lora", "point=1,2", "image=nowhere.png"], "'nowhere.png' is no picture"),
-        (["recipe=sam_lora"], "'sam' is asked with text, point or box (and outside, beside these two). Given: nothing."),
+        (["recipe=sam_lora", "point=1,2", "image=nowhere.png"], "'nowhere.png' is not a usable picture"),
+        (["recipe=sam_lora"], "ask 'sam' with text, point or box (and outside, beside these two). Given: nothing."),
         (["recipe=sam_lora", "outside=1,2"], "Given: outside."),
         (["recipe=sam_lora", "text=banana", "point=1,2"], "Given: text, point."),
-        (["recipe=sam_lora", "example=scene.png", "mask=scene.png"], "'sam' is asked with text, point or box"),
+        (["recipe=sam_lora", "example=scene.png", "mask=scene.png"], "ask 'sam' with text, point or box"),
         (["recipe=sam_lora", "point=999,1"], "point: 999,1 leaves the picture, which has 128 × 128 pixels"),
         (["recipe=sam_lora", "point=9,1", "outside=1,-1"], "outside: 1,-1 leaves the picture"),
         (["recipe=sam_lora", "box=1,2,500,50"], "box: 1,2,500,50 leaves the picture"),
         (["recipe=sam_lora", "box=50,50,9,90"], "box: 50,50,9,90 is reversed or empty"),
         (["recipe=sam_lora", "text=the"], "names nothing"),
-        (["recipe=paligemma_lora"], "'paligemma' is asked with text. Given: nothing."),
-        (["recipe=paligemma_lora", "point=3,3"], "'paligemma' is asked with text. Given: point."),
+        (["recipe=paligemma_lora"], "ask 'paligemma' with text. Given: nothing."),
+        (["recipe=paligemma_lora", "point=3,3"], "ask 'paligemma' with text. Given: point."),
         (["recipe=paligemma_lora", "text=caption en", "box=1,1,2,2"], "Given: text, box."),
-        (["recipe=dinov2_linear", "example=scene.png"], "'dinov2' is asked with example and mask. Given: example."),
-        (["recipe=dinov2_linear", "text=a cat"], "'dinov2' is asked with example and mask. Given: text."),
+        (["recipe=dinov2_linear", "example=scene.png"], "ask 'dinov2' with example and mask. Given: example."),
+        (["recipe=dinov2_linear", "text=a cat"], "ask 'dinov2' with example and mask. Given: text."),
         (
             ["recipe=dinov2_linear", "example=scene.png", "mask=small.png"],
             "'small.png' has 8 × 8 pixels, and the example 128 × 128",
@@ -295,9 +295,9 @@ def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys,
         (["recipe=dinov2_linear", "example=scene.png", "mask=black.png"], "mask: 'black.png' is 0 everywhere"),
         (["recipe=clip_lora", "text=ants"], "the share of one name, 'ants', is always 100 %"),
         (["recipe=clip_lora", "text=ants, ants"], "the share of one name, 'ants', is always 100 %"),
-        (["recipe=clip_lora", "text= ; "], "is no list of names"),
-        (["recipe=clip_lora", "text=[ants, [bees]]"], "is no list of names"),
-        (["recipe=clip_lora", "point=3,3"], "'clip' is asked with text (names), or nothing (the classes of the data)"),
+        (["recipe=clip_lora", "text= ; "], "is not a list of names"),
+        (["recipe=clip_lora", "text=[ants, [bees]]"], "is not a list of names"),
+        (["recipe=clip_lora", "point=3,3"], "ask 'clip' with text (names), or nothing (the classes of the data)"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_one_clear_line(scene, arguments, message, capsys):
@@ -317,5 +317,5 @@ def test_from_python_a_list_is_for_names_alone(scene):
     picture([("banana", (0, 0))], 48).save("one.png")
     answer = prompt(load_recipe("clip_lora"), Question("one.png", text=["banana", "tiger, face"]))
     assert [one["name"] for one in answer.found["classes"]] == ["banana", "tiger, face"]
-    with pytest.raises(UserError, match="is a list, and 'sam' is asked with one text"):
+    with pytest.raises(UserError, match="is a list; ask 'sam' with one text"):
         prompt(load_recipe("sam_lora"), Question(scene, text=["banana", "tiger face"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ import pytest
 
 from adapt import pipeline
 from adapt.cli import VERBS, main, parse
+from adapt.manual import PAGES
+from adapt.options import lookup
+from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.recipe import available, load_recipe
 from adapt.run import Run
@@ -27,6 +31,33 @@ def test_help_names_every_verb(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
     assert all(verb in out for verb in VERBS)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_explains_a_verb_in_three_lines_with_examples(verb, capsys):
+    assert main(["help", verb]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out == text
+    assert lines[0].startswith(f"adapt {verb}: ")
+    assert [bool(line) for line in lines[:4]] == [True, True, True, False]
+    assert lines[4].startswith(f"  adapt {verb}")
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_examples_of_help_are_recipes_and_options_that_there_are():
+    for verb, text in PAGES.items():
+        for line in text.splitlines()[4:]:
+            words = shlex.split(line.partition(" > ")[0])
+            assert words[:2] == ["adapt", verb]
+            if names := [word.partition("=")[2] for word in words if word.startswith("recipe=")]:
+                own = {"prompt": ("image", "text"), "merge": ("scale", "budget")}.get(verb, ())
+                given = [word for word in words[2:] if word.partition("=")[0] not in (*own, "recipe")]
+                load_recipe(names[0], given)
+            elif verb == "options":
+                assert lookup(words[2:])
 
 
 def test_a_student_that_cannot_be_had_is_told_of_before_the_training(capsys, tmp_path, monkeypatch):
@@ -53,15 +84,16 @@ def test_recipes_lists_each_with_a_line(capsys):
         (["finetune", "recipe=clip_lorra"], "Did you mean 'clip_lora'?"),
         (["finetune", "recipe=clip_lora", "train.epoch=1"], "Did you mean 'epochs'?"),
         (["finetune", "recipe=clip_lora", "oops"], "'oops' is not an override"),
-        (["distill", "run=nowhere"], "no run folder"),
-        (["report", "run=nowhere"], "no run folder"),
+        (["distill", "run=nowhere"], "not a run folder"),
+        (["report", "run=nowhere"], "not a run folder"),
+        (["help", "finetun"], "Did you mean 'finetune'?"),
         (["doctor", "dta"], "'dta' is unknown"),
         (["doctor", "data"], "which pictures?"),
         (["doctor", "data", "data.path=nowhere"], "no folder 'nowhere'"),
         (["doctor", "data", "data.path=x", "wrte=y"], "Did you mean 'write'?"),
         (["doctor", "data", f"data.path={'x' * 300}"], "File name too long"),
         (["report", f"run={'x' * 300}"], "File name too long"),
-        (["report", "recipe=clip_lora"], "no run folder"),
+        (["report", "recipe=clip_lora"], "not a run folder"),
         (["recipes", f"{'x' * 300}.yaml"], "no file"),
         (["recipes", "~nobody-of-that-name/x.yaml"], "no file"),
     ],
@@ -157,7 +189,7 @@ def test_a_run_is_found_by_its_name_alone(capsys):
     assert f"First: adapt evaluate run={path}" in capsys.readouterr().err
     with pytest.raises(
         UserError,
-        match=rf"'clip_lora-1' is no run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
+        match=rf"'clip_lora-1' is not a run folder: there is no recipe\.yaml in it, here or in runs/\. Did you mean '{path.name}'\? Have: {path.name}",
     ):
         parse(["run=clip_lora-1"])
 
@@ -194,8 +226,10 @@ def test_a_verb_says_once_what_other_data_change(tmp_path, capsys, monkeypatch):
     assert main(["finetune", "recipe=clip_lora", "data.path=photos"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("=")[0] for line in lines[:2]] == ["data.source", "model.checkpoint"]
-    assert main(["recipes", "clip_lora", "data.path=photos"]) == 0
-    assert capsys.readouterr().out.startswith("name: clip_lora"), "what is printed is a recipe"
+    for plain in ([], ["plain=true"]):
+        assert main(["recipes", "clip_lora", "data.path=photos", *plain]) == 0
+        printed = parse_yaml(capsys.readouterr().out, "printed")
+        assert printed == load_recipe("clip_lora", ["data.path=photos"]).model_dump(mode="json"), "what is printed is a recipe"
 
 
 @pytest.mark.parametrize("wrong", ["data.path=nowhere", "model.checkpoint=dinov2-tiny"])
@@ -365,3 +399,137 @@ def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run([sys.executable, "-m", "adapt.cli", "recipes"], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ------------------------------------------------------------------------------------------------------------------- JSON
+
+
+def document(capsys) -> dict:
+    """Standard output, which is one JSON document and nothing else."""
+    return json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_with_json_a_verb_prints_its_numbers_and_its_folder(monkeypatch, capsys):
+    path = begun(load_recipe("clip_lora")).path
+    entry = {"name": "zero-shot", "title": "CLIP", "main": "top1", "metrics": {"top1": 0.5, "r1": float("nan")}}
+    guard = {"name": "no worse", "state": "broken", "message": "it is"}
+
+    def verb(recipe):
+        print("a line of progress")
+        return pipeline.Outcome(path, [entry], [guard])
+
+    monkeypatch.setattr(pipeline, "evaluate", verb)
+    assert main(["evaluate", "--json", "recipe=clip_lora", "strict=true"]) == 1
+    found = document(capsys)
+    assert (found["verb"], found["status"], found["run"], found["ok"]) == ("evaluate", 1, str(path), False)
+    assert found["entries"] == [entry | {"metrics": {"top1": 0.5, "r1": None}}]
+    assert found["guards"] == [guard]
+    assert found["report"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["recipes"], {"recipes"}),
+        (["recipes", "clip_lora"], {"recipe", "notes"}),
+        (["options"], {"sections"}),
+        (["options", "train"], {"section", "text", "options"}),
+        (["runs"], {"runs"}),
+        (["doctor"], {"machine"}),
+        (["help", "runs"], {"help"}),
+        ([], {"help"}),
+    ],
+)
+def test_with_json_every_verb_is_one_document(arguments, keys, capsys):
+    assert main([*arguments, "--json"]) == 0
+    found = document(capsys)
+    assert found.keys() == {"verb", "status"} | keys
+    assert found["verb"] == (arguments[0] if arguments else "help")
+
+
+def test_with_json_doctor_lists_the_problems(tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.effect_noise((8 + i, 8), 50).save(tmp_path / "photos" / name / f"{i}.png")
+    (tmp_path / "photos" / "cat" / "bad.png").write_bytes(b"no picture")
+    assert main(["doctor", "data", "data.path=photos", "--json"]) == 2
+    found = document(capsys)
+    assert found["status"] == 2
+    assert "cat/bad.png" in [problem["id"] for problem in found["problems"]]
+    assert {split["split"] for split in found["splits"]} == {"train", "validation", "test"}
+
+
+def test_with_json_an_answer_is_in_it(tmp_path, capsys):
+    from PIL import Image
+
+    Image.effect_noise((64, 64), 50).save(tmp_path / "noise.png")
+    asked = ["prompt", "recipe=clip_lora", "image=noise.png", "text=ants, bees", "tracker=none", "--json"]
+    assert main(asked) == 0
+    found = document(capsys)
+    assert {one["name"] for one in found["answer"]["classes"]} == {"ants", "bees"}
+    assert found["files"] == ["prompt.json"]
+
+
+@pytest.mark.parametrize("arguments", [["finetun"], ["finetune", "recipe=clip_lora", "train.epoch=1", "train.lr=fast"]])
+def test_with_json_a_mistake_is_a_document_too(arguments, capsys):
+    assert main([*arguments, "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["status"] == 2
+    assert found["error"]["message"] == said.err.strip()
+    assert found["error"]["problems"] == said.err.splitlines()
+
+
+# -------------------------------------------------------------------------------------------------------------- processes
+
+
+def launched(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
+    here = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)] if processes else []
+    command = [sys.executable, *launch, "-m", "adapt", *words]
+    return subprocess.run(command, env=here, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_python_m_adapt_is_adapt(capsys):
+    done = launched("recipes", processes=0)
+    assert main(["recipes"]) == 0
+    assert (done.returncode, done.stdout) == (0, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_a_verb_in_two_processes_speaks_with_one_voice(tmp_path):
+    """The same numbers as one process, one JSON document, one mistake."""
+    small = ["tracker=none", "data.shots=2", "data.unlabelled=[]", "evals.0.bootstrap=100"]
+    first = pipeline.evaluate(load_recipe("clip_lora", small)).entries[0]["metrics"]
+    (tmp_path / "runs").rename(tmp_path / "first")
+    done = launched("evaluate", "recipe=clip_lora", *small, "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["entries"][0]["metrics"] == pytest.approx(first, abs=1e-6)
+
+    wrong = launched("evaluate", "recipe=clip_lora", "train.epoch=1", "--json")
+    assert wrong.returncode, "accelerate makes a 1 of every failure"
+    assert json.loads(wrong.stdout)["error"]["problems"][0].startswith("train.epoch: no such option.")
+
+    listed = launched("runs", "--json")
+    assert [run["verbs"] for run in json.loads(listed.stdout)["runs"]] == [["evaluate"]]
+
+
+def test_what_one_process_does_is_done_by_the_first_alone(monkeypatch, capsys):
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main(["recipes"]) == 0
+        assert bool(capsys.readouterr().out) == (rank == "0")
+        assert os.environ["WORLD_SIZE"] == "2", "what was set for others is there again"
+
+
+def test_a_run_of_another_version_is_one_clear_line(capsys):
+    path = begun(load_recipe("sam_lora")).path
+    text = (path / "recipe.yaml").read_text()
+    (path / "recipe.yaml").write_text(text.replace("max_things:", "most:").replace("lr:", "rate:"))
+    assert main(["evaluate", f"run={path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{str(path)!r} is of another version of Adapt: data.most is called data.max_things now (and 1 more)." in line

@@ -52,7 +52,7 @@ def test_what_is_no_list_of_names_is_said(text):
         ([], "image: missing"),
         (["image="], "image: missing"),
         (["scene.png"], "'scene.png' has no name before it. Write key=value, such as image=scene.png"),
-        (["image=a", "points=1,2"], "points: a question has no such part. Did you mean 'point'?"),
+        (["image=a", "points=1,2"], "points: a question has no part of this name. Did you mean 'point'?"),
         (["image=a", "txt=cat"], "Did you mean 'text'?"),
         (["image=a", "image=b"], "image: given 2 times: 'a', 'b'"),
         (["image=a", "point=1"], "point: '1' is not 2 numbers, x,y in pixels. Write point=20,30."),

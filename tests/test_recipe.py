@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from adapt.other_data import PUBLIC
 from adapt.overrides import parse_yaml
@@ -151,7 +152,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
         "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
     )
     assert checkpoint == (
-        "model.checkpoint=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "model.checkpoint=clip-tiny was trained on icons only. For your own pictures, use a public checkpoint: "
         "model.checkpoint=openai/clip-vit-base-patch32"
     )
     assert load_recipe("clip_lora").notes == []
@@ -160,7 +161,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
         "sam_semantic_student", ["data.source=masks", "data.path=x", "model.checkpoint=facebook/sam-vit-base"]
     ).notes
     assert notes[1:] == [
-        "distill.clip=clip-tiny has learnt from icons alone. For your own pictures take a public one: "
+        "distill.clip=clip-tiny was trained on icons only. For your own pictures, use a public checkpoint: "
         "distill.clip=openai/clip-vit-base-patch32"
     ]
 
@@ -217,9 +218,43 @@ def test_a_mistyped_option_is_answered_with_where_the_right_one_is(given, words)
     assert words in line, line
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("data={source: emoji_scenes, most: 2}", "data.most is called data.max_things now."),
+        ("train.augment.line=0.2", "train.augment.line is called train.augment.drawing.line now."),
+        ("train={augment: {invert: 0.1}}", "train.augment.invert is called train.augment.drawing.invert now."),
+        (
+            "distill.train.augment.background=0.1",
+            "distill.train.augment.background is called distill.train.augment.drawing.background now.",
+        ),
+        ("most=3", "most: no such option."),
+    ],
+)
+def test_a_former_name_is_answered_by_the_name_now(given, line):
+    (said,) = problems(given)
+    assert said == line or (said.startswith(line) and "now." not in said)
+
+
+def test_a_former_name_inside_a_section_that_may_be_left_out_is_answered_too():
+    from adapt.mistakes import explain
+    from adapt.plug import Spec
+
+    class Inner(Spec):
+        renamed = {"old": "new"}
+        new: int = 1
+
+    class Outer(Spec):
+        inner: Inner | None = None
+
+    with pytest.raises(ValidationError) as error:
+        Outer.model_validate({"inner": {"old": 2}})
+    assert explain(error.value, "evals.0", Outer, Outer, {}) == ["evals.0.inner.old is called evals.0.inner.new now."]
+
+
 def test_a_student_that_timm_has_not_is_found_with_all_other_mistakes():
     lines = problems("distill.student=resnet81", "train.epochs=0")
-    assert lines[0].startswith("distill.student: timm has no model 'resnet81'. Did you mean 'resnet18'?")
+    assert lines[0].startswith("distill.student: there is no timm model 'resnet81'. Did you mean 'resnet18'?")
     assert lines[1].startswith("train.epochs:")
 
 

@@ -92,7 +92,7 @@ def test_an_entry_and_what_it_is_compared_with_are_held_against_each_other_thoug
         entry("labels", protocol=not_told),
         entry("student", protocol=not_told, change=[0.1, 0.0, 0.2], against="adapted"),
     )
-    said = "They differ in the categories that the model was told of (all, not present)."
+    said = "They differ in the categories that the model is given (all, not present)."
     assert unlike(found) == [
         f"Not measured alike: labels and adapted. {said}",
         f"Not measured alike: student and adapted. {said}",

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adapt.data.emoji_scenes import compose
-from adapt.recipe import Augment, Train
+from adapt.recipe import Augment, Drawing, Train
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views
@@ -83,7 +83,7 @@ def teach(tower: nn.Module, spec: dict[str, Any], hands: list[str], cast: int, v
     torch.manual_seed(0)
     scenes = Scenes(hands, cast, tower.config.image_size, views)
     learner = PatchNamer(tower, spec, len(scenes.things))
-    still = Augment(crop=1, flip=0, colour=0.2, hue=0.1, invert=0.03)
+    still = Augment(crop=1, flip=0, colour=0.2, hue=0.1, drawing=Drawing(invert=0.03))
     train = Train(epochs=1, batch=32, optimizer="muon", lr=6e-3, weight_decay=0.05, warmup=0.04, augment=still)
     folder.mkdir(parents=True, exist_ok=True)
     return fit(learner, Views(scenes, learner.preprocess, 0), train, 0, folder, Accelerator(), title="patches")

@@ -16,7 +16,7 @@ from adapt.run import atomic
 
 # problem → (is it severe, what to do)
 KINDS = {
-    "unreadable": (True, "replace the file by one that opens in an image viewer, or delete it"),
+    "unreadable": (True, "replace the file with one that opens in an image viewer, or delete it"),
     "truncated": (True, "copy or download the file again, or delete it"),
     "zero-size": (True, "copy or download the file again, or delete it"),
     "decompression bomb": (True, "scale the picture down, or delete it"),
@@ -26,14 +26,14 @@ KINDS = {
         "copy the file into the folder; links of folder and masks are followed with data.follow_links=true",
     ),
     "linked class or split": (True, "set data.follow_links=true, or copy the folder to this place"),
-    "no class": (True, "give the picture a class; of a folder, put it into the folder of its class"),
+    "no class": (True, "give the picture a class; in a folder of classes, move it into the folder of its class"),
     "empty class": (True, "give the class pictures, or delete it"),
     "unseen class": (True, "give the class pictures in train, or delete it here"),
-    "bad line": (True, "write a JSON object a line, with the texts image, prefix and suffix, or delete the line"),
+    "bad line": (True, "write one JSON object on each line, with the texts image, prefix and suffix, or delete the line"),
     "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
     "wrong locations": (
         True,
-        "write four a box, each 0000 to 1023: top, left, bottom, right, with top < bottom and left < right, then its name, and ';' "
+        "write four for each box, each 0000 to 1023: top, left, bottom, right, with top < bottom and left < right, then its name, and ';' "
         "between objects: <loc0256><loc0128><loc0767><loc0512> cat",
     ),
     "box unreadable": (True, "give each box four numbers and a category"),
@@ -41,14 +41,14 @@ KINDS = {
     "box off the image": (True, "clip the box to the image"),
     "mask off the image": (True, "give the mask the height and width of its image, and at least one pixel"),
     "no mask": (True, "draw a mask for the picture, or move the picture away"),
-    "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number a pixel"),
+    "unreadable mask": (True, "save the mask as a grey, palette or 16-bit PNG with a number for each pixel"),
     "grey mask": (True, "threshold the mask at 128 and set data.ignore=null, or number its objects"),
     "mask of another size": (True, "scale the mask to its picture, nearest neighbour"),
     "unknown class": (True, "name the number in classes.yaml, or correct the mask"),
     "empty mask": (False, "nothing to do, if there is really nothing in the picture"),
     "mask alone": (False, "add its picture, or delete the mask"),
     "two classes": (False, "delete it in the wrong class"),
-    "leak": (False, "delete it in one of the splits, or the score is too kind"),
+    "leak": (False, "delete it in one of the splits, or the score will be too high"),
     "duplicate": (False, "delete one of the two, unless it should count twice"),
     "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),

@@ -88,7 +88,7 @@ def build(
                 if not finite(parts[-1]):
                     raise UserError(
                         f"{name}: what the teacher gives for one of the rows {start % len(views)} to {(stop - 1) % len(views)} is not "
-                        "finite: it holds NaN or infinity. The training of the teacher has probably run away: lower train.lr."
+                        "finite: it holds NaN or infinity. The training of the teacher has probably diverged: lower train.lr."
                     )
             with atomic(shards[shard]) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(parts))

@@ -43,7 +43,8 @@ def rows(dataset, own: tuple[str, ...], column: str, prefix: str, classes: Seque
     chosen = [i for i, question in enumerate(questions) if question.startswith(own)]
     if not chosen:
         raise UserError(
-            f"evals: no column {column!r}, and no row whose prefix begins with {own[0]!r}. Have: {', '.join(have)}."
+            f"evals: no column {column!r}, and no row whose prefix begins with {own[0]!r}. Have: {', '.join(have)}. Measure what "
+            "the rows ask, such as evals=[{name: caption}], [{name: detection}] or [{name: vqa}]."
         )
     asked = dataset if len(chosen) == len(dataset) else dataset.select(chosen)
     answers = asked["answers"][:] if "answers" in have else [[suffix] for suffix in asked["suffix"][:]]

@@ -29,7 +29,7 @@ def check(module: nn.Module, runner: Runner, samples: np.ndarray) -> dict[str, f
         UserError: there is nothing to compare.
     """
     if not len(samples):
-        raise UserError("export: refused: there are no samples: nothing was compared. Give one picture at least.")
+        raise UserError("export: refused: there are no samples, so nothing was compared. Give at least one picture.")
     with torch.inference_mode():
         expected = module.eval()(torch.from_numpy(samples)).numpy()
     got = runner(samples)

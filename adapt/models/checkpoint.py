@@ -83,11 +83,11 @@ def read_config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str
         values = json.loads(file.read_text(encoding="utf-8"))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
-            f"model.checkpoint: {checkpoint!r} cannot be had from the hub ({type(error).__name__}). Check the name and the network, "
+            f"model.checkpoint: {checkpoint!r} cannot be loaded from the hub ({type(error).__name__}). Check the name and the network, "
             f"give a local folder, or one of the embedded: {', '.join(embedded())}."
         ) from None
     except ValueError:
-        raise UserError(f"model.checkpoint: {checkpoint!r} has a config.json that is no JSON.") from None
+        raise UserError(f"model.checkpoint: {checkpoint!r} has a config.json that is not valid JSON.") from None
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind in (lacking or {}):
         wanted = " or ".join(map(repr, families))

@@ -94,7 +94,7 @@ class VisionLanguage(Family):
         if train:
             if "objects" in self._columns and sample.get("objects") is None:
                 raise UserError(
-                    f"data: row {sample.get('id', '?')!r} has no objects to ask after. Rows that have prefix and suffix are learnt "
+                    f"data: row {sample.get('id', '?')!r} has no objects to ask about. Rows that have prefix and suffix are learnt "
                     "with model.tasks=[given]."
                 )
             item["sample"] = {name: sample.get(name) for name in ("id", *self._columns)} | {"size": sample["image"].size}

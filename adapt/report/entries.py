@@ -124,6 +124,6 @@ def parse(value: dict[str, Any], place: Path) -> Numbers:
         said = first["msg"].removeprefix("Value error, ")
         others = f" (and {len(more)} more)" if more else ""
         raise UserError(
-            f"{place}: {where}: {said[0].lower()}{said[1:]}{others}. These are not the numbers of this version: delete the file, "
+            f"{place}: {where}: {said[0].lower()}{said[1:]}{others}. These were written by another version of Adapt: delete the file, "
             "and run adapt evaluate with this recipe."
         ) from None

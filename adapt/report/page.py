@@ -195,7 +195,9 @@ def _figures(folder: Path, rows: Sequence[Entry]) -> str:
     drawings = {
         "Adaptation: loss and validation": lambda: history("history.jsonl"),
         "Distillation: loss and validation": lambda: history("distill/history.jsonl"),
-        "Reliability: is 80 % sure right 80 % of the time?": lambda: charts.reliability(calibrated) if calibrated else "",
+        "Reliability: are answers with 80 % confidence right 80 % of the time?": lambda: (
+            charts.reliability(calibrated) if calibrated else ""
+        ),
         f"{table.label(main)} against latency; area is size": lambda: (
             charts.trade_off(placed, main, table.label(main), {e.name: table.runtime(e) for e in placed} if several else {})
             if len(placed) > 1

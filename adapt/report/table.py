@@ -21,7 +21,7 @@ LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN 
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 PROTOCOL = {
-    "ask": "the categories that the model was told of",
+    "ask": "the categories that the model is given",
     "bank": "the number of labelled pictures",
     "classes": "the class names",
     "data": "the data",
@@ -105,10 +105,14 @@ def unlike(rows: Sequence[Entry]) -> list[str]:
     pairs += [(entry, by_name[entry.against]) for entry in rows if entry.change and entry.against in by_name]
     found = []
     for entry, other in pairs:
-        if keys := differing(entry.protocol, other.protocol):
-            differences = "; ".join(_difference(key, entry.protocol.get(key), other.protocol.get(key)) for key in keys)
-            found.append(f"Not measured alike: {entry.title} and {other.title}. They differ in {differences}.")
+        if said := difference(entry.protocol, other.protocol):
+            found.append(f"Not measured alike: {entry.title} and {other.title}. They differ in {said}.")
     return list(dict.fromkeys(found))
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Where two protocols differ, in plain words; empty when their numbers may be compared."""
+    return "; ".join(_difference(key, one.get(key), other.get(key)) for key in differing(one, other))
 
 
 def _difference(key: str, one: Any, other: Any) -> str:

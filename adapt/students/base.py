@@ -113,7 +113,7 @@ def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
         UserError: no such architecture, or its weights cannot be had.
     """
     if arch not in timm.list_models():
-        raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
+        raise UserError(f"distill.student: {arch!r} is not a model of timm.{_near(arch)}")
     if isinstance(pretrained, str):
         return _filled(timm.create_model(arch, num_classes=outputs), arch, weights_file(pretrained))
     try:

@@ -60,7 +60,7 @@ def _features(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
         UserError: no such architecture, it has no feature maps, or its weights cannot be had.
     """
     if arch not in timm.list_models():
-        raise UserError(f"distill.student: {arch!r} is no timm model.{_near(arch)}")
+        raise UserError(f"distill.student: {arch!r} is not a model of timm.{_near(arch)}")
     options: dict[str, Any] = {"features_only": True, "pretrained": bool(pretrained)} | more
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"state_dict": create(arch, 0, pretrained).state_dict()}

@@ -58,7 +58,7 @@ def fit(
     world, rank = accelerator.num_processes, accelerator.process_index
     if train.batch % (world * train.accumulate):
         raise UserError(
-            f"train.batch: {train.batch} does not divide by {world} processes × train.accumulate={train.accumulate}."
+            f"train.batch: {train.batch} is not divisible by {world} processes × train.accumulate={train.accumulate}."
         )
     epoch_steps = len(order(seed, 0, len(views), train.batch))
     total = train.steps or train.epochs * epoch_steps

@@ -100,7 +100,7 @@ def finite(value: Any) -> bool:
 def _refusal(name: str, dataset, number: int) -> UserError:
     row = f"row {dataset['id'][number]!r}" if "id" in dataset.column_names else "the row"
     return UserError(
-        f"evals: the model's {name} for {row}, number {number + 1} of {len(dataset)}, holds NaN or infinity. A training that ran away "
-        "does this: lower train.lr, of a student distill.train.lr. So does too low a precision: set train.precision=fp32, and look "
-        "at the fp32 file if this is the int8 one."
+        f"evals: the model's {name} for {row}, number {number + 1} of {len(dataset)}, holds NaN or infinity. Either the training "
+        "diverged: lower train.lr (of a student: distill.train.lr). Or the precision is too low: set train.precision=fp32; if this is "
+        "the int8 file, look at the fp32 file."
     )

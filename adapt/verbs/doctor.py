@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adapt.plug import Spec, UserError, load
 
 
-def look(config: Spec, list_file: str | None = None) -> int:
+def look(config: Spec, list_file: str | None = None) -> tuple[int, dict[str, Any]]:
     """Print what a source finds wrong with its data, and its splits; write the whole list.
 
     Args:
@@ -13,7 +15,8 @@ def look(config: Spec, list_file: str | None = None) -> int:
         list_file: a CSV, or a JSON by its name.
 
     Returns:
-        2 when there are severe problems, or training would refuse these data; else 0.
+        2 when there are severe problems, or training would refuse these data; else 0. And the same for JSON: pictures, problems,
+        splits, refused.
     """
     from adapt.data.check import check
     from adapt.data.split import described
@@ -39,7 +42,8 @@ def look(config: Spec, list_file: str | None = None) -> int:
         print(f"List: {report.write(list_file)}")
     elif report.problems:
         print("All of them in a list: the same with write=problems.csv")
-    return 2 if report.severe or refused else 0
+    found = {"pictures": report.pictures, "problems": report.rows(), "splits": rows, "refused": refused}
+    return 2 if report.severe or refused else 0, found
 
 
 def _as_they_lie(folders: list[str], follow: bool):

@@ -38,7 +38,7 @@ def judge(session: Session) -> None:
         after.get("change"),
         after["pictures"],
         before["floor"],
-        "Lower train.lr, fewer train.epochs, or more data.",
+        "Try a lower train.lr, fewer train.epochs, or more data.",
     )
     change = entry.get("change") if entry.get("against") == "zero-shot" else None
     scores.guard(session, guards.contradicted(guard, change, entry["split"]))

@@ -59,7 +59,7 @@ def _list_problems(session: Session) -> None:
     if not report.problems or not session.run.writes:
         return
     path = report.write(session.run.path / "data_problems.csv")
-    session.say(f"data: {report.summary()}; severe ones are left out. The list: {path}")
+    session.say(f"data: {report.summary()}{'; these are left out' if report.severe else ''}. The list: {path}")
 
 
 def _features(session: Session):

@@ -31,8 +31,8 @@ def loss(
         floor: of the metric: what one constant answer reaches.
         advice: what to do when it is broken.
     """
-    limit = f"{_points(allowed)} points" if allowed else "nothing"
-    said = f"{_percent(before)} before, {_percent(after)} after{_interval(change)}; {limit} may be lost."
+    limit = f"at most {_points(allowed)} points may be lost" if allowed else "no loss is allowed"
+    said = f"{_percent(before)} before, {_percent(after)} after{_interval(change)}; {limit}."
     if before - after > allowed + 1e-9:
         return _guard(name, BROKEN, f"{said} {advice}".strip())
     if before <= floor:
@@ -49,7 +49,7 @@ def contradicted(guard: dict[str, str], change: Change | None, split: str) -> di
     """The guard of a choice by validation, in the light of the change on the measured split."""
     if guard["state"] == BROKEN or change is None or change[0] >= 0:
         return guard
-    text = f"{guard['message']} But on the {split} split it changes by {100 * change[0]:+.1f} points{_ends(change)}"
+    text = f"{guard['message']} On the {split} split, however, it changes by {100 * change[0]:+.1f} points{_ends(change)}"
     if change[2] < 0:
         return _guard(
             guard["name"], BROKEN, f"{text}: validation is contradicted. Its pictures may not be like those of {split}."

@@ -50,7 +50,7 @@ def joined(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> P
 
     Args:
         scale: α, or "sweep": the best on validation within the budget.
-        budget: of a sweep, the largest share of what zero-shot had right that may be lost.
+        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
 
     Raises:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
@@ -252,7 +252,7 @@ def sweep(session: Session, family: Family) -> list[dict[str, float]]:
         UserError: there is nothing to choose by.
     """
     if not session.recipe.evals or "validation" not in session.data:
-        raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one of them.")
+        raise UserError("scale: sweep chooses by the first eval on the validation split; this recipe lacks one or the other.")
     config = session.recipe.evals[0]
     rows: list[dict[str, float]] = []
     before = None

@@ -65,10 +65,10 @@ def _way(family, question: Question, name: str) -> str:
     for predictor, (asked, _) in ways.items():
         if any(must <= given.keys() <= may for must, may in asked):
             if predictor != "class_logits" and not isinstance(question.text, str):
-                raise UserError(f"text: {question.text!r} is a list, and {name!r} is asked with one text.")
+                raise UserError(f"text: {question.text!r} is a list; ask {name!r} with one text.")
             return predictor
     wanted = "; or with ".join(words for _, words in ways.values()) or "nothing"
-    raise UserError(f"prompt: {name!r} is asked with {wanted}. Given: {', '.join(given) or 'nothing'}.")
+    raise UserError(f"prompt: ask {name!r} with {wanted}. Given: {', '.join(given) or 'nothing'}.")
 
 
 # -------------------------------------------------------------------------------------------------------------- pictures
@@ -84,7 +84,7 @@ def _open(path: str, name: str) -> Picture.Image:
     for kind, detail in inspect(value).problems:
         if KINDS[kind][0]:
             why = f"{kind} ({detail})" if detail else kind
-            raise UserError(f"{name}: {path!r} is no picture that can be used: {why}. Give another file.")
+            raise UserError(f"{name}: {path!r} is not a usable picture: {why}. Give another file.")
     return rgb(open_picture(value))
 
 
@@ -218,7 +218,7 @@ def _named(session: Session, family, image: Picture.Image, text: str) -> tuple[n
 def _nothing(automatic, own: bool) -> str:
     """What to do when no mask is proposed; `own`: has the recipe a section that says how masks are proposed?"""
     now = {name: getattr(automatic, name) for name in ("pred_iou_thresh", "stability_score_thresh")}
-    start = "prompt: the model is sure of no mask in this picture."
+    start = "prompt: the model found no mask in this picture that it is sure of."
     if own:
         return f"{start} Lower {' and '.join(f'distill.automatic.{name} (now {value:g})' for name, value in now.items())}."
     lower = ", ".join(f"{name}: {value - 0.2:.2g}" for name, value in now.items())
@@ -270,7 +270,7 @@ def _classes(session: Session, family, image: Picture.Image, question: Question)
 
     names = question.names() if question.text else list(family.classes)
     if not names:
-        raise UserError("text: missing, and the data name no classes. Give names, such as text='ants, bees'.")
+        raise UserError("text: missing, and the data have no class names. Give names, such as text='ants, bees'.")
     if len(names) == 1:
         classes = f", or leave text out for the {len(family.classes)} classes of the data" if len(family.classes) > 1 else ""
         raise UserError(

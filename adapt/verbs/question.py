@@ -19,23 +19,34 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image as Picture
 
-HELP = """adapt prompt recipe=NAME image=FILE QUESTION [out=FILE.png] [overwrite=true] [key=value …]
+HELP = """adapt prompt recipe=NAME image=FILE QUESTION [out=FILE.png] [overwrite=true]
 
-The question is one of these; which ones a recipe's model can answer, it says itself:
+What you can ask depends on the recipe's model:
 
-  text='segment the red apple'             SAM and CLIP: the masks of what is named, the best first
-  point=40,60   outside=90,20              SAM: the mask at a point, x,y in pixels, and not at another one. Several:
-                                           point=40,60 point=50,70, or point='40,60; 50,70'; outside= likewise
-  box=20,30,80,90                          SAM: the mask in a box, left,top,right,bottom in pixels; together with points, too
-  text='ants, bees; wasps'                 CLIP: the share of each name. A name with a comma in it: text='[ants, "wasps, hornets"]'.
-                                           Without text, and of an adapted DINOv2: the classes of the recipe's data
-  example=FILE mask=FILE                   DINOv2: what the mask marks on the example; the mask is not 0 there
-  text='detect cat ; dog'                  PaliGemma, Florence-2: the answer in words, and the boxes in it
+  text='segment the red apple'    SAM and CLIP: the masks of what is named, the
+                                  best first
+  point=40,60 outside=90,20       SAM: the mask at a point (x,y in pixels) and
+                                  not at another. Several: point=40,60
+                                  point=50,70 or point='40,60; 50,70'
+  box=20,30,80,90                 SAM: the mask in a box (left,top,right,bottom
+                                  in pixels); points may be added
+  text='ants, bees; wasps'        CLIP: the share of each name. A name with a
+                                  comma: text='[ants, "wasps, hornets"]'.
+                                  Without text, and for an adapted DINOv2: the
+                                  classes of the recipe's data
+  example=FILE mask=FILE          DINOv2: what the mask marks on the example;
+                                  the mask is not 0 there
+  text='detect cat ; dog'         PaliGemma, Florence-2: the answer in words,
+                                  and the boxes in it
 
-The answer is printed and written: drawn on the picture (out=, by default prompt.png), the mask beside it (prompt.mask.png: 255 in it,
-0 outside), and all of it in numbers (prompt.json: masks as COCO RLE, boxes as left, top, right, bottom in pixels, scores).
-An existing file stays as it is: without out= the next free name is taken (prompt-2.png, …); with out= it needs overwrite=true.
-All other arguments are overrides of the recipe, such as model.checkpoint=facebook/sam-vit-base."""
+The answer is printed and written: drawn on the picture (out=, by default
+prompt.png), as a mask (prompt.mask.png: 255 inside, 0 outside), and in numbers
+(prompt.json: masks as COCO RLE, boxes as left, top, right, bottom in pixels).
+Existing files stay: without out= the next free name is taken (prompt-2.png);
+with out= an existing file needs overwrite=true.
+
+All other arguments are overrides of the recipe, such as
+model.checkpoint=facebook/sam-vit-base."""
 REPEATED = ("point", "outside")
 """What may be given several times."""
 
@@ -77,7 +88,7 @@ class Question:
             listed = listed.replace(";", ",").split(",")
         names = [" ".join(str(name).split()) for name in listed if not isinstance(name, list | dict | None)]
         if len(names) < len(listed) or not any(names):
-            raise UserError(f"text: {self.text!r} is no list of names. Write text='ants, bees' or text='[ants, bees]'.")
+            raise UserError(f"text: {self.text!r} is not a list of names. Write text='ants, bees' or text='[ants, bees]'.")
         return list(dict.fromkeys(filter(None, names)))
 
 
@@ -98,7 +109,7 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
             raise UserError(f"{argument!r} has no name before it. Write key=value, such as image=scene.png.")
         elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
-                f"{name}: a question has no such part.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
+                f"{name}: a question has no part of this name.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
             )
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATED:

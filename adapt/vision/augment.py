@@ -52,17 +52,18 @@ def augment(images: Tensor, seeds: Tensor, config: Augment) -> Tensor:
     images = images.float()
     u = uniforms(seeds, 24).to(images.device)
     images = _geometry(images, u[:, :6], config)
-    if config.line:
-        images = _line(images, u[:, 6:8], config.line)
+    drawing = config.drawing
+    if drawing.line:
+        images = _line(images, u[:, 6:8], drawing.line)
     if config.hue:
         images = _hue(images, u[:, 8:11], config.hue)
     if config.colour:
         images = _colour(images, u[:, 11:14], config.colour)
-    if config.background:
+    if drawing.background:
         tint = 0.35 + 0.65 * u[:, 15:18]  # as white paper under coloured light: black ink stays black
-        images = torch.where(_column(u[:, 14] < config.background), images * tint[:, :, None, None], images)
-    if config.invert:
-        images = torch.where(_column(u[:, 18] < config.invert), 255 - images, images)
+        images = torch.where(_column(u[:, 14] < drawing.background), images * tint[:, :, None, None], images)
+    if drawing.invert:
+        images = torch.where(_column(u[:, 18] < drawing.invert), 255 - images, images)
     return images
 
 

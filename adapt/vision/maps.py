@@ -26,7 +26,7 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
     objects = sample["objects"] or {}
     if "mask" not in objects:
         raise UserError(
-            f"data: sample {sample.get('id', '?')!r} has no masks, from which classes of pixels are learnt. Give data with "
+            f"data: sample {sample.get('id', '?')!r} has no masks to learn classes of pixels from. Give data with "
             "segmentation or objects.mask, or set model.task=features."
         )
     out = np.zeros((sample["image"].height, sample["image"].width), np.int64)

@@ -146,7 +146,7 @@ def test_categories_are_things_where_that_is_asked_for():
 
 
 def test_scenes_have_as_many_things_as_are_asked_for():
-    assert set(small(most=1)["train"]["count"]) == {1}
+    assert set(small(max_things=1)["train"]["count"]) == {1}
     assert max(small()["train"]["count"]) <= 4
 
 

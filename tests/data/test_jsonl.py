@@ -90,7 +90,9 @@ def test_a_box_that_cannot_be_read_is_named_with_its_line_and_the_reason(folder,
     with pytest.raises(UserError) as error:
         load(Config(path=path))
     said = str(error.value)
-    assert said.startswith(f"data.path: 'train.jsonl, line 2': wrong locations ({box!r}: {reason}); write four a box"), said
+    assert said.startswith(f"data.path: 'train.jsonl, line 2': wrong locations ({box!r}: {reason}); write four for each box"), (
+        said
+    )
     assert "\n" not in said
 
 

@@ -159,7 +159,7 @@ def test_each_mistake_is_one_clear_line(shapes):
         "'images/0.jpg': no mask (no file masks/0.png); draw a mask",
         "'images/1.jpg': mask of another size (10 × 10; the picture is 24 × 16); scale the mask",
         "'images/2.jpg': unknown class (9; classes.yaml has 1, 2 …); name the number",
-        "'images/3.jpg': unreadable mask (its pixels are colours (RGB); a mask has one number a pixel",
+        "'images/3.jpg': unreadable mask (its pixels are colours (RGB); a mask has one number for each pixel",
         "'images/5.jpg': no mask (no file masks/5.png)",
         "'images/6.jpg': zero-size",
         "data.on_error=skip",
@@ -223,7 +223,8 @@ def test_shades_of_grey_are_no_classes(shapes, kind, ignore):
         Picture.fromarray(mask).save(shapes / "masks" / f"{i}.png")
     (shapes / "classes.yaml").unlink()
     with pytest.raises(
-        UserError, match=r"not binary.*: values 0, .* as in 'masks/.\.png'\. Threshold them at 128.*classes\.yaml"
+        UserError,
+        match=r"neither binary nor class numbers: values 0, .* as in 'masks/.\.png'\. Threshold them at 128.*classes\.yaml",
     ):
         load(Config(path=str(shapes), ignore=ignore))
     for i in range(10):

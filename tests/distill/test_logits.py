@@ -144,7 +144,7 @@ def test_students_preprocessing_is_the_teachers(teacher, rows):
 
 
 def test_an_unknown_architecture_is_one_line(teacher):
-    with pytest.raises(UserError, match=r"'resnet81' is no timm model. Did you mean"):
+    with pytest.raises(UserError, match=r"'resnet81' is not a model of timm. Did you mean"):
         Student("resnet81", 4, teacher.input, None)
 
 

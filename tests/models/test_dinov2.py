@@ -317,7 +317,7 @@ def test_data_choose_the_task(places):
 
 
 def test_mistakes_are_one_clear_line(places):
-    with pytest.raises(UserError, match=r"model.image_size: 30 is no multiple of the patch, 8 pixels. Near: 24, 32"):
+    with pytest.raises(UserError, match=r"model.image_size: 30 is not a multiple of the patch size, 8 pixels. Near: 24, 32"):
         family(places["dinov2"], image_size=30)
     with pytest.raises(UserError, match="knows no texts"):
         family(places["dinov2"]).predictors(["a cat"])

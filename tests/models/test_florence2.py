@@ -253,5 +253,5 @@ def test_a_wrong_checkpoint_or_question_is_one_clear_line(folder, family, tmp_pa
     (tmp_path / "code" / "config.json").write_text(json.dumps(theirs))
     with pytest.raises(UserError, match=r"brings its own code.*florence-community"):
         load(Config(name="florence2", checkpoint=str(tmp_path / "code")))
-    with pytest.raises(UserError, match="'<OD> cats' is no question"):
+    with pytest.raises(UserError, match="'<OD> cats' is not a question"):
         family.prompt("<OD> cats")

@@ -89,7 +89,7 @@ def rows(pictures, **columns) -> list[dict]:
 
 def test_detect_refuses_rows_that_say_nothing_of_objects(folder, pictures):
     family = load(Config(name="paligemma", checkpoint=str(folder), tasks=["detect"]))
-    with pytest.raises(UserError, match=r"row '0' has no objects to ask after.*model\.tasks=\[given\]"):
+    with pytest.raises(UserError, match=r"row '0' has no objects to ask about.*model\.tasks=\[given\]"):
         family.preprocess({"id": "0", "image": pictures[0], "objects": None}, True)
 
 

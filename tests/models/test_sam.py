@@ -416,7 +416,7 @@ def test_the_loss_is_a_function_of_the_seeds_and_each_image_of_its_own():
 def test_views_of_colour_move_nothing_and_leave_the_padding():
     sam = family()
     given = batch(sam, [sample(), sample((48, 64))])
-    seen = sam.augment(given, Augment(crop=1, flip=0, colour=0.5, invert=1))
+    seen = sam.augment(given, Augment(crop=1, flip=0, colour=0.5, drawing={"invert": 1}))
     assert seen["objects"] is given["objects"]
     expected = 255 - given["image"][0, :, :48]
     assert (seen["image"][0, :, :48].mean() - expected.mean()).abs() < 80

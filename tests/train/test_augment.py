@@ -12,7 +12,7 @@ from scipy.ndimage import grey_dilation, grey_erosion
 from adapt.recipe import Augment
 from adapt.vision.augment import augment, uniforms, view_seed
 
-STRONG = Augment(crop=0.5, rotate=20, flip=0.5, colour=0.4, hue=0.3, background=0.3, invert=0.3, line=0.3)
+STRONG = Augment(crop=0.5, rotate=20, flip=0.5, colour=0.4, hue=0.3, drawing={"background": 0.3, "invert": 0.3, "line": 0.3})
 
 
 def images(n: int = 16) -> torch.Tensor:
@@ -66,7 +66,7 @@ def seen(**options):
 
 
 def test_lines_grow_by_a_pixel_dark_or_light():
-    before, views = seen(line=0.5)
+    before, views = seen(drawing={"line": 0.5})
     found = []
     for image, view in zip(before.numpy(), views.numpy(), strict=True):
         kinds = [image, *(np.stack([grow(part, size=3) for part in image]) for grow in (grey_erosion, grey_dilation))]
@@ -87,11 +87,11 @@ def test_hues_are_the_same_channels_in_another_order_or_grey():
 
 
 def test_some_are_inverted_and_some_get_a_tint_that_keeps_black_black():
-    before, views = seen(invert=0.5)
+    before, views = seen(drawing={"invert": 0.5})
     inverted = [torch.equal(view, 255 - image) for image, view in zip(before, views, strict=True)]
     assert all(torch.equal(view, image) for image, view, turned in zip(before, views, inverted, strict=True) if not turned)
     assert sum(inverted) == pytest.approx(30, abs=10)
-    before, views = seen(background=1)
+    before, views = seen(drawing={"background": 1})
     tint = (views.sum((2, 3)) / before.sum((2, 3)))[:, :, None, None]
     torch.testing.assert_close(views, before * tint)
     assert 0.35 <= tint.min() < 0.5

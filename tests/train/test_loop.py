@@ -340,7 +340,7 @@ def test_muon_takes_matrices_and_convolutions_that_mix_channels():
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
-    with pytest.raises(UserError, match="16 does not divide"):
+    with pytest.raises(UserError, match="16 is not divisible"):
         run(tmp_path, accumulate=3)
 
 

@@ -24,6 +24,8 @@ Hand = Literal["noto", "twemoji", "fluent_flat", "fluent_3d", "openmoji"]
 class Config(SourceConfig):
     """How many scenes, drawn by whom."""
 
+    renamed = {"most": "max_things"}
+
     source: str = "emoji_scenes"
     """This file."""
     hands: list[Hand] = Field(["openmoji"], min_length=1)
@@ -37,8 +39,8 @@ class Config(SourceConfig):
     ground: Literal["textured", "paper"] = "textured"
     """What the things lie on: quiet textures, on which the embedded models learnt, or paper that has been drawn on in ink, which is new to
     them and as dark as the target hand's own lines."""
-    most: int = Field(4, ge=1, le=8)
-    """Most things of a scene; there is at least one."""
+    max_things: int = Field(4, ge=1, le=8)
+    """Largest number of things in a scene; the smallest is one."""
     size: int = Field(128, ge=64, le=1024)
     """Height and width of a scene, pixels."""
     train: int = Field(1000, ge=1)

@@ -16,7 +16,7 @@ from adapt.progress import progress
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture
 
-MOST = 4
+MAX_THINGS = 4
 VISIBLE = 0.6
 """Least share of a thing that others may leave visible."""
 VERSION = 1
@@ -29,7 +29,7 @@ def rows(config, split: str, count: int) -> Dataset:
     every = config.things == "all"
     other = [
         *(["all"] if every else []),
-        *([config.most] if config.most != MOST else []),
+        *([config.max_things] if config.max_things != MAX_THINGS else []),
         *([f"cast {config.cast}"] if config.cast else []),
         *([config.classes] if config.classes != "subgroup" else []),
         *([config.ground] if config.ground != "textured" else []),
@@ -42,7 +42,7 @@ def rows(config, split: str, count: int) -> Dataset:
         with ArrowWriter(path=str(path), features=features(names), writer_batch_size=100) as writer:
             with progress(f"scenes: {split}", count) as tick:
                 for index in range(count):
-                    writer.write(scene(things, config.size, config.seed, split, index, config.most, config.ground))
+                    writer.write(scene(things, config.size, config.seed, split, index, config.max_things, config.ground))
                     tick()
             writer.finalize()
 
@@ -82,13 +82,15 @@ def cast(
     return [things[concept] for concept in sorted(things)], names
 
 
-def scene(things: list[dict], size: int, seed: int, split: str, index: int, most: int = MOST, ground: str = "textured") -> dict:
-    """One scene, a function of its arguments: one to `most` different things, of which at least `VISIBLE` can be seen."""
+def scene(
+    things: list[dict], size: int, seed: int, split: str, index: int, max_things: int = MAX_THINGS, ground: str = "textured"
+) -> dict:
+    """One scene, a function of its arguments: one to `max_things` different things, of which at least `VISIBLE` can be seen."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     canvas = Picture.fromarray(getattr(grounds, ground)(rng, size))
     shown: list[tuple[dict, np.ndarray]] = []
     areas: list[int] = []
-    for number in rng.permutation(len(things))[: rng.integers(1, most + 1)]:
+    for number in rng.permutation(len(things))[: rng.integers(1, max_things + 1)]:
         picture, mask = place(rng, things[number], size, len(shown))
         for _ in range(20):
             rest = [seen & ~mask for _, seen in shown]

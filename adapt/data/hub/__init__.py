@@ -192,7 +192,7 @@ def _files(path: str) -> list:
     files = [file.resolve() for file in found if file.is_file()]
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) > 1 or not set(kinds) <= set(KINDS):
-        raise UserError(f"data.path: {path!r} has files {', '.join(kinds)}. Give files of one kind of: {', '.join(KINDS)}.")
+        raise UserError(f"data.path: {path!r} has files {', '.join(kinds)}. Give files of one kind: {', '.join(KINDS)}.")
     hub_id = path.count("/") <= 1 and not path.startswith(("/", ".", "~")) and not wild and local.suffix.lower() not in KINDS
     if not files and not local.is_dir() and not hub_id:
         raise UserError(
@@ -279,5 +279,5 @@ def _refuse_overlap(ranges: dict[str, list[tuple[str, int, int]]]) -> None:
             if name == other and first < last:
                 raise UserError(
                     f"data.splits: {one} and {two} share rows {first} to {last - 1} of {name!r}. "
-                    f"Slices that do not meet: {{{one}: '{name}[:80%]', {two}: '{name}[80%:]'}}."
+                    f"Slices without common rows: {{{one}: '{name}[:80%]', {two}: '{name}[80%:]'}}."
                 )

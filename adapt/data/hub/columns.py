@@ -46,7 +46,7 @@ def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
         if (theirs or ours) in rows.column_names:
             if theirs in kept.values():
                 raise UserError(
-                    f"data.{ours}: {theirs!r} is another of our columns already. Have: {', '.join(rows.column_names)}."
+                    f"data.{ours}: {theirs!r} is already one of our other columns. Have: {', '.join(rows.column_names)}."
                 )
             kept[ours] = theirs or ours
         elif theirs is not None:
@@ -81,7 +81,7 @@ def _pictures(rows: Dataset, split: str, config, places: list[Path], problems: l
         rows = rows.cast_column("image", RGB())
     except (ValueError, TypeError, pa.ArrowException):
         have = ", ".join(rows.column_names)
-        raise UserError(f"data.image: {config.image!r} holds {feature}, no pictures. Have: {have}.") from None
+        raise UserError(f"data.image: {config.image!r} holds {feature}, not pictures. Have: {have}.") from None
     column = rows.data.column("image")
     bare = np.flatnonzero(pc.is_null(pc.struct_field(column, "bytes")).to_numpy())
     found = zip(bare.tolist(), pc.struct_field(column, "path").take(pa.array(bare)).to_pylist(), strict=True)
@@ -160,7 +160,7 @@ def labelled(parts: dict[str, Dataset]) -> dict[str, Dataset]:
         if unseen := sorted(set(names) - seen, key=_order):
             raise UserError(
                 f"data.label: {split} has classes that train never saw: {_some(unseen)}. Name other splits; "
-                "of rows sorted by class take no slices, but shares: data.validation, data.test."
+                "if rows are sorted by class, use shares (data.validation, data.test), not slices."
             )
         if parts[split].features["label"] != label:
             index = {name: number for number, name in enumerate(label.names)}

@@ -115,12 +115,12 @@ def _files(config: Config) -> dict[str, Path]:
         file = expanded(path)
         if not file.is_file():
             raise UserError(
-                f"data.{option}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: a JSON object a line."
+                f"data.{option}: no file {path!r}, looked in {Path.cwd()}. Give a .jsonl file: one JSON object on each line."
             )
         other = next((other for other, taken in found.items() if taken.samefile(file)), None)
         if other:
             raise UserError(
-                f"data.{FILES[other]} and data.{option} are the same file, {path!r}. A score on what was learnt from, or chosen by, "
+                f"data.{FILES[other]} and data.{option} are the same file, {path!r}. A score on data that taught or chose the model "
                 f"says nothing: give another file, or leave data.{option} out and set data.{split}=0.1."
             )
         found[split] = file.resolve()
@@ -141,7 +141,7 @@ def _seen_again(lines: dict[str, list[dict]], findings: dict[str, Finding], file
     if {"validation", "test"} <= bytes_of.keys() and bytes_of["validation"] == bytes_of["test"]:
         raise UserError(
             f"data.validation_path and data.test_path: {files['validation'].name!r} and {files['test'].name!r} have the same pictures. "
-            "The test must be of pictures that nothing was chosen by. Leave data.validation_path out for a share of the training lines."
+            "Test pictures must not take part in a choice. Leave data.validation_path out for a share of the training lines."
         )
     seen: dict = {}
     problems = []

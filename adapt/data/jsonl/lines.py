@@ -38,7 +38,7 @@ def read(file: Path, split: str, root: Path) -> tuple[list[dict], list[Problem]]
         raise UserError(f"data: {file.name} cannot be read as UTF-8 text ({' '.join(str(error).split())[:100]}).") from None
     contents = [(number, content) for number, content in enumerate(text.split("\n"), 1) if content.strip()]
     if not contents:
-        raise UserError(f"data: {file.name} has no lines. Write a JSON object a line, with image, prefix and suffix.")
+        raise UserError(f"data: {file.name} has no lines. Write one JSON object on each line, with image, prefix and suffix.")
     lines, problems = [], []
     for number, content in contents:
         place = name(file, number)
@@ -82,7 +82,7 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
     try:
         line = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Bad("bad line", f"it is not JSON: {getattr(error, 'msg', 'nested too deep')}") from None
+        raise Bad("bad line", f"it is not JSON: {getattr(error, 'msg', 'nested too deeply')}") from None
     if not isinstance(line, dict):
         raise Bad("bad line", f"it is not a JSON object but {str(line)[:60]!r}")
     for key in ("image", "prefix", "suffix"):

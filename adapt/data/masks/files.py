@@ -82,7 +82,7 @@ def _values(root: Path, config, found: Sequence[Pair]) -> set[int]:
     if len(numbers) > UNNAMED or shades or _smooth(set(first), solid, config.background):
         place = first[(thin or sorted(first))[0]].relative_to(root).as_posix()
         raise UserError(
-            f"data.path: the masks are not binary, nor numbers of classes: values {_some(sorted(first))} ({len(first)} in all), "
+            f"data.path: the masks are neither binary nor class numbers: values {_some(sorted(first))} ({len(first)} in all), "
             f"{len(thin)} of them in thin rims or dots alone, as in {place!r}. Threshold them at 128 and set data.ignore=null, "
             "or name the classes in classes.yaml."
         )
@@ -132,7 +132,9 @@ def read(path: Path) -> np.ndarray:
             return np.asarray(image).astype(np.int64)
         channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") else None
         if channels is None or (channels != channels[..., :1]).any():
-            raise ValueError(f"its pixels are colours ({image.mode}); a mask has one number a pixel: grey, palette or 16 bit")
+            raise ValueError(
+                f"its pixels are colours ({image.mode}); a mask has one number for each pixel: grey, palette or 16 bit"
+            )
         return channels[..., 0].astype(np.int64)
 
 

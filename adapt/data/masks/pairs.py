@@ -110,4 +110,4 @@ def _other_names(root: Path, config, places: Sequence[Path], lacking: Sequence[P
     if suffix != config.suffix and 2 * count > len(lacking):
         return UserError(f"{said}; files there end in {suffix}{masks[0].suffix}: set data.suffix={suffix}")
     names = f"files there are called {masks[0].relative_to(root).as_posix()!r}" if masks else "there are no files in its place"
-    return UserError(f"{said}; {names}. Give each mask its picture's name; what follows that is data.suffix.")
+    return UserError(f"{said}; {names}. Give each mask its picture's name; what follows the name is data.suffix.")

@@ -134,7 +134,7 @@ def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarr
         UserError: there is nothing to compare, or an output is not finite, whichever side gives it.
     """
     if not sum(len(arrays[0]) for arrays in samples):
-        raise UserError("export: refused: there are no inputs: nothing was compared.")
+        raise UserError("export: refused: there are no inputs, so nothing was compared.")
     worst = dict.fromkeys(module.OUTPUTS, 0.0)
     module.eval()
     for arrays in samples:

@@ -22,7 +22,7 @@ from adapt.vision.images import Normalise, view
 
 FAMILIES = ("clip", "siglip")
 LACKING = {
-    "siglip2": "pictures of variable resolution (NaFlex) are not taken; SigLIP 2 of fixed resolution, which calls itself 'siglip', is"
+    "siglip2": "pictures of variable resolution (NaFlex) are not supported; SigLIP 2 of fixed resolution, whose config says 'siglip', is"
 }
 """Relatives that cannot be loaded, and why."""
 LARGEST = math.log(100)

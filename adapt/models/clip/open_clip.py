@@ -105,4 +105,4 @@ def _problem(checkpoint: str, arch: str, file: Path | None, error: Exception) ->
         return unreadable_file(file, error)
     reason = shorten(" ".join(text.split()).split(". ")[0], 200, placeholder=" …") or type(error).__name__
     step = "" if file else f", or give a file that is here: open_clip:{arch}/FILE"
-    return UserError(f"{name} cannot be had ({reason}). Check the network{step}.")
+    return UserError(f"{name} cannot be downloaded ({reason}). Check the network{step}.")

@@ -143,7 +143,7 @@ class Dino(Family):
 
     def new_head(self, init: str = "auto") -> None:
         if init == "text":
-            raise UserError("method.init: 'text' needs a text tower, which this family has not. Use zero.")
+            raise UserError("method.init: 'text' needs a text tower, and this family has none. Use zero.")
         if self.task == "features" or not self.outputs:
             what = "a column label, objects or segmentation" if self.task != "segmentation" else "model.classes: [names]"
             raise UserError(f"data: the head of this family needs classes: {what}.")
@@ -238,6 +238,6 @@ def load_transformers(config) -> Dino:
         if side % family.stride:
             near = sorted({max(1, side // family.stride) * family.stride, (side // family.stride + 1) * family.stride})
             raise UserError(
-                f"model.image_size: {side} is no multiple of the patch, {family.stride} pixels. Near: {near[0]}, {near[-1]}."
+                f"model.image_size: {side} is not a multiple of the patch size, {family.stride} pixels. Near: {near[0]}, {near[-1]}."
             )
     return family

@@ -54,7 +54,7 @@ class Florence2(VisionLanguage):
         try:
             return self.processor._construct_prompts(prefix)[0]
         except ValueError as error:
-            raise UserError(f"data: the prefix {prefix!r} is no question for Florence-2: {error}") from None
+            raise UserError(f"data: the prefix {prefix!r} is not a question for Florence-2: {error}") from None
 
     def tokenise(self, prefixes: Sequence[str], suffixes: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Questions, and their answers when training → int64[B, T] each, padded on the right.

@@ -83,7 +83,7 @@ class Sam(Family):
         if not (width and height):
             raise UserError(
                 f"{where}: a picture of {image.width} × {image.height} pixels is too thin: scaled to a longest side of "
-                f"{self.side} its shorter one is nothing. Crop it, or leave it out."
+                f"{self.side}, its shorter side would be 0 pixels. Crop it, or leave it out."
             )
         item = {"image": view(image, self.spec), "size": torch.tensor([height, width])}
         if train and "objects" in sample:

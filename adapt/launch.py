@@ -1,0 +1,60 @@
+"""A verb in as many processes as `accelerate launch --num_processes N` was asked for, on CPUs too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapt import hardware
+from adapt.cli import ALONE, checked, main
+
+LAUNCHERS = ("launch", "launch.py", "accelerate-launch", "accelerate.commands.launch")
+
+
+def launched(entry: Sequence[str], verb: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run a verb in this process, or in all that were asked for; returns the exit status.
+
+    Args:
+        entry: what torchrun starts, such as `--module adapt`, or a script.
+        verb: the verb, where the entry does not name it itself.
+        arguments: what the entry takes.
+    """
+    given = [*verb, *arguments]
+    processes = 0 if not given or given[0] in ALONE else lacking_processes()
+    if processes < 2:
+        return main(given)
+    return checked(given[1:]) or start(processes, [*entry, *arguments])
+
+
+def lacking_processes() -> int:
+    """How many processes `accelerate launch --num_processes N` was asked for; 0 if they all run, or only one is wanted.
+
+    Without a GPU accelerate starts one process, whatever N is: its way to several on CPUs is MPI's.
+    """
+    if "MASTER_ADDR" not in os.environ or "RANK" in os.environ or hardware.device() != "cpu":
+        return 0
+    import psutil
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process(os.getppid()).cmdline()
+    place = next((place for place, word in enumerate(words) if Path(word).name in LAUNCHERS), None)
+    if place is None:
+        return 0
+    options = launch_command_parser().parse_known_args(words[place + 1 :])[0]
+    return options.num_processes or 0
+
+
+def start(processes: int, command: Sequence[str]) -> int:
+    """Run a command of torchrun in as many processes on this machine; returns the exit status of the first that failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    try:
+        run(parse_args(["--standalone", "--nproc-per-node", str(processes), *command]))
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException:
+        return 130
+    return 0

@@ -1,0 +1,114 @@
+"""The words of `adapt help` and `adapt help VERB`: three lines a verb, and how to call it."""
+
+from __future__ import annotations
+
+PAGES = {
+    "evaluate": """Measure the model, and its adapted version if there is one.
+The recipe's `evals` say what is measured, and on which split; each main number
+has a 95 % interval. What is up to date is not measured again.
+
+  adapt evaluate recipe=clip_lora
+  adapt evaluate run=runs/clip_lora-1a2b3c4d evals.0.split=validation""",
+    "finetune": """Adapt the model to your data; measure it before and after.
+The recipe's `method` says what learns, `train` how. The best weights on the
+validation split are kept. A stopped run continues with the same command.
+
+  adapt finetune recipe=yours/photos data.path=photos
+  adapt finetune recipe=clip_lora method.name=full train.lr=1e-5""",
+    "distill": """Teach a small CNN what the adapted model knows.
+The recipe's `distill` names the objective and the student. The teacher's
+answers are computed once and kept. First: adapt finetune.
+
+  adapt distill run=runs/clip_lora-1a2b3c4d
+  adapt distill recipe=clip_lora distill.train.epochs=30""",
+    "export": """Write the student for its device; check the file; time it.
+Each target of the recipe's `export` writes fp32 and, with int8=true, int8; a
+file whose outputs differ from the student's is refused. First: adapt distill.
+
+  adapt export run=runs/clip_lora-1a2b3c4d
+  adapt export recipe=clip_lora export.0.int8=false""",
+    "merge": """Join adapter and base into one checkpoint for transformers.
+scale= takes a share of the adapter (0 to 1), or `sweep`: the best scale on
+validation that loses at most budget= of zero-shot's right answers.
+
+  adapt merge run=runs/clip_lora-1a2b3c4d
+  adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep budget=0.05""",
+    "road": """Finetune, distill and export, one after the other.
+Parts that the recipe does not have are left out; parts that are finished are
+not done again. One table at the end has them all.
+
+  adapt road recipe=clip_lora
+  adapt road recipe=yours/photos data.path=photos""",
+    "prompt": """Ask the model about one picture: masks, boxes, words or classes.
+The answer is printed, drawn on the picture and written as JSON. The adapted
+model answers, if the recipe's run has one.
+
+  adapt prompt recipe=sam_lora image=photo.jpg text='segment the red apple'
+  adapt prompt recipe=clip_lora image=photo.jpg text='ants, bees'""",
+    "report": """Write a run's report anew, from the numbers in its folder.
+report.html has curves, confusion, mistakes and pictures; report.md the table.
+Every other verb does this at its end.
+
+  adapt report run=runs/clip_lora-1a2b3c4d
+  adapt report recipe=clip_lora""",
+    "runs": """List the runs in runs/, compare some, or remove some.
+compare prints the options in which they differ and their numbers, and says
+which numbers were not measured alike. remove asks first, unless yes=true.
+
+  adapt runs
+  adapt runs compare clip_lora-1a2b3c4d clip_lora-5e6f7a8b
+  adapt runs remove clip_lora-1a2b3c4d yes=true""",
+    "recipes": """List the recipes, or print one with all its options.
+A printed recipe shows each option's value, meaning, type, range and default.
+It is a recipe itself: save it and change it. plain=true leaves comments out.
+
+  adapt recipes
+  adapt recipes clip_lora train.epochs=3 > mine.yaml""",
+    "options": """Explain the options of a section, of a plug-in, or a single one.
+Each has its type, range, default and meaning; the paths are those that you
+type as overrides. Without a name: all sections and plug-ins.
+
+  adapt options train
+  adapt options distill logits
+  adapt options evals.knn.k""",
+    "doctor": """Describe this machine; or look for problems in your data.
+`doctor data` finds broken, repeated and mislabelled pictures of any source and
+says what to do about each. write=FILE.csv keeps the whole list.
+
+  adapt doctor
+  adapt doctor data data.path=photos write=problems.csv""",
+}
+"""Verb → its page; the first line is what it does."""
+
+OVERVIEW = """adapt VERB recipe=NAME|FILE.yaml [key=value …]
+adapt VERB run=runs/NAME-HASH [key=value …]
+
+{verbs}
+
+`adapt help VERB` explains a verb, with examples.
+
+Overrides are paths into the recipe: train.epochs=5, method.name=full,
+data.source=folder data.path=photos. `adapt options` explains them.
+
+--json prints one JSON document instead of text: entries, guards, paths, or the
+error. Progress and notes go to the standard error output.
+
+Several processes: accelerate launch -m adapt VERB …
+
+Exit status: 0 done; 1 a guard is broken and strict=true; 2 a mistake in the
+recipe, the data or the command; 130 stopped by Ctrl-C.
+ADAPT_DEBUG=1 shows where in the code an error was raised."""
+
+
+def overview() -> str:
+    """All verbs, a line each, and what holds for all."""
+    return OVERVIEW.format(verbs="\n".join(f"  {verb:<9} {text.splitlines()[0]}" for verb, text in PAGES.items()))
+
+
+def page(verb: str) -> str:
+    """What a verb does, and how to call it."""
+    if verb != "prompt":
+        return f"adapt {verb}: {PAGES[verb]}"
+    from adapt.verbs.question import HELP
+
+    return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

@@ -1,0 +1,234 @@
+"""What a verb leaves behind, for Python: numbers as a table, the adapted model, the student, and answers for new pictures.
+
+outcome = finetune(load_recipe("clip_lora"))        # or Outcome.open("runs/clip_lora-1a2b3c4d")
+outcome.table                                        # a pandas DataFrame
+outcome.predict(["cat.jpg", picture, array])         # [{"label": "cat", "probability": 0.97}, …]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+from adapt.run import Run
+from adapt.verbs import guards, kept
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from datasets import Dataset
+    from PIL import Image as Picture
+
+BATCH = 64
+FOLDER = "student"
+"""Where the run folder keeps a distilled student."""
+
+
+@dataclass(repr=False)
+class Outcome:
+    """What a verb leaves behind."""
+
+    path: Path
+    """The run folder."""
+    entries: list[dict]
+    """The measured models: the rows of the table."""
+    guards: list[dict]
+    """Promises: name, state, message; see `adapt/verbs/guards.py`."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Outcome:
+        """The outcome that lies in a run folder, given by its path or by its name in `runs`.
+
+        Raises:
+            UserError: it is not a run folder.
+        """
+        run = Run.from_folder(Path(folder))
+        numbers = run.read_json("metrics.json", {})
+        return cls(run.path, numbers.get("entries", []), numbers.get("guards", []))
+
+    @property
+    def ok(self) -> bool:
+        """No promise is broken."""
+        return all(guard["state"] != guards.BROKEN for guard in self.guards)
+
+    # ---------------------------------------------------------------------------------------------------------- numbers
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Entry (`zero-shot`, `adapted`, `student`, `onnx int8` …) → its metrics, 0–1."""
+        return {entry["name"]: entry["metrics"] for entry in self.entries}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The entries, a row each, by name: title, metric (the main one), value, low and high (95 % interval, 0–1), change (against
+        the entry `against`) with its interval, latency_ms (median, one picture), size_mb, split; what was not measured is None.
+        """
+        import pandas as pd
+
+        rows = {}
+        for entry in self.entries:
+            low, high = entry.get("intervals", {}).get(entry["main"], (None, None))
+            change = entry.get("change") or (None, None, None)
+            size = entry.get("size_bytes")
+            rows[entry["name"]] = {
+                "title": entry["title"],
+                "metric": entry["main"],
+                "value": entry["metrics"][entry["main"]],
+                "low": low,
+                "high": high,
+                "change": change[0],
+                "change_low": change[1],
+                "change_high": change[2],
+                "against": entry.get("against"),
+                "latency_ms": (entry.get("latency") or {}).get("p50_ms"),
+                "size_mb": size / 1e6 if size else None,
+                "split": entry.get("split"),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def __str__(self) -> str:
+        rows, told = self._shown()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *told, f"Run: {self.path}"])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        rows, told = self._shown()
+        tags = ["th", *["td"] * len(rows[1:])]
+        body = "".join(
+            f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in zip(tags, rows, strict=True)
+        )
+        return f"<table>{body}</table>" + "".join(f"<p>{escape(line)}</p>" for line in [*told, f"Run: {self.path}"])
+
+    def _shown(self) -> tuple[list[list[str]], list[str]]:
+        """The table's cells, its head first, and a line a guard."""
+        from adapt.report.table import grid, parse, road, verdict
+
+        numbers = parse({"entries": self.entries, "guards": self.guards}, self.path / "metrics.json")
+        rows = grid(road(numbers.entries)) if numbers.entries else []
+        return rows, [" ".join(verdict(guard)).strip() for guard in numbers.guards]
+
+    # ----------------------------------------------------------------------------------------------------------- models
+
+    @cached_property
+    def _session(self):
+        """The run's recipe at work; the one place that loads."""
+        from adapt.verbs.session import Session
+
+        recipe = load_recipe(self.path / "recipe.yaml", ["tracker=none"])
+        Run(self.path).at_home(recipe)
+        return Session(recipe)
+
+    def model(self):
+        """The adapted model: the family, with the run's adapter in it.
+
+        Raises:
+            UserError: the run has no adapter.
+        """
+        return kept.adapted(self._session)
+
+    def student(self) -> dict[str, Callable]:
+        """The distilled student's predictors by name, such as `class_logits`: float[B, 3, H, W] 0–255 → [B, …].
+
+        Raises:
+            UserError: the run has no student.
+        """
+        return kept.student(self._session).predictors(None)
+
+    def predict(self, images: Sequence[str | os.PathLike | Picture.Image | np.ndarray]) -> list[dict[str, Any]]:
+        """Answers for new pictures, by the run's student if it has one, else by its adapted model.
+
+        Args:
+            images: paths, PIL images, or arrays uint8[H, W, 3] in RGB or uint8[H, W].
+
+        Returns:
+            One dictionary a picture. Of classes: `label`, `probability`. Of objects: `objects`, a list of `name`, `box` (left, top,
+            right, bottom in pixels of the picture) and `score`. Of pixels: `classes`, uint8[H, W] (0 is the background), and `names`.
+            Of words: `text`. Of an embedding: `embedding`, float32[D].
+
+        Raises:
+            UserError: a picture cannot be read, or the model needs a prompt to answer.
+        """
+        from adapt.train.predict import predict
+
+        session = self._session
+        module = kept.student(session) if (self.path / FOLDER).is_dir() else kept.adapted(session)
+        have = module.predictors(None)
+        name = next((name for name in ANSWERS if name in have), None)
+        if name is None:
+            raise UserError(
+                f"predict: this model answers prompts. Ask it with: adapt prompt run={self.path} image=FILE point=X,Y"
+            )
+        rows = _rows(images)
+        found = predict(have[name], module, rows, BATCH, session.accelerator, name=name)
+        return [ANSWERS[name](answer, rows, i, session.labels) for i, answer in enumerate(found)]
+
+
+def _rows(images: Sequence) -> Dataset:
+    """Pictures of any kind → rows with `id` and `image`."""
+    from datasets import Dataset, Features, Value
+    from PIL import Image as Picture
+
+    from adapt.vision.pictures import RGB, encoded
+
+    rows: dict[str, list] = {"id": [], "image": []}
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            path = str(Path(image).expanduser())
+            rows["id"].append(path)
+            rows["image"].append({"path": path, "bytes": None})
+            continue
+        picture = image if isinstance(image, Picture.Image) else Picture.fromarray(image)
+        rows["id"].append(str(number))
+        rows["image"].append(encoded(picture))
+    return Dataset.from_dict(rows, features=Features(id=Value("string"), image=RGB()))
+
+
+# ---------------------------------------------------------------------------------------------------------------- answers
+
+
+def _class(logits: np.ndarray, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
+    from scipy.special import softmax
+
+    shares = softmax(logits)
+    best = int(shares.argmax())
+    return {"label": names[best], "probability": float(shares[best])}
+
+
+def _objects(found: dict, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
+    parts = zip(found["bbox"], found["category"], found["score"], strict=True)
+    return {
+        "objects": [
+            {"name": names[k] if k >= 0 else None, "box": [float(side) for side in box], "score": float(score)}
+            for box, k, score in parts
+        ]
+    }
+
+
+def _pixels(logits: np.ndarray, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
+    import torch
+    import torch.nn.functional as F
+
+    width, height = rows[number]["image"].size
+    large = F.interpolate(torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=False)
+    return {"classes": large[0].argmax(0).byte().numpy(), "names": ["background", *names]}
+
+
+ANSWERS: dict[str, Callable[[Any, Dataset, int, list[str]], dict[str, Any]]] = {
+    "class_logits": _class,
+    "semantic_logits": _pixels,
+    "detections": _objects,
+    "text": lambda text, *_: {"text": text},
+    "image_embedding": lambda embedding, *_: {"embedding": embedding},
+}
+"""Predictor → its answer for a picture, as a user reads it: (result, rows, the picture's number, class names); the first that there is."""
