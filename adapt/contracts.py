@@ -24,13 +24,93 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from adapt.plug import Plugin, Source
-from adapt.recipe import Augment, Train
+from adapt.plug import Plugin, Spec
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+
+
+# -------------------------------------------------------------------------------------------------------------- training
+
+
+class Drawing(Spec):
+    """Random changes for pictures drawn on white: icons, signs, line art."""
+
+    line: float = Field(0.0, ge=0, le=1)
+    """Probability of thickening or thinning dark lines by one pixel."""
+    background: float = Field(0.0, ge=0, le=1)
+    """Probability of tinting the white background (multiply blend with a random colour)."""
+    invert: float = Field(0.0, ge=0, le=1)
+    """Probability of inverting the colours."""
+
+
+class Augment(Spec):
+    """Random views of a training image; batched, and a function of the view's seed alone."""
+
+    renamed = {name: f"drawing.{name}" for name in Drawing.model_fields}
+
+    crop: float = Field(0.6, gt=0, le=1)
+    """Smallest share of the image's area that a random crop keeps; 1 = no crop."""
+    rotate: float = Field(0.0, ge=0, le=180)
+    """Largest rotation, degrees."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    colour: float = Field(0.2, ge=0, le=1)
+    """Strength of brightness, contrast and saturation changes; 0 = none."""
+    hue: float = Field(0.0, ge=0, le=1)
+    """Probability of permuting the colour channels and of grey (each)."""
+    drawing: Drawing = Drawing()
+    """For pictures drawn on white, such as icons; photographs need none of it."""
+
+
+class Train(Spec):
+    """The training loop."""
+
+    idle = frozenset({"workers", "checkpoint_every"})
+
+    epochs: int = Field(10, ge=1)
+    """Passes over the training split."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps in all; given, it takes the place of `epochs`."""
+    batch: int = Field(32, ge=1)
+    """Images an optimiser step, over all processes and accumulation steps together."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches an optimiser step; doubled by itself when memory runs out."""
+    optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
+    """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices and convolutions, with AdamW for the rest; AdamW
+    with its state in 8 bits, paged to the CPU when the GPU is full (on CPU it is plain AdamW)."""
+    lr: float = Field(2e-4, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay; not on biases, norms and scales."""
+    eps: float = Field(1e-8, gt=0)
+    """ε of AdamW."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of all steps that warm up."""
+    warmup_lr: float | None = Field(None, gt=0)
+    """A fixed learning rate of the warm-up; none: it rises linearly."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    min_lr: float = Field(0.0, ge=0)
+    """Where the cosine ends."""
+    clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; 0 = no clipping."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on GPU, fp32 on CPU."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs between validations; the best weights on validation are kept."""
+    patience: int = Field(0, ge=0)
+    """Validations without improvement before training stops; 0 = never."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Optimiser steps between checkpoints, from which a killed run resumes."""
+    cache: bool = False
+    """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
+    workers: int = Field(0, ge=0)
+    """Data-loading processes for each training process."""
+    augment: Augment = Augment()
+    """Random views."""
 
 
 # ------------------------------------------------------------------------------------------------------------ predictors
@@ -58,11 +138,21 @@ class Predictor:
 # ------------------------------------------------------------------------------------------------------------------ data
 
 
-class SourceConfig(Source):
+class SourceConfig(Spec):
     """Base of the `Config` of a source of data."""
 
     version: ClassVar[int] = 1
     """Raised when the rows it makes change, so that kept results are made again."""
+
+    source: str
+    """The source: the name of its file, without `.py`."""
+
+    def check_paths(self) -> None:
+        """Look for the files and folders that it names, before anything heavy is imported.
+
+        Raises:
+            UserError: one is missing.
+        """
 
 
 class Splits(Protocol):

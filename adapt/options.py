@@ -13,8 +13,9 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic.fields import FieldInfo
 
+from adapt.contracts import SourceConfig
 from adapt.mistakes import nested
-from adapt.plug import SECTIONS, Plugin, Source, Spec, UserError, load, names, nearest, schema
+from adapt.plug import SECTIONS, Plugin, Spec, UserError, load, names, nearest, schema
 from adapt.recipe import Recipe
 
 REQUIRED = "required"
@@ -162,7 +163,7 @@ def written(value: Any) -> str:
 def _section(spec: Spec, found: Sequence[Option], indent: str, width: int) -> Iterator[str]:
     for option in found:
         name, value = option.name, getattr(spec, option.name)
-        if isinstance(spec, Plugin | Source) and option is found[0]:
+        if isinstance(spec, Plugin | SourceConfig) and option is found[0]:
             yield f"{indent}{name}: {written(value)}"
             continue
         yield from ([""] if indent == "" else [])
@@ -204,7 +205,7 @@ def _inside(place: str, found: Sequence[Option], steps: Sequence[str]) -> tuple[
 
 def _plain(spec: type[Spec]) -> bool:
     """Is this no plug-in's base, whose options are those of the plug-in that is named?"""
-    return not issubclass(spec, Plugin | Source)
+    return not issubclass(spec, Plugin | SourceConfig)
 
 
 def _default(field: FieldInfo) -> Any:

@@ -97,20 +97,6 @@ class Plugin(Spec):
     """The plug-in: the name of its file, without `.py`."""
 
 
-class Source(Spec):
-    """Base of the `Config` of a source of data."""
-
-    source: str
-    """The source: the name of its file, without `.py`."""
-
-    def check_paths(self) -> None:
-        """Look for the files and folders that it names, before anything heavy is imported.
-
-        Raises:
-            UserError: one is missing.
-        """
-
-
 def names(folder: str) -> list[str]:
     """The plug-ins of a kind, ours and yours, sorted."""
     return sorted(files(folder))

@@ -17,9 +17,10 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from adapt import other_data
 from adapt.architectures import unknown
+from adapt.contracts import SourceConfig, Train
 from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
-from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Source, Spec, UserError, names, nearest, schema, settings
+from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
 
 
 class Prompts(Spec):
@@ -31,84 +32,6 @@ class Prompts(Spec):
     """A file of `prompts/` with `classes`, or a mapping from label to class name; none: the labels' own names."""
 
 
-class Drawing(Spec):
-    """Random changes for pictures drawn on white: icons, signs, line art."""
-
-    line: float = Field(0.0, ge=0, le=1)
-    """Probability of thickening or thinning dark lines by one pixel."""
-    background: float = Field(0.0, ge=0, le=1)
-    """Probability of tinting the white background (multiply blend with a random colour)."""
-    invert: float = Field(0.0, ge=0, le=1)
-    """Probability of inverting the colours."""
-
-
-class Augment(Spec):
-    """Random views of a training image; batched, and a function of the view's seed alone."""
-
-    renamed = {name: f"drawing.{name}" for name in Drawing.model_fields}
-
-    crop: float = Field(0.6, gt=0, le=1)
-    """Smallest share of the image's area that a random crop keeps; 1 = no crop."""
-    rotate: float = Field(0.0, ge=0, le=180)
-    """Largest rotation, degrees."""
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
-    colour: float = Field(0.2, ge=0, le=1)
-    """Strength of brightness, contrast and saturation changes; 0 = none."""
-    hue: float = Field(0.0, ge=0, le=1)
-    """Probability of permuting the colour channels and of grey (each)."""
-    drawing: Drawing = Drawing()
-    """For pictures drawn on white, such as icons; photographs need none of it."""
-
-
-class Train(Spec):
-    """The training loop."""
-
-    idle = frozenset({"workers", "checkpoint_every"})
-
-    epochs: int = Field(10, ge=1)
-    """Passes over the training split."""
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps in all; given, it takes the place of `epochs`."""
-    batch: int = Field(32, ge=1)
-    """Images an optimiser step, over all processes and accumulation steps together."""
-    accumulate: int = Field(1, ge=1)
-    """Micro-batches an optimiser step; doubled by itself when memory runs out."""
-    optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
-    """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices and convolutions, with AdamW for the rest; AdamW
-    with its state in 8 bits, paged to the CPU when the GPU is full (on CPU it is plain AdamW)."""
-    lr: float = Field(2e-4, gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay; not on biases, norms and scales."""
-    eps: float = Field(1e-8, gt=0)
-    """ε of AdamW."""
-    warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of all steps that warm up."""
-    warmup_lr: float | None = Field(None, gt=0)
-    """A fixed learning rate of the warm-up; none: it rises linearly."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
-    min_lr: float = Field(0.0, ge=0)
-    """Where the cosine ends."""
-    clip: float = Field(1.0, ge=0)
-    """Largest gradient norm; 0 = no clipping."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on GPU, fp32 on CPU."""
-    validate_every: int = Field(1, ge=1)
-    """Epochs between validations; the best weights on validation are kept."""
-    patience: int = Field(0, ge=0)
-    """Validations without improvement before training stops; 0 = never."""
-    checkpoint_every: int = Field(200, ge=1)
-    """Optimiser steps between checkpoints, from which a killed run resumes."""
-    cache: bool = False
-    """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
-    workers: int = Field(0, ge=0)
-    """Data-loading processes for each training process."""
-    augment: Augment = Augment()
-    """Random views."""
-
-
 class Recipe(Spec):
     """The whole road of one adaptation: model, data, method, training, evaluation, student, exported files."""
 
@@ -116,7 +39,7 @@ class Recipe(Spec):
     """Name of the run folder's first half."""
     model: SerializeAsAny[Plugin]
     """A family of `adapt/models` and a checkpoint of it."""
-    data: SerializeAsAny[Source]
+    data: SerializeAsAny[SourceConfig]
     """A source of `adapt/data`."""
     method: SerializeAsAny[Plugin]
     """How the model is changed: a file of `adapt/methods`."""
@@ -260,7 +183,7 @@ def validate(raw: dict) -> Recipe:
     return recipe
 
 
-def source(overrides: Sequence[str]) -> Source:
+def source(overrides: Sequence[str]) -> SourceConfig:
     """The section `data` alone, as overrides say it; without a source it is a folder.
 
     Raises:
@@ -276,7 +199,7 @@ def source(overrides: Sequence[str]) -> Source:
 
 def _plugin(value: Any, place: str, kind: str, key: str, raw: dict, problems: list[str]) -> Spec:
     """Validate a plug-in's section; a problem is added to the list and a stand-in returned, so that the others are found too."""
-    stand_in = Source.model_construct(source="?") if kind == "data" else Plugin.model_construct(name="?")
+    stand_in = SourceConfig.model_construct(source="?") if kind == "data" else Plugin.model_construct(name="?")
     have = names(kind)
     if not isinstance(value, dict):
         problems.append(f"{place}: got {short(value)}; write a mapping, such as {{{key}: {have[0]}}}.")

@@ -17,8 +17,9 @@ import torch
 from accelerate import Accelerator
 
 from adapt import hardware, plug
+from adapt.contracts import Augment, Train
 from adapt.distill import cache as caches
-from adapt.recipe import Augment, Train, load_recipe
+from adapt.recipe import load_recipe
 from adapt.train.loop import fit
 from adapt.train.views import Views
 

@@ -28,9 +28,10 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from adapt import hardware, plug
+from adapt.contracts import Augment, Train
 from adapt.data.emoji import Hand
 from adapt.data.world import read
-from adapt.recipe import Augment, Train, load_recipe
+from adapt.recipe import load_recipe
 from adapt.students.base import Student, weights_file
 from adapt.train.loop import fit
 from adapt.train.predict import predict

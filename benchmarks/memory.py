@@ -135,10 +135,10 @@ def measure(name: str, method: str, batch: int, steps: int) -> dict:
     from torch import nn
 
     from adapt import plug
+    from adapt.contracts import Train
     from adapt.methods import low_rank
     from adapt.methods.qlora import quantise
     from adapt.models.base import Family
-    from adapt.recipe import Train
     from adapt.train.loop import _optimizer
 
     quantise.library()

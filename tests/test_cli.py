@@ -529,7 +529,7 @@ def test_what_one_process_does_is_done_by_the_first_alone(monkeypatch, capsys):
 def test_a_run_of_another_version_is_one_clear_line(capsys):
     path = begun(load_recipe("sam_lora")).path
     text = (path / "recipe.yaml").read_text()
-    (path / "recipe.yaml").write_text(text.replace("max_things:", "most:").replace("lr:", "rate:"))
+    (path / "recipe.yaml").write_text(text.replace("max_things:", "most:").replace("\n  lr:", "\n  rate:"))
     assert main(["evaluate", f"run={path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{str(path)!r} is of another version of Adapt: data.most is called data.max_things now (and 1 more)." in line

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from adapt.contracts import Augment
 from adapt.other_data import PUBLIC
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
-from adapt.recipe import Augment, Prompts, find, load_recipe, validate
+from adapt.recipe import Prompts, find, load_recipe, validate
 
 
 def problems(*overrides: str) -> list[str]:

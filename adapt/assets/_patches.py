@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from adapt.contracts import Augment, Drawing, Train
 from adapt.data.emoji_scenes import compose
-from adapt.recipe import Augment, Drawing, Train
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views

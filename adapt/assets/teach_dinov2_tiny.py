@@ -22,11 +22,12 @@ from adapt import hardware
 from adapt.assets import _towers
 from adapt.assets._sources import CACHE
 from adapt.assets.publish import write
+from adapt.contracts import Train
 from adapt.distill import logits
 from adapt.models import clip, dinov2
 from adapt.models.checkpoint import EMBEDDED
 from adapt.prompting.templates import words
-from adapt.recipe import Train, load_recipe
+from adapt.recipe import load_recipe
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.views import Views

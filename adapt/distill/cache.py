@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from adapt.contracts import Augment
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.recipe import Augment
 from adapt.run import atomic
 from adapt.train.predict import finite
 from adapt.train.views import Views

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from adapt.contracts import Augment, Train
 from adapt.plug import Plugin, UserError
-from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
     from adapt.models.base import Family

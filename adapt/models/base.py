@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor, Slots
+from adapt.contracts import Augment, Predictor, Slots
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.train.learner import Learner
 from adapt.vision.augment import augment
 from adapt.vision.images import collate

@@ -13,14 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor
+from adapt.contracts import Augment, Predictor
 from adapt.models.answers import Answer, Confidence, Speed
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
 from adapt.plug import UserError
 from adapt.prompting import tasks
 from adapt.prompting.tokens import Codebook
-from adapt.recipe import Augment
 from adapt.vision.augment import augment
 from adapt.vision.images import Normalise, collate, view
 from adapt.vision.masks import singles

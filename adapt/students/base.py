@@ -17,9 +17,9 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from adapt import hardware
+from adapt.contracts import Augment
 from adapt.plug import ROOT, UserError, nearest
 from adapt.provenance import commit, hash_path
-from adapt.recipe import Augment
 from adapt.train.learner import Learner
 from adapt.train.precision import full
 from adapt.vision.augment import augment

@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.ops import nms
 
-from adapt.recipe import Augment
+from adapt.contracts import Augment
 from adapt.students.pyramid import Pyramid
 from adapt.train.learner import Learner
 from adapt.train.precision import full

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from adapt.contracts import Augment
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.students.base import create
 from adapt.train.learner import Learner
 from adapt.train.precision import full

@@ -15,8 +15,8 @@ from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
+from adapt.contracts import Augment
 from adapt.distill.semantic import IGNORE
-from adapt.recipe import Augment
 from adapt.students.pyramid import _features
 from adapt.train.learner import Learner
 from adapt.train.precision import full

@@ -13,8 +13,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
 
+from adapt.contracts import Augment
 from adapt.distill.masks.prompts import CORNER, INSIDE, NOTHING, PromptDecoder, around, click, mask_loss, merged
-from adapt.recipe import Augment
 from adapt.students.pyramid import Pyramid
 from adapt.train.learner import Learner
 from adapt.train.precision import full

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from adapt.recipe import Augment
+from adapt.contracts import Augment
 from adapt.train import processes
 from adapt.train.learner import Learner
 

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from timm.optim import Muon
 from torch import nn
 
+from adapt.contracts import Train
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.recipe import Train
 from adapt.train import checkpoint, processes
 from adapt.train.gradient import gradient
 from adapt.train.learner import Learner

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapt.recipe import Augment
+from adapt.contracts import Augment
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from adapt import pipeline, plug
-from adapt.contracts import MethodConfig
+from adapt.contracts import MethodConfig, Train
 from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load as load_clip
-from adapt.recipe import Train, load_recipe
+from adapt.recipe import load_recipe
 
 COOP = '''
 """CoOp: the words around a class name are learned vectors. Zhou et al. 2022, arXiv:2109.01134."""

@@ -16,6 +16,7 @@ from onnx import save as save_model
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from adapt.contracts import Augment, Train
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
@@ -23,7 +24,6 @@ from adapt.export import onnx
 from adapt.export.onnx import detector as target
 from adapt.export.onnx import graphs
 from adapt.plug import UserError
-from adapt.recipe import Augment, Train
 from adapt.students.detector import FOUND, by_row, follow, select
 from adapt.train.loop import fit
 from adapt.train.views import Views

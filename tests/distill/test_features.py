@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
+from adapt.contracts import Augment, Train
 from adapt.distill import features
 from adapt.distill.cache import build
 from adapt.evals import knn
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
-from adapt.recipe import Augment, Train
 from adapt.train.loop import fit
 from adapt.train.predict import predict
 from adapt.train.views import Views

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from adapt.contracts import Augment, Train
 from adapt.distill import cache as cache_module
 from adapt.distill import logits
 from adapt.distill.cache import build
 from adapt.plug import UserError
-from adapt.recipe import Augment, Train
 from adapt.students.base import EMBEDDED, Deployed, Student, create
 from adapt.students.pyramid import _features
 from adapt.train.loop import fit

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import adapt.export.examples.sam_onnx_numpy as example
+from adapt.contracts import Augment, Train
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import masks
@@ -26,7 +27,6 @@ from adapt.models.sam.checkpoints import family as family_around
 from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.segment_anything import configuration
 from adapt.plug import UserError
-from adapt.recipe import Augment, Train
 from adapt.train.loop import fit
 from adapt.train.views import Views
 

@@ -8,6 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
+from adapt.contracts import Augment
 from adapt.data.emoji_scenes import compose
 from adapt.distill import semantic
 from adapt.distill.semantic import naming
@@ -17,7 +18,6 @@ from adapt.export import onnx
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks, crop
-from adapt.recipe import Augment
 from adapt.students.pixels import Lraspp
 from adapt.vision.masks import unrle_many
 from adapt.vision.pictures import BOXES, MASKS, RGB

@@ -341,7 +341,7 @@ def test_bitsandbytes_does_not_talk():
 
 
 def test_the_8_bit_optimizer_is_plain_adamw_on_cpu():
-    from adapt.recipe import Train
+    from adapt.contracts import Train
     from adapt.train.loop import _optimizer
 
     assert type(_optimizer(nn.Linear(2, 2), Train(optimizer="paged_adamw_8bit"))) is torch.optim.AdamW

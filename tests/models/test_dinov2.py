@@ -19,10 +19,10 @@ from transformers import (
     DINOv3ViTImageProcessor,
 )
 
+from adapt.contracts import Augment
 from adapt.methods import adapter, full, head, lora
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.vision.classes import IGNORE
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 2, "image_size": 24}

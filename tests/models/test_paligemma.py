@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from adapt.contracts import Augment, Train
 from adapt.models import checkpoint
 from adapt.models.answers import Answer
 from adapt.models.paligemma import Config, load
 from adapt.plug import UserError
 from adapt.prompting.tokens import encode_box
-from adapt.recipe import Augment, Train
 
 PREFIXES = ["caption en", "detect sea animal ; fruit", "answer en how many things are there?", "caption en"]
 SUFFIXES = [

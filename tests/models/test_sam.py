@@ -16,6 +16,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling import Sam as Original
 from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
+from adapt.contracts import Augment
 from adapt.methods import adapter, decoder, full, lora
 from adapt.models.sam import Config, load
 from adapt.models.sam.checkpoints import family as around
@@ -23,7 +24,6 @@ from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.prompts import click, first, noisy, on_grid, pick, pixels
 from adapt.models.sam.segment_anything import MEAN, STD, configuration, convert
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.vision.masks import unrle
 
 SIDE, GRID = 128, 8

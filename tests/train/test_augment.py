@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import grey_dilation, grey_erosion
 
-from adapt.recipe import Augment
+from adapt.contracts import Augment
 from adapt.vision.augment import augment, uniforms, view_seed
 
 STRONG = Augment(crop=0.5, rotate=20, flip=0.5, colour=0.4, hue=0.3, drawing={"background": 0.3, "invert": 0.3, "line": 0.3})

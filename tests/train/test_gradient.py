@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from adapt.contracts import Augment
 from adapt.distill import boxes, semantic
 from adapt.methods import decoder, full, head, lora
 from adapt.models import clip, dinov2, paligemma, sam
-from adapt.recipe import Augment
 from adapt.students.detector import Detector
 from adapt.students.pixels import SemanticStudent
 from adapt.train.gradient import gradient

@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
+from adapt.contracts import Augment, Train
 from adapt.plug import UserError
-from adapt.recipe import Augment, Train
 from adapt.run import HOST
 from adapt.train import checkpoint, loop
 from adapt.train.learner import Learner

@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
+from adapt.contracts import Augment, Train
 from adapt.models import clip
-from adapt.recipe import Augment, Train
 from adapt.train import checkpoint, loop, processes
 from adapt.train.gradient import gradient
 from adapt.train.learner import Learner

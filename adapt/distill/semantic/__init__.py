@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from adapt.contracts import Augment, Train
 from adapt.plug import Plugin, UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
-from adapt.recipe import Augment, Train
 from adapt.vision.masks import unrle_many
 
 if TYPE_CHECKING:

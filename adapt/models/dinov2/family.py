@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor
+from adapt.contracts import Augment, Predictor
 from adapt.models import checkpoint
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map
 from adapt.vision.classes import IGNORE, UNLABELLED
 from adapt.vision.images import Normalise, view

@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from adapt.contracts import Predictor
+from adapt.contracts import Augment, Predictor
 from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
 from adapt.models.sam.objects import check_objects
 from adapt.models.sam.predict import predict
 from adapt.plug import UserError
-from adapt.recipe import Augment
 from adapt.vision.augment import augment, augment_map
 from adapt.vision.images import Normalise, fitted, view
 from adapt.vision.masks import rle, singles, unrle
