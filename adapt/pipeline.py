@@ -109,9 +109,9 @@ def distill(recipe: Recipe) -> Outcome:
     stage = Stage(recipe)
     _need(recipe.distill, "distill", "{name: logits}")
     _need(recipe.evals, "evals", "[{name: zeroshot}]")
-    taught = stage.finished("distill")
+    taught = stage.taught()
     if taught:
-        stage.say(f"distill: finished before, in {stage.run.path}")
+        stage.say(f"distill: finished before, in {stage.run.path / 'student' / stage.called}")
     teacher = recipe.distill.teacher
     if stage.entry(teacher) is None:
         raise UserError(
@@ -120,20 +120,16 @@ def distill(recipe: Recipe) -> Outcome:
     if not stage.measured(teacher):
         stage.measure(teacher, stage.title(teacher), stage.teacher())
         stage.forget()
-    teacher = stage.measure_labels() or stage.entry(teacher)
-    if not taught:
-        student = stage.teach()
-        stage.save_student(student)
-        stage.drop_files()
-    elif not stage.measured("student"):
-        student = stage.student()
-    if not stage.measured("student"):
-        stage.measure("student", "CNN student", student)
-    entry = stage.entry("student")
-    stage.guard(guards.varied("the student's answers vary", entry["collapse"]))
+    student = None if taught else stage.teach()
+    teacher, name = stage.labels_entry() or stage.entry(teacher), stage.student_entry()
+    if not stage.measured(name):
+        facts = {"against": teacher["name"], "student": stage.called}
+        stage.measure(name, f"CNN student {stage.called}", student or stage.student(), **facts)
+    entry = stage.entry(name)
+    stage.guard(guards.varied(f"{name}: its answers vary", entry["collapse"]))
     if stage.comparable(entry, teacher):
         advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
-        stage.guard(_budget(stage, "student within its budget", teacher, entry, recipe.distill, advice))
+        stage.guard(_budget(stage, f"{name} within its budget", teacher, entry, recipe.distill, advice))
     return _finish(stage)
 
 
@@ -149,68 +145,75 @@ def export(recipe: Recipe) -> Outcome:
     """Write the student for its device, prove each file equal to it, and time it."""
     stage = Stage(recipe)
     _need(recipe.export, "export", "[{name: onnx}]")
+    _need(recipe.distill, "distill", "{name: logits}")
     if _exported(stage):
-        stage.say(f"export: finished before, in {stage.run.path / 'export'}")
+        stage.say(f"export: finished before, in {stage.run.path / 'export' / stage.called}")
         return _finish(stage)
-    student = stage.student()
+    student, files = stage.student(), []
+    teacher = next((name for name in (stage.student_entry("labels"), recipe.distill.teacher) if stage.entry(name)), None)
     for config in recipe.export:
-        target = plug.load("export", config.name)
-        tops = {}
-        for name, path in stage.convert(config, student).items():
-            title = f"CNN student, {name} {config.name.upper()}"
-            place = path.relative_to(stage.run.path).as_posix()
-            facts = target.facts(path) | {"file": place, "hash": stage.hash(place)}
-            stage.announce(f"{config.name} {name}", facts)
-            file = student.file_predictors(target.Runner(path))
-            entry = stage.measure(f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
-            tops[name] = stage.main(entry)
-        stage.time(config, student)
-        if "int8" in tops:
-            fp32, int8 = (stage.entry(f"{config.name} {name}") for name in ("fp32", "int8"))
-            why = stage.why_slow(f"{config.name} int8")
-            advice = (
-                f"{_classes(stage, config.name)}{why}More export.0.calibration images, or a student with plain convolutions."
-            )
-            stage.guard(_budget(stage, f"{config.name} int8 within its budget", fp32, int8, config, advice))
-            times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
-            advice = f"{why}A student with plain convolutions and ReLU."
-            stage.guard(guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
-    stage.record("export", made_of=_export_made_of(stage), parent=stage.hash("student"), files=_files(stage))
+        target, artifacts, entries = plug.load("export", config.name), stage.convert(config, student), {}
+        for artifact in artifacts:
+            name = stage.file_entry(config, artifact.precision)
+            file = artifact.path.relative_to(stage.run.path).as_posix()
+            facts = {"file": file, "hash": stage.hash(file), "size_bytes": artifact.bytes, "student": stage.called}
+            against = stage.file_entry(config, "fp32") if "fp32" in entries else teacher
+            stage.announce(name, artifact)
+            answers = student.file_predictors(target.Runner(artifact.path))
+            title = f"CNN student {stage.called}, {artifact.precision} {config.name.upper()}"
+            facts |= {"against": against, **artifact.facts}
+            entries[artifact.precision] = stage.measure(name, title, student, lambda texts, found=answers: found, **facts)
+            files += artifact.files
+        stage.time(config, student, artifacts)
+        if {"fp32", "int8"} <= entries.keys():
+            _judge_int8(stage, config)
+    made = {"made_of": _export_made_of(stage), "parent": stage.hash(f"student/{stage.called}")}
+    stage.record(f"export {stage.called}", **made, files=_hashes(stage, files))
     return _finish(stage)
 
 
-def _classes(stage: Stage, target: str) -> str:
+def _judge_int8(stage: Stage, config) -> None:
+    """Hold the int8 file against the fp32 one."""
+    names = [stage.file_entry(config, precision) for precision in ("fp32", "int8")]
+    fp32, int8 = map(stage.entry, names)
+    why = stage.why_slow(names[1])
+    advice = f"{_classes(stage, fp32, int8)}{why}More export.0.calibration images, or a student with plain convolutions."
+    stage.guard(_budget(stage, f"{names[1]} within its budget", fp32, int8, config, advice))
+    times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
+    stage.guard(guards.faster(f"{names[1]} is faster than fp32", *times, f"{why}A student with plain convolutions and ReLU."))
+
+
+def _classes(stage: Stage, fp32: dict, int8: dict) -> str:
     """A sentence on the class that int8 changes most; every class's change in accuracy is noted in the entry."""
-    fp32, int8 = (stage.entry(f"{target} {name}") for name in ("fp32", "int8"))
     if "confusion" not in int8:
         return ""
     accuracy = [[row[i] / max(sum(row), 1) for i, row in enumerate(entry["confusion"])] for entry in (fp32, int8)]
     change = {name: after - before for name, before, after in zip(int8["classes"], *accuracy, strict=True)}
-    stage.update(f"{target} int8", class_change=change)
+    stage.update(int8["name"], class_change=change)
     most = max(change, key=lambda name: abs(change[name]))
     return f"It changes {most!r} most of all classes: {100 * change[most]:+.1f} points. " if change[most] else ""
 
 
 def _exported(stage: Stage) -> bool:
     """Do the files lie there as they were written, of this student, with their numbers?"""
-    facts = stage.run.facts("export")
+    facts = stage.run.facts(f"export {stage.called}")
+    written = [entry["name"] for entry in stage.entries() if "file" in entry and entry["student"] == stage.called]
     return (
-        stage.finished("distill")
+        stage.taught()
         and facts.get("made_of") == _export_made_of(stage)
-        and facts["files"] == _files(stage)
-        and all(stage.measured(entry["name"]) for entry in stage.entries() if "file" in entry)
+        and facts["files"] == {name: stage.hash(name) for name in facts["files"]}
+        and all(map(stage.measured, written))
     )
 
 
 def _export_made_of(stage: Stage) -> dict:
-    return {"student": stage.hash("student"), "options": [settings(config) for config in stage.recipe.export]}
+    return {"student": stage.hash(f"student/{stage.called}"), "options": [settings(config) for config in stage.recipe.export]}
 
 
-def _files(stage: Stage) -> dict[str, str | None]:
-    """The exported files and their hashes."""
-    folder = stage.run.path / "export"
-    names = stage.processes.share([path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.onnx"))])
-    return {name: stage.hash(f"export/{name}") for name in names}
+def _hashes(stage: Stage, files: list[Path]) -> dict[str, str | None]:
+    """The exported files, by their places in the run folder, and their hashes."""
+    names = sorted({file.relative_to(stage.run.path).as_posix() for file in files})
+    return {name: stage.hash(name) for name in names}
 
 
 def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:
@@ -248,10 +251,10 @@ def report(path: Path) -> Path:
 def road(recipe: Recipe) -> Outcome:
     """All verbs, one after the other."""
     stage = Stage(recipe)
-    if recipe.distill and not stage.finished("distill"):
-        from adapt.students.base import create
+    if recipe.distill and not stage.taught():
+        from adapt.students.cnn import create
 
-        create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
+        create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be fetched is told of before the training
     outcome = finetune(recipe)
     if recipe.distill:
         outcome = distill(recipe)

@@ -42,7 +42,7 @@ def predict(
         UserError: an output is not finite; the first such row is named, on every process.
     """
     family.eval()
-    if getattr(function, "rows", False):
+    if getattr(function, "takes", None) == "rows" or getattr(function, "rows", False):
         return _of_rows(function, dataset, batch, accelerator, title, name, options)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)

@@ -6,11 +6,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapt import plug
+from adapt.contracts import Artifact, Deployable
 from adapt.run import atomic
 
 if TYPE_CHECKING:
@@ -31,41 +33,35 @@ TOWER_SAMPLES = 4
 class Exports:
     """What `export` needs of a stage."""
 
-    def convert(self, config, student) -> dict[str, Path]:
-        """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
-        target = plug.load("export", config.name)
-        metadata = student.about(self.labels) | {
-            "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
-            "architecture": self.recipe.distill.student,
-            "student": self.hash("student"),
+    def convert(self, config, student) -> list[Artifact]:
+        """Write the student for a target, through the gate, into `export/NAME/TARGET/`."""
+        from adapt.export import gate
+
+        target, folder = plug.load("export", config.name), self.run.path / "export" / self.called / config.name
+        metadata = student.about() | {
+            "student": self.hash(f"student/{self.called}"),
             "adapter": self.hash("adapter"),
             "base": self.base,
         }
+        artifacts: list[Artifact] = []
         if self.run.writes:
             train = self.samples(student, config.calibration)
             validation = self.samples(student, VALIDATION, "validation") if "validation" in self.data else None
-            with atomic(self.run.path / "export" / config.name) as folder:
-                folder.mkdir()
-                target.export(config, student.cpu().deployed(), train, folder, metadata, validation)
+            with atomic(folder) as place:
+                place.mkdir()
+                artifacts = gate.export(target, config, student.cpu().deployed(), train, place, metadata, validation)
+            artifacts = [_moved(artifact, place, folder) for artifact in artifacts]
         self.accelerator.wait_for_everyone()
-        self.processes.fetched(self.run.path / "export" / config.name)
-        return self.files(config)
+        self.processes.fetched(folder)
+        return self.processes.share(artifacts)
 
-    def files(self, config) -> dict[str, Path]:
-        """What a target has written: name → file."""
-        place = self.run.path / "export" / config.name
-        files = plug.load("export", config.name).FILES
-        return {name: place / file for name, file in files.items() if (place / file).exists()}
-
-    def announce(self, name: str, facts: dict[str, Any]) -> None:
-        """Say on what a file was proven, or how its int8 was found and what of it is float."""
-        if "int8" in facts:
-            found = facts["int8"]
-            text = f"ranges by {found['ranges']}, {found['decibels'][found['ranges']]:.0f} dB above the error on {found['pictures']}"
-            self.say(f"{name}: {text} images. {in_float(facts['conversions'])}".strip())
-        else:
-            proof = facts["proof"]
-            self.say(f"{name}: equal to torch on {proof['samples']} images, max abs error {proof['max_abs_error']:.0e}.")
+    def announce(self, name: str, artifact: Artifact) -> None:
+        """Say on what a file was proven, or how it was made and what of its int8 is float."""
+        said = [artifact.remark, in_float(artifact.facts.get("conversions", {}))]
+        if proof := artifact.facts.get("proof"):
+            said = [f"equal to torch on {proof['samples']} images, max abs error {proof['max_abs_error']:.0e}."]
+        if text := " ".join(said).strip():
+            self.say(f"{name}: {text}")
 
     def why_slow(self, name: str) -> str:
         """A sentence on what the file of an entry does in float; empty when it does nothing so."""
@@ -79,7 +75,7 @@ class Exports:
         chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
         return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
 
-    def time(self, config, student) -> None:
+    def time(self, config, student, artifacts: list[Artifact]) -> None:
         """Latency of the teacher and of the files, one thread, one image, in turn; each says what ran in which runtime.
 
         What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
@@ -87,12 +83,12 @@ class Exports:
         """
         from adapt.export.bench import compare
 
-        target, files = plug.load("export", config.name), self.files(config)
-        runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
+        target = plug.load("export", config.name)
+        runners: dict[str, Callable] = {artifact.precision: target.Runner(artifact.path) for artifact in artifacts}
         teacher, whole = self._merged()
-        have = teacher.predictors()
-        shared = [name for name in student.predictors() if name in have]
-        images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
+        have, ours = teacher.predictors(), student.predictors()
+        shared = [name for name in ours if name in have]
+        images = next((name for name in shared if ours[name].takes == "images"), None)
         with tempfile.TemporaryDirectory() as folder, _one_thread():
             if images or not shared:
                 views = self.samples(student, TOWER_SAMPLES)
@@ -104,10 +100,13 @@ class Exports:
                 runners = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
                 runners["torch"] = have[shared[0]]
             times = compare(runners, example, config.bench)
-        for name, path in files.items():
-            part = "image tower" if target.parts(path) else "whole model"
-            self.update(f"{config.name} {name}", latency=times[name] | {"runtime": target.RUNTIME, "what": part})
-        ran = [times[name] | {"runtime": name, "what": what} for name in (target.RUNTIME, "torch") if name in times]
+        for artifact in artifacts:
+            latency = times[artifact.precision] | {
+                "runtime": config.runtime,
+                "what": "image tower" if artifact.parts else "whole model",
+            }
+            self.update(self.file_entry(config, artifact.precision), latency=latency)
+        ran = [times[name] | {"runtime": name, "what": what} for name in (config.runtime, "torch") if name in times]
         latencies = dict(zip(("latency", "latency_torch"), ran, strict=False))
         size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
         for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
@@ -131,7 +130,6 @@ class Exports:
             with torch.inference_mode():
                 return function(torch.from_numpy(images))
 
-        target = plug.load("export", config.name)
         size = sum(p.numel() * p.element_size() for p in teacher.parameters())
         if not whole or size > TOWER:
             why = "its weights are in 4 bits" if not whole else f"it has {size / 1e9:.1f} GB, more than {TOWER / 1e9:.1f}"
@@ -143,15 +141,50 @@ class Exports:
             return self._torch_alone(eager, f"it takes {seconds:.0f} s for an image, more than {PATIENCE:.0f}")
         try:
             with torch.no_grad():
-                return {"torch": eager, target.RUNTIME: target.tower(config, teacher, function, views, folder)}
+                return {"torch": eager, config.runtime: self._written_tower(config, teacher, function, views, folder)}
         except Exception as error:  # of an exporter, any; it is no promise that every teacher can be written
             while error.__cause__ is not None:
                 error = error.__cause__
             return self._torch_alone(eager, shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …"))
 
+    def _written_tower(self, config, teacher: nn.Module, function: Callable, views: np.ndarray, folder: Path):
+        """The teacher's function as the target runs it, for one image at a time; proven on each view by itself."""
+        from adapt.export import gate
+
+        target = plug.load("export", config.name)
+        samples = [(views[i : i + 1],) for i in range(len(views))]
+        tower = Deployable(_tower(teacher, function), ("answers",), {"images": {}}, samples=samples)
+        only = config.model_copy(update={"int8": False})
+        return target.Runner(gate.export(target, only, tower, views, folder, {})[0].path)
+
     def _torch_alone(self, eager: Callable, why: str) -> dict[str, Callable]:
         self.say(f"export: the teacher is timed in torch alone: {why}.")
         return {"torch": eager}
+
+
+def _tower(family: nn.Module, function: Callable) -> nn.Module:
+    """A family's function of images as a module."""
+    from torch import nn
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.family = family
+
+        def forward(self, images):
+            return function(images)
+
+    return Tower()
+
+
+def _moved(artifact: Artifact, before: Path, after: Path) -> Artifact:
+    """An artifact whose folder has another name now."""
+
+    def place(path: Path) -> Path:
+        return after / path.relative_to(before)
+
+    parts = {name: place(path) for name, path in artifact.parts.items()}
+    return replace(artifact, path=place(artifact.path), files=tuple(map(place, artifact.files)), parts=parts)
 
 
 def in_float(conversions: dict[str, int]) -> str:

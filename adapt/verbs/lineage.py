@@ -47,11 +47,10 @@ def teacher(stage: Stage) -> dict[str, Any]:
     return adapted(stage) if stage.recipe.distill.teacher == "adapted" else model(stage)
 
 
-def answers(stage: Stage, views: int, augmentation: Spec | None) -> dict[str, Any]:
+def answers(stage: Stage, predictor: str, views: int, augmentation: Spec | None) -> dict[str, Any]:
     """A teacher's outputs for views of the training pictures."""
-    module = plug.load("distill", stage.recipe.distill.name)
     seen = {"views": views, "augment": settings(augmentation) if augmentation else None, "seed": stage.recipe.seed}
-    made = {"objective": _version(module), "predictor": module.PREDICTOR, "precision": stage.precision}
+    made = {"objective": stage.recipe.distill.version, "predictor": predictor, "precision": stage.precision}
     return {"teacher": teacher(stage), "data": taught(stage)} | made | seen
 
 
@@ -64,9 +63,8 @@ def features(stage: Stage) -> dict[str, Any]:
 def labels(stage: Stage) -> dict[str, Any]:
     """A teacher's labels of the training pictures."""
     config = stage.recipe.distill
-    module = plug.load("distill", config.name)
-    chosen = {name: value for name, value in settings(config).items() if name in module.LABELLED_BY}
-    made = {"objective": _version(module), "precision": stage.precision, "namer": namer(stage)}
+    chosen = {name: value for name, value in settings(config).items() if name in config.labelled_by}
+    made = {"objective": config.version, "precision": stage.precision, "others": others(stage)}
     return {"teacher": teacher(stage), "data": taught(stage), "options": chosen} | made
 
 
@@ -75,12 +73,11 @@ def taught(stage: Stage) -> dict[str, str]:
     return {split: stage.fingerprints[split] for split in ("train", "unlabelled") if split in stage.data}
 
 
-def namer(stage: Stage) -> str | None:
-    """The weights of the CLIP that names a teacher's masks, for objectives that have one."""
+def others(stage: Stage) -> dict[str, str]:
+    """The weights of the models that an objective asks beside the teacher."""
     from adapt.models.checkpoint import origin
 
-    checkpoint = getattr(stage.recipe.distill, "clip", None)
-    return _content(origin(checkpoint)) if checkpoint else None
+    return {checkpoint: _content(origin(checkpoint)) for checkpoint in stage.recipe.distill.others}
 
 
 def student(stage: Stage) -> dict[str, Any]:
@@ -88,16 +85,17 @@ def student(stage: Stage) -> dict[str, Any]:
     config = stage.recipe.distill
     own = {name: value for name, value in settings(config).items() if name not in NO_RESULT}
     splits = taught(stage) | ({"validation": stage.fingerprints["validation"]} if stage.selects else {})
-    made = {"options": own | {"name": config.name, "seed": stage.recipe.seed}, "start": start(stage), "namer": namer(stage)}
+    made = {"options": own | {"name": config.name, "seed": stage.recipe.seed}, "start": start(stage), "others": others(stage)}
     return {"teacher": teacher(stage), "data": splits, "precision": stage.precision} | made
 
 
 def start(stage: Stage) -> str | None:
-    """The content of the file that a student starts from; none without one, or where it is out of reach by now."""
-    from adapt.students.base import origin
+    """The content of the file that a student starts from, if the recipe names one; none where it is out of reach by now."""
+    from adapt.students.cnn import origin
 
     config = stage.recipe.distill
-    return origin(config.student, config.pretrained) if isinstance(config.pretrained, str) else None
+    named = isinstance(config.pretrained, str) and config.pretrained != "auto"
+    return origin(config.student, config.pretrained) if named else None
 
 
 def entry(stage: Stage, name: str, file: str | None = None) -> dict[str, Any]:
@@ -114,9 +112,9 @@ def entry(stage: Stage, name: str, file: str | None = None) -> dict[str, Any]:
         return made | model(stage)
     if name in ("adapted", "merged"):
         return made | adapted(stage) | ({"merged": stage.hash("merged")} if name == "merged" else {})
-    if name == "labels":
+    if name == stage.student_entry("labels"):
         return made | {"labels": labels(stage)}
-    made |= {"student": stage.hash("student"), "words": {key: of(texts) for key, texts in stage.words.items()}}
+    made |= {"student": stage.hash(f"student/{stage.called}"), "words": {key: of(texts) for key, texts in stage.words.items()}}
     return made | ({"file": stage.hash(file)} if file else {})
 
 

@@ -15,6 +15,8 @@ from adapt.verbs import lineage
 from adapt.verbs.guards import floored
 
 BATCH = 256
+BEFORE = {"adapted": "zero-shot", "merged": "adapted"}
+"""Entry → the one that it is compared with."""
 TIMED = ("latency", "latency_torch", "size_bytes")
 """Facts of an entry that other words or other data do not change."""
 
@@ -65,7 +67,7 @@ class Numbers:
         record = {"value": result.metrics[target.MAIN], "floor": result.floor, "pictures": len(self.data["validation"])}
         if result.table:
             self._save_table(f"{name} validation", result.table)
-            record |= self._change(name, result.table, target, " validation")
+            record |= self._change(BEFORE.get(name), result.table, target, " validation")
         self._save(validation=kept | {name: record | {"made_of": made}})
         return record
 
@@ -94,12 +96,21 @@ class Numbers:
             config, predict, self.data[split], self._protocol(split, module), **more
         )
 
-    def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
+    def measure(
+        self,
+        name: str,
+        title: str,
+        module,
+        predictors: Callable[..., dict] | None = None,
+        against: str | None = None,
+        **facts: Any,
+    ) -> dict:
         """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
 
         Args:
             module: a family or a student.
             predictors: others than the module's own, such as those of an exported file.
+            against: the entry that it is compared with, where that does not follow from its name.
             facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
         """
         from adapt.data.split import described
@@ -126,7 +137,7 @@ class Numbers:
             if result.table and not tabled:
                 tabled = True
                 self._save_table(name, result.table, self.data[config.split])
-                entry |= self._change(name, result.table, target)
+                entry |= self._change(against or BEFORE.get(name), result.table, target)
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
@@ -185,21 +196,12 @@ class Numbers:
     def _table(self, name: str) -> Path:
         return self.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
-    def _change(self, name: str, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
+    def _change(self, before: str | None, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
         """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
-        before = self._before(name)
         if before is None:
             return {}
         found = self.processes.share(self._difference(f"{before}{split}", table, target) if self.run.writes else None)
         return {"change": found, "against": before} if found else {}
-
-    def _before(self, name: str) -> str | None:
-        """The entry that an entry's change is against; none for the first, and for one that is not measured or by another metric."""
-        taught = "labels" if self.measured("labels") else self.recipe.distill.teacher if self.recipe.distill else "adapted"
-        if name.endswith("int8"):
-            return name.replace("int8", "fp32")
-        before = {"adapted": "zero-shot", "merged": "adapted", "student": taught}.get(name, taught)
-        return None if name in ("zero-shot", "labels") else before
 
     def _difference(self, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
         import pyarrow.parquet as pq
@@ -257,9 +259,13 @@ class Numbers:
         self._save(entries=[entry | facts if entry["name"] == name else entry for entry in self.entries()])
 
     def drop_files(self) -> None:
-        """Forget the numbers and promises of exported files: there is another student now."""
-        entries = [entry for entry in self.entries() if "file" not in entry]
-        self._save(entries=entries, guards=[guard for guard in self.metrics()["guards"] if " int8 " not in guard["name"]])
+        """Forget the numbers and promises of the student's exported files: it has other weights now."""
+        files = {entry["name"] for entry in self.entries() if "file" in entry and entry["student"] == self.called}
+        entries = [entry for entry in self.entries() if entry["name"] not in files]
+        guards = [
+            guard for guard in self.metrics()["guards"] if not any(guard["name"].startswith(f"{name} ") for name in files)
+        ]
+        self._save(entries=entries, guards=guards)
 
     def guard(self, guard: dict[str, str]) -> None:
         """Note whether a promise is kept; see `adapt/guards.py`."""

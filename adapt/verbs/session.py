@@ -97,7 +97,7 @@ class Stage(Students, Exports, Numbers):
 
         distill = self.recipe.distill
         asked = plug.load("models", self.recipe.model.name).USES_WORDS
-        asked |= bool(distill) and plug.load("distill", distill.name).USES_WORDS
+        asked |= bool(distill) and distill.uses_words
         classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
         return {"classes": classes, "templates": templates}
 
@@ -190,7 +190,7 @@ class Stage(Students, Exports, Numbers):
     # -------------------------------------------------------------------------------------------------------- what is kept
 
     def finished(self, verb: str) -> bool:
-        """Has `finetune` or `distill` been done, of just this?
+        """Has `finetune` been done, of just this?
 
         Raises:
             UserError: it was made of other contents: training again must be the user's own wish.
@@ -198,14 +198,7 @@ class Stage(Students, Exports, Numbers):
         facts = self.run.facts(verb)
         if not facts:
             return False
-        if verb == "finetune":
-            self._refuse("the adapter", facts["made_of"], lineage.adapter(self), "adapter")
-        else:
-            before, now = facts["made_of"], lineage.student(self)
-            now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
-            if any(name.startswith("options") for name in changed(before, now)):
-                return False  # another student is asked for
-            self._refuse("the student", before, now, "student")
+        self._refuse("the adapter", facts["made_of"], lineage.adapter(self), "adapter")
         return True
 
     def _refuse(self, what: str, before: dict[str, Any], now: dict[str, Any], folder: str) -> None:

@@ -1,10 +1,11 @@
-"""The teaching part of a `Stage`: teacher outputs are cached, a student learns from them, and lies in `student/` afterwards."""
+"""The teaching part of a `Stage`: teacher outputs are cached, a student learns from them, and lies in `student/NAME/` afterwards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from adapt import plug
 from adapt.plug import UserError
@@ -17,6 +18,38 @@ from adapt.verbs.measuring import BATCH
 class Students:
     """What `distill` needs of a stage."""
 
+    @property
+    def called(self) -> str:
+        """The student's name: of its folders `student/NAME`, `distill/NAME` and `export/NAME`, and of its entries."""
+        return self.recipe.distill.called
+
+    def student_entry(self, role: str = "student") -> str:
+        """The name of the student's entry, or of the one of its teacher's `labels`."""
+        return f"{role} {self.called}"
+
+    def file_entry(self, config, precision: str) -> str:
+        """The name of the entry of an exported file."""
+        return f"{config.name} {precision} {self.called}"
+
+    def taught(self) -> bool:
+        """Has this student been taught, of just this?
+
+        Raises:
+            UserError: it was made of other contents, or with other options: training again must be the user's own wish.
+        """
+        facts = self.run.facts(f"distill {self.called}")
+        if not facts:
+            return False
+        before, now = facts["made_of"], lineage.student(self)
+        now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
+        if options := [name.partition(".")[2] for name in changed(before, now) if name.startswith("options")]:
+            raise UserError(
+                f"distill: {self.run.path / 'student' / self.called} was taught with other options: {', '.join(options)} changed; nothing "
+                f"was touched. Name another student with distill.as=…, or delete that folder to make it again."
+            )
+        self._refuse("the student", before, now, f"student/{self.called}")
+        return True
+
     def teach(self):
         """Cache the teacher's outputs, or let it label the images, then train the student; returns it with its best weights."""
         import torch
@@ -25,55 +58,79 @@ class Students:
         from adapt.train.loop import fit
         from adapt.train.views import Views
 
-        config = self.recipe.distill
-        objective = plug.load("distill", config.name)
+        objective = plug.load("distill", self.recipe.distill.name)
+        folder, config = self._begun()
         teacher, rows, extra = self.teacher().eval(), self._student_rows(), None
-        if hasattr(objective, "label"):
-            rows = self._labelled(objective, teacher, rows)
+        lesson = objective.lesson(config, teacher, self._another)
+        self._measure_labels(teacher, lesson)
+        if lesson.label:
+            rows = self._labelled(lesson.label, rows)
         have = teacher.predictors()
-        if objective.PREDICTOR and objective.PREDICTOR not in have:
+        if lesson.predictor and lesson.predictor not in have:
             raise UserError(
-                f"distill.name: {config.name!r} needs a teacher with {objective.PREDICTOR}; {self.recipe.model.name!r} offers "
+                f"distill.name: {config.name!r} needs a teacher with {lesson.predictor}; {self.recipe.model.name!r} offers "
                 f"{', '.join(have)}."
             )
-        function = have[objective.PREDICTOR] if objective.PREDICTOR else None
+        function = have[lesson.predictor] if lesson.predictor else None
         set_seed(self.recipe.seed)  # its first weights too, whether the labels were made just now or before
-        student = objective.build(config, teacher, None if config.cache else function)
+        learner = objective.learner(config, teacher, None if config.cache else function)
         if function and config.cache:
-            made = lineage.answers(self, config.views, config.train.augment)
+            made = lineage.answers(self, lesson.predictor, config.views, config.train.augment)
             extra = self.cache("teacher", made, function, teacher, rows, config.views, config.train.augment)
-        del teacher, have, function  # students train without the teacher in memory
+        del teacher, have, function, lesson  # students train without the teacher in memory
         self.forget()
-        views = Views(rows, student.preprocess, self.recipe.seed, config.views, extra)
-        student.to(self.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
+        student = learner.student
+        if student.classes:
+            student.classes = self.labels  # the data's own names; the teacher may know them by other words
+        views = Views(rows, learner.preprocess, self.recipe.seed, config.views, extra)
+        learner.to(self.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
         self._track("distill")
-        folder = self._fresh()
         validate = self.validate if self.selects else None
         options = {"title": "distill", "selection": self.selection(student)}
-        fit(student, views, config.train, self.recipe.seed, folder, self.accelerator, validate, **options)
+        fit(learner, views, config.train, self.recipe.seed, folder, self.accelerator, validate, **options)
+        self._save_student(student, config.pretrained)
         return student
 
-    def _fresh(self) -> Path:
-        """The folder of the training; a state that other settings or contents left there is thrown away, since it cannot be continued."""
-        made = lineage.student(self)
-        if self.run.read_json("distill/made_of.json") != made:
-            self.run.forget("distill")
-            self.run.write_json("distill/made_of.json", made)
-        self.accelerator.wait_for_everyone()
-        return self.run.path / "distill"
+    def _begun(self) -> tuple[Path, Any]:
+        """The folder of the training, and the objective's config with the start that was chosen when it began.
 
-    def measure_labels(self) -> dict | None:
-        """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""
-        config = self.recipe.distill
-        objective = plug.load("distill", config.name)
-        if not hasattr(objective, "teacher"):
-            return None
-        if not self.measured("labels"):
-            family = self.teacher()
-            predictors = objective.teacher(config, family)
-            self.measure("labels", f"{self.title(config.teacher)}, labelling", family, lambda texts: predictors)
+        A state that other settings or contents left there is thrown away, since it cannot be continued.
+        """
+        config, place = self.recipe.distill, f"distill/{self.called}"
+        made, kept = lineage.student(self), self.run.read_json(f"distill/{self.called}/made_of.json", {})
+        if kept.get("made_of") != made:
+            from adapt.students.cnn import chosen
+
+            start, said = self.processes.share(chosen(config.student, config.pretrained) if self.run.writes else None)
+            if said:
+                self.say(said)
+            kept = {"made_of": made, "start": start}
+            self.run.forget(place)
+            self.run.write_json(f"{place}/made_of.json", kept)
+        self.accelerator.wait_for_everyone()
+        return self.run.path / place, config.model_copy(update={"pretrained": kept["start"]})
+
+    def _another(self, name: str, checkpoint: str):
+        """Another model than the teacher, for an objective that needs one: the family `name` with a checkpoint, ready to answer."""
+        module = plug.load("models", name)
+        return module.load(module.Config(name=name, checkpoint=checkpoint)).to(self.accelerator.device).eval()
+
+    def labels_entry(self) -> dict | None:
+        """What the teacher's labels are worth, where they answer another question than the teacher itself, measured again if need be."""
+        name = self.student_entry("labels")
+        if self.entry(name) and not self.measured(name):
+            teacher = self.teacher().eval()
+            config = self.recipe.distill
+            self._measure_labels(teacher, plug.load("distill", config.name).lesson(config, teacher, self._another))
             self.forget()
-        return self.entry("labels")
+        return self.entry(name)
+
+    def _measure_labels(self, teacher, lesson) -> None:
+        name = self.student_entry("labels")
+        if lesson.reference and not self.measured(name):
+            predictors = lesson.reference()
+            title = f"{self.title(self.recipe.distill.teacher)}, labelling"
+            self.measure(name, title, teacher, lambda texts: predictors, student=self.called)
 
     def cache(self, name: str, made: dict, function: Callable, module, rows, views: int, augmentation):
         """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`.
@@ -103,46 +160,40 @@ class Students:
                 temporary.write_text(json.dumps(made))
         return folder
 
-    def _labelled(self, objective, teacher, rows):
+    def _labelled(self, label: Callable, rows):
         """The teacher's labels of rows, found once, by one process a disk."""
         from datasets import load_from_disk
 
         place = self._kept("labels", lineage.labels(self))
         if self.processes.keeps and not place.exists():
             with atomic(place) as folder:
-                objective.label(self.recipe.distill, teacher, rows).save_to_disk(folder)
+                label(rows).save_to_disk(folder)
         self.accelerator.wait_for_everyone()
         return load_from_disk(place)
 
     def student(self):
-        """The student that `distill` left."""
-        from safetensors.torch import load_file
+        """The student that `distill` left, from its folder alone."""
+        from adapt.students import open_student
 
-        if not self.finished("distill"):
-            raise UserError(f"{self.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
-        config = self.recipe.distill.model_copy(update={"pretrained": False})  # its weights lie here
-        student = plug.load("distill", config.name).build(config, self.family)
-        folder = self.processes.fetched(self.run.path / "student")
-        student.net.load_state_dict(load_file(folder / "model.safetensors"))
-        return student.to(self.accelerator.device)
+        if not self.taught():
+            raise UserError(
+                f"{self.run.path}: no student {self.called!r} yet. First: adapt distill with the same recipe and overrides."
+            )
+        return open_student(self.processes.fetched(self.run.path / "student" / self.called)).to(self.accelerator.device)
 
-    def save_student(self, student) -> None:
-        """Write the student's network as safetensors, with what a user must know of its input."""
-        from safetensors.torch import save_file
-
-        from adapt.students.base import origin
+    def _save_student(self, student, start: bool | str) -> None:
+        """Write the student's folder, and what it came from; `start`: what `distill.pretrained` meant."""
+        from adapt.students.cnn import origin
 
         config = self.recipe.distill
         if self.run.writes:
-            with atomic(self.run.path / "student") as folder:
-                folder.mkdir()
-                save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-                about = {"architecture": config.student} | student.about(self.labels) | {"input": student.input}
-                (folder / "config.json").write_text(json.dumps(about, indent=1))
+            with atomic(self.run.path / "student" / self.called) as folder:
+                student.save(folder)
         parent = self.hash("adapter") if config.teacher == "adapted" else None
-        facts = {"base": self.base, "parent": parent, "start": origin(config.student, config.pretrained)}
+        facts = {"base": self.base, "parent": parent, "pretrained": start, "start": origin(config.student, start)}
         made = {"made_of": lineage.student(self), "selection": self.selection(student)}
-        self.record("distill", student=self.hash("student"), **facts, **made)
+        self.record(f"distill {self.called}", student=self.hash(f"student/{self.called}"), **facts, **made)
+        self.drop_files()
 
     def teacher(self):
         """Who teaches."""
