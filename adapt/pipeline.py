@@ -126,7 +126,7 @@ def distill(recipe: Recipe) -> Outcome:
         facts = {"against": teacher["name"], "student": stage.called}
         stage.measure(name, f"CNN student {stage.called}", student or stage.student(), **facts)
     entry = stage.entry(name)
-    stage.guard(guards.varied(f"{name}: its answers vary", entry["collapse"]))
+    stage.guard(guards.varied(f"the answers of {name} vary", entry["collapse"]))
     if stage.comparable(entry, teacher):
         advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
         stage.guard(_budget(stage, f"{name} within its budget", teacher, entry, recipe.distill, advice))

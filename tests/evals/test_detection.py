@@ -217,7 +217,7 @@ def test_a_vision_language_model_is_asked_by_name_and_a_student_is_not(tmp_path,
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     few = [f"data.{split}=2" for split in ("train", "validation", "test")]
     stage = Stage(load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"]))
-    student = boxes.build(stage.recipe.distill, stage.family)
+    student = boxes.learner(stage.recipe.distill, stage.family).student
     present = detection.Config(name="detection", ask="present")
     told = [
         stage.evaluated(present, stage.predictor(module), "test", module).protocol["told"] for module in (stage.family, student)
