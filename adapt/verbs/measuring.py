@@ -96,22 +96,13 @@ class Numbers:
             config, predict, self.data[split], self._protocol(split, module), **more
         )
 
-    def measure(
-        self,
-        name: str,
-        title: str,
-        module,
-        predictors: Callable[..., dict] | None = None,
-        against: str | None = None,
-        **facts: Any,
-    ) -> dict:
+    def measure(self, name: str, title: str, module, predictors: Callable[..., dict] | None = None, **facts: Any) -> dict:
         """Run the recipe's evals, as far as the module can; the entry goes into `metrics.json`, the table into `predictions/`.
 
         Args:
             module: a family or a student.
             predictors: others than the module's own, such as those of an exported file.
-            against: the entry that it is compared with, where that does not follow from its name.
-            facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
+            facts: noted in the entry; `against`, the entry that it is compared with; `notes`, sentences that are shown under the table.
         """
         from adapt.data.split import described
         from adapt.evals.metrics import collapse
@@ -137,7 +128,7 @@ class Numbers:
             if result.table and not tabled:
                 tabled = True
                 self._save_table(name, result.table, self.data[config.split])
-                entry |= self._change(against or BEFORE.get(name), result.table, target)
+                entry |= self._change(facts.get("against", BEFORE.get(name)), result.table, target)
             pictures += result.pictures
         if pictures:
             self._save_pictures(name, pictures)
