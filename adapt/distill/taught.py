@@ -44,9 +44,9 @@ class Taught(Learner):
         assert self.loss is not None
         return self.loss(self.student(batch["image"]), self.theirs(batch), batch)
 
-    def theirs(self, batch: dict[str, Any]) -> Tensor:
-        """What the teacher says of a batch's views."""
-        return self.live[0](batch.get("seen", batch["image"])) if self.live else batch["teacher"]
+    def theirs(self, batch: dict[str, Any]) -> Tensor | None:
+        """What the teacher says of a batch's views; none where it says nothing of a view."""
+        return self.live[0](batch.get("seen", batch["image"])) if self.live else batch.get("teacher")
 
     @property
     def input(self) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class Student(nn.Module):
             UserError: with what is missing or does not fit.
         """
         config = _config(folder)
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in config["input"].items()}
+        given = config["input"]
+        given |= {name: tuple(given[name]) for name in ("size", "resize") if isinstance(given[name], list)}
         student = cls(config["architecture"], given, config["classes"], **config["options"])
         try:
             student.net.load_state_dict(load_file(folder / WEIGHTS))
