@@ -8,7 +8,7 @@ of yours with the same subfolders (`ADAPT_PLUGINS=FOLDER`). Each has a `Config`,
     models    FamilyConfig     load(config) -> a Family, an `nn.Module`; see `models/base.py`
     methods   MethodConfig     apply(family, config, rows) -> None
     evals     EvalConfig       evaluate(config, predict, rows, protocol, bank) -> Result;  statistic(table) -> function
-    distill   ObjectiveConfig  lesson(config, teacher) -> Lesson;  learner(config, teacher, live) -> a Learner with its `student`
+    distill   ObjectiveConfig  lesson(config, teacher, load) -> Lesson;  learner(config, teacher, live) -> see `distill/taught.py`
     students  (none)           Student, a class: Student(…), .save(folder), Student.open(folder); see `students/base.py`
     export    TargetConfig     convert(config, deployable, samples, folder, metadata, validation) -> [Artifact];  Runner(path)
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from adapt.plug import Plugin, Spec
 
@@ -127,12 +127,19 @@ class Predictor:
     function: Callable[..., Any]
     takes: Literal["images", "rows"] = "images"
 
-    @property
-    def rows(self) -> bool:
-        return self.takes == "rows"
-
     def __call__(self, *given: Any, **options: Any) -> Any:
         return self.function(*given, **options)
+
+
+class Asked:
+    """Base of what has predictors, a family or a student: what a predictor may be asked."""
+
+    knows_texts: ClassVar[bool] = False
+    """Can it be asked about texts: `predictors(texts)`?"""
+    asked_by_name: ClassVar[bool] = False
+    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
+    tokens_per_second: float = 0.0
+    """Of what it has generated since it was made; 0: nothing."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ data
@@ -333,12 +340,20 @@ class ObjectiveConfig(Plugin):
     labelled_by: ClassVar[tuple[str, ...]] = ()
     """The options that a teacher's labels depend on; no others make them again."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+    idle = frozenset({"as_"})
+
+    as_: str | None = Field(None, alias="as", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
+    """The student's name, of its folders and in tables, so that several live side by side. None: objective-architecture."""
     teacher: Literal["adapted", "zero-shot"] = "adapted"
     """Who teaches: the adapted model, or the model as it comes."""
     student: str = "resnet18"
     """A timm architecture."""
-    pretrained: bool | str = False
-    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
+    size: int | None = Field(None, ge=16, le=2048)
+    """The student's input, pixels a side; cut or squeezed as the teacher's. None: the teacher's."""
+    pretrained: bool | str = "auto"
+    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false). auto:
+    timm's where they can be fetched, else an embedded student's of the same architecture, else nothing."""
     views: int = Field(4, ge=0)
     """Random views of each picture; the teacher sees each once, the student again in every `views`-th epoch. 0: new ones in every epoch."""
     cache: bool = True
@@ -350,6 +365,16 @@ class ObjectiveConfig(Plugin):
     train: Train = Train()
     """The student's training loop."""
 
+    @property
+    def called(self) -> str:
+        """The student's name."""
+        return self.as_ or f"{self.name}-{self.student}"
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Checkpoints of the models that it asks beside the teacher."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -360,7 +385,7 @@ class Lesson:
     label: Callable[[Dataset], Dataset] | None = None
     """Pictures → the rows with the teacher's labels, found once, that the student learns from."""
     reference: Callable[[], Mapping[str, Predictor]] | None = None
-    """Where the labels answer another question than the teacher itself: the predictors by which the labels are measured."""
+    """Where the labels answer another question than the teacher itself: makes the predictors by which the labels are measured."""
 
 
 # ------------------------------------------------------------------------------------------------------ students, export
@@ -382,7 +407,8 @@ class Deployable:
     parts: Mapping[str, Deployable] = field(default_factory=dict)
     """What is written beside it, such as a mask decoder."""
     samples: Sequence[Sequence[np.ndarray]] = ()
-    """Of a part: sets of inputs by which its file is proven; the last one is the example it is converted with."""
+    """Sets of inputs by which its file is proven; the last one is the example that it is converted with. A part has them; else pictures of
+    the data are taken."""
     example: str = ""
     """A script of `adapt/export/examples/` that uses the files, copied beside them."""
 
@@ -397,6 +423,15 @@ class Artifact:
     """The file that a `Runner` opens."""
     files: tuple[Path, ...]
     """All files that it needs, the first among them."""
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    """The files of `Deployable.parts`, by their names."""
+    before_nms: Path | None = None
+    """The same file with boxes and scores as its outputs, if there is one: for the gate alone, which removes it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of it, noted beside its numbers. `conversions`, operator → how often the file leaves int8 for it and comes back,
+    explains to a user why it is slow."""
+    remark: str = ""
+    """A sentence for the user on how it was made."""
 
     @property
     def bytes(self) -> int:
@@ -410,6 +445,8 @@ class TargetConfig(Plugin):
     runtime: ClassVar[str]
     """What runs its files."""
 
+    int8: bool = True
+    """Write a quantised file too."""
     calibration: int = Field(512, ge=1)
     """Training images by which int8 ranges are found."""
     max_abs_error: float = Field(1e-4, gt=0)
@@ -422,13 +459,26 @@ class TargetConfig(Plugin):
     """Seconds for which each file, and the teacher, is timed; what takes longer for a single call is called once."""
 
 
-class Runner(Protocol):
-    """An exported file: numpy in, numpy out."""
+class Runner:
+    """Base of an exported file that runs: numpy in, numpy out, on one thread.
 
-    metadata: Mapping[str, str]
-    """What is noted in the file; values are JSON."""
+    With `Deployable.nms` it gives boxes float[M, 4] XYXY in pixels of the input, scores float[M] best first, labels int64[M] and
+    rows int64[M]: of which image of the batch.
+    """
 
-    def __init__(self, path: Path): ...
+    metadata: Mapping[str, str] = {}
+    """What is noted in the file; values are JSON. Empty where a format keeps nothing."""
+
+    def __init__(self, path: Path):
+        self.path = path
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | list[np.ndarray]:
-        """Inputs in the file's order → its output, or a list where it has several."""
+        """Inputs in the order of the module's forward → its output, or a list where it has several."""
+        raise NotImplementedError
+
+    def layers(self, names: Sequence[str], arrays: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What the file computes for the modules of these names, as far as it can be said: by it the gate names the first that differs."""
+        return {}
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add to what is noted in the file, if the format keeps anything."""

@@ -13,7 +13,7 @@ CHOSEN = {
     "prompts.classes": "the labels' own names",
     "model.image_size": "the checkpoint's own",
     "train.augment": "",
-    "distill.pretrained": "true: timm's weights",
+    "distill.pretrained": "timm's weights, where they can be fetched",
     "distill.size": "about the teacher's",
     "distill.words.templates": "",
     "distill.words.background": "",

@@ -103,6 +103,9 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
         said = value if path == ["data", "source"] else _source(value) if path == ["data"] else None
         if said in names("data") and said != source:
             forget(raw, source, said)
+    said, own = [value for path, value in pairs if path == ["distill", "student"]], raw.get("distill")
+    if said and isinstance(own, dict) and own.get("student") != said[-1]:
+        own.pop("pretrained", None)  # the start that the file chose is its own student's
     for path, value in pairs:  # first of all
         if len(path) > 1:
             _restart(raw, path, value)

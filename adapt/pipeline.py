@@ -68,10 +68,10 @@ def road(recipe: Recipe) -> Outcome:
     from adapt.verbs import distill, export, finetune
 
     session = Session(recipe)
-    if recipe.distill and not kept.finished(session, "distill"):
-        from adapt.students.base import create
+    if recipe.distill and not kept.taught(session):
+        from adapt.students.cnn import create
 
-        create(recipe.distill.student, 0, recipe.distill.pretrained)  # one that cannot be had is told of before the training
+        create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be fetched is told of before the training
     finetune.finetune(session)
     if recipe.distill:
         distill.distill(session)

@@ -38,6 +38,7 @@ CALLED = {
     "methods": "method",
     "evals": "eval",
     "distill": "objective",
+    "students": "kind of student",
     "export": "export target",
 }
 """Folder of plug-ins → what one of them is called."""
@@ -48,7 +49,8 @@ SHARED = {
     "data": {"check", "places", "problems", "scan", "split", "world"},
     "methods": {"adapter", "low_rank", "memory"},
     "evals": {"bootstrap", "feature_bank", "metrics", "result", "text"},
-    "distill": {"cache"},
+    "distill": {"cache", "taught"},
+    "students": {"base", "cnn", "pyramid"},
     "export": {"bench", "examples", "gate"},
 }
 """Folder of plug-ins → its modules that are none."""

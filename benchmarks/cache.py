@@ -44,8 +44,8 @@ def clip(rows: int = 2048, checkpoint: str = "clip-tiny", weights: str = "pretra
 
     def epoch(folder: Path, extra, live) -> tuple[float, list[float]]:
         torch.manual_seed(0)
-        student = target.build(config, teacher, live)
-        return _epoch(student, Views(images, student.preprocess, 0, 1, extra), train, folder)
+        learner = target.learner(config, teacher, live)
+        return _epoch(learner, Views(images, learner.preprocess, 0, 1, extra), train, folder)
 
     with tempfile.TemporaryDirectory() as place:
         views = Views(images, teacher.preprocess, 0, 1)

@@ -31,8 +31,10 @@ from adapt import hardware, plug
 from adapt.contracts import Augment, Train
 from adapt.data.emoji import Hand
 from adapt.data.world import read
+from adapt.distill.taught import Taught
 from adapt.recipe import load_recipe
-from adapt.students.base import Student, weights_file
+from adapt.students.classifier import Student
+from adapt.students.cnn import seen_by, weights_file
 from adapt.train.loop import fit
 from adapt.train.predict import predict
 from adapt.train.views import Views
@@ -42,25 +44,27 @@ RATES = (2e-5, 1e-4, 5e-4, 2e-3, 5e-3)
 
 def main(run: Path, labels: int, task: str, starts: list[str], seeds: int) -> None:
     recipe = load_recipe(str(run / "recipe.yaml"))
-    spec = plug.load("models", recipe.model.name).load(recipe.model).input
+    family = plug.load("models", recipe.model.name).load(recipe.model)
     data = plug.load("data", recipe.data.source).load(recipe.data.model_copy(update={"shots": labels}))
     data = things(data, labels) if task == "things" else data
-    classes = data["train"].features["label"].num_classes
-    weights = {"random": False, "distilled": str(run / "student")}
+    classes = data["train"].features["label"].names
+    weights = {"random": False, "distilled": str(run / "student" / recipe.distill.called)}
 
     def learn(start: bool | str, lr: float, seed: int) -> tuple[float, float]:
         torch.manual_seed(seed)
-        student = (Few if start else Student)(recipe.distill.student, classes, spec, objective, start)
+        arch = recipe.distill.student
+        student = Student(arch, seen_by(arch, family.input), classes, start)
         if start:
             first_head(student, data["train"], weights_file(start))
-        views = Views(data["train"], student.preprocess, seed)
+        learner = (Few if start else Taught)(student, family, loss=objective)
+        views = Views(data["train"], learner.preprocess, seed)
         augment = Augment(crop=0.6, rotate=10, colour=0.2)
         train = Train(epochs=30, batch=32, lr=lr, weight_decay=0.02, augment=augment)
         with tempfile.TemporaryDirectory() as place:
-            fit(student, views, train, seed, Path(place), Accelerator(), title=f"lr {lr}")
+            fit(learner, views, train, seed, Path(place), Accelerator(), title=f"lr {lr}")
         return tuple(top1(student, data[split]) for split in ("validation", "test"))
 
-    print(f"{len(data['train'])} pictures, at most {labels} a class, {classes} classes; {len(data['test'])} test pictures")
+    print(f"{len(data['train'])} pictures, at most {labels} a class, {len(classes)} classes; {len(data['test'])} test pictures")
     for name in starts:
         trials = (max((learn(weights.get(name, name), lr, seed) for lr in RATES), key=itemgetter(0)) for seed in range(seeds))
         scores = [test for _, test in trials]
@@ -83,8 +87,8 @@ def things(data, labels: int):
     return {name: named(rows.remove_columns("label")).rename_column("thing", "label") for name, rows in splits.items()}
 
 
-class Few(Student):
-    """A student whose batch norms keep their statistics while it learns."""
+class Few(Taught):
+    """A student that learns, and whose batch norms keep their statistics while it learns."""
 
     def train(self, mode: bool = True) -> Few:
         super().train(mode)
@@ -117,12 +121,12 @@ def first_head(student: Student, rows, file: Path) -> None:
         head.bias[found.classes_] = torch.from_numpy(found.intercept_ - weight @ mean).float()
 
 
-def objective(logits: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
+def objective(logits: torch.Tensor, teacher: None, batch: dict) -> tuple[torch.Tensor, dict]:
     return F.cross_entropy(logits, batch["label"]), {}
 
 
 def top1(student: Student, rows) -> float:
-    logits = predict(student.outputs, student, rows, 256, Accelerator())
+    logits = predict(student.forward, student, rows, 256, Accelerator())
     return float((logits.argmax(1) == np.array(rows["label"])).mean())
 
 

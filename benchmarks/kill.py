@@ -28,7 +28,12 @@ import torch
 ROAD = ["recipe=clip_lora", "tracker=none", "data.shots=2", "data.unlabelled=[]", "model.train_templates=1"]
 ROAD += ["train.epochs=3", "train.batch=32", "train.checkpoint_every=2", "export.0.calibration=16", "export.0.bench=0.2"]
 ROAD += [f"distill.{given}" for given in ("views=1", "train.epochs=3", "train.batch=32", "train.checkpoint_every=2")]
-PHASES = {"finetune": "adapter", "distill": "student", "export": "export/onnx", "report": "report.md"}
+PHASES = {
+    "finetune": "adapter",
+    "distill": "student/logits-resnet10t",
+    "export": "export/logits-resnet10t/onnx",
+    "report": "report.md",
+}
 """Phase → the folder or file of the run by whose appearance it ends."""
 TIMES = {"created", "seconds", "latency", "latency_torch", "calls", "code"}
 """What a clock has written."""

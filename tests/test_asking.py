@@ -83,7 +83,7 @@ def test_sam_writes_the_mask_as_a_picture_and_as_numbers(scene, tmp_path, capsys
 
 
 def test_several_points_and_points_outside_reach_the_model_as_such(scene):
-    from adapt.models.sam.predict import predict
+    from adapt.prompting.prompted import predict
     from adapt.verbs.session import Session
 
     given = ["point=94,94", "point=80,85; 100,110", "outside=30,30;2,2"]

@@ -107,20 +107,20 @@ def test_dinov2_tiny_learns_from_clip_tiny(tmp_path):
 
 def test_a_published_student_is_what_was_learnt_in_timms_format(tmp_path, monkeypatch):
     from adapt.assets.publish import publish
-    from adapt.students import base
+    from adapt.students import cnn
 
-    monkeypatch.setattr(base, "EMBEDDED", tmp_path / "students")
+    monkeypatch.setattr(cnn, "EMBEDDED", tmp_path / "students")
     run = tmp_path / "run"
-    (run / "student").mkdir(parents=True)
+    (run / "student" / "logits-resnet10t").mkdir(parents=True)
     (run / "recipe.yaml").write_text((ROOT / "recipes" / "zoo" / "cnn_tiny.yaml").read_text())
     with pytest.raises(UserError, match=r"missing\. First: adapt distill"):
         publish(run)
-    learnt = base.create("resnet10t", 7, False).half().float().eval()
-    save_file(learnt.state_dict(), run / "student" / "model.safetensors")
-    (run / "student" / "config.json").write_text(json.dumps({"input": SPEC}))
+    learnt = cnn.create("resnet10t", 7, False).half().float().eval()
+    save_file(learnt.state_dict(), run / "student" / "logits-resnet10t" / "model.safetensors")
+    (run / "student" / "logits-resnet10t" / "config.json").write_text(json.dumps({"input": SPEC}))
     folder = publish(run)
     assert folder == tmp_path / "students" / "cnn-tiny"
-    assert base.embedded() == ["cnn-tiny"]
+    assert cnn.embedded() == ["cnn-tiny"]
     found = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     images = torch.randn(2, 3, *SPEC["size"])
     with torch.no_grad():

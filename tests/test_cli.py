@@ -62,7 +62,7 @@ def test_the_examples_of_help_are_recipes_and_options_that_there_are():
 
 def test_a_student_that_cannot_be_had_is_told_of_before_the_training(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["road", "recipe=clip_lora", "distill.student=resnet18"]) == 2
+    assert main(["road", "recipe=clip_lora", "distill.student=resnet18", "distill.pretrained=cnn-tiny"]) == 2
     said = capsys.readouterr()
     assert "is of another network than resnet18" in said.err
     assert "zero-shot" not in said.out

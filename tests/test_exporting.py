@@ -22,7 +22,7 @@ def tower(stage, tmp_path):
     views = (np.random.default_rng(0).random((3, 3, 48, 48)) * 255).astype(np.float32)
 
     def run(function, whole=True):
-        return exporting._tower(stage, stage.recipe.export[0], stage.family.eval(), function, whole, views, tmp_path), views
+        return exporting._towers(stage, stage.recipe.export[0], stage.family.eval(), function, whole, views, tmp_path), views
 
     return run
 

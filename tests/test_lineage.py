@@ -157,6 +157,11 @@ def test_what_is_of_another_definition_is_measured_again(kind, name, what, place
     assert capsys.readouterr().out.count(f"measured again: {what}.version changed") == 2
 
 
+@pytest.mark.parametrize("kind", ["data", "evals", "distill"])
+def test_every_source_eval_and_objective_has_a_version(kind):
+    assert all(plug.schema(kind, name).version >= 1 for name in plug.names(kind))
+
+
 def test_the_bank_of_an_eval_is_a_part_of_its_number(monkeypatch, tmp_path):
     config = load_recipe("dinov2_linear", ["evals=[{name: knn, split: test, bank_split: validation}]", "tracker=none"])
     before = lineage.entry(Session(config), "zero-shot")
@@ -199,7 +204,7 @@ def test_labels_go_by_the_names_of_classes_and_by_the_weights_that_name_them(tmp
     second = made()
     assert {"data.train", "teacher.words.classes"} <= set(changed(first, second))
     zero(tmp_path / "namer")
-    assert changed(second, made()) == ["namer"]
+    assert changed(second, made()) == ["others.namer"]
 
 
 @pytest.mark.parametrize("prefix", ["segment_anything:vit_b/", "open_clip:ViT-B-32/"])

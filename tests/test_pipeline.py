@@ -17,8 +17,11 @@ from adapt.plug import UserError
 from adapt.provenance import of
 from adapt.recipe import load_recipe
 from adapt.train import loop
-from adapt.verbs import lineage
+from adapt.verbs import export as exporting
+from adapt.verbs import kept, lineage
 
+NAME = "logits-resnet10t"
+STUDENT, FP32, INT8 = (f"{role} {NAME}" for role in ("student", "onnx fp32", "onnx int8"))
 SMALL = [
     "data.shots=2",
     "data.unlabelled=[]",
@@ -58,10 +61,10 @@ def test_the_road_leaves_what_the_design_says(done):
         "report.html",
         "report.md",
         "adapter/adapter_model.safetensors",
-        "student/model.safetensors",
-        "student/config.json",
-        "export/onnx/model.onnx",
-        "export/onnx/model.int8.onnx",
+        "student/logits-resnet10t/model.safetensors",
+        "student/logits-resnet10t/config.json",
+        "export/logits-resnet10t/onnx/model.onnx",
+        "export/logits-resnet10t/onnx/model.int8.onnx",
         "predictions/adapted.parquet",
     ]:
         assert (folder / name).is_file(), name
@@ -71,34 +74,38 @@ def test_the_road_leaves_what_the_design_says(done):
 def test_the_table_has_the_four_rows_with_their_numbers(done):
     outcome, _ = done
     entries = {entry["name"]: entry for entry in outcome.entries}
-    assert list(entries) == ["zero-shot", "adapted", "student", "onnx fp32", "onnx int8"]
-    for name in ("zero-shot", "adapted", "onnx fp32", "onnx int8"):
+    assert list(entries) == ["zero-shot", "adapted", STUDENT, FP32, INT8]
+    for name in ("zero-shot", "adapted", FP32, INT8):
         entry = entries[name]
         assert 0 <= entry["metrics"]["top1"] <= 1
         assert entry["intervals"]["top1"][0] <= entry["metrics"]["top1"] <= entry["intervals"]["top1"][1]
         assert entry["latency"]["p50_ms"] <= entry["latency"]["p99_ms"]
         assert entry["size_bytes"] > 1e6
-    assert entries["onnx fp32"]["metrics"]["top1"] == entries["student"]["metrics"]["top1"], "fp32 ONNX is the student"
+    assert entries[FP32]["metrics"]["top1"] == entries[STUDENT]["metrics"]["top1"], "fp32 ONNX is the student"
 
 
 def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     outcome, folder = done
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
-    exported = next(entry for entry in outcome.entries if entry["name"] == "onnx int8")
+    exported = next(entry for entry in outcome.entries if entry["name"] == INT8)
     from adapt.export.onnx import Runner
     from adapt.provenance import hash_path
-    from adapt.students.base import weights_file
+    from adapt.students.cnn import weights_file
 
-    assert exported["hash"] == hash_path(folder / exported["file"]) == stages["export"]["files"]["onnx/model.int8.onnx"]
+    assert (
+        exported["hash"]
+        == hash_path(folder / exported["file"])
+        == stages[f"export {NAME}"]["files"][f"export/{NAME}/onnx/model.int8.onnx"]
+    )
     metadata = {
         key: json.loads(value)
         for key, value in Runner(folder / exported["file"]).metadata.items()
         if key in ("student", "adapter", "base")
     }
-    assert metadata["student"] == stages["distill"]["student"] == hash_path(folder / "student")
-    assert metadata["adapter"] == stages["finetune"]["adapter"] == stages["distill"]["parent"]
+    assert metadata["student"] == stages[f"distill {NAME}"]["student"] == hash_path(folder / "student" / NAME)
+    assert metadata["adapter"] == stages["finetune"]["adapter"] == stages[f"distill {NAME}"]["parent"]
     assert metadata["base"] == stages["finetune"]["base"]
-    assert stages["distill"]["start"] == hash_path(weights_file("cnn-tiny"))
+    assert stages[f"distill {NAME}"]["start"] == hash_path(weights_file("cnn-tiny"))
 
 
 def test_the_page_is_self_contained_and_says_the_same(done):
@@ -108,7 +115,7 @@ def test_the_page_is_self_contained_and_says_the_same(done):
     assert all(link.startswith(("data:", "#")) for link in loaded)
     assert "<script" not in page
     for entry in outcome.entries:
-        if entry["name"] != "student":
+        if entry["name"] != STUDENT:
             assert f"{100 * entry['metrics']['top1']:.1f} %" in page
             assert f"{100 * entry['metrics']['top1']:.1f} %" in (folder / "report.md").read_text()
 
@@ -140,10 +147,11 @@ def test_a_second_road_does_nothing_again(done, recipe, monkeypatch):
     _, folder = done
     monkeypatch.chdir(folder.parents[1])
     before = {
-        name: (folder / name).stat().st_mtime_ns for name in ("adapter/adapter_model.safetensors", "student/model.safetensors")
+        name: (folder / name).stat().st_mtime_ns
+        for name in ("adapter/adapter_model.safetensors", f"student/{NAME}/model.safetensors")
     }
     # its start may be out of reach by now
-    monkeypatch.setattr("adapt.students.base.create", lambda *args: pytest.fail("a student that is taught needs no start"))
+    monkeypatch.setattr("adapt.students.cnn.create", lambda *args: pytest.fail("a student that is taught needs no start"))
     again = pipeline.road(recipe)
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
     assert (again.entries, again.guards) == (done[0].entries, done[0].guards)
@@ -154,20 +162,20 @@ def test_guards_and_changes_are_those_of_the_numbers(done, recipe):
     broken = {guard["name"]: guard["state"] == "broken" for guard in outcome.guards}
     entries = {entry["name"]: entry for entry in outcome.entries}
     top = {name: entry["metrics"]["top1"] for name, entry in entries.items()}
-    assert broken["student within its budget"] == (top["adapted"] - top["student"] > recipe.distill.budget)
-    assert broken["student within its budget"], "two epochs are too few, and that is said"
-    assert broken["onnx int8 within its budget"] == (top["onnx fp32"] - top["onnx int8"] > recipe.export[0].budget)
-    speed = {name: entries[f"onnx {name}"]["latency"]["p50_ms"] for name in ("fp32", "int8")}
-    assert broken["onnx int8 is faster than fp32"] == (speed["int8"] >= speed["fp32"])
+    assert broken[f"{STUDENT} within its budget"] == (top["adapted"] - top[STUDENT] > recipe.distill.budget)
+    assert broken[f"{STUDENT} within its budget"], "two epochs are too few, and that is said"
+    assert broken[f"{INT8} within its budget"] == (top[FP32] - top[INT8] > recipe.export[0].budget)
+    speed = {name: entries[f"onnx {name} {NAME}"]["latency"]["p50_ms"] for name in ("fp32", "int8")}
+    assert broken[f"{INT8} is faster than fp32"] == (speed["int8"] >= speed["fp32"])
     assert entries["adapted"]["change"][0] == pytest.approx(top["adapted"] - top["zero-shot"])
-    assert entries["onnx int8"]["change"][0] == pytest.approx(top["onnx int8"] - top["onnx fp32"])
+    assert entries[INT8]["change"][0] == pytest.approx(top[INT8] - top[FP32])
 
 
 def test_teacher_and_files_are_timed_in_one_runtime_and_it_is_said(done):
     """The teacher's tower is written for the files' runtime and proven; torch's own latency stands beside it."""
     outcome, _ = done
     entries = {entry["name"]: entry for entry in outcome.entries}
-    for name, what in (("zero-shot", "image tower"), ("adapted", "image tower"), ("onnx fp32", "whole model")):
+    for name, what in (("zero-shot", "image tower"), ("adapted", "image tower"), (FP32, "whole model")):
         latency = entries[name]["latency"]
         assert (latency["runtime"], latency["what"], latency["threads"]) == ("onnxruntime", what, 1)
         assert latency["calls"] >= 50
@@ -175,34 +183,35 @@ def test_teacher_and_files_are_timed_in_one_runtime_and_it_is_said(done):
         "torch",
         "image tower",
     )
-    assert "latency_torch" not in entries["onnx int8"]
+    assert "latency_torch" not in entries[INT8]
 
 
 def test_a_file_was_proven_on_pictures_and_int8_says_how_its_ranges_were_found(done):
     outcome, folder = done
     entries = {entry["name"]: entry for entry in outcome.entries}
-    assert entries["onnx fp32"]["proof"]["samples"] == 32, "as many as were given for the calibration"
-    assert entries["onnx int8"]["int8"]["pictures"] == 128, "the validation split"
-    assert entries["onnx int8"]["conversions"] == {}
+    assert entries[FP32]["proof"]["samples"] == 32, "as many as were given for the calibration"
+    assert entries[INT8]["int8"]["pictures"] == 128, "the validation split"
+    assert entries[INT8]["conversions"] == {}
     for name in ("fp32", "int8"):
-        assert entries[f"onnx {name}"]["size_bytes"] == (folder / entries[f"onnx {name}"]["file"]).stat().st_size
+        entry = entries[f"onnx {name} {NAME}"]
+        assert entry["size_bytes"] == (folder / entry["file"]).stat().st_size
 
 
 def test_what_int8_changes_in_each_class_is_noted(done):
     outcome, folder = done
     accuracy = {}
     for name in ("fp32", "int8"):
-        rows = pq.read_table(folder / "predictions" / f"onnx_{name}.parquet").to_pylist()
+        rows = pq.read_table(folder / "predictions" / f"onnx_{name}_{NAME}.parquet").to_pylist()
         for label in {row["label"] for row in rows}:
             mine = [row["correct"] for row in rows if row["label"] == label]
             accuracy[name, label] = sum(mine) / len(mine)
-    (change,) = [entry["class_change"] for entry in outcome.entries if entry["name"] == "onnx int8"]
+    (change,) = [entry["class_change"] for entry in outcome.entries if entry["name"] == INT8]
     assert len({label for _, label in accuracy}) > 20
     for label in change:
         assert change[label] == pytest.approx(accuracy.get(("int8", label), 0) - accuracy.get(("fp32", label), 0)), label
-    (message,) = [guard["message"] for guard in outcome.guards if guard["name"] == "onnx int8 within its budget"]
+    (message,) = [guard["message"] for guard in outcome.guards if guard["name"] == f"{INT8} within its budget"]
     largest = max(map(abs, change.values()))
-    broken = any(guard["name"] == "onnx int8 within its budget" and guard["state"] == "broken" for guard in outcome.guards)
+    broken = any(guard["name"] == f"{INT8} within its budget" and guard["state"] == "broken" for guard in outcome.guards)
     assert ("most of all classes" in message) == bool(largest and broken)
     assert f"{100 * largest:.1f} points." in message or not (largest and broken)
 
@@ -211,11 +220,12 @@ def test_an_exported_file_says_how_to_use_it(done):
     from adapt.export.onnx import Runner
 
     _, folder = done
-    about = json.loads(Runner(folder / "export" / "onnx" / "model.onnx").metadata["input"])
+    about = json.loads(Runner(folder / "export" / NAME / "onnx" / "model.onnx").metadata["input"])
     assert about["size"] == [48, 48]
     assert about["range"] == [0, 255]
-    assert {"resize", "crop", "interpolation", "mean", "std"} <= set(about)
-    assert json.loads((folder / "student" / "config.json").read_text())["input"]["size"] == [48, 48]
+    assert {"resize", "crop", "interpolation", "preparation", "normalisation"} <= set(about)
+    assert not {"mean", "std"} & set(about), "the file applies them itself"
+    assert json.loads((folder / "student" / NAME / "config.json").read_text())["input"]["size"] == [48, 48]
 
 
 def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
@@ -251,7 +261,8 @@ def test_who_is_chosen_taught_and_cached(monkeypatch):
 
     def place(*given: str) -> str:
         session = Session(load_recipe("clip_lora", [*base, *given]))
-        return of(lineage.answers(session, session.recipe.distill.views, session.recipe.distill.train.augment))
+        options = session.recipe.distill
+        return of(lineage.answers(session, "class_logits", options.views, options.train.augment))
 
     changes = ["distill.views=2", "distill.train.augment.crop=0.5", "distill.teacher=zero-shot", "data.shots=2", "seed=1"]
     changes += ["data.unlabelled=[noto]", "method.rank=3", "prompts.templates=simple"]
@@ -296,10 +307,10 @@ def test_other_evals_are_measured_anew_and_nothing_is_learnt_again(done, tmp_pat
         "zero-shot": "validation",
         "adapted": "validation",
     }
-    before = (outcome.path / "student" / "model.safetensors").stat().st_mtime_ns
-    student = next(entry for entry in pipeline.distill(other).entries if entry["name"] == "student")
+    before = (outcome.path / "student" / NAME / "model.safetensors").stat().st_mtime_ns
+    student = next(entry for entry in pipeline.distill(other).entries if entry["name"] == STUDENT)
     assert student["split"] == "validation"
-    assert (outcome.path / "student" / "model.safetensors").stat().st_mtime_ns == before
+    assert (outcome.path / "student" / NAME / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_lora_is_merged_before_it_is_timed_and_weighed(done):
@@ -378,27 +389,65 @@ def test_captions_alone_train_a_clip_without_classes(tmp_path, monkeypatch):
     assert len(history.read_text().splitlines()) >= 2
 
 
-def test_another_student_begins_anew_and_the_adapter_stays(done, tmp_path, monkeypatch):
+def test_students_live_side_by_side_and_the_adapter_stays(done, tmp_path, monkeypatch):
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
     monkeypatch.chdir(tmp_path)
-    outcome = pipeline.distill(
-        load_recipe("clip_lora", [*SMALL, "distill.student=resnet14t", "distill.pretrained=false", "distill.train.epochs=1"])
-    )
+    small = ["distill.student=test_resnet", "distill.train.epochs=1", "distill.as=small"]
+    recipe = load_recipe("clip_lora", [*SMALL, *small])
+    assert recipe.distill.pretrained == "auto", "the recipe's start is its own student's"
+    pipeline.distill(recipe)
+    outcome = pipeline.export(load_recipe("clip_lora", [*SMALL, *small, "export.0.int8=false"]))
     assert outcome.path.name == folder.name
-    assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet14t"
-    steps = [json.loads(line)["step"] for line in (outcome.path / "distill" / "history.jsonl").read_text().splitlines()]
-    assert steps[0] == 1, "nothing is left of the first one's history"
-    for name in ("adapter/adapter_model.safetensors", "history.jsonl"):
-        assert (outcome.path / name).read_bytes() == (folder / name).read_bytes()
-    assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted", "student"], "the files are of the first one"
-    assert not any("onnx" in guard["name"] for guard in outcome.guards)
-    assert not [name for name in ("fp32 ONNX", "int8 ONNX") if name in (outcome.path / "report.md").read_text()]
+    assert json.loads((outcome.path / "student" / "small" / "config.json").read_text())["architecture"] == "test_resnet"
+    steps = [json.loads(line) for line in (outcome.path / "distill" / "small" / "history.jsonl").read_text().splitlines()]
+    assert steps[0]["step"] == 1
+    kept = [
+        path for path in folder.rglob("*") if path.is_file() and {"student", "distill", "adapter", "export"} & set(path.parts)
+    ]
+    assert len(kept) > 10
+    assert all((outcome.path / path.relative_to(folder)).read_bytes() == path.read_bytes() for path in kept)
+    names = [entry["name"] for entry in outcome.entries]
+    assert names == ["zero-shot", "adapted", STUDENT, FP32, INT8, "student small", "onnx fp32 small"]
+    assert [entry.get("student") for entry in outcome.entries] == [None, None, NAME, NAME, NAME, "small", "small"]
+    manifest = json.loads((outcome.path / "manifest.json").read_text())["stages"]
+    assert manifest["distill small"]["pretrained"] is False, "there is nothing that it could start from"
+    assert manifest[f"distill {NAME}"] == json.loads((folder / "manifest.json").read_text())["stages"][f"distill {NAME}"]
+    page = (outcome.path / "report.md").read_text()
+    assert "CNN student small, fp32 ONNX" in page and f"CNN student {NAME}, int8 ONNX" in page
+    assert f"| CNN student {NAME} |" not in page, "it gives way to its files"
+
+
+def test_a_student_of_that_name_with_other_options_is_refused_and_left_alone(done, tmp_path, monkeypatch):
+    _, folder = done
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "runs" / folder.name / "student" / NAME / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    for verb in (pipeline.distill, pipeline.export):
+        with pytest.raises(UserError, match=r"other options: train\.epochs changed.*distill\.as=…"):
+            verb(load_recipe("clip_lora", [*SMALL, "distill.train.epochs=3"]))
+    assert file.stat().st_mtime_ns == before
+
+
+def test_an_export_opens_the_student_without_its_teacher(done, tmp_path, monkeypatch):
+    from adapt.verbs.session import Session
+
+    _, folder = done
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Session, "loaded", lambda self: pytest.fail("the teacher is not needed"))
+    session = Session(load_recipe("clip_lora", SMALL))
+    student = kept.student(session)
+    assert [artifact.precision for artifact in exporting._convert(session, session.recipe.export[0], student)] == [
+        "fp32",
+        "int8",
+    ]
 
 
 def test_predictions_carry_pictures_of_the_surest_mistakes(done):
     _, folder = done
-    rows = pq.read_table(folder / "predictions" / "onnx_int8.parquet").to_pylist()
+    rows = pq.read_table(folder / "predictions" / f"onnx_int8_{NAME}.parquet").to_pylist()
     pictured = [row for row in rows if row["thumbnail"]]
     assert pictured
     assert not any(row["correct"] for row in pictured)

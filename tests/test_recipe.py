@@ -118,7 +118,7 @@ def test_what_was_chosen_for_icons_gives_way_on_other_data(way):
     recipe = load_recipe("clip_lora", way)
     assert recipe.prompts == Prompts()
     assert recipe.train.augment == recipe.distill.train.augment == Augment()
-    assert recipe.distill.pretrained is False
+    assert recipe.distill.pretrained == "auto"
     assert (recipe.train.lr, recipe.distill.student) == (2e-3, "resnet10t"), "all else stays"
     assert load_recipe("dinov2_segment", way).model.image_size is None
     assert load_recipe("paligemma_detect_student", way).distill.size is None
@@ -149,7 +149,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
     assert chosen == (
         "data.source=folder: the recipe's choices for icons are not used on other data. Now: prompts.templates=simple "
         "(7 templates of photographs; imagenet has 80), prompts.classes=null (the labels' own names), "
-        "train.augment={crop: 0.6, flip: 0.5, colour: 0.2}, distill.pretrained=false (true: timm's weights), "
+        "train.augment={crop: 0.6, flip: 0.5, colour: 0.2}, distill.pretrained=auto (timm's weights, where they can be fetched), "
         "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
     )
     assert checkpoint == (

@@ -54,8 +54,8 @@ def folder(path: Path, text: str = "plain") -> Path:
     (path / "recipe.yaml").write_text(f"# {text}\n")
     (path / "manifest.json").write_text(json.dumps({"stages": text}))
     steps = [{"step": i, "loss": 1 / i, "validation": i / 9} for i in range(1, 6)]
-    for history in ("history.jsonl", "distill/history.jsonl"):
-        (path / history).parent.mkdir(exist_ok=True)
+    for history in ("history.jsonl", "distill/logits-resnet10t/history.jsonl"):
+        (path / history).parent.mkdir(parents=True, exist_ok=True)
         (path / history).write_text("\n".join(map(json.dumps, steps)))
     picture = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(picture, "PNG")

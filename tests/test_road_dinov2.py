@@ -30,11 +30,20 @@ def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
     small = ["data.unlabelled=[]", "distill.views=1", "distill.train.epochs=1", "export.0.calibration=32", "evals.1.steps=20"]
     outcome = pipeline.road(load_recipe("dinov2_distill", [*SMALL, *small, "method={name: head}", "evals.0.pictures=0"]))
     entries = {entry["name"]: entry for entry in outcome.entries}
-    assert list(entries) == ["zero-shot", "adapted", "student", "onnx fp32", "onnx int8"]
+    assert list(entries) == [
+        "zero-shot",
+        "adapted",
+        *(f"{role} features-resnet10t" for role in ("student", "onnx fp32", "onnx int8")),
+    ]
     assert all(entry["main"] == "knn" for entry in entries.values())
     assert entries["zero-shot"]["metrics"] == entries["adapted"]["metrics"], "a head does not move the embedding"
-    assert abs(entries["onnx fp32"]["metrics"]["knn"] - entries["student"]["metrics"]["knn"]) < 0.01
-    assert json.loads((outcome.path / "student" / "config.json").read_text())["architecture"] == "resnet10t"
+    assert (
+        abs(entries["onnx fp32 features-resnet10t"]["metrics"]["knn"] - entries["student features-resnet10t"]["metrics"]["knn"])
+        < 0.01
+    )
+    assert (
+        json.loads((outcome.path / "student" / "features-resnet10t" / "config.json").read_text())["architecture"] == "resnet10t"
+    )
 
 
 def test_a_teacher_teaches_without_dropout():

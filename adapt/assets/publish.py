@@ -21,7 +21,7 @@ from adapt.methods.adapter import FILE
 from adapt.models.checkpoint import EMBEDDED
 from adapt.plug import UserError
 from adapt.recipe import Recipe, load_recipe
-from adapt.students import base
+from adapt.students import cnn
 
 
 def publish(run: Path) -> Path:
@@ -33,9 +33,9 @@ def publish(run: Path) -> Path:
         UserError: the run has no such weights.
     """
     recipe = load_recipe(str(run / "recipe.yaml"))
-    verb, learnt = (
-        ("distill", run / "student" / "model.safetensors") if recipe.distill else ("finetune", run / "adapter" / FILE)
-    )
+    verb, learnt = "finetune", run / "adapter" / FILE
+    if recipe.distill:
+        verb, learnt = "distill", run / "student" / recipe.distill.called / "model.safetensors"
     if not learnt.exists():
         raise UserError(f"{learnt}: missing. First: adapt {verb} with a recipe of recipes/zoo, until it ends.")
     return _student_of(recipe, learnt) if recipe.distill else _backbone_of(recipe, learnt)
@@ -43,12 +43,12 @@ def publish(run: Path) -> Path:
 
 def _student_of(recipe: Recipe, learnt: Path) -> Path:
     """The folder is in timm's format: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
-    cnn = base.create(recipe.distill.student, 0, str(learnt))
+    net = cnn.create(recipe.distill.student, 0, str(learnt))
     seen = json.loads((learnt.parent / "config.json").read_text())["input"]
     data = {name: seen[name] for name in ("interpolation", "mean", "std")} | {"input_size": (3, *seen["size"]), "crop_pct": 1.0}
-    folder = base.EMBEDDED / recipe.name.replace("_", "-")
+    folder = cnn.EMBEDDED / recipe.name.replace("_", "-")
     origin = {"pretrained_cfg": {"tag": folder.name, "origin_url": None}}
-    save_for_hf(cnn.half(), str(folder), origin, safe_serialization=True, data_config=data)
+    save_for_hf(net.half(), str(folder), origin, safe_serialization=True, data_config=data)
     return folder
 
 

@@ -9,6 +9,7 @@ kind of thing that it is. Here that comes back into DINOv2's format. A run that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Taught(Learner):
     Args:
         teacher: images float[B, 3, H, W] 0–255 → float[B, D], L2-normalised; no part of what learns.
         texts: float[C, D], the teacher's classifier of the names, times its scale.
-        naming: (logits of the names, batch with the teacher's) → (loss, logs).
+        naming: (logits of the names, the teacher's, batch) → (loss, logs).
     """
 
     def __init__(self, family: nn.Module, teacher: Callable, texts: Tensor, naming: Callable):
@@ -57,7 +58,7 @@ class Taught(Learner):
         with torch.no_grad():
             seen = self.teacher(batch["image"])
         features = self.family.image_embedding(batch["image"])
-        loss, logs = self.naming(self.name(features), batch | {"teacher": seen @ self.texts.T})
+        loss, logs = self.naming(self.name(features), seen @ self.texts.T, batch)
         off = 1 - F.cosine_similarity(self.embedding(features), seen, dim=1).mean()
         return loss + EMBEDDING * off, logs | {"off": off.detach()}
 
@@ -76,7 +77,7 @@ def teach(epochs: int = EPOCHS, rows=None, folder: Path = CACHE / "dinov2-tiny-t
     images = torch.stack([family.preprocess(row, train=False)["image"] for row in some]).float()
     _towers.to_dinov2(family.backbone, teacher.net.vision_model, images, family.input, teacher.input)
     torch.manual_seed(0)
-    learner = Taught(family, teacher.image_embedding, texts, logits.objective(other.distill))
+    learner = Taught(family, teacher.image_embedding, texts, partial(logits.loss, other.distill))
     train = Train(**recipe.train.model_dump() | {"epochs": epochs, "lr": RATE})
     folder.mkdir(parents=True, exist_ok=True)
     views = Views(rows, family.preprocess, 0)

@@ -36,7 +36,9 @@ class Entry(Part):
     """One measured model: a row of the table."""
 
     name: str
-    """zero-shot, adapted, merged, labels, student, or TARGET PRECISION of a file."""
+    """zero-shot, adapted, merged; of a student labels NAME, student NAME, or TARGET PRECISION NAME of a file."""
+    student: str = ""
+    """NAME, of a student's entries."""
     title: str
     main: str
     """The metric that tables show, a key of `metrics`."""
@@ -61,6 +63,11 @@ class Entry(Part):
     """Counts [C, C]: rows are labels, columns predictions."""
     reliability: dict[str, list[float]] | None = None
     """confidence, accuracy and count of each bin."""
+
+    @property
+    def role(self) -> str:
+        """Its name without that of its student."""
+        return self.name.removesuffix(f" {self.student}")
 
     @model_validator(mode="after")
     def _has_its_main_metric(self) -> Entry:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,10 @@ def _figures(folder: Path, rows: Sequence[Entry]) -> str:
     several = len({table.runtime(entry) for entry in placed}) > 1
     drawings = {
         "Adaptation: loss and validation": lambda: history("history.jsonl"),
-        "Distillation: loss and validation": lambda: history("distill/history.jsonl"),
+        **{
+            f"Distillation of {path.parent.name}: loss and validation": partial(history, path.relative_to(folder).as_posix())
+            for path in sorted(folder.glob("distill/*/history.jsonl"))
+        },
         "Reliability: are answers with 80 % confidence right 80 % of the time?": lambda: (
             charts.reliability(calibrated) if calibrated else ""
         ),

@@ -39,10 +39,10 @@ FEW = 20
 
 
 def road(entries: Sequence[Entry]) -> list[Entry]:
-    """The rows of the table: the torch student gives way to its exported files."""
-    exported = any(entry.name not in ORDER for entry in entries)
-    kept = [entry for entry in entries if not (exported and entry.name == "student")]
-    return sorted(kept, key=lambda entry: ORDER.get(entry.name, len(ORDER)))
+    """The rows of the table: a torch student gives way to its exported files."""
+    exported = {entry.student for entry in entries if entry.role not in ORDER}
+    kept = [entry for entry in entries if not (entry.role == "student" and entry.student in exported)]
+    return sorted(kept, key=lambda entry: ORDER.get(entry.role, len(ORDER)))
 
 
 def label(metric: str) -> str:

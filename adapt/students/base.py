@@ -1,191 +1,173 @@
-"""The student: a timm CNN that takes the teacher's views and offers the surface that loop, evals and export know."""
+"""What every student is: a network with its input, class words and outputs, which opens from its own folder.
+
+    config.json         kind, architecture, classes, input, and the options that its network is built with
+    model.safetensors   the network's weights
+
+A kind of student is a file of `adapt/students` with a class `Student`, derived from the one here. It knows neither loss nor teacher:
+those are its objective's (`adapt/distill`), whose learner has the student as a part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.data import resolve_model_data_config
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adapt import hardware
-from adapt.contracts import Augment
-from adapt.plug import ROOT, UserError, nearest
-from adapt.provenance import commit, hash_path
-from adapt.train.learner import Learner
-from adapt.train.precision import full
-from adapt.vision.augment import augment
+from adapt import plug
+from adapt.contracts import Asked, Deployable, Predictor
+from adapt.plug import UserError
 from adapt.vision.images import Normalise, collate, view
 
-EMBEDDED = ROOT / "assets" / "students"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-class Student(Learner):
-    """A CNN with the loss of its objective.
+class Student(Asked, nn.Module):
+    """Base of a kind of student. `images` are float[B, 3, H, W], RGB, 0–255, as `preprocess` gives them; normalisation is inside.
 
     Args:
-        arch: a timm model name.
-        outputs: width of the last layer.
-        spec: the teacher's `input`, so that both see the same view; mean and std are the student's own.
-        objective: (student's output, batch) → (loss, logs).
-        pretrained: start from timm's weights for this architecture (needs the hub or its cache), or from those of an embedded
-            student, a folder or a safetensors file.
-        teacher: live teacher; none when the batch brings its outputs from the cache.
+        architecture: a timm model name.
+        input: what is known of its images; see `adapt/vision/images.py`.
+        classes: names of what it tells apart, in the order of their numbers; empty without any.
+        options: what else the network is built with, as JSON can write it: a student is built again with `cls(architecture, input,
+            classes, **options)`.
     """
 
-    def __init__(
-        self,
-        arch: str,
-        outputs: int,
-        spec: dict[str, Any],
-        objective: Callable[[Tensor, dict], tuple[Tensor, dict]],
-        pretrained: bool | str = False,
-        teacher: Callable[[Tensor], Tensor] | None = None,
-    ):
+    net: nn.Module
+    """The network, whose weights are what is saved."""
+
+    def __init__(self, architecture: str, input: dict[str, Any], classes: Sequence[str], **options: Any):
         super().__init__()
-        self.net = create(arch, outputs, pretrained)
-        own = resolve_model_data_config(self.net)
-        self.input = dict(spec) | {"mean": list(own["mean"]), "std": list(own["std"])}
-        self.normalise = Normalise(self.input)
-        self.objective = objective
-        self.live = [teacher] if teacher else []  # in a list, so that it is no submodule: never saved, never in train mode
+        self.architecture, self.input, self.classes, self.options = architecture, input, list(classes), options
+        self.normalise = Normalise(input)
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] 0–255 → float[B, outputs]."""
-        return self.net(self.normalise(images))
-
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.live:
-            with torch.no_grad():
-                batch["teacher"] = self.live[0](batch["image"])
-        return self.objective(self.outputs(batch["image"]), batch)
+    @property
+    def kind(self) -> str:
+        """The name of its file in `adapt/students`."""
+        return type(self).__module__.rpartition(".")[2]
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
-        """One row → its view, and for training its label; −1 stands for no label."""
-        label = sample.get("label") if train else None
-        return {"image": view(sample["image"], self.input)} | ({"label": -1 if label is None else label} if train else {})
+        """One row → its view, `image` uint8[3, H, W]."""
+        return {"image": view(sample["image"], self.input)}
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items → a batch."""
         return collate(items)
 
-    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
-        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+    def predictors(self, texts: None = None) -> Mapping[str, Predictor]:
+        """What it can be asked, in fp32, as its exported file computes."""
+        raise NotImplementedError
 
-    def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"class_logits": full()(self.outputs)}  # in fp32, as its file computes
-
-    def about(self, labels: list[str]) -> dict[str, Any]:
-        """What the exported file's outputs are called, and the classes that its channels stand for."""
-        return {"outputs": ["logits"], "classes": labels}
-
-    def deployed(self) -> nn.Module:
+    def deployed(self) -> Deployable:
         """What is exported."""
-        return Deployed(self)
+        raise NotImplementedError
 
-    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The predictors, by an exported file."""
-        return {"class_logits": lambda images: torch.from_numpy(runner(images.cpu().numpy()))}
+    def file_predictors(self, runner: Callable[..., Any]) -> Mapping[str, Predictor]:
+        """The same predictors, as far as its exported file can answer: `runner` runs what `deployed` gives, numpy in and out."""
+        raise NotImplementedError
+
+    def about(self) -> dict[str, Any]:
+        """What an exported file's user must know, as its metadata say it."""
+        names = {"classes": self.classes} if self.classes else {}
+        return {"kind": self.kind, "architecture": self.architecture, "input": told(self.input)} | names
+
+    # ------------------------------------------------------------------------------------------------------------- folder
+
+    def save(self, folder: Path) -> None:
+        """Write the network's weights, and what it is built with."""
+        config = {"kind": self.kind, "architecture": self.architecture, "classes": self.classes, "input": self.input}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in self.net.state_dict().items()}, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(config | {"options": self.options}, indent=1))
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The student that `save` wrote, ready to answer.
+
+        Raises:
+            UserError: with what is missing or does not fit.
+        """
+        config = _config(folder)
+        given = config["input"]
+        given |= {name: tuple(given[name]) for name in ("size", "resize") if isinstance(given[name], list)}
+        student = cls(config["architecture"], given, config["classes"], **config["options"])
+        try:
+            student.net.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            why = str(error).split("\n\t")[1 if "\n\t" in str(error) else 0]  # of torch's list, the first
+            raise UserError(
+                f"student: the weights in {str(folder / WEIGHTS)!r} do not fit its config.json ({why[:160]}). Put both files back "
+                "as adapt distill wrote them."
+            ) from None
+        return student.eval()
+
+
+def open_student(folder: Path) -> Student:
+    """The student in a folder, of whichever kind it is; see `adapt.students.open_student`."""
+    return plug.load("students", _config(folder)["kind"]).Student.open(folder)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What a student is built with."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"student: there is no {CONFIG} in {str(folder)!r}. Give the folder that adapt distill wrote: runs/…/student/NAME."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"student: {str(folder / CONFIG)!r} cannot be read: {error}.") from None
+    needed = ("kind", "architecture", "classes", "input", "options")
+    if lacking := [name for name in needed if name not in config]:
+        raise UserError(
+            f"student: {str(folder / CONFIG)!r} lacks {', '.join(lacking)}: it is not of this version. Distil it again."
+        )
+    return config
+
+
+# --------------------------------------------------------------------------------------------------------------- deployed
 
 
 class Deployed(nn.Module):
-    """What is exported: images float[N, 3, H, W] 0–255 → outputs, normalisation inside."""
+    """A network as it is exported: images float[N, 3, H, W] 0–255 → its outputs, normalisation inside."""
 
-    def __init__(self, student: Student):
+    def __init__(self, normalise: nn.Module, net: nn.Module):
         super().__init__()
-        self.normalise, self.net = student.normalise, student.net
+        self.normalise, self.net = normalise, net
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(self.normalise(images))
 
 
-def create(arch: str, outputs: int, pretrained: bool | str) -> nn.Module:
-    """A timm CNN with a fresh last layer.
-
-    Raises:
-        UserError: no such architecture, or its weights cannot be had.
-    """
-    if arch not in timm.list_models():
-        raise UserError(f"distill.student: {arch!r} is not a model of timm.{_near(arch)}")
-    if isinstance(pretrained, str):
-        return _filled(timm.create_model(arch, num_classes=outputs), arch, weights_file(pretrained))
-    try:
-        return timm_model(arch, pretrained, num_classes=outputs, pretrained=pretrained)
-    except (OSError, RuntimeError) as error:
-        raise no_weights(arch, error) from None
+def of_images(runner: Callable[[np.ndarray], np.ndarray]) -> Predictor:
+    """A file with one output, as a predictor of images."""
+    return Predictor(lambda images: torch.from_numpy(runner(images.cpu().numpy())))
 
 
-def timm_model(arch: str, fetch: bool, **options: Any) -> nn.Module:
-    """timm's model; `fetch`: its weights may have to come from the hub."""
-    with hardware.hub() if fetch else nullcontext():
-        return timm.create_model(arch, **options)
-
-
-def no_weights(arch: str, error: Exception) -> UserError:
-    """What to tell a user whose student's weights cannot be had."""
-    return UserError(
-        f"distill.pretrained: no weights of {arch!r} to be had ({shorten(str(error), 120, placeholder=' …')}). "
-        f"Set distill.pretrained=false, or give a safetensors file, or an embedded student: {', '.join(embedded())}."
-    )
-
-
-def embedded() -> list[str]:
-    """Names of the students that ship with the package."""
-    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
-
-
-def weights_file(pretrained: str) -> Path:
-    """The safetensors file that an embedded name, a folder or a path stands for."""
-    path = EMBEDDED / pretrained if pretrained in embedded() else Path(pretrained).expanduser()
-    return path / "model.safetensors" if path.is_dir() else path
-
-
-def origin(arch: str, pretrained: bool | str) -> str | None:
-    """What a student starts from: the hash of a file's content, or timm's name and the commit of its weights' copy in the hub's cache."""
-    if isinstance(pretrained, str):
-        path = weights_file(pretrained)
-        return hash_path(path) if path.exists() else None
-    if not pretrained:
-        return None
-    repository = timm.get_pretrained_cfg(arch).hf_hub_id
-    return f"{repository} {commit(repository)}"
-
-
-def _filled(cnn: nn.Module, arch: str, path: Path) -> nn.Module:
-    """Put in the weights of a safetensors file: timm's, or those of a student of `logits` or `features`; a head that fits is taken."""
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"distill.pretrained: {str(path)!r} cannot be read ({error}). "
-            f"Give a safetensors file, a folder with one, or an embedded student: {', '.join(embedded())}."
-        ) from None
-    state = {name.removeprefix("cnn."): value for name, value in state.items()}
-    own, last = cnn.state_dict(), cnn.pretrained_cfg["classifier"]
-    heads = tuple(f"{name}." for name in ([last] if isinstance(last, str) else last))
-    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    wrong = [name for name in own if name not in fitting and not name.startswith(heads)]
-    if wrong:
-        raise UserError(
-            f"distill.pretrained: {str(path)!r} is of another network than {arch}: {len(wrong)} of its weights do not fit, such as "
-            f"{wrong[0]}. Set distill.student to the architecture that its config.json names, or distill.pretrained=true for timm's "
-            "weights, or false for none."
+def told(spec: dict[str, Any]) -> dict[str, Any]:
+    """An `input` as a file's user must know it, in words and as numbers; mean and std are not there, since the file applies them."""
+    height, width = spec["size"]
+    about = {"size": [height, width], "resize": spec["resize"], "interpolation": spec["interpolation"], "crop": spec["crop"]}
+    if spec["resize"] == "longest":
+        padding = [round(255 * value, 3) for value in spec["mean"]]
+        words = (
+            f"longer side to {width} pixels, {spec['interpolation']}, then filled up on the right and below with RGB {padding}"
         )
-    cnn.load_state_dict(fitting, strict=False)
-    return cnn
-
-
-def _near(arch: str) -> str:
-    family = [name for name in timm.list_models() if name[:6] == arch[:6]]
-    return (
-        nearest(arch, family[:12])
-        if family
-        else nearest(arch, ["resnet18", "resnet10t", "efficientnet_lite0", "mobilenetv4_conv_small"])
-    )
+        about["padding"] = padding
+    elif isinstance(spec["resize"], int):
+        words = f"shorter side to {spec['resize']} pixels, {spec['interpolation']}"
+    elif spec["resize"] is not None:
+        words = (
+            f"to {spec['resize'][1]}×{spec['resize'][0]} pixels (width × height), {spec['interpolation']}, whatever its shape"
+        )
+    else:
+        words = "not resized"
+    words += f", then the centre {width}×{height}" if spec["crop"] else ""
+    values = {"range": [0, 255], "layout": "NCHW", "channels": "RGB", "normalisation": "inside the file: give it values 0–255"}
+    return {"preparation": words} | about | values

@@ -1,54 +1,48 @@
-"""The student of `features`: a timm CNN with heads into the teacher's space."""
+"""A CNN that gives an embedding and a feature map, in its teacher's space: the student of `features`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from adapt.contracts import Augment
+from adapt.contracts import Deployable, Predictor
 from adapt.plug import UserError
-from adapt.students.base import create
-from adapt.train.learner import Learner
+from adapt.students import base
+from adapt.students.cnn import create
 from adapt.train.precision import full
-from adapt.vision.augment import augment
-from adapt.vision.images import Normalise, collate, view
 
 
-class FeatureStudent(Learner):
-    """A CNN that gives an embedding and a feature map.
+class Student(base.Student):
+    """Images → embeddings float[B, D].
 
     Args:
-        config: of `adapt.distill.features`.
-        spec: the teacher's `input`, so that both see the same view; mean and std are the student's own.
+        architecture, input, classes: see `base.Student`; there are no classes.
         width: D of the teacher's features.
-        teacher: live teacher; none when the batch brings its outputs from the cache.
+        embedding: `projected`, in the teacher's space; `pooled`, the student's own, before the head.
+        pretrained: see `create`.
     """
 
-    def __init__(self, config, spec: dict[str, Any], width: int, teacher: Callable[[Tensor], Tensor] | None = None):
-        super().__init__()
-        self.config = config
-        cnn = create(config.student, 0, config.pretrained)
-        own = resolve_model_data_config(cnn)
-        self.input = dict(spec) | {"mean": list(own["mean"]), "std": list(own["std"])}
-        self.normalise = Normalise(self.input)
-        self.net = Net(cnn, config.student, width, self.input["size"])
-        if config.relation:
-            self.register_buffer("queue", torch.zeros(config.queue, width))
-            self.register_buffer("filled", torch.zeros((), dtype=torch.long))
-        self.live = [teacher] if teacher else []  # in a list, so that it is no submodule: never saved, never in train mode
-
-    # -------------------------------------------------------------------------------------------------------- features
+    def __init__(
+        self,
+        architecture: str,
+        input: dict[str, Any],
+        classes: Sequence[str],
+        width: int,
+        embedding: str = "projected",
+        pretrained: bool | str = False,
+    ):
+        super().__init__(architecture, input, classes, width=width, embedding=embedding)
+        self.net = Net(create(architecture, 0, pretrained), architecture, width, input["size"])
+        self.projected = embedding == "projected"
 
     def image_embedding(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, D] in the teacher's space, or the student's own; not L2-normalised."""
         pooled, _ = self.net(self.normalise(images))
-        return self.net.to_global(pooled) if self.config.embedding == "projected" else pooled
+        return self.net.to_global(pooled) if self.projected else pooled
 
     def patch_features(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, D, h, w] in the teacher's space."""
@@ -59,70 +53,15 @@ class FeatureStudent(Learner):
         pooled, features = self.net(self.normalise(images))
         return torch.stack([self.net.to_global(pooled), self.net.local(features).mean((2, 3))], 1)
 
-    def predictors(self, texts: None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-        """In fp32, as its file computes."""
-        return {name: full()(getattr(self, name)) for name in ("image_embedding", "patch_features", "block_features")}
+    def predictors(self, texts: None = None) -> dict[str, Predictor]:
+        functions = (self.image_embedding, self.patch_features, self.block_features)
+        return {function.__name__: Predictor(full()(function)) for function in functions}
 
-    def about(self, labels: list[str]) -> dict[str, Any]:
-        """What the exported file's outputs are called; an embedding has no classes."""
-        return {"outputs": ["embedding"]}
+    def deployed(self) -> Deployable:
+        return Deployable(Embedder(self), ("embedding",))
 
-    def deployed(self) -> nn.Module:
-        """What is exported: images float[N, 3, H, W] 0–255 → embeddings float[N, D]."""
-        return Embedder(self)
-
-    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The predictors, by an exported file."""
-        return {"image_embedding": lambda images: torch.from_numpy(runner(images.cpu().numpy()))}
-
-    # ------------------------------------------------------------------------------------------------------------ loss
-
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        images = batch["image"]
-        with torch.no_grad():
-            target = (self.live[0](images) if self.live else batch["teacher"]).float()
-        if self.training and self.config.mixup:
-            share = torch.distributions.Beta(self.config.mixup, self.config.mixup).sample().to(images)  # seeded by the loop
-            images, target = (share * x + (1 - share) * x.roll(1, 0) for x in (images, target))
-        pooled, features = self.net(self.normalise(images))
-        ours = self.net.to_global(pooled).float()
-        loss = distance = (1 - F.cosine_similarity(ours, target[:, 0], dim=1)).mean()
-        logs = {"global": distance}
-        if self.config.local:
-            side = round((target.shape[1] - 1) ** 0.5)
-            grid = F.interpolate(self.net.local(features).float(), size=(side, side), mode="bilinear", align_corners=False)
-            distance = (1 - F.cosine_similarity(grid.flatten(2), target[:, 1:].transpose(1, 2), dim=1)).mean()
-            loss, logs["local"] = loss + self.config.local * distance, distance
-        else:  # DDP wants every learning parameter in every step
-            loss = loss + sum(0 * parameter.sum() for parameter in self.net.to_local.parameters())
-        if self.config.relation:
-            distance = self._relation(F.normalize(ours, dim=1), F.normalize(target[:, 0], dim=1))
-            loss, logs["relation"] = loss + self.config.relation * distance, distance
-        return loss, logs
-
-    @full()
-    def _relation(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """KL of the softened similarities with the queue and the batch's own teacher features (SEED eq. 4)."""
-        held = min(int(self.filled), len(self.queue))
-        others = torch.cat([theirs, self.queue[:held].to(theirs)])
-        ours, wanted = (F.log_softmax(x @ others.T / self.config.temperature, dim=1) for x in (ours, theirs))
-        if self.training:
-            place = (int(self.filled) + torch.arange(len(theirs))) % len(self.queue)
-            self.queue[place[-len(self.queue) :]] = theirs[-len(self.queue) :]
-            self.filled += len(theirs)
-        return F.kl_div(ours, wanted, log_target=True, reduction="batchmean")
-
-    # ------------------------------------------------------------------------------------------------------------ data
-
-    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
-        return {"image": view(sample["image"], self.input)}
-
-    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate(items)
-
-    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
-        """The random views that the teacher saw."""
-        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Predictor]:
+        return {"image_embedding": base.of_images(runner)}
 
 
 class Net(nn.Module):
@@ -161,10 +100,10 @@ class Net(nn.Module):
 class Embedder(nn.Module):
     """Images float[N, 3, H, W] 0–255 → embeddings, normalisation inside."""
 
-    def __init__(self, student: FeatureStudent):
+    def __init__(self, student: Student):
         super().__init__()
         self.normalise, self.cnn = student.normalise, student.net.cnn
-        self.last = student.net.to_global if student.config.embedding == "projected" else nn.Identity()
+        self.last = student.net.to_global if student.projected else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(self.cnn.forward_head(self.cnn.forward_features(self.normalise(images))))

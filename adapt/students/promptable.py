@@ -1,215 +1,232 @@
-"""The student of `masks`: the teacher's family with a CNN in the place of SAM's image encoder."""
+"""A CNN in the place of SAM's image encoder, in front of SAM's prompt encoder and mask decoder: the student of `masks`.
+
+Its decoder is transformers' own, built from the options in its config.json; no other student needs transformers.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, ClassVar
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
+from transformers import SamConfig
+from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
-from adapt.contracts import Augment
-from adapt.distill.masks.prompts import CORNER, INSIDE, NOTHING, PromptDecoder, around, click, mask_loss, merged
+from adapt.contracts import Deployable, Predictor
+from adapt.prompting.prompted import padded, predict
+from adapt.students import base
 from adapt.students.pyramid import Pyramid
-from adapt.train.learner import Learner
 from adapt.train.precision import full
-from adapt.vision.augment import augment
+
+PROMPT_ENCODER = ("hidden_size", "image_size", "patch_size", "mask_input_channels", "num_point_embeddings", "hidden_act")
+PROMPT_ENCODER += ("layer_norm_eps",)
+MASK_DECODER = ("hidden_size", "hidden_act", "mlp_dim", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate")
+MASK_DECODER += ("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim", "layer_norm_eps")
+"""What transformers builds the two from."""
 
 
-class Promptable(Learner):
-    """A copy of the teacher's family whose image encoder is a CNN; see `Family` for the surface.
+def decoder_of(config: SamConfig) -> dict[str, dict[str, Any]]:
+    """The part of a SAM's configuration that its student keeps."""
+    parts = {"prompt_encoder_config": PROMPT_ENCODER, "mask_decoder_config": MASK_DECODER}
+    return {part: {name: getattr(config, part).to_dict()[name] for name in names} for part, names in parts.items()}
+
+
+class Student(base.Student):
+    """Pictures and prompts → masks.
 
     Args:
-        config: of `adapt.distill.masks`.
-        family: the teacher; `family.net` is a `SamModel`.
-        teacher: its `image_features`, when it is in the loop.
+        architecture, input, classes: see `base.Student`; there are no classes, and the input is padded as SAM's.
+        width: channels of the CNN's fused map.
+        sam: of its prompt encoder and mask decoder; see `decoder_of`.
+        pretrained: see `create`.
     """
 
-    def __init__(self, config, family: nn.Module, teacher: Callable[[Tensor], Tensor] | None = None):
-        super().__init__()
-        self.config = config
-        theirs = family.net
-        side, grid = theirs.config.vision_config.image_size, theirs.config.prompt_encoder_config.image_embedding_size
-        encoder = Encoder(config, side, grid, theirs.config.prompt_encoder_config.hidden_size)
-        # everything is copied but the encoder, which is swapped on the way, so that it is never there twice
-        copied = copy.deepcopy(family, {id(theirs.vision_encoder): encoder})
-        net = copied.net
-        net.prompt_encoder, net.mask_decoder = merged(net.prompt_encoder), merged(net.mask_decoder)
-        net.shared_image_embedding = net.prompt_encoder.shared_embedding  # tied in transformers too
-        for parameter in copied.parameters():
-            parameter.requires_grad_(False)
-        encoder.requires_grad_(True)
-        net.mask_decoder.requires_grad_(config.decoder == "trained")
-        self.copied = [copied]  # in a list: its parts are registered below, once
-        self.normalise = copied.normalise
-        self.net = nn.ModuleDict({"encoder": encoder, "decoder": PromptDecoder(net.prompt_encoder, net.mask_decoder, side)})
-        self.reference = [copy.deepcopy(self.net["decoder"])]  # what the teacher answers; never trained, never saved
-        self.live = [torch.no_grad()(teacher)] if teacher else []
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-
-    # ------------------------------------------------------------------------------------------------------------ surface
-
-    @property
-    def input(self) -> dict[str, Any]:
-        return self.copied[0].input
+    def __init__(
+        self,
+        architecture: str,
+        input: dict[str, Any],
+        classes: Sequence[str],
+        width: int,
+        sam: dict[str, dict[str, Any]],
+        pretrained: bool | str = False,
+    ):
+        super().__init__(architecture, input, classes, width=width, sam=sam)
+        channels = sam["prompt_encoder_config"]["hidden_size"]
+        config = SamConfig(vision_config={"num_pos_feats": channels // 2}, **copy.deepcopy(sam))
+        config.mask_decoder_config._attn_implementation = "sdpa"  # as `SamModel` would choose
+        self.side = input["size"][0]
+        grid = config.prompt_encoder_config.image_embedding_size
+        encoder = Encoder(architecture, self.side, grid, channels, width, pretrained)
+        decoder = PromptDecoder(SamPromptEncoder(config), SamMaskDecoder(config.mask_decoder_config), self.side)
+        self.net = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
-        """The teacher's view of a row, without its labels."""
-        return self.copied[0].preprocess({"image": sample["image"]}, False)
+        """`image` and `size`; see `padded`."""
+        return padded(sample, self.input)
 
-    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        return self.copied[0].collate(items)
+    def image_features(self, images: Tensor) -> Tensor:
+        """float[B, 3, S, S] 0–255 → float32[B, C, h, w], what the mask decoder looks at."""
+        return self.net["encoder"](self.normalise(images)).float()
 
-    def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
-        """The random views that the teacher saw; prompts are drawn on the view, so it may turn and be cropped."""
-        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+    @full()
+    def decode(self, features: Tensor, coordinates: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Masks of prompts, as SAM decodes them; see `prompting.prompted.Promptable`."""
+        return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask)
 
-    def predictors(self, texts: None = None) -> dict[str, Callable]:
-        """`masks`, a function of rows, and `image_features`: the family's, by the CNN; in fp32, as its files compute."""
-        return {name: full()(function) for name, function in self.copied[0].predictors().items()}
+    def predictors(self, texts: None = None) -> dict[str, Predictor]:
+        """`masks`, a function of rows (see `prompting.prompted.predict`), and `image_features`."""
+        masks = full()(lambda *given, **more: predict(self, *given, **more))
+        return {"masks": Predictor(masks, "rows"), "image_features": Predictor(full()(self.image_features))}
 
-    def about(self, labels: list[str]) -> dict[str, Any]:
-        """What the exported file's outputs are called; masks have no classes."""
-        return {"outputs": list(Deployed.OUTPUTS)}
+    def deployed(self) -> Deployable:
+        """The encoder, and beside it the decoder."""
+        return Deployable(
+            Deployed(self),
+            ("image_embeddings",),
+            parts={"decoder": self.net["decoder"].deployed()},
+            example="sam_onnx_numpy.py",
+        )
 
-    def deployed(self) -> nn.Module:
-        """What is exported: the encoder, and the decoder as its part."""
-        return Deployed(self)
-
-    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable]:
-        """The predictors by an exported encoder, in front of this decoder, whose file is proven equal to it."""
-        copied = self.copied[0]
-        swapped = {id(copied.net.vision_encoder): FromFile(runner), id(copied.normalise): _Raw(copied.normalise)}
-        return copy.deepcopy(copied, swapped).predictors()
-
-    def train(self, mode: bool = True) -> Promptable:
-        self.copied[0].train(mode)
-        return super().train(mode)
-
-    # --------------------------------------------------------------------------------------------------------------- loss
-
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        images = batch["image"]
-        theirs = (self.live[0](images) if self.live else batch["teacher"]).float()
-        ours = self.net["encoder"].features(self.normalise(images)).float()
-        error = (ours - theirs).square().mean() / theirs.var().clamp(min=1e-8)
-        loss, logs = self.config.features * error, {"features": error}
-        if self.training:
-            self.seen += 1
-        if self.config.prompts and self.seen > self.config.alone:
-            loss_masks, agreement = self._prompted(ours, theirs)
-            return loss + self.config.prompts * loss_masks, logs | {"masks": loss_masks, "agreement": agreement}
-        # DDP wants every learning parameter in every step
-        return loss + sum(0 * p.sum() for p in self.net["decoder"].parameters() if p.requires_grad), logs
-
-    def _prompted(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks' loss over all rounds, and the IoU of the student's masks with the teacher's in the last."""
-        device, count = ours.device, self.config.points
-        student, teacher = self.net["decoder"], self.reference[0].to(device).eval()
-        ours, theirs = ours.repeat_interleave(count, 0), theirs.repeat_interleave(count, 0)
-        points = torch.rand(len(ours), 1, 2, device=device) * student.side  # seeded by the loop
-        points = torch.cat([points, torch.zeros_like(points)], 1)
-        labels = torch.tensor([INSIDE, NOTHING], device=device).expand(len(points), 2)
-        losses, agreement = [], ours.new_zeros(())
-        best: Tensor | None = None
-        for step in range(self.config.clicks + 1):
-            with torch.no_grad():
-                wanted, scores = teacher.answer(theirs, points, labels, multimask=step == 0)
-            found, guessed = student.answer(ours, points, labels, multimask=step == 0)
-            losses.append(mask_loss(found, wanted) + F.mse_loss(guessed.float(), scores.float()))
-            if best is None:  # what the teacher sees at the point is what all further prompts mean
-                place = torch.arange(len(points), device=device)
-                best, choice = wanted[place, scores.argmax(1)] > 0, scores.argmax(1)
-                seen = found[place, choice] > 0
-            else:
-                seen = found[:, 0] > 0
-            agreement = ((seen & best).sum((1, 2)) / (seen | best).sum((1, 2)).clamp(min=1)).mean()
-            points, labels = self._again(best, seen, points, labels, step)
-        return torch.stack(losses).mean(), agreement
-
-    def _again(self, wanted: Tensor, found: Tensor, points: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The next round's prompts: a click where masks bool[N, h, w] differ, added to what there was; every second prompt first
-        becomes a noisy box around the wanted mask."""
-        scale = self.net["decoder"].side / wanted.shape[-1]
-        places, inside = click(wanted, found)
-        points, labels = torch.cat([points, (places * scale)[:, None]], 1), torch.cat([labels, inside[:, None]], 1)
-        if step == 0:
-            boxes = around(wanted) * scale
-            boxes += torch.randn_like(boxes) * 0.05 * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-            boxed = torch.arange(len(points), device=points.device) % 2 == 1
-            corners = torch.cat([boxes.view(-1, 2, 2), points[:, :1]], 1)
-            kinds = labels.new_tensor([CORNER, CORNER + 1, NOTHING]).expand(len(points), 3)
-            points = torch.where(boxed[:, None, None], corners, points)
-            labels = torch.where(boxed[:, None], kinds, labels)
-        return points, labels
+    def file_predictors(self, runner: Callable[[np.ndarray], np.ndarray]) -> dict[str, Predictor]:
+        """By an exported encoder, in front of this decoder, whose own file is proven equal to it."""
+        by_file = copy.copy(self)  # all parts are shared
+        by_file.image_features = lambda images: torch.from_numpy(runner(images.cpu().numpy())).to(images.device)
+        return by_file.predictors()
 
 
 class Encoder(nn.Module):
-    """A timm CNN that gives what SAM's image encoder gives.
+    """A timm CNN that gives what SAM's image encoder gives: normalised float[B, 3, S, S] → float[B, C, h, w].
 
     Args:
-        config: of `adapt.distill.masks`.
         side: S, of the input, pixels.
         grid: h = w of the embedding.
         channels: C of the embedding.
+        width: channels of the CNN's fused map.
     """
 
-    def __init__(self, config, side: int, grid: int, channels: int):
+    def __init__(self, architecture: str, side: int, grid: int, channels: int, width: int, pretrained: bool | str):
         super().__init__()
-        self.cnn = Pyramid(config.student, side // grid, (grid, grid), config.width, config.pretrained)
-        self.neck = nn.Sequential(nn.Conv2d(config.width, channels, 1), LayerNorm2d(channels))  # as SAM's neck ends
+        self.cnn = Pyramid(architecture, side // grid, (grid, grid), width, pretrained)
+        self.neck = nn.Sequential(nn.Conv2d(width, channels, 1), LayerNorm2d(channels))  # as SAM's neck ends
 
-    def features(self, images: Tensor) -> Tensor:
-        """Normalised float[B, 3, S, S] → float[B, C, h, w]."""
+    def forward(self, images: Tensor) -> Tensor:
         return self.neck(self.cnn(images))
-
-    def forward(self, pixel_values: Tensor, **_: Any) -> SamVisionEncoderOutput:
-        return SamVisionEncoderOutput(last_hidden_state=self.features(pixel_values))
 
 
 class Deployed(nn.Module):
-    """Images float[N, 3, S, S] 0–255 → embeddings float[N, C, h, w], normalisation inside; and its `parts`."""
+    """Images float[N, 3, S, S] 0–255 → embeddings float[N, C, h, w], normalisation inside."""
 
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("image_embeddings",)
-    EXAMPLE = "sam_onnx_numpy.py"
-    """Of `adapt/export/examples/`; it uses the files."""
-
-    def __init__(self, student: Promptable):
+    def __init__(self, student: Student):
         super().__init__()
         self.normalise, self.encoder = student.normalise, student.net["encoder"]
-        self.decoder = [student.net["decoder"]]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.encoder.features(self.normalise(images))
-
-    def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """What is exported beside it: name → (module, example inputs)."""
-        return {"decoder": (self.decoder[0], tuple(torch.from_numpy(array) for array in self.decoder[0].samples()[-1]))}
+        return self.encoder(self.normalise(images))
 
 
-class FromFile(nn.Module):
-    """An exported encoder in the place of the CNN; it takes images 0–255."""
+class PromptDecoder(nn.Module):
+    """SAM's prompt encoder and mask decoder behind inputs that segment-anything's ONNX files have.
 
-    def __init__(self, runner: Callable[[np.ndarray], np.ndarray]):
+    Boxes are two points with the labels 2 and 3; prompts without a box end with the point (0, 0) of label -1.
+    """
+
+    def __init__(self, prompt_encoder: nn.Module, mask_decoder: nn.Module, side: int):
         super().__init__()
-        self.runner = [runner]
+        self.prompt_encoder, self.mask_decoder, self.side = prompt_encoder, mask_decoder, side
+        # the random frequencies of positions are no weights that could learn
+        shared = prompt_encoder.shared_embedding
+        frequencies = shared.positional_embedding.detach()
+        del shared.positional_embedding
+        shared.register_buffer("positional_embedding", frequencies)
 
-    def forward(self, pixel_values: Tensor, **_: Any) -> SamVisionEncoderOutput:
-        features = torch.from_numpy(self.runner[0](pixel_values.cpu().numpy()))
-        return SamVisionEncoderOutput(last_hidden_state=features.to(pixel_values.device))
+    def forward(
+        self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All answers for N prompts on one image.
 
+        Args:
+            image_embeddings: float[1, C, h, w].
+            point_coords: float[N, P, 2], XY in pixels of the input.
+            point_labels: float[N, P]: 1 inside, 0 outside, 2 and 3 a box's corners, -1 nothing.
+            mask_input: float[N, 1, 4h, 4w], logits of an earlier answer, or zeros.
+            has_mask_input: float[1], 1 or 0.
 
-class _Raw(nn.Module):
-    """In the place of a normalisation that the file does itself."""
+        Returns:
+            logits float[N, 4, 4h, 4w] and predicted IoU float[N, 4]: first the answer for clear prompts, then three.
+        """
+        features = image_embeddings.expand(point_coords.shape[0], -1, -1, -1)  # len() would fix the number
+        dense = has_mask_input * self.prompt_encoder.mask_embed(mask_input)
+        dense = dense + (1 - has_mask_input) * self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        return self._answers(features, point_coords, point_labels, dense)
 
-    def __init__(self, normalise: nn.Module):
-        super().__init__()
-        self.mean, self.std = normalise.mean, normalise.std
+    def answer(self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Masks of N prompts, each on its own features float[N, C, h, w].
 
-    def forward(self, images: Tensor) -> Tensor:
-        return images.float()
+        Returns:
+            logits float[N, M, 4h, 4w] and predicted IoU float[N, M]; M is 3 with `multimask`, else 1.
+        """
+        dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        logits, scores = self._answers(features, points, labels, dense)
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        return logits[:, chosen], scores[:, chosen]
+
+    def _answers(self, features: Tensor, points: Tensor, labels: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """All four answers from one pass; SamMaskDecoder's own forward gives one or three of them, so we call its parts."""
+        encoder, decoder, kind = self.prompt_encoder, self.mask_decoder, labels[..., None]
+        sparse = self._encoded((points + 0.5) / self.side)  # the centre of the pixel
+        sparse = torch.where(kind < 0, encoder.not_a_point_embed.weight, sparse)
+        for number, embedding in enumerate(encoder.point_embed):
+            sparse = sparse + (kind == number) * embedding.weight
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(points.shape[0], -1, -1), sparse], 1)
+        tokens, image = decoder.transformer(
+            point_embeddings=tokens[:, None],
+            image_embeddings=features + dense,
+            image_positional_embeddings=self._positions(features).expand_as(features),
+            attention_similarity=None,
+        )
+        image = image.transpose(2, 3).reshape(features.shape)
+        fine = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
+        fine = decoder.activation(decoder.upscale_conv2(fine))
+        weights = torch.stack([mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
+        with full():  # a mask is where these similarities are positive
+            logits = (weights.float() @ fine.flatten(2).float()).unflatten(2, fine.shape[-2:])
+        return logits, decoder.iou_prediction_head(tokens[:, 0, 0])
+
+    def _positions(self, features: Tensor) -> Tensor:
+        """float[1, C, h, w], the encoding of each cell's centre."""
+        rows, columns = features.shape[-2:]
+        y, x = torch.arange(rows, device=features.device) + 0.5, torch.arange(columns, device=features.device) + 0.5
+        places = torch.stack([(x / columns)[None].expand(rows, -1), (y / rows)[:, None].expand(-1, columns)], -1)
+        return self._encoded(places).permute(2, 0, 1)[None]
+
+    def _encoded(self, places: Tensor) -> Tensor:
+        """XY float[…, 2] in 0–1 → float[…, C]; no matrix product, which bf16 would take from pixels their place."""
+        first, second = self.prompt_encoder.shared_embedding.positional_embedding
+        places = 2 * math.pi * (2 * places - 1)
+        angles = places[..., :1] * first + places[..., 1:] * second
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+    def deployed(self) -> Deployable:
+        """How it is exported, by itself."""
+        several = {"point_coords": {0: "prompts", 1: "points"}, "point_labels": {0: "prompts", 1: "points"}}
+        dynamic = several | {"mask_input": {0: "prompts"}}
+        return Deployable(self, ("low_res_masks", "iou_predictions"), dynamic, samples=self.samples())
+
+    def samples(self) -> list[tuple[np.ndarray, ...]]:
+        """Inputs by which a file is proven: a point, a box, clicks with an earlier mask."""
+        rng = np.random.default_rng(0)
+        grid, channels = self.prompt_encoder.image_embedding_size, self.prompt_encoder.hidden_size
+        sets = [([[1, -1]], 0), ([[2, 3]] * 3, 0), ([[1, 0, 2, 3], [0, 1, 2, 3]], 1)]
+        inputs = []
+        for labels, given in sets:
+            kinds = np.array(labels, np.float32)
+            mask = rng.normal(0, 5, (len(kinds), 1, 4 * grid[0], 4 * grid[1])) * given
+            arrays = (rng.normal(size=(1, channels, *grid)), rng.uniform(0, self.side, (*kinds.shape, 2)), kinds, mask, [given])
+            inputs.append(tuple(np.asarray(array, np.float32) for array in arrays))
+        return inputs

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.data import resolve_model_data_config
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from adapt.plug import UserError
-from adapt.students.base import _near, create, no_weights, timm_model
+from adapt.students.cnn import chosen, create, known, no_weights, timm_model
 
 
 class Pyramid(nn.Module):
@@ -25,21 +23,18 @@ class Pyramid(nn.Module):
         stride: pixels of the image to a cell of the map; 4 or more.
         grid: (height, width) of the map, in cells.
         width: channels of the map.
-        pretrained: see `Student`.
+        pretrained: see `create`.
     """
 
     def __init__(self, arch: str, stride: int, grid: tuple[int, int], width: int, pretrained: bool | str = False):
         super().__init__()
         self.grid = grid
-        net = _features(arch, pretrained)
+        net = feature_maps(arch, pretrained)
         steps, channels = net.feature_info.reduction(), net.feature_info.channels()
         self.used = [i for i, step in enumerate(steps) if step >= stride] or [len(steps) - 1]
         self.net = net
         self.lateral = nn.ModuleList([ConvNormAct(channels[i], width, 1, apply_act=False) for i in self.used])
         self.smooth = ConvNormAct(width, width, 3)
-        own = resolve_model_data_config(net)
-        self.mean, self.std = list(own["mean"]), list(own["std"])
-        """What the CNN's weights expect of images 0–1, float[3] each."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float[B, 3, H, W] → float[B, width, *grid]."""
@@ -53,14 +48,14 @@ class Pyramid(nn.Module):
         return self.smooth(torch.relu(fused))
 
 
-def _features(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
+def feature_maps(arch: str, pretrained: bool | str, **more: Any) -> nn.Module:
     """A timm CNN that returns its feature maps; `more` goes to timm.
 
     Raises:
-        UserError: no such architecture, it has no feature maps, or its weights cannot be had.
+        UserError: there is no such architecture, it has no feature maps, or there are no such weights.
     """
-    if arch not in timm.list_models():
-        raise UserError(f"distill.student: {arch!r} is not a model of timm.{_near(arch)}")
+    known(arch)
+    pretrained, _ = chosen(arch, pretrained)
     options: dict[str, Any] = {"features_only": True, "pretrained": bool(pretrained)} | more
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"state_dict": create(arch, 0, pretrained).state_dict()}

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
+from adapt.contracts import Asked
 
-class Learner(nn.Module):
+
+class Learner(Asked, nn.Module):
     """A module whose `forward(batch)` returns (loss, scalars to log)."""
 
     contrastive: bool = False
     """Does the loss hold each row of a batch against all others? Then it is no mean over parts of the batch; `embed` and
     `compare` make it."""
-
-    knows_texts: ClassVar[bool] = False
-    """Can it be asked about texts: `predictors(texts)`?"""
-    asked_by_name: ClassVar[bool] = False
-    """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
-    tokens_per_second: float = 0.0
-    """Of what it has generated since it was made; 0: nothing."""
 
     def weight(self, batch: dict[str, Any]) -> float | Tensor:
         """What the loss of a batch is a mean over: its pictures; overridden where it is tokens, pixels or objects.

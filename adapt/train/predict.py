@@ -43,7 +43,7 @@ def predict(
         UserError: an output is not finite; the first such row is named, on every process.
     """
     family.eval()
-    if getattr(predictor, "rows", False):
+    if predictor.takes == "rows":
         return _of_rows(predictor, dataset, batch, accelerator, title, name, options)
     loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
     loader = accelerator.prepare_data_loader(loader)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from adapt import plug
 from adapt.plug import UserError
@@ -18,9 +19,9 @@ def distill(session: Session) -> None:
     """Teach a small CNN what the model knows, from cached teacher outputs."""
     need(session.recipe.distill, "distill", "{name: logits}")
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
-    taught = kept.finished(session, "distill")
+    taught = kept.taught(session)
     if taught:
-        session.say(f"distill: finished before, in {session.run.path}")
+        session.say(f"distill: finished before, in {session.run.path / 'student' / session.called}")
     teacher = session.recipe.distill.teacher
     if scores.entry(session, teacher) is None:
         raise UserError(
@@ -29,20 +30,16 @@ def distill(session: Session) -> None:
     if not scores.measured(session, teacher):
         measuring.measure(session, teacher, scores.title(session, teacher), kept.teacher(session))
         session.forget()
-    teacher = _measure_labels(session) or scores.entry(session, teacher)
-    if not taught:
-        student = teach(session)
-        _save(session, student)
-        scores.drop_files(session)
-    elif not scores.measured(session, "student"):
-        student = kept.student(session)
-    if not scores.measured(session, "student"):
-        measuring.measure(session, "student", "CNN student", student)
-    entry = scores.entry(session, "student")
-    scores.guard(session, guards.varied("the student's answers vary", entry["collapse"]))
+    student = None if taught else teach(session)
+    teacher, name = _labels_entry(session) or scores.entry(session, teacher), session.student_entry()
+    if not scores.measured(session, name):
+        facts = {"against": teacher["name"], "student": session.called}
+        measuring.measure(session, name, f"CNN student {session.called}", student or kept.student(session), **facts)
+    entry = scores.entry(session, name)
+    scores.guard(session, guards.varied(f"the answers of {name} vary", entry["collapse"]))
     if scores.comparable(entry, teacher):
         advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
-        scores.guard(session, scores.budget("student within its budget", teacher, entry, session.recipe.distill, advice))
+        scores.guard(session, scores.budget(f"{name} within its budget", teacher, entry, session.recipe.distill, advice))
 
 
 def teach(session: Session):
@@ -53,90 +50,110 @@ def teach(session: Session):
     from adapt.train.loop import fit
     from adapt.train.views import Views
 
-    config = session.recipe.distill
-    objective = plug.load("distill", config.name)
+    objective = plug.load("distill", session.recipe.distill.name)
+    folder, config = _begun(session)
     teacher, rows, extra = kept.teacher(session).eval(), _student_rows(session), None
-    if hasattr(objective, "label"):
-        rows = _labelled(session, objective, teacher, rows)
+    lesson = objective.lesson(config, teacher, partial(_another, session))
+    _measure_labels(session, teacher, lesson)
+    if lesson.label:
+        rows = _labelled(session, lesson.label, rows)
     have = teacher.predictors()
-    if objective.PREDICTOR and objective.PREDICTOR not in have:
+    if lesson.predictor and lesson.predictor not in have:
         raise UserError(
-            f"distill.name: {config.name!r} needs a teacher with {objective.PREDICTOR}; {session.recipe.model.name!r} offers "
+            f"distill.name: {config.name!r} needs a teacher with {lesson.predictor}; {session.recipe.model.name!r} offers "
             f"{', '.join(have)}."
         )
-    function = have[objective.PREDICTOR] if objective.PREDICTOR else None
+    function = have[lesson.predictor] if lesson.predictor else None
     set_seed(session.recipe.seed)  # its first weights too, whether the labels were made just now or before
-    student = objective.build(config, teacher, None if config.cache else function)
+    learner = objective.learner(config, teacher, None if config.cache else function)
     if function and config.cache:
-        made = lineage.answers(session, config.views, config.train.augment)
+        made = lineage.answers(session, lesson.predictor, config.views, config.train.augment)
         extra = kept.outputs(session, "teacher", made, function, teacher, rows, config.views, config.train.augment)
-    del teacher, have, function  # students train without the teacher in memory
+    del teacher, have, function, lesson  # students train without the teacher in memory
     session.forget()
-    views = Views(rows, student.preprocess, session.recipe.seed, config.views, extra)
-    student.to(session.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
+    student = learner.student
+    if student.classes:
+        student.classes = session.labels  # the data's own names; the teacher may know them by other words
+    views = Views(rows, learner.preprocess, session.recipe.seed, config.views, extra)
+    learner.to(session.accelerator.device, memory_format=torch.channels_last)  # convolutions train up to a fifth faster
     session.track("distill")
-    folder = _fresh(session)
     validate = partial(measuring.validate, session) if session.selects else None
     options = {"title": "distill", "selection": measuring.selection(session, student)}
-    fit(student, views, config.train, session.recipe.seed, folder, session.accelerator, validate, **options)
+    fit(learner, views, config.train, session.recipe.seed, folder, session.accelerator, validate, **options)
+    _save_student(session, student, config.pretrained)
     return student
 
 
-def _fresh(session: Session) -> Path:
-    """The folder of the training; a state that other settings or contents left there is thrown away, since it cannot be continued."""
-    made = lineage.student(session)
-    if session.run.read_json("distill/made_of.json") != made:
-        session.run.forget("distill")
-        session.run.write_json("distill/made_of.json", made)
+def _begun(session: Session) -> tuple[Path, Any]:
+    """The folder of the training, and the objective's config with the start that was chosen when it began.
+
+    A state that other settings or contents left there is thrown away, since it cannot be continued.
+    """
+    config, place = session.recipe.distill, f"distill/{session.called}"
+    made, kept = lineage.student(session), session.run.read_json(f"distill/{session.called}/made_of.json", {})
+    if kept.get("made_of") != made:
+        from adapt.students.cnn import chosen
+
+        start, said = session.processes.share(chosen(config.student, config.pretrained) if session.run.writes else None)
+        if said:
+            session.say(said)
+        kept = {"made_of": made, "start": start}
+        session.run.forget(place)
+        session.run.write_json(f"{place}/made_of.json", kept)
     session.accelerator.wait_for_everyone()
-    return session.run.path / "distill"
+    return session.run.path / place, config.model_copy(update={"pretrained": kept["start"]})
 
 
-def _measure_labels(session: Session) -> dict | None:
-    """Where a teacher's labels answer another question than the teacher itself: what they are worth; else none."""
-    config = session.recipe.distill
-    objective = plug.load("distill", config.name)
-    if not hasattr(objective, "teacher"):
-        return None
-    if not scores.measured(session, "labels"):
-        family = kept.teacher(session)
-        predictors = objective.teacher(config, family)
-        measuring.measure(
-            session, "labels", f"{scores.title(session, config.teacher)}, labelling", family, lambda texts: predictors
-        )
+def _another(session: Session, name: str, checkpoint: str):
+    """Another model than the teacher, for an objective that needs one: the family `name` with a checkpoint, ready to answer."""
+    module = plug.load("models", name)
+    return module.load(module.Config(name=name, checkpoint=checkpoint)).to(session.accelerator.device).eval()
+
+
+def _labels_entry(session: Session) -> dict | None:
+    """What the teacher's labels are worth, where they answer another question than the teacher itself, measured again if need be."""
+    name = session.student_entry("labels")
+    if scores.entry(session, name) and not scores.measured(session, name):
+        teacher = kept.teacher(session).eval()
+        config = session.recipe.distill
+        _measure_labels(session, teacher, plug.load("distill", config.name).lesson(config, teacher, partial(_another, session)))
         session.forget()
-    return scores.entry(session, "labels")
+    return scores.entry(session, name)
 
 
-def _labelled(session: Session, objective, teacher, rows):
+def _measure_labels(session: Session, teacher, lesson) -> None:
+    name = session.student_entry("labels")
+    if lesson.reference and not scores.measured(session, name):
+        predictors = lesson.reference()
+        title = f"{scores.title(session, session.recipe.distill.teacher)}, labelling"
+        measuring.measure(session, name, title, teacher, lambda texts: predictors, student=session.called)
+
+
+def _labelled(session: Session, label: Callable, rows):
     """The teacher's labels of rows, found once, by one process a disk."""
     from datasets import load_from_disk
 
     place = kept.place(session, "labels", lineage.labels(session))
     if session.processes.keeps and not place.exists():
         with atomic(place) as folder:
-            objective.label(session.recipe.distill, teacher, rows).save_to_disk(folder)
+            label(rows).save_to_disk(folder)
     session.accelerator.wait_for_everyone()
     return load_from_disk(place)
 
 
-def _save(session: Session, student) -> None:
-    """Write the student's network as safetensors, with what a user must know of its input."""
-    from safetensors.torch import save_file
-
-    from adapt.students.base import origin
+def _save_student(session: Session, student, start: bool | str) -> None:
+    """Write the student's folder, and what it came from; `start`: what `distill.pretrained` meant."""
+    from adapt.students.cnn import origin
 
     config = session.recipe.distill
     if session.run.writes:
-        with atomic(session.run.path / "student") as folder:
-            folder.mkdir()
-            save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, folder / "model.safetensors")
-            about = {"architecture": config.student} | student.about(session.labels) | {"input": student.input}
-            (folder / "config.json").write_text(json.dumps(about, indent=1))
+        with atomic(session.run.path / "student" / session.called) as folder:
+            student.save(folder)
     parent = session.hash("adapter") if config.teacher == "adapted" else None
-    facts = {"base": session.base, "parent": parent, "start": origin(config.student, config.pretrained)}
+    facts = {"base": session.base, "parent": parent, "pretrained": start, "start": origin(config.student, start)}
     made = {"made_of": lineage.student(session), "selection": measuring.selection(session, student)}
-    session.record("distill", student=session.hash("student"), **facts, **made)
+    session.record(f"distill {session.called}", student=session.hash(f"student/{session.called}"), **facts, **made)
+    scores.drop_files(session)
 
 
 def _student_rows(session: Session):

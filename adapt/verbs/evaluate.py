@@ -12,7 +12,7 @@ def evaluate(session: Session) -> None:
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
     if not scores.measured(session, "zero-shot") and measuring.offered(session, session.family):
         measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), session.family)
-    if kept.finished(session, "finetune"):
+    if kept.finetuned(session):
         judge(session)
 
 

@@ -6,11 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapt import plug
+from adapt.contracts import Artifact, Deployable
 from adapt.plug import settings
 from adapt.run import atomic
 from adapt.verbs import guards, kept, measuring, scores
@@ -35,108 +38,116 @@ TOWER_SAMPLES = 4
 def export(session: Session) -> None:
     """Write the student for its device, prove each file equal to it, and time it."""
     need(session.recipe.export, "export", "[{name: onnx}]")
+    need(session.recipe.distill, "distill", "{name: logits}")
     if _exported(session):
-        session.say(f"export: finished before, in {session.run.path / 'export'}")
+        session.say(f"export: finished before, in {session.run.path / 'export' / session.called}")
         return
-    student = kept.student(session)
+    student, files = kept.student(session), []
+    teacher = next(
+        (name for name in (session.student_entry("labels"), session.recipe.distill.teacher) if scores.entry(session, name)),
+        None,
+    )
     for config in session.recipe.export:
-        target = plug.load("export", config.name)
-        tops = {}
-        for name, path in _convert(session, config, student).items():
-            title = f"CNN student, {name} {config.name.upper()}"
-            place = path.relative_to(session.run.path).as_posix()
-            facts = target.facts(path) | {"file": place, "hash": session.hash(place)}
-            _announce(session, f"{config.name} {name}", facts)
-            file = student.file_predictors(target.Runner(path))
-            entry = measuring.measure(session, f"{config.name} {name}", title, student, lambda texts, file=file: file, **facts)
-            tops[name] = scores.main(entry)
-        clock(session, config, student)
-        if "int8" in tops:
-            fp32, int8 = (scores.entry(session, f"{config.name} {name}") for name in ("fp32", "int8"))
-            why = _why_slow(session, f"{config.name} int8")
-            advice = (
-                f"{_classes(session, config.name)}{why}More export.0.calibration images, or a student with plain convolutions."
+        target, artifacts, entries = plug.load("export", config.name), _convert(session, config, student), {}
+        for artifact in artifacts:
+            name = session.file_entry(config, artifact.precision)
+            file = artifact.path.relative_to(session.run.path).as_posix()
+            facts = {"file": file, "hash": session.hash(file), "size_bytes": artifact.bytes, "student": session.called}
+            against = session.file_entry(config, "fp32") if "fp32" in entries else teacher
+            _announce(session, name, artifact)
+            answers = student.file_predictors(target.Runner(artifact.path))
+            title = f"CNN student {session.called}, {artifact.precision} {config.name.upper()}"
+            facts |= {"against": against, **artifact.facts}
+            entries[artifact.precision] = measuring.measure(
+                session, name, title, student, lambda texts, found=answers: found, **facts
             )
-            scores.guard(session, scores.budget(f"{config.name} int8 within its budget", fp32, int8, config, advice))
-            times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
-            advice = f"{why}A student with plain convolutions and ReLU."
-            scores.guard(session, guards.faster(f"{config.name} int8 is faster than fp32", *times, advice))
-    session.record("export", made_of=_export_made_of(session), parent=session.hash("student"), files=_files(session))
+            files += artifact.files
+        clock(session, config, student, artifacts)
+        if {"fp32", "int8"} <= entries.keys():
+            _judge_int8(session, config)
+    made = {"made_of": _export_made_of(session), "parent": session.hash(f"student/{session.called}")}
+    session.record(f"export {session.called}", **made, files=_hashes(session, files))
 
 
-def _classes(session: Session, target: str) -> str:
+def _judge_int8(session: Session, config) -> None:
+    """Hold the int8 file against the fp32 one."""
+    names = [session.file_entry(config, precision) for precision in ("fp32", "int8")]
+    fp32, int8 = map(partial(scores.entry, session), names)
+    why = _why_slow(session, names[1])
+    advice = f"{_classes(session, fp32, int8)}{why}More export.0.calibration images, or a student with plain convolutions."
+    scores.guard(session, scores.budget(f"{names[1]} within its budget", fp32, int8, config, advice))
+    times = [entry["latency"]["p50_ms"] for entry in (fp32, int8)]
+    scores.guard(
+        session, guards.faster(f"{names[1]} is faster than fp32", *times, f"{why}A student with plain convolutions and ReLU.")
+    )
+
+
+def _classes(session: Session, fp32: dict, int8: dict) -> str:
     """A sentence on the class that int8 changes most; every class's change in accuracy is noted in the entry."""
-    fp32, int8 = (scores.entry(session, f"{target} {name}") for name in ("fp32", "int8"))
     if "confusion" not in int8:
         return ""
     accuracy = [[row[i] / max(sum(row), 1) for i, row in enumerate(entry["confusion"])] for entry in (fp32, int8)]
     change = {name: after - before for name, before, after in zip(int8["classes"], *accuracy, strict=True)}
-    scores.update(session, f"{target} int8", class_change=change)
+    scores.update(session, int8["name"], class_change=change)
     most = max(change, key=lambda name: abs(change[name]))
     return f"It changes {most!r} most of all classes: {100 * change[most]:+.1f} points. " if change[most] else ""
 
 
 def _exported(session: Session) -> bool:
     """Do the files lie there as they were written, of this student, with their numbers?"""
-    facts = session.run.facts("export")
+    facts = session.run.facts(f"export {session.called}")
+    written = [entry["name"] for entry in scores.entries(session) if "file" in entry and entry["student"] == session.called]
     return (
-        kept.finished(session, "distill")
+        kept.taught(session)
         and facts.get("made_of") == _export_made_of(session)
-        and facts["files"] == _files(session)
-        and all(scores.measured(session, entry["name"]) for entry in scores.entries(session) if "file" in entry)
+        and facts["files"] == {name: session.hash(name) for name in facts["files"]}
+        and all(map(partial(scores.measured, session), written))
     )
 
 
 def _export_made_of(session: Session) -> dict:
-    return {"student": session.hash("student"), "options": [settings(config) for config in session.recipe.export]}
+    return {
+        "student": session.hash(f"student/{session.called}"),
+        "options": [settings(config) for config in session.recipe.export],
+    }
 
 
-def _files(session: Session) -> dict[str, str | None]:
-    """The exported files and their hashes."""
-    folder = session.run.path / "export"
-    names = session.processes.share([path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.onnx"))])
-    return {name: session.hash(f"export/{name}") for name in names}
+def _hashes(session: Session, files: list[Path]) -> dict[str, str | None]:
+    """The exported files, by their places in the run folder, and their hashes."""
+    names = sorted({file.relative_to(session.run.path).as_posix() for file in files})
+    return {name: session.hash(name) for name in names}
 
 
-def _convert(session: Session, config, student) -> dict[str, Path]:
-    """Write the student for a target, through its gate, into `export/<target>/`; returns name → file."""
-    target = plug.load("export", config.name)
-    metadata = student.about(session.labels) | {
-        "input": student.input | {"range": [0, 255], "layout": "NCHW", "channels": "RGB"},
-        "architecture": session.recipe.distill.student,
-        "student": session.hash("student"),
+def _convert(session: Session, config, student) -> list[Artifact]:
+    """Write the student for a target, through the gate, into `export/NAME/TARGET/`."""
+    from adapt.export import gate
+
+    target, folder = plug.load("export", config.name), session.run.path / "export" / session.called / config.name
+    metadata = student.about() | {
+        "student": session.hash(f"student/{session.called}"),
         "adapter": session.hash("adapter"),
         "base": session.base,
     }
+    artifacts: list[Artifact] = []
     if session.run.writes:
         train = samples(session, student, config.calibration)
         validation = samples(session, student, VALIDATION, "validation") if "validation" in session.data else None
-        with atomic(session.run.path / "export" / config.name) as folder:
-            folder.mkdir()
-            target.export(config, student.cpu().deployed(), train, folder, metadata, validation)
+        with atomic(folder) as place:
+            place.mkdir()
+            artifacts = gate.export(target, config, student.cpu().deployed(), train, place, metadata, validation)
+        artifacts = [_moved(artifact, place, folder) for artifact in artifacts]
     session.accelerator.wait_for_everyone()
-    session.processes.fetched(session.run.path / "export" / config.name)
-    return _written(session, config)
+    session.processes.fetched(folder)
+    return session.processes.share(artifacts)
 
 
-def _written(session: Session, config) -> dict[str, Path]:
-    """What a target has written: name → file."""
-    place = session.run.path / "export" / config.name
-    files = plug.load("export", config.name).FILES
-    return {name: place / file for name, file in files.items() if (place / file).exists()}
-
-
-def _announce(session: Session, name: str, facts: dict[str, Any]) -> None:
-    """Say on what a file was proven, or how its int8 was found and what of it is float."""
-    if "int8" in facts:
-        found = facts["int8"]
-        text = (
-            f"ranges by {found['ranges']}, {found['decibels'][found['ranges']]:.0f} dB above the error on {found['pictures']}"
-        )
-        session.say(f"{name}: {text} images. {in_float(facts['conversions'])}".strip())
-    else:
-        proof = facts["proof"]
-        session.say(f"{name}: equal to torch on {proof['samples']} images, max abs error {proof['max_abs_error']:.0e}.")
+def _announce(session: Session, name: str, artifact: Artifact) -> None:
+    """Say on what a file was proven, or how it was made and what of its int8 is float."""
+    said = [artifact.remark, in_float(artifact.facts.get("conversions", {}))]
+    if proof := artifact.facts.get("proof"):
+        said = [f"equal to torch on {proof['samples']} images, max abs error {proof['max_abs_error']:.0e}."]
+    if text := " ".join(said).strip():
+        session.say(f"{name}: {text}")
 
 
 def _why_slow(session: Session, name: str) -> str:
@@ -153,7 +164,7 @@ def samples(session: Session, module, count: int, split: str = "train") -> np.nd
     return np.stack([module.preprocess(rows[int(i)], False)["image"].numpy() for i in chosen]).astype(np.float32)
 
 
-def clock(session: Session, config, student) -> None:
+def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     """Latency of the teacher and of the files, one thread, one image, in turn; each says what ran in which runtime.
 
     What is timed is a function of images that teacher and student share, else one of rows; a teacher that shares none is not.
@@ -161,27 +172,30 @@ def clock(session: Session, config, student) -> None:
     """
     from adapt.export.bench import compare
 
-    target, files = plug.load("export", config.name), _written(session, config)
-    runners: dict[str, Callable] = {name: target.Runner(path) for name, path in files.items()}
+    target = plug.load("export", config.name)
+    runners: dict[str, Callable] = {artifact.precision: target.Runner(artifact.path) for artifact in artifacts}
     teacher, whole = _merged(session)
-    have = teacher.predictors()
-    shared = [name for name in student.predictors() if name in have]
-    images = next((name for name in shared if not getattr(have[name], "rows", False)), None)
+    have, ours = teacher.predictors(), student.predictors()
+    shared = [name for name in ours if name in have]
+    images = next((name for name in shared if ours[name].takes == "images"), None)
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         if images or not shared:
             views = samples(session, student, TOWER_SAMPLES)
             example, what = views[:1], "image tower"
             if images:
-                runners |= _tower(session, config, teacher, have[images], whole, views, Path(folder))
+                runners |= _towers(session, config, teacher, have[images], whole, views, Path(folder))
         else:
             example, what = [session.data["train"][0]], "whole model"
             runners = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
             runners["torch"] = have[shared[0]]
         times = compare(runners, example, config.bench)
-    for name, path in files.items():
-        part = "image tower" if target.parts(path) else "whole model"
-        scores.update(session, f"{config.name} {name}", latency=times[name] | {"runtime": target.RUNTIME, "what": part})
-    ran = [times[name] | {"runtime": name, "what": what} for name in (target.RUNTIME, "torch") if name in times]
+    for artifact in artifacts:
+        latency = times[artifact.precision] | {
+            "runtime": config.runtime,
+            "what": "image tower" if artifact.parts else "whole model",
+        }
+        scores.update(session, session.file_entry(config, artifact.precision), latency=latency)
+    ran = [times[name] | {"runtime": name, "what": what} for name in (config.runtime, "torch") if name in times]
     latencies = dict(zip(("latency", "latency_torch"), ran, strict=False))
     size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
     for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
@@ -190,14 +204,14 @@ def clock(session: Session, config, student) -> None:
 
 def _merged(session: Session) -> tuple[nn.Module, bool]:
     """The teacher as it would be deployed, on the CPU, and whether its weights are whole, not in 4 bits."""
-    teacher = (kept.adapted(session) if kept.finished(session, "finetune") else session.family).cpu()
+    teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
     whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
     if whole and hasattr(teacher.backbone, "merge_and_unload"):
         teacher.backbone = teacher.backbone.merge_and_unload()
     return teacher, whole
 
 
-def _tower(
+def _towers(
     session: Session, config, teacher: nn.Module, function: Callable, whole: bool, views: np.ndarray, folder: Path
 ) -> dict[str, Callable]:
     """The teacher's function of images by runtime: torch, and the target's own, proven, where it is within the bounds."""
@@ -207,7 +221,6 @@ def _tower(
         with torch.inference_mode():
             return function(torch.from_numpy(images))
 
-    target = plug.load("export", config.name)
     size = sum(p.numel() * p.element_size() for p in teacher.parameters())
     if not whole or size > TOWER:
         why = "its weights are in 4 bits" if not whole else f"it has {size / 1e9:.1f} GB, more than {TOWER / 1e9:.1f}"
@@ -219,16 +232,52 @@ def _tower(
         return _torch_alone(session, eager, f"it takes {seconds:.0f} s for an image, more than {PATIENCE:.0f}")
     try:
         with torch.no_grad():
-            return {"torch": eager, target.RUNTIME: target.tower(config, teacher, function, views, folder)}
+            return {"torch": eager, config.runtime: _written_tower(session, config, teacher, function, views, folder)}
     except Exception as error:  # of an exporter, any; it is no promise that every teacher can be written
         while error.__cause__ is not None:
             error = error.__cause__
         return _torch_alone(session, eager, shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …"))
 
 
+def _written_tower(session: Session, config, teacher: nn.Module, function: Callable, views: np.ndarray, folder: Path):
+    """The teacher's function as the target runs it, for one image at a time; proven on each view by itself."""
+    from adapt.export import gate
+
+    target = plug.load("export", config.name)
+    samples = [(views[i : i + 1],) for i in range(len(views))]
+    tower = Deployable(_tower(teacher, function), ("answers",), {"images": {}}, samples=samples)
+    only = config.model_copy(update={"int8": False})
+    return target.Runner(gate.export(target, only, tower, views, folder, {})[0].path)
+
+
 def _torch_alone(session: Session, eager: Callable, why: str) -> dict[str, Callable]:
     session.say(f"export: the teacher is timed in torch alone: {why}.")
     return {"torch": eager}
+
+
+def _tower(family: nn.Module, function: Callable) -> nn.Module:
+    """A family's function of images as a module."""
+    from torch import nn
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.family = family
+
+        def forward(self, images):
+            return function(images)
+
+    return Tower()
+
+
+def _moved(artifact: Artifact, before: Path, after: Path) -> Artifact:
+    """An artifact whose folder has another name now."""
+
+    def place(path: Path) -> Path:
+        return after / path.relative_to(before)
+
+    parts = {name: place(path) for name, path in artifact.parts.items()}
+    return replace(artifact, path=place(artifact.path), files=tuple(map(place, artifact.files)), parts=parts)
 
 
 def in_float(conversions: dict[str, int]) -> str:

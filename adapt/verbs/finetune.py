@@ -15,7 +15,7 @@ from adapt.verbs.session import Session
 
 def finetune(session: Session) -> None:
     """Adapt the model with the recipe's method; measure it before and after."""
-    if kept.finished(session, "finetune"):
+    if kept.finetuned(session):
         session.say(f"finetune: finished before, in {session.run.path}")
         if session.recipe.evals:
             evaluate(session)

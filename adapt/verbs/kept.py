@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed, of
 from adapt.run import atomic
@@ -21,23 +20,35 @@ BATCH = 256
 """Small pictures that a predictor gets at once."""
 
 
-def finished(session: Session, verb: str) -> bool:
-    """Has `finetune` or `distill` been done, of just this?
+def finetuned(session: Session) -> bool:
+    """Has the model been adapted, of just this?
 
     Raises:
-        UserError: it was made of other contents: training again must be the user's own wish.
+        UserError: the adapter was made of other contents: training again must be the user's own wish.
     """
-    facts = session.run.facts(verb)
+    facts = session.run.facts("finetune")
+    if facts:
+        refuse(session, "the adapter", facts["made_of"], lineage.adapter(session), "adapter")
+    return bool(facts)
+
+
+def taught(session: Session) -> bool:
+    """Has this student been taught, of just this?
+
+    Raises:
+        UserError: it was made of other contents, or with other options: training again must be the user's own wish.
+    """
+    facts = session.run.facts(f"distill {session.called}")
     if not facts:
         return False
-    if verb == "finetune":
-        refuse(session, "the adapter", facts["made_of"], lineage.adapter(session), "adapter")
-    else:
-        before, now = facts["made_of"], lineage.student(session)
-        now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
-        if any(name.startswith("options") for name in changed(before, now)):
-            return False  # another student is asked for
-        refuse(session, "the student", before, now, "student")
+    before, now = facts["made_of"], lineage.student(session)
+    now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
+    if options := [name.partition(".")[2] for name in changed(before, now) if name.startswith("options")]:
+        raise UserError(
+            f"distill: {session.run.path / 'student' / session.called} was taught with other options: {', '.join(options)} changed; nothing "
+            f"was touched. Name another student with distill.as=…, or delete that folder to make it again."
+        )
+    refuse(session, "the student", before, now, f"student/{session.called}")
     return True
 
 
@@ -64,7 +75,7 @@ def adapted(session: Session):
     """
     from adapt.methods import adapter
 
-    if not finished(session, "finetune"):
+    if not finetuned(session):
         raise UserError(f"{session.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
     if not session.learns:
         session.apply_method()
@@ -73,16 +84,14 @@ def adapted(session: Session):
 
 
 def student(session: Session):
-    """The student that `distill` left."""
-    from safetensors.torch import load_file
+    """The student that `distill` left, from its folder alone."""
+    from adapt.students import open_student
 
-    if not finished(session, "distill"):
-        raise UserError(f"{session.run.path}: no student yet. First: adapt distill with the same recipe and overrides.")
-    config = session.recipe.distill.model_copy(update={"pretrained": False})  # its weights lie here
-    student = plug.load("distill", config.name).build(config, session.family)
-    folder = session.processes.fetched(session.run.path / "student")
-    student.net.load_state_dict(load_file(folder / "model.safetensors"))
-    return student.to(session.accelerator.device)
+    if not taught(session):
+        raise UserError(
+            f"{session.run.path}: no student {session.called!r} yet. First: adapt distill with the same recipe and overrides."
+        )
+    return open_student(session.processes.fetched(session.run.path / "student" / session.called)).to(session.accelerator.device)
 
 
 def teacher(session: Session):

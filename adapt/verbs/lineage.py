@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt import plug
 from adapt.plug import Spec, settings
 from adapt.provenance import hash_path, of
 
@@ -47,11 +46,10 @@ def teacher(session: Session) -> dict[str, Any]:
     return adapted(session) if session.recipe.distill.teacher == "adapted" else model(session)
 
 
-def answers(session: Session, views: int, augmentation: Spec | None) -> dict[str, Any]:
+def answers(session: Session, predictor: str, views: int, augmentation: Spec | None) -> dict[str, Any]:
     """A teacher's outputs for views of the training pictures."""
-    module = plug.load("distill", session.recipe.distill.name)
     seen = {"views": views, "augment": settings(augmentation) if augmentation else None, "seed": session.recipe.seed}
-    made = {"objective": _version(module), "predictor": module.PREDICTOR, "precision": session.precision}
+    made = {"objective": session.recipe.distill.version, "predictor": predictor, "precision": session.precision}
     return {"teacher": teacher(session), "data": taught(session)} | made | seen
 
 
@@ -64,9 +62,8 @@ def features(session: Session) -> dict[str, Any]:
 def labels(session: Session) -> dict[str, Any]:
     """A teacher's labels of the training pictures."""
     config = session.recipe.distill
-    module = plug.load("distill", config.name)
-    chosen = {name: value for name, value in settings(config).items() if name in module.LABELLED_BY}
-    made = {"objective": _version(module), "precision": session.precision, "namer": namer(session)}
+    chosen = {name: value for name, value in settings(config).items() if name in config.labelled_by}
+    made = {"objective": config.version, "precision": session.precision, "others": others(session)}
     return {"teacher": teacher(session), "data": taught(session), "options": chosen} | made
 
 
@@ -75,12 +72,11 @@ def taught(session: Session) -> dict[str, str]:
     return {split: session.fingerprints[split] for split in ("train", "unlabelled") if split in session.data}
 
 
-def namer(session: Session) -> str | None:
-    """The weights of the CLIP that names a teacher's masks, for objectives that have one."""
+def others(session: Session) -> dict[str, str]:
+    """The weights of the models that an objective asks beside the teacher."""
     from adapt.models.checkpoint import origin
 
-    checkpoint = getattr(session.recipe.distill, "clip", None)
-    return _content(origin(checkpoint)) if checkpoint else None
+    return {checkpoint: _content(origin(checkpoint)) for checkpoint in session.recipe.distill.others}
 
 
 def student(session: Session) -> dict[str, Any]:
@@ -91,17 +87,18 @@ def student(session: Session) -> dict[str, Any]:
     made = {
         "options": own | {"name": config.name, "seed": session.recipe.seed},
         "start": start(session),
-        "namer": namer(session),
+        "others": others(session),
     }
     return {"teacher": teacher(session), "data": splits, "precision": session.precision} | made
 
 
 def start(session: Session) -> str | None:
-    """The content of the file that a student starts from; none without one, or where it is out of reach by now."""
-    from adapt.students.base import origin
+    """The content of the file that a student starts from, if the recipe names one; none where it is out of reach by now."""
+    from adapt.students.cnn import origin
 
     config = session.recipe.distill
-    return origin(config.student, config.pretrained) if isinstance(config.pretrained, str) else None
+    named = isinstance(config.pretrained, str) and config.pretrained != "auto"
+    return origin(config.student, config.pretrained) if named else None
 
 
 def entry(session: Session, name: str, file: str | None = None) -> dict[str, Any]:
@@ -118,9 +115,12 @@ def entry(session: Session, name: str, file: str | None = None) -> dict[str, Any
         return made | model(session)
     if name in ("adapted", "merged"):
         return made | adapted(session) | ({"merged": session.hash("merged")} if name == "merged" else {})
-    if name == "labels":
+    if name == session.student_entry("labels"):
         return made | {"labels": labels(session)}
-    made |= {"student": session.hash("student"), "words": {key: of(texts) for key, texts in session.words.items()}}
+    made |= {
+        "student": session.hash(f"student/{session.called}"),
+        "words": {key: of(texts) for key, texts in session.words.items()},
+    }
     return made | ({"file": session.hash(file)} if file else {})
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from adapt.verbs.session import Session
 
 BATCH = 256
+BEFORE = {"adapted": "zero-shot", "merged": "adapted"}
+"""Entry → the one that it is compared with."""
 TIMED = ("latency", "latency_torch", "size_bytes")
 """Facts of an entry that other words or other data do not change."""
 
@@ -70,7 +72,7 @@ def validated(session: Session, name: str, module) -> dict[str, Any]:
     record = {"value": result.metrics[config.main], "floor": result.floor, "pictures": len(session.data["validation"])}
     if result.table:
         _save_table(session, f"{name} validation", result.table)
-        record |= _change(session, name, result.table, target, " validation")
+        record |= _change(session, BEFORE.get(name), result.table, target, " validation")
     scores.save(session, validation=kept | {name: record | {"made_of": made}})
     return record
 
@@ -107,7 +109,7 @@ def measure(
     Args:
         module: a family or a student.
         predictors: others than the module's own, such as those of an exported file.
-        facts: noted in the entry; `notes`, a list of sentences, are shown under the table.
+        facts: noted in the entry; `against`, the entry that it is compared with; `notes`, sentences that are shown under the table.
     """
     from adapt.data.split import described
     from adapt.evals.metrics import collapse
@@ -133,7 +135,7 @@ def measure(
         if result.table and not tabled:
             tabled = True
             _save_table(session, name, result.table, session.data[config.split])
-            entry |= _change(session, name, result.table, target)
+            entry |= _change(session, facts.get("against", BEFORE.get(name)), result.table, target)
         pictures += result.pictures
     if pictures:
         _save_pictures(session, name, pictures)
@@ -189,28 +191,12 @@ def _table(session: Session, name: str) -> Path:
     return session.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
 
-def _change(session: Session, name: str, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
+def _change(session: Session, before: str | None, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
     """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
-    before = _before(session, name)
     if before is None:
         return {}
     found = session.processes.share(_difference(session, f"{before}{split}", table, target) if session.run.writes else None)
     return {"change": found, "against": before} if found else {}
-
-
-def _before(session: Session, name: str) -> str | None:
-    """The entry that an entry's change is against; none for the first, and for one that is not measured or by another metric."""
-    taught = (
-        "labels"
-        if scores.measured(session, "labels")
-        else session.recipe.distill.teacher
-        if session.recipe.distill
-        else "adapted"
-    )
-    if name.endswith("int8"):
-        return name.replace("int8", "fp32")
-    before = {"adapted": "zero-shot", "merged": "adapted", "student": taught}.get(name, taught)
-    return None if name in ("zero-shot", "labels") else before
 
 
 def _difference(session: Session, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:

@@ -94,7 +94,7 @@ def _adapter_of(session: Session, scale: float | str) -> Path:
     """The run's adapter, if it can be merged at this scale."""
     if session.accelerator.num_processes > 1:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
-    if not kept.finished(session, "finetune"):
+    if not kept.finetuned(session):
         raise UserError(f"{session.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
     folder = session.run.path / "adapter"
     method = session.recipe.method.name

@@ -45,7 +45,7 @@ def ask(session: Session, question: Question) -> Answer:
         UserError: a file is no picture, or the family cannot be asked this.
     """
     image = _open(question.image, "image")
-    adapted = kept.finished(session, "finetune")
+    adapted = kept.finetuned(session)
     family = kept.adapted(session) if adapted else session.family
     family.eval()
     about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}

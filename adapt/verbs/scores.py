@@ -69,9 +69,12 @@ def update(session: Session, name: str, **facts: Any) -> None:
 
 
 def drop_files(session: Session) -> None:
-    """Forget the numbers and promises of exported files: there is another student now."""
-    kept = [entry for entry in entries(session) if "file" not in entry]
-    save(session, entries=kept, guards=[guard for guard in metrics(session)["guards"] if " int8 " not in guard["name"]])
+    """Forget the numbers and promises of the student's exported files: it has other weights now."""
+    files = {entry["name"] for entry in entries(session) if "file" in entry and entry["student"] == session.called}
+    kept = [entry for entry in entries(session) if entry["name"] not in files]
+    promised = metrics(session)["guards"]
+    guards = [guard for guard in promised if not any(guard["name"].startswith(f"{name} ") for name in files)]
+    save(session, entries=kept, guards=guards)
 
 
 def guard(session: Session, guard: dict[str, str]) -> None:

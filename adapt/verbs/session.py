@@ -95,8 +95,7 @@ class Session:
         from adapt.prompting.templates import words
 
         distill = self.recipe.distill
-        asked = self.recipe.model.uses_words
-        asked |= bool(distill) and plug.load("distill", distill.name).USES_WORDS
+        asked = self.recipe.model.uses_words | (bool(distill) and distill.uses_words)
         classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
         return {"classes": classes, "templates": templates}
 
@@ -115,6 +114,19 @@ class Session:
         self.learns = False
 
     # ------------------------------------------------------------------------------------------------------------- the run
+
+    @property
+    def called(self) -> str:
+        """The student's name: of its folders `student/NAME`, `distill/NAME` and `export/NAME`, and of its entries."""
+        return self.recipe.distill.called
+
+    def student_entry(self, role: str = "student") -> str:
+        """The name of the student's entry, or of the one of its teacher's `labels`."""
+        return f"{role} {self.called}"
+
+    def file_entry(self, config, precision: str) -> str:
+        """The name of the entry of an exported file."""
+        return f"{config.name} {precision} {self.called}"
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""

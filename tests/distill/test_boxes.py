@@ -16,21 +16,22 @@ from onnx import save as save_model
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from adapt.contracts import Augment, Train
+from adapt.contracts import Augment, Predictor, Train
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
-from adapt.export import onnx
-from adapt.export.onnx import detector as target
-from adapt.export.onnx import graphs
+from adapt.distill.boxes.training import follow
+from adapt.export import gate, onnx
+from adapt.export.onnx import nms
+from adapt.export.onnx.graphs import operators, write
 from adapt.plug import UserError
-from adapt.students.detector import FOUND, by_row, follow, select
+from adapt.students.detector import by_row, select
 from adapt.train.loop import fit
 from adapt.train.views import Views
 from adapt.vision.augment import augment, uniforms
 
 TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=Augment(crop=0.8))
-CONFIG = boxes.Config(name="boxes", student="test_resnet", width=24, convs=1, train=TRAIN)
+CONFIG = boxes.Config(name="boxes", student="test_resnet", pretrained=False, width=24, convs=1, train=TRAIN)
 INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
@@ -51,8 +52,7 @@ class Teacher(torch.nn.Module):
             self.told += [set(sample["objects"]) for sample in samples if "objects" in sample]
             return [self.answer(sample) for sample in samples]
 
-        detections.rows = True
-        return {"detections": detections}
+        return {"detections": Predictor(detections, "rows")}
 
     def answer(self, sample):
         bbox = self.truth[sample["id"]]["bbox"]
@@ -65,6 +65,14 @@ class Teacher(torch.nn.Module):
         return {"bbox": bbox + stammer + doubt + outside, "category": [0] * len(scores), "score": scores}
 
 
+def labels(config, teacher, rows):
+    return boxes.lesson(config, teacher, None).label(rows)
+
+
+def learner_of(rows):
+    return boxes.learner(CONFIG, Teacher(rows))
+
+
 @pytest.fixture(scope="module")
 def scenes():
     return load(Scenes(hands=["noto"], size=64, train=96, validation=24, test=1))
@@ -72,18 +80,18 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def labelled(scenes):
-    return boxes.label(CONFIG, Teacher(scenes["train"]), scenes["train"])
+    return labels(CONFIG, Teacher(scenes["train"]), scenes["train"])
 
 
 @pytest.fixture(scope="module")
 def trained(scenes, labelled, tmp_path_factory):
     """The student before and after training, and the losses."""
     torch.manual_seed(0)
-    teacher = Teacher(scenes["validation"])
-    student = boxes.build(CONFIG, teacher)
+    learner = learner_of(scenes["validation"])
+    student = learner.student
     before = ap50(student, scenes["validation"])
-    views = Views(labelled, student.preprocess, 0)
-    rows = fit(student, views, CONFIG.train, 0, tmp_path_factory.mktemp("student"), Accelerator(cpu=True))
+    views = Views(labelled, learner.preprocess, 0)
+    rows = fit(learner, views, CONFIG.train, 0, tmp_path_factory.mktemp("student"), Accelerator(cpu=True))
     return student.eval(), before, [row["loss"] for row in rows]
 
 
@@ -127,10 +135,10 @@ def test_labels_are_the_teachers_without_duplicates_doubts_and_nonsense(scenes, 
 def test_no_human_label_reaches_the_teacher(scenes):
     rows = scenes["train"].select(range(4))
     teacher = Teacher(rows)
-    kept = boxes.label(CONFIG.model_copy(update={"empty": True}), teacher, rows)
+    kept = labels(CONFIG.model_copy(update={"empty": True}), teacher, rows)
     assert teacher.asked == [{"id", "image", "prefix"}] * 4
     assert kept[3]["objects"] == {"bbox": [], "category": []}
-    boxes.label(CONFIG.model_copy(update={"ask": "present"}), teacher, rows)
+    labels(CONFIG.model_copy(update={"ask": "present"}), teacher, rows)
     assert teacher.asked[4:] == [{"id", "image", "prefix", "objects"}] * 4
     assert teacher.told == [{"category"}] * 4
 
@@ -139,9 +147,9 @@ def test_a_teacher_without_boxes_is_one_line(scenes, clip_tiny):
     rows = scenes["train"].select(range(4))
     clip_tiny.set_classes(["thing"], ["{}"])
     with pytest.raises(UserError, match=r"needs a teacher that finds detections\. This one has: .*image_embedding"):
-        boxes.label(CONFIG, clip_tiny, rows)
+        boxes.lesson(CONFIG, clip_tiny, None)
     with pytest.raises(UserError, match=r"finds nothing above distill\.score=0\.95 in 4 pictures"):
-        boxes.label(CONFIG.model_copy(update={"score": 0.95}), Teacher(rows), rows)
+        labels(CONFIG.model_copy(update={"score": 0.95}), Teacher(rows), rows)
 
 
 def test_boxes_follow_the_pixels():
@@ -175,11 +183,11 @@ def test_duplicates_are_removed_class_by_class():
 
 
 def test_a_picture_without_things_is_background(scenes):
-    student = boxes.build(CONFIG, Teacher(scenes["train"]))
+    learner = learner_of(scenes["train"])
     row = scenes["train"][0] | {"objects": {"bbox": [], "category": []}}
-    batch = student.collate([student.preprocess(row, True) | {"seed": 0}])
-    batch = student.augment(batch, Augment(crop=0.5))
-    loss, logs = student(batch)
+    batch = learner.collate([learner.preprocess(row, True) | {"seed": 0}])
+    batch = learner.augment(batch, Augment(crop=0.5))
+    loss, logs = learner(batch)
     loss.backward()
     assert loss.isfinite()
     assert logs["regression"] == 0
@@ -205,22 +213,23 @@ def test_boxes_are_in_pixels_of_the_samples_own_picture(scenes, trained):
 def exported(trained, scenes, tmp_path_factory):
     student, _, _ = trained
     folder = tmp_path_factory.mktemp("export")
-    module = student.deployed()
+    deployable = student.deployed()
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["train"]]).astype(np.float32)
-    onnx.export(onnx.Config(name="onnx"), module, samples, folder, {"classes": ["thing"]})
-    return module, samples, {name: folder / file for name, file in onnx.FILES.items()}
+    found = gate.export(onnx, onnx.Config(name="onnx"), deployable, samples, folder, {"classes": ["thing"]})
+    assert {path.name for path in folder.iterdir()} == set(onnx.FILES.values()), "nothing that only the gate needs is left"
+    return deployable, samples, {artifact.precision: artifact.path for artifact in found}
 
 
 def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
-    module, samples, files = exported
+    deployable, samples, files = exported
     with torch.inference_mode():
-        dense = [output.numpy() for output in module.eval()(torch.from_numpy(samples))]
-    result = target.check(dense, onnx.Runner(files["fp32"])(samples), module.options, 64)
+        dense = [output.numpy() for output in deployable.module.eval()(torch.from_numpy(samples))]
+    result = gate.check_detections(dense, onnx.Runner(files["fp32"])(samples), deployable.nms, 64)
     assert result["detections"] > 100
     assert result["agreement"] > 0.99
     assert result["max_abs_error"] < 1e-4
     runner = onnx.Runner(files["fp32"])
-    assert [output.name for output in runner.session.get_outputs()] == list(target.OUTPUTS) == list(FOUND)
+    assert [output.name for output in runner.session.get_outputs()] == list(nms.OUTPUTS)
     whole = by_row(runner(samples[:8]), 8)
     for batch in (1, 5):
         for one, other in zip(by_row(runner(samples[:batch]), batch), whole, strict=False):
@@ -229,27 +238,25 @@ def test_the_file_gives_the_same_boxes_scores_and_classes(exported):
 
 
 def test_a_swapped_layer_is_refused_and_named(exported, tmp_path):
-    module, samples, _ = exported
-    path = tmp_path / "dense.onnx"
-    graphs.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    assert graphs.gate(module, path, [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
+    deployable, samples, _ = exported
+    path = write(deployable, (samples[:2],), tmp_path / "dense.onnx", {})
+    assert gate.gate_outputs(deployable, onnx.Runner(path), [(samples[:4],)], 1e-4)["max_abs_error"] < 1e-4
     model = load_model(path)
     swapped = next(weight for weight in model.graph.initializer if weight.name.endswith("layer2.0.conv2.weight"))
     swapped.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(swapped)[::-1].copy(), swapped.name))
     save_model(model, path)
     with pytest.raises(UserError, match=r"refused: boxes differs.*First layer that differs: \S*layer2\.0\.(conv2|bn2)\."):
-        graphs.gate(module, path, [(samples[:4],)], 1e-4)
+        gate.gate_outputs(deployable, onnx.Runner(path), [(samples[:4],)], 1e-4)
 
 
 def test_scores_next_to_nothing_are_the_same_in_the_file(exported, tmp_path):
-    module, samples, _ = exported
-    unlikely = copy.deepcopy(module)
+    deployable, samples, _ = exported
+    unlikely = copy.deepcopy(deployable)
     with torch.no_grad():
-        unlikely.net.head.classification_head.cls_logits.bias.fill_(-20)  # of which a runtime's sigmoid makes 0
-    path = tmp_path / "dense.onnx"
-    graphs.convert(unlikely, (torch.from_numpy(samples[:2]),), path, {})
-    assert 0 < graphs.Runner(path)(samples[:4])[1].max() < 1e-3
-    worst = graphs.check(unlikely, graphs.Runner(path), [(samples[:4],)])
+        unlikely.module.net.head.classification_head.cls_logits.bias.fill_(-20)  # of which a runtime's sigmoid makes 0
+    runner = onnx.Runner(write(unlikely, (samples[:2],), tmp_path / "dense.onnx", {}))
+    assert 0 < runner(samples[:4])[1].max() < 1e-3
+    worst = gate.check_outputs(unlikely, runner, [(samples[:4],)])
     assert worst["scores"] < 1e-7
 
 
@@ -269,23 +276,23 @@ def test_int8_finds_nearly_as_much(exported, scenes, trained):
     scores = {name: coco(found(list(rows)), rows) for name, found in predictors.items()}
     assert scores["int8"] > scores["fp32"] - 0.05
     assert scores["fp32"] == pytest.approx(ap50(student, rows), abs=0.01)
-    assert onnx.operators(files["int8"])["QLinearConv"] > 10
+    assert operators(files["int8"])["QLinearConv"] > 10
     assert files["int8"].stat().st_size < 0.4 * files["fp32"].stat().st_size
 
 
 def test_an_untrained_student_passes_and_another_threshold_is_refused(scenes, tmp_path):
     """All cells of an untrained student score alike, so that rounding decides which of them is the duplicate."""
-    student = boxes.build(CONFIG, Teacher(scenes["train"])).eval()
+    student = learner_of(scenes["train"]).student.eval()
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in scenes["validation"]]).astype(np.float32)
-    module, path = student.deployed(), tmp_path / "dense.onnx"
-    graphs.convert(module, (torch.from_numpy(samples[:2]),), path, {})
-    dense, runners = graphs.Runner(path), {}
-    for name, options in (("same", module.options), ("other", {"score": 0.05, "nms": 0.2})):
-        target.with_nms(path, tmp_path / f"{name}.onnx", **options)
+    deployable, runners = student.deployed(), {}
+    path = write(deployable, (samples[:2],), tmp_path / "dense.onnx", {})
+    dense = onnx.Runner(path)(samples)
+    for name, options in (("same", deployable.nms), ("other", {"score": 0.05, "nms": 0.2})):
+        nms.append(path, tmp_path / f"{name}.onnx", **options)
         runners[name] = onnx.Runner(tmp_path / f"{name}.onnx")
-    assert target.gate(dense, runners["same"], samples, module.options, 1e-4)["detections"] > 100
+    assert gate.gate_detections(dense, runners["same"], samples, deployable.nms, 1e-4, None)["detections"] > 100
     with pytest.raises(UserError, match="refused"):
-        target.gate(dense, runners["other"], samples, module.options, 1e-4)
+        gate.gate_detections(dense, runners["other"], samples, deployable.nms, 1e-4, None)
 
 
 class Asked:
@@ -301,24 +308,24 @@ class Asked:
 
 def test_the_labels_depend_on_the_options_that_are_named_and_on_no_others(scenes):
     rows, config = scenes["train"].select(range(4)), Asked(CONFIG)
-    boxes.label(config, Teacher(rows), rows)
-    assert config.names - {"batch"} == set(boxes.LABELLED_BY), "but for how many pictures are looked at together"
+    labels(config, Teacher(rows), rows)
+    assert config.names - {"batch"} == set(boxes.Config.labelled_by), "but for how many pictures are looked at together"
 
 
 def test_no_crowd_is_learnt(scenes):
-    student = boxes.build(CONFIG, Teacher(scenes["train"]))
+    learner = learner_of(scenes["train"])
     objects = {"bbox": [[0, 0, 64, 64], [4, 4, 20, 20]], "category": [0, 0], "iscrowd": [1, 0]}
-    item = student.preprocess(scenes["train"][0] | {"objects": objects}, True)
+    item = learner.preprocess(scenes["train"][0] | {"objects": objects}, True)
     assert item["boxes"].tolist() == [[4, 4, 20, 20]] and item["labels"].tolist() == [0]
 
 
 def test_losses_and_boxes_are_in_single_precision_under_autocast(scenes):
-    student = boxes.build(CONFIG, Teacher(scenes["train"])).eval()
+    learner = learner_of(scenes["train"]).eval()
     row = scenes["train"][0] | {"objects": {"bbox": [[4, 4, 20, 20]], "category": [0]}}
-    predict = student.predictors()["detections"]
+    predict = learner.predictors()["detections"]
     (expected,) = predict([row])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (found,) = predict([row])
-        loss, logs = student(student.collate([student.preprocess(row, True) | {"seed": 0}]))
+        loss, logs = learner(learner.collate([learner.preprocess(row, True) | {"seed": 0}]))
     assert all((found[name] == expected[name]).all() for name in expected)
     assert {value.dtype for value in (loss, *logs.values())} == {torch.float32}

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from adapt.contracts import Augment, Train
@@ -16,6 +15,7 @@ from adapt.distill.cache import build
 from adapt.evals import knn
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
+from adapt.students import open_student
 from adapt.train.loop import fit
 from adapt.train.predict import predict
 from adapt.train.views import Views
@@ -42,12 +42,18 @@ def rows(emoji):
 
 
 def config(**options) -> features.Config:
-    return features.Config(name="features", student="resnet10t", views=2, train=TRAIN, **options)
+    return features.Config(
+        name="features", **{"student": "resnet10t", "pretrained": False, "views": 2, "train": TRAIN} | options
+    )
 
 
-def student_of(teacher, live=None, **options):
+def learner_of(teacher, live=None, **options):
     torch.manual_seed(0)
-    return features.build(config(**options), teacher, live)
+    return features.learner(config(**options), teacher, live)
+
+
+def student_of(teacher, **options):
+    return learner_of(teacher, **options).student
 
 
 def batch(teacher, count: int = 4) -> dict:
@@ -57,9 +63,10 @@ def batch(teacher, count: int = 4) -> dict:
 
 
 def test_loss_is_one_minus_cosine_of_the_global_and_the_local_features(teacher):
-    student, items = student_of(teacher, local=0.5).eval(), batch(teacher)
+    learner, items = learner_of(teacher, local=0.5).eval(), batch(teacher)
+    student = learner.student
     with torch.no_grad():
-        loss, logs = student(items)
+        loss, logs = learner(items)
         cls, patches = teacher.tokens(items["image"])
         near = (student.image_embedding(items["image"]) * cls).sum(1)
         near = near / (student.image_embedding(items["image"]).norm(dim=1) * cls.norm(dim=1))
@@ -71,38 +78,38 @@ def test_loss_is_one_minus_cosine_of_the_global_and_the_local_features(teacher):
 
 
 def test_relation_is_the_kl_of_softened_similarities_and_the_queue_turns(teacher):
-    student, items = student_of(teacher, relation=2.0, local=0, queue=6, mixup=0), batch(teacher)
+    learner, items = learner_of(teacher, relation=2.0, local=0, queue=6, mixup=0), batch(teacher)
     theirs = F.normalize(items["teacher"][:, 0], dim=1)
     for turn, others in enumerate(
         (theirs, torch.cat([theirs, theirs]), torch.cat([theirs, theirs[2:], theirs[2:], theirs[:2]]))
     ):
         with torch.no_grad():
-            student.eval()
-            loss, logs = student(items)
-            ours = F.normalize(student.image_embedding(items["image"]), dim=1)
+            learner.eval()
+            loss, logs = learner(items)
+            ours = F.normalize(learner.student.image_embedding(items["image"]), dim=1)
             p, q = ((x @ others.T / 0.07).softmax(1) for x in (theirs, ours))
             torch.testing.assert_close(logs["relation"], (p * (p / q).log()).sum(1).mean(), atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(loss, logs["global"] + 2 * logs["relation"])
-            assert student.filled == 4 * turn, "measuring fills nothing"
-            student.train()
-            student(items)
-    assert torch.allclose(student.queue.norm(dim=1), torch.ones(6))
+            assert learner.filled == 4 * turn, "measuring fills nothing"
+            learner.train()
+            learner(items)
+    assert torch.allclose(learner.queue.norm(dim=1), torch.ones(6))
 
 
 def test_mixup_mixes_images_and_targets_alike(teacher):
-    student, items = student_of(teacher, mixup=1.0, local=0), batch(teacher)
-    for module in student.modules():
+    learner, items = learner_of(teacher, mixup=1.0, local=0), batch(teacher)
+    for module in learner.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    student.training = True
+    learner.training = True
     torch.manual_seed(5)
     with torch.no_grad():
-        loss, _ = student(items)
+        loss, _ = learner(items)
         torch.manual_seed(5)
         share = torch.distributions.Beta(1.0, 1.0).sample()
         mixed = {name: share * x + (1 - share) * x.roll(1, 0) for name, x in items.items()}
-        student.training = False
-        torch.testing.assert_close(loss, student(mixed)[0])
+        learner.training = False
+        torch.testing.assert_close(loss, learner(mixed)[0])
 
 
 def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
@@ -113,9 +120,9 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     assert cache(1, 3)["teacher"].shape == (10, 24)
     losses = []
     for name, live, extra in (("cached", None, cache), ("live", function, None)):
-        student = student_of(teacher, live, relation=0.1)
-        views = Views(rows, student.preprocess, 0, 2, extra)
-        losses.append([row["loss"] for row in fit(student, views, TRAIN, 0, tmp_path / name, accelerator)])
+        learner = learner_of(teacher, live, relation=0.1)
+        views = Views(rows, learner.preprocess, 0, 2, extra)
+        losses.append([row["loss"] for row in fit(learner, views, TRAIN, 0, tmp_path / name, accelerator)])
     torch.testing.assert_close(losses[0][:2], losses[1][:2], atol=1e-5, rtol=1e-5)
     assert np.mean(losses[0][-3:]) < 0.8 * np.mean(losses[0][:3]), losses[0]
 
@@ -135,41 +142,37 @@ def test_the_students_embeddings_are_measured_like_the_teachers(teacher, rows):
 
 @pytest.mark.parametrize("arch", ["resnet10t", "mobilenetv4_conv_small", "efficientnet_lite0"])
 def test_what_is_deployed_is_the_student_and_it_comes_back_from_disk(teacher, tmp_path, arch):
-    student = features.build(config().model_copy(update={"student": arch}), teacher)
     for embedding in ("projected", "pooled"):
-        student.config = student.config.model_copy(update={"embedding": embedding})
-        module, images = student.eval().deployed().eval(), torch.rand(2, 3, 32, 32) * 255
-        by_file = student.file_predictors(lambda x, module=module: module(torch.from_numpy(x)).detach().numpy())[
-            "image_embedding"
-        ]
+        student = student_of(teacher, student=arch, embedding=embedding).eval()
+        module, images = student.deployed().module.eval(), torch.rand(2, 3, 32, 32) * 255
+        by_file = student.file_predictors(lambda x, module=module: module(torch.from_numpy(x)).detach().numpy())
         with torch.no_grad():
-            torch.testing.assert_close(by_file(images), student.image_embedding(images))
-    state = student.net.state_dict()
-    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "model.safetensors")
-    other = features.build(student.config, teacher).eval()
-    other.net.load_state_dict(load_file(tmp_path / "model.safetensors"))
+            torch.testing.assert_close(by_file["image_embedding"](images), student.image_embedding(images))
+    student.save(tmp_path / "student")
+    other = open_student(tmp_path / "student")
     with torch.no_grad():
         torch.testing.assert_close(other.image_embedding(images), student.image_embedding(images))
         assert student.block_features(images).shape == (2, 2, 24)
 
 
 def test_teacher_is_no_part_of_the_student(teacher):
-    student = student_of(teacher, live=teacher)
-    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
+    learner = learner_of(teacher, live=teacher)
+    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in learner.parameters()}
 
 
 def test_who_cannot_teach_or_learn_is_told(teacher, clip_tiny):
     clip_tiny.set_classes(["cat", "car"], ["{}"])
     with pytest.raises(UserError, match="needs a model with distill_features"):
-        features.build(config(), clip_tiny)
+        features.lesson(config(), clip_tiny, None)
     with pytest.raises(UserError, match="gives no feature map"):
-        features.build(config().model_copy(update={"student": "vit_tiny_patch16_224"}), teacher)
+        learner_of(teacher, student="vit_tiny_patch16_224")
 
 
 def test_cosines_and_similarities_are_in_single_precision_under_autocast(teacher):
-    student, items = student_of(teacher, relation=1.0, queue=6, mixup=0).eval(), batch(teacher)
+    learner, items = learner_of(teacher, relation=1.0, queue=6, mixup=0).eval(), batch(teacher)
+    student = learner.student
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, logs = student(items)
+        loss, logs = learner(items)
         pooled, maps = student.net(student.normalise(items["image"]))
         ours, local = student.net.to_global(pooled), student.net.local(maps)
     assert ours.dtype == local.dtype == torch.bfloat16, "the network itself may round"

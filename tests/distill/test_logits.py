@@ -16,13 +16,15 @@ from adapt.distill import cache as cache_module
 from adapt.distill import logits
 from adapt.distill.cache import build
 from adapt.plug import UserError
-from adapt.students.base import EMBEDDED, Deployed, Student, create
-from adapt.students.pyramid import _features
+from adapt.students.cnn import EMBEDDED, create
+from adapt.students.pyramid import feature_maps
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
 AUGMENT = Augment(crop=0.6, flip=0.5, colour=0.2)
-CONFIG = logits.Config(name="logits", student="resnet10t", views=2, train=Train(epochs=3, batch=16, augment=AUGMENT))
+CONFIG = logits.Config(
+    name="logits", student="resnet10t", pretrained=False, views=2, train=Train(epochs=3, batch=16, augment=AUGMENT)
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_loss_is_hintons():
     """T² KL(teacher ‖ student) of softened probabilities, and cross-entropy on labelled rows only."""
     config = logits.Config(name="logits", temperature=3.0, hard=0.25)
     student, teacher = torch.randn(4, 5), torch.randn(4, 5)
-    loss, _ = logits.objective(config)(student, {"teacher": teacher, "label": torch.tensor([1, -1, 2, -1])})
+    loss, _ = logits.loss(config, student, teacher, {"label": torch.tensor([1, -1, 2, -1])})
     p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
     soft = 9 * (p * (p / q).log()).sum(1).mean()
     hard = -(student.log_softmax(1)[0, 1] + student.log_softmax(1)[2, 2]) / 2
@@ -81,9 +83,13 @@ def test_few_shards_are_open_at_once(teacher, rows, tmp_path, monkeypatch):
     assert torch.equal(cache(0, 0)["teacher"], first)
 
 
-def student_of(teacher, live=None):
+def learner_of(teacher, live=None, **options):
     torch.manual_seed(0)
-    return Student("resnet10t", 4, teacher.input, logits.objective(CONFIG), teacher=live)
+    return logits.learner(CONFIG.model_copy(update=options), teacher, live)
+
+
+def student_of(teacher):
+    return learner_of(teacher).student
 
 
 def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
@@ -94,9 +100,9 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     cache = build(tmp_path / "cache", function, views, AUGMENT, 8, accelerator)
     losses = []
     for name, live, extra in (("cached", None, cache), ("live", function, None)):
-        student = student_of(teacher, live)
-        views = Views(rows, student.preprocess, 0, CONFIG.views, extra)
-        losses.append([row["loss"] for row in fit(student, views, CONFIG.train, 0, tmp_path / name, accelerator)])
+        learner = learner_of(teacher, live)
+        views = Views(rows, learner.preprocess, 0, CONFIG.views, extra)
+        losses.append([row["loss"] for row in fit(learner, views, CONFIG.train, 0, tmp_path / name, accelerator)])
     assert len(losses[0]) == 6
     # the same views, so the same targets; in-loop batches of another size round differently
     torch.testing.assert_close(losses[0][:2], losses[1][:2], atol=1e-5, rtol=1e-5)
@@ -129,23 +135,23 @@ def test_deployed_module_is_the_student(teacher):
     student = student_of(teacher).eval()
     images = torch.rand(2, 3, 48, 48) * 255
     with torch.no_grad():
-        torch.testing.assert_close(Deployed(student)(images), student.outputs(images))
+        torch.testing.assert_close(student.deployed().module(images), student(images))
 
 
 def test_teacher_is_no_part_of_the_student(teacher):
-    student = student_of(teacher, live=teacher)
-    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
+    learner = learner_of(teacher, live=teacher)
+    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in learner.parameters()}
 
 
 def test_students_preprocessing_is_the_teachers(teacher, rows):
-    student = student_of(teacher)
+    learner = learner_of(teacher)
     for row in rows.select(range(5)):
-        assert torch.equal(student.preprocess(row, True)["image"], teacher.preprocess(row, False)["image"])
+        assert torch.equal(learner.preprocess(row, True)["image"], teacher.preprocess(row, False)["image"])
 
 
 def test_an_unknown_architecture_is_one_line(teacher):
     with pytest.raises(UserError, match=r"'resnet81' is not a model of timm. Did you mean"):
-        Student("resnet81", 4, teacher.input, None)
+        learner_of(teacher, student="resnet81")
 
 
 @pytest.mark.parametrize("prefix", ["", "cnn."])
@@ -177,7 +183,7 @@ def test_the_embedded_student_is_timms_and_starts_every_kind_of_student():
     with torch.no_grad():
         expected = plain.eval().forward_features(images)
         torch.testing.assert_close(create(arch, 49, "cnn-tiny").eval().forward_features(images), expected)
-        torch.testing.assert_close(_features(arch, "cnn-tiny").eval()(images)[-1], expected)
+        torch.testing.assert_close(feature_maps(arch, "cnn-tiny").eval()(images)[-1], expected)
     assert all(
         value.dtype == torch.float16 for name, value in load_file(folder / "model.safetensors").items() if "num_" not in name
     )
@@ -186,7 +192,7 @@ def test_the_embedded_student_is_timms_and_starts_every_kind_of_student():
 
 
 def test_unlabelled_rows_have_the_label_minus_one(teacher, rows):
-    item = student_of(teacher).preprocess({"image": rows[0]["image"], "label": None}, True)
+    item = learner_of(teacher).preprocess({"image": rows[0]["image"], "label": None}, True)
     assert item["label"] == -1
     assert np.isscalar(item["label"])
 
@@ -205,7 +211,7 @@ def test_the_loss_is_in_single_precision_whatever_the_autocast():
 
 
 def logits_loss(student, batch):
-    return logits.objective(CONFIG)(student, dict(batch))
+    return logits.loss(CONFIG, student, batch["teacher"], batch)
 
 
 def test_a_student_is_measured_in_single_precision_as_its_file_computes(teacher):
@@ -215,7 +221,7 @@ def test_a_student_is_measured_in_single_precision_as_its_file_computes(teacher)
         expected = predict(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(predict(images), expected)
-            assert student.outputs(images).dtype == torch.bfloat16, "training may be faster"
+            assert student(images).dtype == torch.bfloat16, "training may be faster"
 
 
 def test_a_teacher_that_answers_nan_is_one_line(teacher, rows, tmp_path):

@@ -11,7 +11,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import adapt.export.examples.sam_onnx_numpy as example
 from adapt.contracts import Augment, Train
@@ -20,18 +19,20 @@ from adapt.data.emoji_scenes import load
 from adapt.distill import masks
 from adapt.distill.cache import build
 from adapt.distill.masks.prompts import around, click, mask_loss
-from adapt.export import onnx
-from adapt.export.onnx import graphs
+from adapt.export import gate, onnx
 from adapt.models.sam import Config as SamConfig
 from adapt.models.sam.checkpoints import family as family_around
 from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.segment_anything import configuration
 from adapt.plug import UserError
+from adapt.students import open_student
 from adapt.train.loop import fit
 from adapt.train.views import Views
 
 TRAIN = Train(epochs=12, batch=8, lr=5e-3, weight_decay=0.0, augment=Augment(crop=0.7, colour=0.1))
-CONFIG = masks.Config(name="masks", student="test_resnet", width=32, alone=8, points=4, views=2, train=TRAIN)
+CONFIG = masks.Config(
+    name="masks", student="test_resnet", pretrained=False, width=32, feature_steps=8, points=4, views=2, train=TRAIN
+)
 
 
 def sam():
@@ -59,20 +60,24 @@ def rows():
     return load(Scenes(hands=["noto"], size=64, train=24, validation=4, test=1))["train"]
 
 
-def student_of(teacher, config=CONFIG, live=None):
+def learner_of(teacher, config=CONFIG, live=None):
     torch.manual_seed(0)
-    return masks.build(config, teacher, live)
+    return masks.learner(config, teacher, live)
+
+
+def student_of(teacher, config=CONFIG):
+    return learner_of(teacher, config).student
 
 
 @pytest.fixture(scope="module")
 def trained(teacher, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
-    student, accelerator = student_of(teacher), Accelerator(cpu=True)
+    learner, accelerator = learner_of(teacher), Accelerator(cpu=True)
     views = Views(rows, teacher.preprocess, 0, CONFIG.views)
     cache = build(folder / "cache", teacher.predictors()["image_features"], views, TRAIN.augment, 8, accelerator)
-    views = Views(rows, student.preprocess, 0, CONFIG.views, cache)
-    history = fit(student, views, TRAIN, 0, folder, accelerator)
-    return student.eval(), history
+    views = Views(rows, learner.preprocess, 0, CONFIG.views, cache)
+    history = fit(learner, views, TRAIN, 0, folder, accelerator)
+    return learner.student.eval(), history
 
 
 # ------------------------------------------------------------------------------------------------------------------ prompts
@@ -145,10 +150,10 @@ def test_the_student_learns_features_then_masks(trained):
 
 def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, trained, tmp_path):
     _, history = trained
-    student = student_of(teacher, live=teacher.predictors()["image_features"])
-    views = Views(rows, student.preprocess, 0, CONFIG.views)
+    learner = learner_of(teacher, live=teacher.predictors()["image_features"])
+    views = Views(rows, learner.preprocess, 0, CONFIG.views)
     config = TRAIN.model_copy(update={"epochs": 1, "warmup": 0.0, "schedule": "constant", "lr": 1e-9})
-    live = fit(student, views, config, 0, tmp_path, Accelerator(cpu=True))
+    live = fit(learner, views, config, 0, tmp_path, Accelerator(cpu=True))
     assert live[0]["loss"] == pytest.approx(history[0]["loss"], rel=1e-3)
 
 
@@ -157,28 +162,27 @@ def test_a_frozen_decoder_stays_and_a_trained_one_learns(teacher, trained, rows)
     student, _ = trained
     for name, parameter in student.net["decoder"].mask_decoder.named_parameters():
         assert torch.equal(parameter, before[name])
-    student = student_of(teacher, CONFIG.model_copy(update={"decoder": "trained", "alone": 0}), teacher.image_features)
-    item = student.preprocess(rows[0], True) | {"seed": 0}
-    loss, _ = student(student.augment(student.collate([item]), TRAIN.augment))
+    learner = learner_of(teacher, CONFIG.model_copy(update={"decoder": "trained", "feature_steps": 0}), teacher.image_features)
+    item = learner.preprocess(rows[0], True) | {"seed": 0}
+    loss, _ = learner(learner.augment(learner.collate([item]), TRAIN.augment))
     loss.backward()
-    learning = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    learning = {name for name, parameter in learner.named_parameters() if parameter.requires_grad}
     assert any("mask_decoder" in name for name in learning)
     assert not any("prompt_encoder" in name for name in learning)
-    assert all(parameter.grad is not None for _, parameter in student.named_parameters() if parameter.requires_grad)
+    assert all(parameter.grad is not None for _, parameter in learner.named_parameters() if parameter.requires_grad)
 
 
 def test_the_teachers_encoder_is_no_part_of_the_student(teacher):
-    student = student_of(teacher)
+    learner = learner_of(teacher, live=teacher.image_features)
     theirs = {id(parameter) for parameter in teacher.parameters()}
-    assert not theirs & {id(parameter) for parameter in student.copied[0].parameters()}
-    assert student.copied[0].net.vision_encoder is student.net["encoder"]
+    assert not theirs & {id(parameter) for parameter in learner.parameters()}
+    assert not theirs & {id(parameter) for parameter in learner.reference[0].parameters()}
 
 
-def test_a_students_weights_alone_bring_it_back(teacher, trained, rows, tmp_path):
+def test_a_students_folder_alone_brings_it_back(teacher, trained, rows, tmp_path):
     student, _ = trained
-    save_file({name: value.contiguous() for name, value in student.net.state_dict().items()}, tmp_path / "model.safetensors")
-    other = student_of(teacher)
-    other.net.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    student.save(tmp_path / "student")
+    other = open_student(tmp_path / "student")
     samples = [rows[0], rows[1]]
     for one, two in zip(*(s.predictors()["masks"](samples) for s in (student, other)), strict=True):
         assert one["masks"].shape == (len(one["scores"]), 64, 64)
@@ -204,7 +208,7 @@ def test_a_teacher_with_adapters_gives_the_same_student(teacher, rows):
 def test_a_teacher_without_masks_is_one_line(clip_tiny):
     clip_tiny.set_classes(["thing"], ["{}"])
     with pytest.raises(UserError, match="needs a teacher with image_features and masks"):
-        masks.build(CONFIG, clip_tiny)
+        masks.lesson(CONFIG, clip_tiny, None)
 
 
 # ------------------------------------------------------------------------------------------------------------------- export
@@ -215,16 +219,16 @@ def files(trained, rows, tmp_path_factory):
     student, _ = trained
     folder = tmp_path_factory.mktemp("export")
     samples = np.stack([student.preprocess(row, False)["image"].numpy() for row in rows]).astype(np.float32)
-    onnx.export(onnx.Config(name="onnx"), student.deployed(), samples, folder, {"input": student.input})
+    gate.export(onnx, onnx.Config(name="onnx"), student.deployed(), samples, folder, student.about())
     return folder, samples
 
 
 def test_both_files_equal_torch(trained, files):
     student, _ = trained
     folder, samples = files
-    encoder, decoder = graphs.Runner(folder / "model.onnx"), graphs.Runner(folder / "decoder.onnx")
-    assert graphs.check(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
-    worst = graphs.check(student.net["decoder"], decoder, student.net["decoder"].samples())
+    encoder, decoder = onnx.Runner(folder / "model.onnx"), onnx.Runner(folder / "decoder.onnx")
+    assert gate.check_outputs(student.deployed(), encoder, [(samples[:3],), (samples[:1],)])["image_embeddings"] < 1e-4
+    worst = gate.check_outputs(student.net["decoder"].deployed(), decoder, student.net["decoder"].samples())
     assert max(worst.values()) < 1e-4
     assert decoder.inputs == ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"]
     assert decoder.outputs == ["low_res_masks", "iou_predictions"]
@@ -236,7 +240,7 @@ def test_another_decoder_is_refused_and_its_layer_named(files, teacher):
     with torch.no_grad():
         other.mask_decoder.iou_prediction_head.proj_out.bias += 1
     with pytest.raises(UserError, match=r"refused: iou_predictions differs.*: mask_decoder\.iou_prediction_head\.proj_out\."):
-        graphs.gate(other, folder / "decoder.onnx", other.samples(), 1e-4)
+        gate.gate_outputs(other.deployed(), onnx.Runner(folder / "decoder.onnx"), other.samples(), 1e-4)
 
 
 def test_the_files_masks_are_the_students(trained, files, rows):
@@ -307,14 +311,15 @@ def test_the_decoder_is_computed_once(files):
 
 @torch.no_grad()
 def test_masks_and_losses_are_in_single_precision_under_autocast(teacher, rows):
-    student = student_of(teacher, CONFIG.model_copy(update={"prompts": 0.0})).eval()
+    learner = learner_of(teacher, CONFIG.model_copy(update={"prompts": 0.0})).eval()
+    student = learner.student
     decoder, images = student.net["decoder"], torch.rand(2, 3, 64, 64) * 255
     features = 3 * torch.randn(3, 32, 8, 8)
     points, labels = torch.rand(3, 2, 2) * 64, torch.tensor([[1, -1]] * 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = decoder.answer(features, points, labels, True)
-        _, logs = student({"image": images, "teacher": teacher.image_features(images).float()})
-        ours = student.net["encoder"].features(student.normalise(images))
+        _, logs = learner({"image": images, "teacher": teacher.image_features(images).float()})
+        ours = student.net["encoder"](student.normalise(images))
         theirs = teacher.image_features(images).float()
     assert (logits.bfloat16().float() != logits).float().mean() > 0.9, "they are not rounded to bf16"
     error = (ours.float() - theirs).square().mean() / theirs.var()
@@ -325,7 +330,7 @@ def test_masks_and_losses_are_in_single_precision_under_autocast(teacher, rows):
 def test_a_student_is_measured_in_single_precision_as_its_files_compute(teacher, rows):
     student = student_of(teacher).eval()
     predict, sample = student.predictors()["masks"], {"image": rows[0]["image"]}
-    assert predict.rows
+    assert predict.takes == "rows"
     (expected,) = predict([sample], boxes=[[[10, 12, 60, 50]]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (found,) = predict([sample], boxes=[[[10, 12, 60, 50]]])

@@ -14,7 +14,7 @@ from adapt.distill import semantic
 from adapt.distill.semantic import naming
 from adapt.evals import semantic as eval_semantic
 from adapt.evals.semantic.class_maps import truth
-from adapt.export import onnx
+from adapt.export import gate, onnx
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks, crop
@@ -83,7 +83,19 @@ class Segmenter(torch.nn.Module):
 
 
 def config(**options) -> semantic.Config:
-    return semantic.Config(name="semantic", words=WORDS, **options)
+    return semantic.Config(name="semantic", words=WORDS, pretrained=False, **options)
+
+
+def clip(name: str, checkpoint: str):
+    """The embedded CLIP, as a verb loads it for an objective."""
+    from adapt.models.clip import Config, load
+
+    assert (name, checkpoint) == ("clip", "clip-tiny")
+    return load(Config(name=name, checkpoint=checkpoint)).eval()
+
+
+def labels(options, teacher, rows) -> Dataset:
+    return semantic.lesson(options, teacher, clip).label(rows)
 
 
 def agreement(made: Dataset, rows: Dataset) -> float:
@@ -99,7 +111,7 @@ def agreement(made: Dataset, rows: Dataset) -> float:
 def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
     options = {"proposals": proposals, "automatic": Automatic(points_per_side=12)}
     blind = scenes.map(lambda row: {"objects": row["objects"] | {"category": [0] * len(row["objects"]["category"])}})
-    made = semantic.label(config(**options), Segmenter(scenes), blind)
+    made = labels(config(**options), Segmenter(scenes), blind)
     assert made.column_names == ["image", "segmentation"] and len(made) == len(scenes)
     assert np.asarray(made[0]["segmentation"]).shape == (SIDE, SIDE)
     assert agreement(made, scenes) > 0.6, "0.76 when written; by chance about 0.2"
@@ -107,8 +119,8 @@ def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
 
 def test_the_teacher_s_own_maps_are_measured_as_the_student_s(scenes):
     rows = scenes.select(range(4))
-    function = semantic.teacher(config(proposals="boxes"), Segmenter(scenes))["semantic_logits"]
-    assert function.rows
+    function = semantic.lesson(config(proposals="boxes"), Segmenter(scenes), clip).reference()["semantic_logits"]
+    assert function.takes == "rows"
     result = eval_semantic.evaluate(eval_semantic.Config(name="semantic"), lambda part, name: function(list(part)), rows, {})
     assert result.metrics["pixel_accuracy"] > 0.8
 
@@ -124,9 +136,7 @@ def test_the_surest_mask_is_painted_last_and_the_unsure_is_not_judged():
 
 def test_the_name_is_the_softmax_over_classes_and_background(clip_tiny, scenes):
     names = ["red apple", "guitar"]
-    namer = naming.Namer(
-        WORDS.model_copy(update={"against": ["background", "a texture"]}), "clip-tiny", names, torch.device("cpu")
-    )
+    namer = naming.Namer(WORDS.model_copy(update={"against": ["background", "a texture"]}), clip_tiny, names)
     image = Picture.new("RGB", (40, 40), (90, 160, 220))
     mask = np.zeros((1, 40, 40), bool)
     mask[:, 8:30, 8:30] = True
@@ -143,17 +153,17 @@ def test_the_name_is_the_softmax_over_classes_and_background(clip_tiny, scenes):
 def test_a_teacher_without_masks_and_data_without_names_are_user_errors(scenes, clip_tiny):
     clip_tiny.set_classes(NAMES, ["{}"])
     with pytest.raises(UserError, match="needs a teacher that offers masks"):
-        semantic.label(config(), clip_tiny, scenes)
+        labels(config(), clip_tiny, scenes)
     nameless = Segmenter(scenes)
     nameless.classes = []
     with pytest.raises(UserError, match="class words"):
-        semantic.label(config(), nameless, scenes)
+        labels(config(), nameless, scenes)
 
 
 def test_a_teacher_that_finds_nothing_is_a_user_error(scenes):
     strict = config(automatic=Automatic(points_per_side=2, pred_iou_thresh=1))
-    with pytest.raises(UserError, match=r"Lower distill\.sure, or distill\.automatic\.pred_iou_thresh"):
-        semantic.label(strict, Segmenter(scenes), scenes.select(range(2)))
+    with pytest.raises(UserError, match=r"Lower distill\.min_probability, or distill\.automatic\.pred_iou_thresh"):
+        labels(strict, Segmenter(scenes), scenes.select(range(2)))
 
 
 def perfect(scenes) -> Dataset:
@@ -162,9 +172,13 @@ def perfect(scenes) -> Dataset:
     return Dataset.from_list(rows, Features(image=RGB(), segmentation=Image()))
 
 
-def student(scenes, **options):
+def learner(scenes, **options):
     torch.manual_seed(0)
-    return semantic.build(config(student="test_resnet", stride=4, width=16, **options), Segmenter(scenes))
+    return semantic.learner(config(student="test_resnet", stride=4, width=16, **options), Segmenter(scenes))
+
+
+def student(scenes, **options):
+    return learner(scenes, **options).student
 
 
 def batch(net, rows, seed: int = 0) -> dict:
@@ -194,7 +208,7 @@ def test_every_weight_learns():
 def test_a_students_weights_start_another(tmp_path):
     from safetensors.torch import save_file
 
-    from adapt.students.base import create
+    from adapt.students.cnn import create
 
     torch.manual_seed(0)
     whole = create("resnet10t", 0, False)
@@ -209,11 +223,11 @@ def test_a_students_weights_start_another(tmp_path):
 
 
 def test_the_loss_is_the_mean_over_judged_pixels(scenes):
-    net = student(scenes).eval()
+    net = learner(scenes).eval()
     one = batch(net, perfect(scenes).select(range(3)))
     one["segmentation"][:, :40] = 255
     loss, logs = net(one)
-    logits = torch.nn.functional.interpolate(net.logits(one["image"]), (SIDE, SIDE), mode="bilinear")
+    logits = torch.nn.functional.interpolate(net.student(one["image"]), (SIDE, SIDE), mode="bilinear")
     own = torch.nn.functional.cross_entropy(logits, one["segmentation"].long(), ignore_index=255)
     assert loss.item() == pytest.approx(own.item(), rel=1e-4) and 0 <= logs["pixels"] <= 1
     one["segmentation"][:] = 255
@@ -222,7 +236,7 @@ def test_the_loss_is_the_mean_over_judged_pixels(scenes):
 
 def test_maps_follow_the_views_of_their_pictures(scenes):
     """A picture that shows its own map is, after augmentation, still the picture of its map."""
-    net = student(scenes)
+    net = learner(scenes)
     rows = perfect(scenes).select(range(8))
     one = batch(net, rows)
     one["image"] = one["segmentation"][:, None].repeat(1, 3, 1, 1) * 40
@@ -233,7 +247,7 @@ def test_maps_follow_the_views_of_their_pictures(scenes):
 
 
 def test_the_student_learns_the_maps(scenes):
-    net = student(scenes, size=32)
+    net = learner(scenes, size=32)
     optimiser = torch.optim.AdamW(net.parameters(), 5e-3)
     one = batch(net, perfect(scenes).select(range(8)))
     losses = []
@@ -257,15 +271,15 @@ def test_the_eval_and_the_exported_file_take_the_student(scenes, tmp_path):
     result = eval_semantic.evaluate(eval_semantic.Config(name="semantic"), predict, scenes, {})
     assert 0 <= result.metrics["miou"] < 0.5 and len(result.table["id"]) == 10
     samples = np.stack([net.preprocess(row, False)["image"].numpy() for row in scenes.select(range(4))]).astype(np.float32)
-    onnx.export(onnx.Config(name="onnx", int8=False), net.deployed(), samples, tmp_path, {})
-    file = net.file_predictors(onnx.Runner(tmp_path / onnx.FILES["fp32"]))["semantic_logits"]
+    (artifact,) = gate.export(onnx, onnx.Config(name="onnx", int8=False), net.deployed(), samples, tmp_path, net.about())
+    file = net.file_predictors(onnx.Runner(artifact.path))["semantic_logits"]
     with torch.no_grad():
-        torch.testing.assert_close(file(torch.from_numpy(samples)), net.logits(torch.from_numpy(samples)), atol=1e-3, rtol=0)
+        torch.testing.assert_close(file(torch.from_numpy(samples)), net(torch.from_numpy(samples)), atol=1e-3, rtol=0)
 
 
 def test_names_are_compared_in_single_precision_under_autocast(clip_tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        namer = naming.Namer(WORDS.model_copy(update={"scale": 20.0}), "clip-tiny", NAMES, torch.device("cpu"))
+        namer = naming.Namer(WORDS.model_copy(update={"scale": 20.0}), clip_tiny, NAMES)
         image, mask = Picture.new("RGB", (40, 40), (90, 160, 220)), np.zeros((1, 40, 40), bool)
         mask[:, 8:30, 8:30] = True
         classes, probability = namer(image, mask)
@@ -293,8 +307,8 @@ def test_the_maps_depend_on_the_options_that_are_named_and_on_no_others(scenes):
     rows, asked = scenes.select(range(1)), set()
     for proposals in ("automatic", "boxes"):
         options = Asked(config(proposals=proposals, automatic=Automatic(points_per_side=4)), asked)
-        semantic.label(options, Segmenter(rows), rows)
-    assert asked == set(semantic.LABELLED_BY)
+        labels(options, Segmenter(rows), rows)
+    assert asked == set(semantic.Config.labelled_by)
 
 
 class Asked:

@@ -220,7 +220,7 @@ def test_a_vision_language_model_is_asked_by_name_and_a_student_is_not(tmp_path,
     session = Session(
         load_recipe("paligemma_detect_student", [*few, "distill.student=test_resnet", "distill.pretrained=false"])
     )
-    student = boxes.build(session.recipe.distill, session.family)
+    student = boxes.learner(session.recipe.distill, session.family).student
     present = detection.Config(name="detection", ask="present")
     told = [
         measuring.evaluated(session, present, measuring.predictor(session, module), "test", module).protocol["told"]

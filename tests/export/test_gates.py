@@ -14,9 +14,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from adapt.contracts import Deployable
 from adapt.export import gate as gates
 from adapt.export import onnx as target
-from adapt.export.onnx import detector, graphs
+from adapt.export.onnx import nms
+from adapt.export.onnx.graphs import write
 from adapt.plug import UserError
 
 SAMPLES = (np.random.default_rng(0).random((6, 3, 32, 32)) * 255).astype(np.float32)
@@ -36,8 +38,6 @@ class Classifier(nn.Module):
 class Encoder(nn.Module):
     """As SAM's: images → one map."""
 
-    OUTPUTS = ("image_embeddings",)
-
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, 4)
@@ -49,9 +49,6 @@ class Encoder(nn.Module):
 class Detector(nn.Module):
     """images → boxes float[N, 64, 4] and scores float[N, 2, 64], which never pass the threshold."""
 
-    OUTPUTS = ("boxes", "scores")
-    options = {"score": 0.9, "nms": 0.6}
-
     def __init__(self):
         super().__init__()
         self.box, self.score = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(3, 2, 4, 4)
@@ -60,6 +57,14 @@ class Detector(nn.Module):
         images = images / 255
         left, right = (32 * self.box(images).sigmoid()).flatten(2).transpose(1, 2).split(2, 2)
         return torch.cat([left, left + right], 2), 0.5 * self.score(images).sigmoid().flatten(2)
+
+
+OPTIONS = {"score": 0.9, "nms": 0.6}
+OUTPUTS = {Classifier: ("logits",), Encoder: ("image_embeddings",), Detector: ("boxes", "scores")}
+
+
+def deployable(module: nn.Module) -> Deployable:
+    return Deployable(module, OUTPUTS[type(module)])
 
 
 def answering(path, what: str, outputs: int | None = None) -> None:
@@ -92,11 +97,7 @@ def written(kind: type[nn.Module]) -> tuple[nn.Module, bytes]:
     module = kind()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        if kind is Classifier:
-            target.convert(module, SAMPLES[:2], path, {})
-        else:
-            graphs.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
-        return module, path.read_bytes()
+        return module, write(deployable(module), (SAMPLES[:2],), path, {}).read_bytes()
 
 
 def classifier(folder, what):
@@ -104,7 +105,7 @@ def classifier(folder, what):
     path = folder / "model.onnx"
     path.write_bytes(content)
     answering(path, what)
-    return gates.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
+    return gates.gate(module, target.Runner(path), SAMPLES, 1e-4, target.Runner(path).layers)
 
 
 def encoder(folder, what, kind=Encoder):
@@ -112,20 +113,23 @@ def encoder(folder, what, kind=Encoder):
     path = folder / "model.onnx"
     path.write_bytes(content)
     answering(path, what)
-    return graphs.gate(module, path, [(SAMPLES,)], 1e-4)
+    return gates.gate_outputs(deployable(module), target.Runner(path), [(SAMPLES,)], 1e-4)
 
 
 dense = partial(encoder, kind=Detector)
 
 
 def detected(folder, what):
-    module, content = written(Detector)
+    _, content = written(Detector)
     path = folder / "dense.onnx"
     path.write_bytes(content)
-    detector.with_nms(path, folder / "model.onnx", **module.options)
-    answering(folder / "model.onnx", what, None if what == "nothing" else 2)
-    runners = graphs.Runner(path), graphs.Runner(folder / "model.onnx")
-    return detector.gate(*runners, SAMPLES, module.options, 1e-4)
+
+    def file(score):
+        nms.append(path, folder / "model.onnx", score, OPTIONS["nms"])
+        answering(folder / "model.onnx", what, None if what == "nothing" else 2)
+        return target.Runner(folder / "model.onnx")
+
+    return gates.gate_detections(target.Runner(path)(SAMPLES), file(OPTIONS["score"]), SAMPLES, OPTIONS, 1e-4, file)
 
 
 @pytest.mark.parametrize("gate", [classifier, encoder, dense, detected])
@@ -144,7 +148,7 @@ def test_an_honest_file_passes_and_it_is_said_on_how_much(gate, tmp_path):
 
 def test_what_nms_never_finds_is_proven_with_a_lower_threshold(tmp_path):
     result = detected(tmp_path, "what it is")
-    assert result["score"] < Detector.options["score"]
+    assert result["score"] < OPTIONS["score"]
     assert result["detections"] > 10
 
 
@@ -155,12 +159,11 @@ def test_a_module_that_is_not_finite_is_no_proof(kind, tmp_path):
     with torch.no_grad():
         module.conv.bias[0] = torch.nan
     with pytest.raises(UserError, match=r"of torch is not finite for 6 of 6 samples\. First layer that differs: conv"):
+        write(deployable(module), (SAMPLES[:2],), path, {})
         if kind is Classifier:
-            target.convert(module, SAMPLES[:2], path, {})
-            gates.gate(module, target.Runner(path), SAMPLES, 1e-4, partial(target.layer_outputs, path))
+            gates.gate(module, target.Runner(path), SAMPLES, 1e-4, target.Runner(path).layers)
         else:
-            graphs.convert(module, (torch.from_numpy(SAMPLES[:2]),), path, {})
-            graphs.gate(module, path, [(SAMPLES,)], 1e-4)
+            gates.gate_outputs(deployable(module), target.Runner(path), [(SAMPLES,)], 1e-4)
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):
@@ -169,7 +172,7 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
     path.write_bytes(content)
     for samples in ([], [(SAMPLES[:0],)]):
         with pytest.raises(UserError, match="nothing was compared"):
-            graphs.gate(module, path, samples, 1e-4)
+            gates.gate_outputs(deployable(module), target.Runner(path), samples, 1e-4)
     with pytest.raises(UserError, match="nothing was compared"):
         gates.gate(Classifier(), lambda images: images, SAMPLES[:0], 1e-4)
 

@@ -11,9 +11,12 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from torch import nn
 from torchvision.models import MobileNetV2
 
+from adapt.contracts import Deployable
+from adapt.export import gate
 from adapt.export import onnx as target
 from adapt.export.onnx import int8 as quantising
 from adapt.export.onnx import ranges
+from adapt.export.onnx.graphs import noted, operators
 from adapt.plug import UserError
 
 BLOCKS = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
@@ -56,30 +59,32 @@ def files(pictures, tmp_path_factory):
             for _ in range(20):  # running statistics of a network that has seen images
                 module(torch.from_numpy(pictures[:32]))
         config = target.Config(name="onnx", calibrate="minmax", max_abs_error=1e-3)
-        target.export(config, module.eval(), pictures[:48], folder, {"classes": list("abcdefg")})
-        made[kind.__name__] = [folder / file for file in target.FILES.values()]
+        found = gate.export(target, config, Deployable(module.eval()), pictures[:48], folder, {"classes": list("abcdefg")})
+        made[kind.__name__] = [artifact.path for artifact in found]
+        for artifact in found[1:]:
+            assert artifact.facts["conversions"] == quantising.conversions(artifact.path)
     return made
 
 
 def test_a_network_of_relu6_is_quantised_behind_its_activations(files, pictures):
     fp32, int8 = files["ReLU6"]
     assert "Clip" in {node.op_type for node in onnx.load(fp32).graph.node}
-    operators = target.operators(int8)
-    assert not {"Conv", "Clip", "Gemm", "GlobalAveragePool", "ReduceMean"} & set(operators)
-    assert operators["QLinearConv"] == 16
-    assert operators["QuantizeLinear"] == 1, "the pictures"
-    assert target.facts(int8)["conversions"] == {}
+    found = operators(int8)
+    assert not {"Conv", "Clip", "Gemm", "GlobalAveragePool", "ReduceMean"} & set(found)
+    assert found["QLinearConv"] == 16
+    assert found["QuantizeLinear"] == 1, "the pictures"
+    assert quantising.conversions(int8) == {}
     ours, theirs = target.Runner(fp32)(pictures), target.Runner(int8)(pictures)
     assert quantising.signal([ours], [theirs]) > 20
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.9
 
 
 def test_silu_is_int8_too_and_other_activations_are_told_of(files):
-    assert target.facts(files["SiLU"][1])["conversions"] == {}
-    assert target.operators(files["SiLU"][1])["QLinearSigmoid"] == ACTIVATIONS
+    assert quantising.conversions(files["SiLU"][1]) == {}
+    assert operators(files["SiLU"][1])["QLinearSigmoid"] == ACTIVATIONS
     for name, called in (("Hardswish", "HardSwish"), ("GELU", "GELU")):
-        assert target.facts(files[name][1])["conversions"] == {called: ACTIVATIONS}
-        assert "Conv" not in target.operators(files[name][1])
+        assert quantising.conversions(files[name][1]) == {called: ACTIVATIONS}
+        assert "Conv" not in operators(files[name][1])
 
 
 def test_int8_is_found_by_each_way_and_auto_keeps_the_best_on_validation(files, pictures, tmp_path):
@@ -90,11 +95,11 @@ def test_int8_is_found_by_each_way_and_auto_keeps_the_best_on_validation(files, 
     for way in (*ranges.METHODS, "auto"):
         path = tmp_path / f"{way}.onnx"
         quantising.quantize(fp32, path, target.Config(name="onnx", calibrate=way), samples, validation)
-        facts = target.facts(path)["int8"]
+        facts = noted(path)["int8"]
         signals[way] = quantising.signal([ours], [target.Runner(path)(validation)])
         assert facts["decibels"][facts["ranges"]] == signals[way]
         assert facts["pictures"] == 16
-        assert target.noted(path)["classes"] == list("abcdefg")
+        assert noted(path)["classes"] == list("abcdefg")
     assert signals["auto"] == max(signals.values())
     assert facts["decibels"] == {way: signals[way] for way in ranges.METHODS}
     assert len(set(signals.values())) > 2, "the ways differ"
@@ -117,7 +122,7 @@ def test_logits_are_not_rounded(files, pictures):
     logits = target.Runner(int8)(pictures)
     steps = np.unique(np.diff(np.sort(logits.ravel())))
     assert len(steps) > 100
-    assert "DequantizeLinear" not in target.operators(int8)
+    assert "DequantizeLinear" not in operators(int8)
 
 
 def test_an_int8_file_of_a_network_that_is_not_finite_is_refused(files, pictures, tmp_path):

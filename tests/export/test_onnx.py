@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from functools import partial
 
 import numpy as np
 import onnx
@@ -14,10 +13,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from adapt.contracts import Artifact, Deployable
 from adapt.export import bench, gate
 from adapt.export import onnx as target
+from adapt.export.onnx.graphs import noted, operators, write
 from adapt.plug import UserError
-from adapt.students.base import Deployed, Student
+from adapt.students.classifier import Student
 
 SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
 
@@ -25,15 +26,15 @@ SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "flo
 @pytest.fixture(scope="module")
 def module():
     torch.manual_seed(0)
-    student = Student("resnet10t", 7, SPEC, None)
+    student = Student("resnet10t", SPEC, list("abcdefg"))
     student.train()
     with torch.no_grad():  # running statistics of a network that has seen images
         for layer in student.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):  # timm starts residual branches at zero, where no mistake would show
                 layer.weight.uniform_(0.5, 1.5)
         for _ in range(20):
-            student.outputs(torch.rand(16, 3, 48, 48) * 255)
-    return Deployed(student).eval()
+            student(torch.rand(16, 3, 48, 48) * 255)
+    return student.deployed().module.eval()
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,17 @@ def samples():
 
 
 @pytest.fixture(scope="module")
-def files(module, samples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    target.export(target.Config(name="onnx"), module, samples, folder, {"input": SPEC, "classes": list("abcdefg")})
-    return {name: folder / file for name, file in target.FILES.items()}
+def artifacts(module, samples, tmp_path_factory):
+    """precision → Artifact."""
+    about = Student("resnet10t", SPEC, list("abcdefg")).about()
+    config, folder = target.Config(name="onnx"), tmp_path_factory.mktemp("export")
+    found = gate.export(target, config, Deployable(module), samples, folder, about)
+    return {artifact.precision: artifact for artifact in found}
+
+
+@pytest.fixture(scope="module")
+def files(artifacts):
+    return {precision: artifact.path for precision, artifact in artifacts.items()}
 
 
 def test_fp32_equals_torch_at_any_batch(module, samples, files):
@@ -58,9 +66,9 @@ def test_fp32_equals_torch_at_any_batch(module, samples, files):
 
 
 def test_int8_is_really_int8(files):
-    operators = target.operators(files["int8"])
-    assert operators["QLinearConv"] >= 10
-    assert "Conv" not in operators
+    found = operators(files["int8"])
+    assert found["QLinearConv"] >= 10
+    assert "Conv" not in found
     assert files["int8"].stat().st_size < 0.3 * files["fp32"].stat().st_size
 
 
@@ -95,19 +103,20 @@ def test_the_bench_keeps_to_its_budget_and_leaves_the_slow_behind():
 
 
 def test_a_size_counts_all_files_that_one_needs(files, tmp_path):
-    for name in ("model.onnx", "decoder.onnx"):
-        shutil.copy(files["fp32"], tmp_path / name)
-    path = tmp_path / "model.onnx"
-    alone = target.facts(path)["size_bytes"]
-    assert alone == path.stat().st_size
-    target.note(path, target.noted(path) | {"parts": ["decoder.onnx"]})
-    assert target.facts(path)["size_bytes"] == path.stat().st_size + alone
+    paths = tuple(tmp_path / name for name in ("model.onnx", "decoder.onnx"))
+    for path in paths:
+        shutil.copy(files["fp32"], path)
+    alone = paths[0].stat().st_size
+    assert Artifact("fp32", paths[0], paths[:1]).bytes == alone
+    assert Artifact("fp32", paths[0], paths).bytes == 2 * alone
 
 
-def test_a_file_says_on_how_much_it_was_proven(files):
-    assert target.facts(files["fp32"])["proof"]["samples"] == 64
-    facts = target.facts(files["int8"])
-    assert "proof" not in facts
+def test_a_file_says_on_how_much_it_was_proven(artifacts):
+    assert artifacts["fp32"].facts["proof"]["samples"] == 64
+    assert noted(artifacts["fp32"].path)["proof"] == artifacts["fp32"].facts["proof"]
+    facts = artifacts["int8"].facts
+    assert "proof" not in facts and "proof" not in noted(artifacts["int8"].path)
+    assert noted(artifacts["int8"].path)["int8"] == facts["int8"]
     assert facts["conversions"] == {}
     assert facts["int8"]["ranges"] in facts["int8"]["decibels"]
 
@@ -116,7 +125,12 @@ def test_metadata_say_how_to_use_the_file_alone(files):
     for path in files.values():
         metadata = target.Runner(path).metadata
         assert json.loads(metadata["classes"]) == list("abcdefg")
-        assert json.loads(metadata["input"])["mean"] == [0.5] * 3
+        about = json.loads(metadata["input"])
+        assert about["preparation"] == "shorter side to 48 pixels, bicubic, then the centre 48×48"
+        assert (about["size"], about["resize"], about["range"]) == ([48, 48], 48, [0, 255])
+        assert json.loads(metadata["kind"]) == "classifier"
+        assert not {"mean", "std"} & {*about, *metadata}, "the file applies them; a user who did so again would be wrong"
+        assert about["normalisation"].startswith("inside the file")
 
 
 def broken(path, out, layer: str):
@@ -132,7 +146,7 @@ def broken(path, out, layer: str):
 def test_a_swapped_layer_is_refused_and_named(module, samples, files, tmp_path, layer):
     path = broken(files["fp32"], tmp_path / "broken.onnx", layer)
     with pytest.raises(UserError, match="refused") as error:
-        gate.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
+        gate.gate(module, target.Runner(path), samples, 1e-4, target.Runner(path).layers)
     named = str(error.value).split("differs: ")[1].rstrip(".")
     assert named == layer or named == layer.replace("conv1", "bn1"), named
 
@@ -152,10 +166,10 @@ class Twice(nn.Module):
 def test_a_layer_that_runs_twice_is_not_blamed(tmp_path):
     samples = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
     module, path = Twice(), tmp_path / "model.onnx"
-    target.convert(module, samples[:2], path, {})
+    write(Deployable(module), (samples[:2],), path, {})
     broken(path, path, "last")
     with pytest.raises(UserError, match=r"First layer that differs: last\."):
-        gate.gate(module, target.Runner(path), samples, 1e-4, partial(target.layer_outputs, path))
+        gate.gate(module, target.Runner(path), samples, 1e-4, target.Runner(path).layers)
 
 
 def test_an_export_that_is_refused_leaves_nothing(module, samples, tmp_path, monkeypatch):
@@ -164,5 +178,5 @@ def test_an_export_that_is_refused_leaves_nothing(module, samples, tmp_path, mon
     monkeypatch.setattr(target.Runner, "__call__", lambda self, images: np.zeros((len(images), 7), np.float32))
     with pytest.raises(UserError, match="refused"), atomic(tmp_path / "out") as folder:
         folder.mkdir()
-        target.export(target.Config(name="onnx"), module, samples, folder, {})
+        gate.export(target, target.Config(name="onnx"), Deployable(module), samples, folder, {})
     assert list(tmp_path.iterdir()) == []

@@ -109,7 +109,7 @@ def both():
 @pytest.mark.parametrize("given", ["points", "one point", "box", "points and box"])
 @pytest.mark.parametrize("multimask", [True, False])
 def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multimask):
-    from adapt.models.sam.predict import prompt, unpad
+    from adapt.prompting.prompted import prompt, unpad
 
     theirs, ours = both
     row = {"image": picture(size)}
@@ -162,7 +162,7 @@ def test_a_mask_as_prompt_equals_segment_anything(both):
     predictor.set_image(np.asarray(row["image"]))
     _, _, low = predictor.predict(coordinates, labels, multimask_output=True)
     _, _, expected = predictor.predict(coordinates, labels, mask_input=low[:1], multimask_output=False)
-    from adapt.models.sam.predict import prompt
+    from adapt.prompting.prompted import prompt
 
     item = ours.preprocess(row, False)
     xy, kinds = prompt(row, item["size"], None, (coordinates[None], labels[None]))

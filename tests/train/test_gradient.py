@@ -12,8 +12,6 @@ from adapt.contracts import Augment
 from adapt.distill import boxes, semantic
 from adapt.methods import decoder, full, head, lora
 from adapt.models import clip, dinov2, paligemma, sam
-from adapt.students.detector import Detector
-from adapt.students.pixels import SemanticStudent
 from adapt.train.gradient import gradient
 from adapt.vision.masks import rle
 
@@ -79,24 +77,29 @@ def of_objects():
 INPUT = {"size": (64, 64), "resize": (64, 64), "interpolation": "bilinear", "crop": None, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-class StillDetector(Detector):
-    def train(self, mode: bool = True):
-        return super().train(False)  # a BatchNorm that learns has a micro-batch's own statistics
+class Teacher:
+    input, classes = INPUT, ["a", "b", "c"]
 
 
-class StillSemantic(SemanticStudent):
-    def train(self, mode: bool = True):
-        return super().train(False)
+def still(learner):
+    """A BatchNorm that learns has a micro-batch's own statistics."""
+    learner.train = lambda mode=True: learner.eval()
+    learner.eval = lambda: torch.nn.Module.train(learner, False)
+    return learner
 
 
 def of_boxes():
-    student = StillDetector("test_resnet", 3, INPUT, boxes.Config(name="boxes", width=24, convs=1))
-    return student, [{"image": picture(i), "objects": objects(i, [3, 0, 1, 5, 0, 0, 2, 1][i])} for i in range(8)], Augment()
+    config = boxes.Config(name="boxes", student="test_resnet", pretrained=False, width=24, convs=1)
+    return (
+        still(boxes.learner(config, Teacher())),
+        [{"image": picture(i), "objects": objects(i, [3, 0, 1, 5, 0, 0, 2, 1][i])} for i in range(8)],
+        Augment(),
+    )
 
 
 def of_maps():
-    student = StillSemantic("test_resnet", 3, INPUT, semantic.Config(name="semantic", width=24))
-    return student, of_pixels()[1], Augment(crop=0.5)
+    config = semantic.Config(name="semantic", student="test_resnet", pretrained=False, width=24)
+    return still(semantic.learner(config, Teacher())), of_pixels()[1], Augment(crop=0.5)
 
 
 def collated(family, rows) -> dict:

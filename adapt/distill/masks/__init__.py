@@ -4,7 +4,7 @@ First the encoder learns the teacher's features alone; then prompts come into th
 the teacher makes of them, and clicks where student and teacher disagree; the student's masks are to be the teacher's. No label is
 used here; an adapted teacher has learned from masks before.
 
-    distill: {name: masks, student: repvit_m0_9, alone: 2000, train: {epochs: 30, batch: 16, lr: 2e-3}}
+    distill: {name: masks, student: repvit_m0_9, feature_steps: 2000, train: {epochs: 30, batch: 16, lr: 2e-3}}
 
 Source: MobileSAM, Zhang et al. 2023, arXiv:2306.14289 (features alone); EdgeSAM, Zhou et al. 2023, arXiv:2312.06660 (why that is
 not enough, and prompts in the loop).
@@ -17,35 +17,28 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Train
-from adapt.plug import Plugin, UserError
+from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    from adapt.distill.masks.training import Learner
     from adapt.models.base import Family
-    from adapt.students.promptable import Promptable
 
-VERSION = 2
-"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = "image_features"
 """What of the teacher is cached: float[B, C, h, w], before its decoder."""
-USES_WORDS = False
-"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
-LABELLED_BY = ()
-"""The options that the teacher's labels depend on: there are no labels."""
 
 
-class Config(Plugin):
+class Config(ObjectiveConfig):
     """A CNN encoder, and how it learns."""
 
-    teacher: Literal["adapted", "zero-shot"] = "adapted"
-    """Who teaches: the adapted model, or the model as it comes."""
+    version = 2
+    renamed = {"alone": "feature_steps"}
+
     student: str = "resnet18"
     """A timm architecture with feature maps."""
-    pretrained: bool | str = False
-    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     width: int = Field(128, ge=8, le=1024)
     """Channels of the fused feature map, before it is given the teacher's number of channels."""
-    alone: int = Field(500, ge=0)
+    feature_steps: int = Field(500, ge=0)
     """Micro-batches (steps, but for `train.accumulate`) in which only the features are learned, before prompts come into the loop."""
     features: float = Field(1.0, ge=0)
     """Weight of the features' squared error, in units of the teacher's variance."""
@@ -59,29 +52,32 @@ class Config(Plugin):
     """Keep the teacher's mask decoder as it is, or let it learn with the encoder."""
     views: int = Field(4, ge=1)
     """Random views of each image; the teacher sees each once, the student again in every `views`-th epoch."""
-    cache: bool = True
-    """Compute the teacher's features once and keep them on disk; false: with the teacher in the loop."""
-    budget: float = Field(0.05, ge=0, le=1)
-    """Mean IoU that the student may lose against its teacher before the guard fires."""
-    keep: float | None = Field(None, gt=0, le=1)
-    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=20, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.6))
     """The student's training loop."""
 
 
-def build(config: Config, family: Family, live: Callable | None = None) -> Promptable:
-    """The student of a family around transformers' `SamModel`.
+def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
+    """The teacher's features.
+
+    Raises:
+        UserError: it offers none, or no masks.
+    """
+    have = teacher.predictors()
+    if PREDICTOR not in have or "masks" not in have:
+        raise UserError(f"distill.name: 'masks' needs a teacher with {PREDICTOR} and masks. This one has: {', '.join(have)}.")
+    return Lesson(predictor=PREDICTOR)
+
+
+def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
+    """A promptable student that learns.
 
     Args:
-        family: the teacher; all of it but the image encoder is copied.
+        teacher: a family around transformers' `SamModel`, with or without adapters; its decoder is copied.
         live: the teacher's `image_features`, when it is in the loop and not cached.
 
     Raises:
-        UserError: the family has no such features.
+        UserError: the student's size does not fit the teacher's grid.
     """
-    from adapt.students.promptable import Promptable
+    from adapt.distill.masks.training import Learner
 
-    have = family.predictors()
-    if PREDICTOR not in have or "masks" not in have:
-        raise UserError(f"distill.name: 'masks' needs a teacher with {PREDICTOR} and masks. This one has: {', '.join(have)}.")
-    return Promptable(config, family, live)
+    return Learner(config, teacher, live)

@@ -13,12 +13,13 @@ Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels);
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Train
-from adapt.plug import Plugin, UserError
+from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
+from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
 from adapt.vision.masks import unrle_many
@@ -27,24 +28,24 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
-    from adapt.students.pixels import SemanticStudent
+    from adapt.distill.semantic.training import Learner
+    from adapt.models.base import Family
 
-VERSION = 2
-"""Raised when what it makes changes, so that kept results are made again."""
-PREDICTOR = None
-"""Nothing of the teacher is cached a view: its maps, made once of whole pictures, are the student's data."""
+Draw = Callable[[dict[str, Any]], "np.ndarray"]
+"""A row → its map of classes, uint8[H, W]."""
 LABELS = "masks"
-"""The teacher's row predictor that `label` asks, with `proposals: boxes`."""
-USES_WORDS = True
-"""CLIP names the masks by the classes' words, whatever the teacher is."""
+"""The teacher's row predictor that is asked, with `proposals: boxes`."""
 IGNORE = 255
 """Pixels that teach nothing."""
-LABELLED_BY = ("proposals", "automatic", "clip", "words", "sure", "most")
-"""The options that the teacher's labels depend on; no others make them again."""
 
 
-class Config(Plugin):
+class Config(ObjectiveConfig):
     """How the maps are made, and the CNN that learns them."""
+
+    version = 2
+    uses_words = True
+    labelled_by = ("proposals", "automatic", "clip", "words", "min_probability", "max_area")
+    renamed = {"sure": "min_probability", "most": "max_area"}
 
     teacher: Literal["adapted", "zero-shot"] = "adapted"
     """Who finds the things: the adapted model, or the model as it comes."""
@@ -56,14 +57,12 @@ class Config(Plugin):
     """The checkpoint that names the masks; see `model.checkpoint` of `clip`."""
     words: TextMasks = TextMasks()
     """How a mask is shown to CLIP, and the words that mean background."""
-    sure: float = Field(0.3, ge=0, le=1)
+    min_probability: float = Field(0.3, ge=0, le=1)
     """Masks whose best class has a lower probability teach nothing: neither a class, nor background."""
-    most: float = Field(0.7, gt=0, le=1)
+    max_area: float = Field(0.7, gt=0, le=1)
     """Masks of a larger share of the picture are background."""
     student: str = "resnet18"
     """A timm architecture with feature maps."""
-    pretrained: bool | str = False
-    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     size: int | None = Field(None, ge=32, le=2048, multiple_of=32)
     """The student's input, pixels a side; pictures are squeezed into a square. None: about the teacher's."""
     stride: Literal[4, 8, 16] = 8
@@ -76,31 +75,77 @@ class Config(Plugin):
     """The teacher's maps are always made once; there is no teacher in the loop."""
     budget: float = Field(0.1, ge=0, le=1)
     """mIoU that the student may lose against its teacher before the guard fires."""
-    keep: float | None = Field(None, gt=0, le=1)
-    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=30, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        return (self.clip,)
 
-def label(config: Config, family, rows: Dataset) -> Dataset:
+
+def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) -> Lesson:
+    """The maps of the teacher and CLIP, made once of whole pictures; nothing of the teacher is cached a view.
+
+    Args:
+        teacher: with the `classes` to be told apart; see `adapt/prompting/automatic.py` for what else it needs.
+        load: (family, checkpoint) → another model.
+
+    Raises:
+        UserError: there are no class words, or the teacher is not promptable.
+    """
+    if not 1 <= len(teacher.classes) < IGNORE:
+        raise UserError(
+            f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(teacher.classes)} classes."
+        )
+    propose = proposals(config, teacher)
+
+    def drawing() -> Draw:
+        from adapt.distill.semantic.naming import Namer, paint
+
+        namer = Namer(config.words, load("clip", config.clip), teacher.classes)
+
+        def draw(row: dict[str, Any]) -> np.ndarray:
+            masks, size = propose(row), row["image"].size[::-1]
+            return paint(masks, *namer(row["image"], masks), size, config.min_probability, config.max_area)
+
+        return draw
+
+    return Lesson(label=partial(label, drawing), reference=partial(reference, drawing))
+
+
+def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
+    """A student of pixels that learns from rows as `label` gives them.
+
+    Args:
+        live: no use here: a teacher in the loop would make the same maps again and again.
+    """
+    from adapt.distill.semantic.training import Learner
+    from adapt.students.cnn import seen_by, squeezed
+    from adapt.students.pixels import Student
+
+    seen = seen_by(config.student, squeezed(teacher.input, config.size))
+    return Learner(Student(config.student, seen, teacher.classes, config.stride, config.width, config.pretrained), teacher)
+
+
+def label(drawing: Callable[[], Draw], rows: Dataset) -> Dataset:
     """Maps of classes by the teacher and CLIP.
 
     Args:
-        family: the teacher, with the `classes` to be told apart; see `adapt/prompting/automatic.py` for what else it needs.
+        drawing: makes the function that draws a row's map.
         rows: `image`, and `objects` with `proposals: boxes`; no mask, category or label is looked at.
 
     Returns:
         image, and segmentation (PNG: 0 background, k + 1 the class k, 255 not judged).
 
     Raises:
-        UserError: there are no class words, the family is not promptable, or nothing is found in any picture.
+        UserError: nothing is found in any picture.
     """
     from datasets import Dataset, Features, Image, concatenate_datasets
 
     from adapt.distill.semantic.naming import encoded
     from adapt.progress import progress
 
-    draw, maps, found = _drawing(config, family), [], False
+    draw, maps, found = drawing(), [], False
     with progress("teacher", len(rows)) as tick:
         for row in rows:
             classes = draw(row)
@@ -109,7 +154,7 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
             tick()
     if not found:
         raise UserError(
-            f"distill: no mask in {len(rows)} pictures was surely one of the classes. Lower distill.sure, or "
+            f"distill: no mask in {len(rows)} pictures was surely one of the classes. Lower distill.min_probability, or "
             "distill.automatic.pred_iou_thresh and stability_score_thresh, or train the teacher longer."
         )
     pictures = rows.select_columns(["image"]).flatten_indices()
@@ -117,49 +162,18 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
     return concatenate_datasets([pictures, column], axis=1)
 
 
-def teacher(config: Config, family) -> dict[str, Callable]:
-    """What the student is to be compared with: the predictor `semantic_logits` of rows, the maps of the teacher and CLIP.
+def reference(drawing: Callable[[], Draw]) -> dict[str, Predictor]:
+    """What the student is to be compared with: the maps of the teacher and CLIP; what is not judged when teaching is background here.
 
     Returns:
-        {"semantic_logits": samples → a list of classes uint8[H, W]}; what is not judged when teaching is background here.
+        `semantic_logits`, of rows: samples → a list of classes uint8[H, W].
     """
-    draw = _drawing(config, family)
+    draw = drawing()
 
     def maps(samples: list[dict[str, Any]]) -> list[np.ndarray]:
         return [drawn * (drawn != IGNORE) for drawn in map(draw, samples)]
 
-    maps.rows = True
-    return {"semantic_logits": maps}
-
-
-def build(config: Config, family, live: Callable | None = None) -> SemanticStudent:
-    """The student: learns from rows as `label` gives them.
-
-    Args:
-        family: the teacher, for its `input` and its number of `classes`.
-        live: no use here: a teacher in the loop would make the same maps again and again.
-    """
-    from adapt.students.pixels import SemanticStudent
-
-    return SemanticStudent(config.student, 1 + len(family.classes), family.input, config)
-
-
-def _drawing(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
-    """A row → its map of classes, uint8[H, W]."""
-    from adapt.distill.semantic.naming import Namer, paint
-
-    if not 1 <= len(family.classes) < IGNORE:
-        raise UserError(
-            f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(family.classes)} classes."
-        )
-    propose = proposals(config, family)
-    namer = Namer(config.words, config.clip, list(family.classes), next(family.parameters()).device)
-
-    def draw(row: dict[str, Any]) -> np.ndarray:
-        masks = propose(row)
-        return paint(masks, *namer(row["image"], masks), row["image"].size[::-1], config.sure, config.most)
-
-    return draw
+    return {"semantic_logits": Predictor(maps, "rows")}
 
 
 def proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:

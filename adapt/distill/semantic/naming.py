@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image as Picture
+from torch import nn
 
-from adapt import plug
 from adapt.distill.semantic import IGNORE
 from adapt.prompting import text_masks
 from adapt.prompting.text_masks import TextMasks
@@ -23,14 +24,13 @@ class Namer:
 
     Args:
         config: how masks are shown; its `against` are words for the background.
-        checkpoint: of a CLIP.
+        clip: the family, on its device.
         names: the classes' words.
     """
 
-    def __init__(self, config: TextMasks, checkpoint: str, names: list[str], device: torch.device):
-        module = plug.load("models", "clip")
-        self.clip = module.load(module.Config(name="clip", checkpoint=checkpoint)).to(device).eval()
-        self.config, self.device, self.count = config.model_copy(update={"against": []}), device, len(names)
+    def __init__(self, config: TextMasks, clip: nn.Module, names: Sequence[str]):
+        self.clip, self.device = clip, next(clip.parameters()).device
+        self.config, self.count = config.model_copy(update={"against": []}), len(names)
         texts = [*names, *config.against]
         templates = [config.templates] * len(names) + [["{}"]] * len(config.against)
         with torch.no_grad(), full():
@@ -58,16 +58,22 @@ class Namer:
 
 
 def paint(
-    masks: np.ndarray, classes: np.ndarray, probability: np.ndarray, size: tuple[int, int], sure: float, most: float
+    masks: np.ndarray,
+    classes: np.ndarray,
+    probability: np.ndarray,
+    size: tuple[int, int],
+    min_probability: float,
+    max_area: float,
 ) -> np.ndarray:
     """Masks bool[N, H, W] with their classes int[N] → a map uint8[H, W].
 
-    The surest is painted last; a thing less sure than `sure` is not judged, one on a larger share than `most` is background.
+    The surest is painted last; a thing less probable than `min_probability` is not judged, one on a larger share of the picture than
+    `max_area` is background.
     """
     canvas = np.zeros(size, np.uint8)
     for number in np.argsort(probability, kind="stable"):
-        if classes[number] and masks[number].mean() <= most:
-            canvas[masks[number]] = classes[number] if probability[number] >= sure else IGNORE
+        if classes[number] and masks[number].mean() <= max_area:
+            canvas[masks[number]] = classes[number] if probability[number] >= min_probability else IGNORE
     return canvas
 
 

@@ -32,12 +32,12 @@ class Segmenter:
         self.side = self.input["size"][0]
 
     def look(self, image: np.ndarray) -> None:
-        """Embed a picture, uint8[H, W, 3], RGB: its longest side fills the input, the rest is padded with the mean."""
+        """Embed a picture, uint8[H, W, 3], RGB: its longest side fills the input, the rest is padded."""
         self.size = image.shape[:2]
         scale = self.side / max(self.size)
         self.inner = tuple(int(length * scale + 0.5) for length in self.size)
         square = np.empty((1, 3, self.side, self.side), np.float32)
-        square[:] = 255 * np.array(self.input["mean"], np.float32)[:, None, None]
+        square[:] = np.array(self.input["padding"], np.float32)[:, None, None]
         square[0, :, : self.inner[0], : self.inner[1]] = resize(image, self.inner).round().clip(0, 255).transpose(2, 0, 1)
         (self.embedding,) = self.encoder.run(None, {"images": square})
 

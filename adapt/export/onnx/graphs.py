@@ -1,172 +1,120 @@
-"""ONNX files of modules with several inputs or outputs: written, run and compared by the names of their forward's arguments."""
+"""ONNX files: written from torch, noted in, and looked into."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
-import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
-from torch import Tensor, nn
 
-from adapt.export.gate import comparable, first_difference
-from adapt.export.onnx import layer_outputs, note, session
-from adapt.plug import UserError
-
-if TYPE_CHECKING:
-    from adapt.export.onnx import Config
+from adapt.contracts import Deployable
 
 
-class Tower(nn.Module):
-    """A family's function of images as a module with one output, for one image at a time."""
-
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("answers",)
-    DYNAMIC: ClassVar[dict[str, dict[int, str]]] = {"images": {}}
-
-    def __init__(self, family: nn.Module, function: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.family, self.function = family, function
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.function(images)
-
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-"""How exported files are used without this package."""
-
-
-class Runner:
-    """An exported file: arrays in, in the order of its inputs; arrays out."""
-
-    def __init__(self, path: Path):
-        self.path, self.session = path, session(path)
-        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        self.inputs = [one.name for one in self.session.get_inputs()]
-        self.outputs = [one.name for one in self.session.get_outputs()]
-
-    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        return self.session.run(None, dict(zip(self.inputs, arrays, strict=True)))
-
-
-def convert(module: nn.Module, example: Sequence[torch.Tensor], path: Path, metadata: dict[str, Any]) -> None:
-    """Write a module as fp32 ONNX; inputs are called as the arguments of its forward.
+def write(deployable: Deployable, example: Sequence[np.ndarray], path: Path, metadata: dict[str, Any]) -> Path:
+    """Write a module as fp32 ONNX, without its parts and before NMS; inputs are called as the arguments of its forward.
 
     Args:
-        module: with `OUTPUTS`, the names of what it returns, and optionally `DYNAMIC`, argument → {dimension: its name}; an
-            argument of which `DYNAMIC` says nothing keeps its shape. Without `DYNAMIC`, every first dimension is the batch.
+        example: inputs with which it is traced.
         metadata: kept in the file, values as JSON.
+
+    Returns:
+        `path`.
     """
+    module = deployable.module.eval()
     names = list(inspect.signature(module.forward).parameters)
-    dynamic = getattr(module, "DYNAMIC", None) or {name: {0: "batch"} for name in names}
-    words = {word for one in dynamic.values() for word in one.values()}
-    dims = {word: torch.export.Dim(word, min=1, max=4096) for word in words}
+    dynamic = deployable.dynamic if deployable.dynamic is not None else {name: {0: "batch"} for name in names}
+    dims = {word: torch.export.Dim(word, min=1, max=4096) for one in dynamic.values() for word in one.values()}
     shapes = tuple({place: dims[word] for place, word in dynamic.get(name, {}).items()} for name in names)
-    with warnings.catch_warnings(
-        action="ignore", category=UserWarning
-    ):  # "axis name will not be used", where two inputs share one
+    # "axis name will not be used", where two inputs share one
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         program = torch.onnx.export(
-            module.eval(),
-            tuple(example),
+            module,
+            tuple(torch.from_numpy(array) for array in example),
             dynamo=True,
             input_names=names,
-            output_names=list(module.OUTPUTS),
+            output_names=list(deployable.outputs),
             dynamic_shapes=shapes,
             verbose=False,
         )
     model = program.model_proto
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def session(path: Path, optimised: Path | None = None) -> ort.InferenceSession:
+    """An exported file in ONNX Runtime, on one thread; `optimised`: where to write what it really runs."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimised:
+        options.optimized_model_filepath = str(optimised)
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """What is noted in a file."""
+    return {entry.key: json.loads(entry.value) for entry in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Note these facts in a file, in the place of what is noted there: name → what is kept as JSON."""
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(model, path)
 
 
-def export(
-    config: Config,
-    module: nn.Module,
-    samples: np.ndarray,
-    folder: Path,
-    metadata: dict[str, Any],
-    validation: np.ndarray | None = None,
-) -> None:
-    """Write a module of images, fp32 and int8, and beside it what its `parts` are: name → (module, example inputs), in fp32.
+def optimised(path: Path) -> onnx.GraphProto:
+    """What ONNX Runtime really runs, after its own optimisation."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "optimised.onnx"
+        session(path, place)
+        return onnx.load(place).graph
 
-    The script of `examples/` that the module names as its `EXAMPLE` lies beside them.
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators that ONNX Runtime really runs: `QLinearConv` and not `Conv` when int8 is int8."""
+    return dict(Counter(node.op_type for node in optimised(path).node))
+
+
+def layer_outputs(path: Path, names: list[str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """What the exported file computes for each torch module of these names; modules that were folded away are left out.
 
     Args:
-        samples: float32[N, 3, H, W] of the training split.
-        validation: the same of the validation split; see `quantize`.
+        inputs: of the file, in its order.
 
-    Raises:
-        UserError: the gate refuses a file.
+    The exporter notes in each node from which module it came (`pkg.torch.onnx.name_scopes`); a module's output is that of its
+    last node.
     """
-    from adapt.export.onnx import FILES
-    from adapt.export.onnx.int8 import quantize
-
-    fp32 = folder / FILES["fp32"]
-    parts = module.parts()
-    metadata = metadata | {"outputs": list(module.OUTPUTS), "parts": [f"{name}.onnx" for name in parts]}
-    convert(module, (torch.from_numpy(samples[:2]),), fp32, metadata)
-    note(fp32, metadata | {"proof": gate(module, fp32, [(samples[:16],)], config.max_abs_error)})
-    for name, (part, example) in parts.items():
-        path = folder / f"{name}.onnx"
-        about = metadata | {"outputs": list(part.OUTPUTS)}
-        convert(part, example, path, about)
-        note(path, about | {"proof": gate(part, path, part.samples(), config.max_abs_error)})
-    if config.int8:
-        quantize(fp32, folder / FILES["int8"], config, samples, validation)
-    shutil.copy(EXAMPLES / module.EXAMPLE, folder)
+    model = onnx.load(path)
+    last: dict[str, str] = {}
+    for node in model.graph.node:
+        props = {entry.key: entry.value for entry in node.metadata_props}
+        for scope in ast.literal_eval(props.get("pkg.torch.onnx.name_scopes", "[]")):
+            if scope in names:
+                last[scope] = node.output[0]
+    return _run_with(model, last, inputs)
 
 
-@torch.inference_mode()
-def check(module: nn.Module, runner: Runner, samples: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
-    """Compare outputs on several sets of inputs.
+def _run_with(model, wanted: dict[str, str], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    import onnx
 
-    Returns:
-        max_abs_error of each output by its name, as a fraction of the output's largest value where that is above 1.
-
-    Raises:
-        UserError: there is nothing to compare, or an output is not finite, whichever side gives it.
-    """
-    if not sum(len(arrays[0]) for arrays in samples):
-        raise UserError("export: refused: there are no inputs, so nothing was compared.")
-    worst = dict.fromkeys(module.OUTPUTS, 0.0)
-    module.eval()
-    for arrays in samples:
-        expected = module(*(torch.from_numpy(array) for array in arrays))
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        got = runner(*arrays)
-        if len(got) != len(expected):
-            raise UserError(f"export: refused: the file has {len(got)} outputs, the module {', '.join(module.OUTPUTS)}.")
-        for name, ours, theirs in zip(module.OUTPUTS, expected, got, strict=True):
-            comparable(ours.numpy(), theirs, name)
-            error = np.abs(ours.numpy() - theirs).max() / max(1.0, float(ours.abs().max()))
-            worst[name] = max(worst[name], float(error))
-    return worst
-
-
-def gate(module: nn.Module, path: Path, samples: Sequence[Sequence[np.ndarray]], tolerance: float) -> dict[str, float]:
-    """`check`, and refuse a file that differs.
-
-    Returns:
-        max_abs_error, as `check` gives it, the largest; samples (how many were compared).
-
-    Raises:
-        UserError: with the numbers and the layer.
-    """
-    try:
-        worst = check(module, Runner(path), samples)
-        bad = {name: error for name, error in worst.items() if not error < tolerance}
-        if not bad:
-            return {"max_abs_error": max(worst.values()), "samples": sum(len(arrays[0]) for arrays in samples)}
-        said = ", ".join(f"{name} differs by {error:.2e}" for name, error in bad.items())
-        raise UserError(f"export: refused: {said} (allowed {tolerance:.0e}).")
-    except UserError as error:
-        inputs = next((arrays for arrays in samples if len(arrays[0])), None)
-        where = first_difference(module, partial(layer_outputs, path), inputs, tolerance) if inputs else ""
-        raise UserError(f"{error} {where}".strip()) from None
+    have = {output.name for output in model.graph.output}
+    for output in dict.fromkeys(wanted.values()):
+        if output not in have:
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = dict(zip([one.name for one in session.get_inputs()], inputs, strict=True))
+    values = dict(zip([output.name for output in session.get_outputs()], session.run(None, given), strict=True))
+    return {name: values[output] for name, output in wanted.items()}

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from adapt.export.onnx import note, noted, optimised, session
+from adapt.export.onnx.graphs import note, noted, optimised, session
 from adapt.export.onnx.ranges import METHODS, Seen, cut, evenly, histograms, observe
 from adapt.plug import UserError
 
@@ -77,7 +77,7 @@ def quantize(fp32: Path, path: Path, config: Config, samples: np.ndarray, valida
     known = {method: value if np.isfinite(value) else None for method, value in decibels.items()}
     facts = {"ranges": best, "decibels": known, "pictures": len(shown)}
     onnx.save(files[best], path)
-    note(path, {name: value for name, value in noted(fp32).items() if name != "proof"} | {"int8": facts})
+    note(path, noted(fp32) | {"int8": facts})
 
 
 def signal(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:

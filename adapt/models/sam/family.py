@@ -17,10 +17,9 @@ from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
 from adapt.models.sam.objects import check_objects
-from adapt.models.sam.predict import predict
-from adapt.plug import UserError
+from adapt.prompting.prompted import padded, predict
 from adapt.vision.augment import augment, augment_map
-from adapt.vision.images import Normalise, fitted, view
+from adapt.vision.images import Normalise
 from adapt.vision.masks import rle, singles, unrle
 
 FINEST = 256
@@ -77,15 +76,10 @@ class Sam(Family):
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         """`image` float32[3, S, S], padded with the mean; `size` int64[2], height and width of the picture in it, pixels;
         for training `objects`, whose boxes are in pixels of the input and whose masks are the picture's own."""
-        image, where = sample["image"], f"data: sample {sample.get('id', '?')!r}"
-        width, height = fitted(*image.size, self.side)
-        if not (width and height):
-            raise UserError(
-                f"{where}: a picture of {image.width} × {image.height} pixels is too thin: scaled to a longest side of "
-                f"{self.side}, its shorter side would be 0 pixels. Crop it, or leave it out."
-            )
-        item = {"image": view(image, self.spec), "size": torch.tensor([height, width])}
+        item = padded(sample, self.spec)
         if train and "objects" in sample:
+            image, (height, width) = sample["image"], item["size"].tolist()
+            where = f"data: sample {sample.get('id', '?')!r}"
             objects = check_objects(singles(sample["objects"] or {}), *image.size, where)
             scale = np.tile([width / image.width, height / image.height], 2)
             boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4) * scale
@@ -246,5 +240,5 @@ class Sam(Family):
     # ------------------------------------------------------------------------------------------------------ prediction
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
-        """`image_features`, a function of images; `masks`, a function of rows (see `adapt/models/_sam_predict.py`)."""
+        """`image_features`, a function of images; `masks`, a function of rows (see `adapt/prompting/prompted.py`)."""
         return {"masks": Predictor(functools.partial(predict, self), "rows"), "image_features": Predictor(self.image_features)}

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapt.prompting.prompted import CORNER, INSIDE, NOTHING, OUTSIDE
 from adapt.vision.augment import uniforms
 
-# Labels of a prompt's points, as segment-anything numbers them.
-NOTHING, OUTSIDE, INSIDE, CORNER = -1, 0, 1, 2
 DRAWS = 10
 """Numbers that an object's first prompt takes."""
 

@@ -16,32 +16,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Train
-from adapt.plug import Plugin, UserError
+from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    from adapt.distill.features.training import Learner
     from adapt.models.base import Family
-    from adapt.students.embedder import FeatureStudent
 
-VERSION = 2
-"""Raised when what it makes changes, so that kept results are made again."""
 PREDICTOR = "distill_features"
 """What of the teacher is cached: float[B, 1 + local², D], the global feature, then a square grid of local ones."""
-USES_WORDS = False
-"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
-LABELLED_BY = ()
-"""The options that the teacher's labels depend on: there are no labels."""
 
 
-class Config(Plugin):
+class Config(ObjectiveConfig):
     """A CNN student, and how it learns."""
+
+    version = 2
 
     teacher: Literal["adapted", "zero-shot"] = "zero-shot"
     """Who teaches: the adapted model, or the model as it comes."""
-    student: str = "resnet18"
-    """A timm architecture."""
-    pretrained: bool | str = False
-    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     local: float = Field(1.0, ge=0)
     """Weight of the local features beside the global one."""
     relation: float = Field(0.0, ge=0)
@@ -56,28 +48,31 @@ class Config(Plugin):
     """The student's embedding: in the teacher's space, where the two can be compared; or its own, before the head."""
     views: int = Field(4, ge=1)
     """Random views of each image; the teacher sees each once, the student again in every `views`-th epoch."""
-    cache: bool = True
-    """Compute the teacher's outputs once and keep them on disk; false: with the teacher in the loop."""
-    budget: float = Field(0.05, ge=0, le=1)
-    """What the first eval's main metric may lose against the teacher before the guard fires."""
-    keep: float | None = Field(None, gt=0, le=1)
-    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=20, batch=64, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 
 
-def build(config: Config, family: Family, live: Callable | None = None) -> FeatureStudent:
-    """The student of a family that offers `distill_features`.
-
-    Args:
-        family: the teacher, whose input and widths the student takes over.
-        live: the teacher's function, when it is in the loop and not cached.
+def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
+    """The teacher's global and local features.
 
     Raises:
-        UserError: the family offers no features, or the architecture is none.
+        UserError: it offers none.
     """
-    from adapt.students.embedder import FeatureStudent
-
-    if PREDICTOR not in family.predictors():
+    if PREDICTOR not in teacher.predictors():
         raise UserError(f"distill.name: 'features' needs a model with {PREDICTOR}, such as dinov2. Use logits.")
-    return FeatureStudent(config, family.input, family.width, live)
+    return Lesson(predictor=PREDICTOR)
+
+
+def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
+    """An embedder that learns; `live`: the teacher in the loop.
+
+    Raises:
+        UserError: the architecture gives no feature map.
+    """
+    from adapt.distill.features.training import Learner
+    from adapt.students.cnn import seen_by
+    from adapt.students.embedder import Student
+
+    seen = seen_by(config.student, teacher.input, config.size)
+    student = Student(config.student, seen, [], teacher.width, config.embedding, config.pretrained)
+    return Learner(config, student, teacher, live)

@@ -11,43 +11,35 @@ Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the studen
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Train
-from adapt.plug import Plugin, UserError
+from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
+from adapt.plug import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from torch import nn
 
-    from adapt.students.detector import Detector
+    from adapt.distill.boxes.training import Learner
+    from adapt.models.base import Family
 
-VERSION = 1
-"""Raised when what it makes changes, so that kept results are made again."""
-PREDICTOR = None
-"""Nothing of the teacher is cached a view: its boxes, found once in whole pictures, are the student's data."""
-USES_WORDS = False
-"""Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
 LABELS = "detections"
-"""The teacher's row predictor that `label` asks."""
+"""The teacher's row predictor that is asked."""
 HUMAN = ("objects", "label", "caption", "suffix", "count")
 """Columns that the teacher must not see when it labels."""
-LABELLED_BY = ("ask", "score", "nms", "empty")
-"""The options that the teacher's labels depend on; no others make them again."""
 
 
-class Config(Plugin):
+class Config(ObjectiveConfig):
     """A detector, and which of the teacher's boxes it learns from."""
 
-    teacher: Literal["adapted", "zero-shot"] = "adapted"
-    """Who teaches: the adapted model, or the model as it comes."""
+    labelled_by = ("ask", "score", "nms", "empty")
+    renamed = {"least": "min_score"}
+
     student: str = "resnet18"
     """A timm architecture with feature maps."""
-    pretrained: bool | str = False
-    """Start from timm's weights (true), an embedded student's (`cnn-tiny`), a safetensors file's (its path), or nothing (false)."""
     size: int | None = Field(None, ge=64, le=2048, multiple_of=32)
     """The student's input, pixels a side; pictures are squeezed into a square. None: about the teacher's."""
     width: int = Field(64, ge=8, le=512)
@@ -61,7 +53,7 @@ class Config(Plugin):
     """The teacher's boxes with a lower score teach nothing."""
     nms: float = Field(0.6, gt=0, le=1)
     """Of two boxes of a class with a higher IoU, the better stays: among the teacher's boxes and the student's own."""
-    least: float = Field(0.05, ge=0, lt=1)
+    min_score: float = Field(0.05, ge=0, lt=1)
     """The student's boxes with a lower score are not given out; small, since metrics weigh boxes by score."""
     empty: bool = False
     """Learn from pictures in which the teacher finds nothing, as background; false: leave them out."""
@@ -73,40 +65,63 @@ class Config(Plugin):
     """Pictures that the teacher labels at a time."""
     budget: float = Field(0.1, ge=0, le=1)
     """mAP that the student may lose against its teacher before the guard fires."""
-    keep: float | None = Field(None, gt=0, le=1)
-    """Share of its teacher's main metric that the student must keep; given, it takes the place of `budget`."""
     train: Train = Train(epochs=30, batch=16, lr=2e-3, weight_decay=0.02, augment=Augment(crop=0.5))
     """The student's training loop."""
 
 
-def label(config: Config, family, rows: Dataset) -> Dataset:
+def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
+    """The teacher's boxes, found once in whole pictures; nothing of it is cached a view.
+
+    Raises:
+        UserError: it finds no boxes.
+    """
+    have = teacher.predictors()
+    if LABELS not in have:
+        raise UserError(f"distill.name: 'boxes' needs a teacher that finds {LABELS}. This one has: {', '.join(have)}.")
+    return Lesson(label=partial(label, config, have[LABELS]))
+
+
+def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
+    """A detector that learns from batches of pictures with boxes, as `label` gives them.
+
+    Args:
+        live: no use here: a teacher in the loop would be asked for the same boxes again and again.
+    """
+    from adapt.distill.boxes.training import Learner
+    from adapt.students.cnn import seen_by, squeezed
+    from adapt.students.detector import Student
+
+    seen = seen_by(config.student, squeezed(teacher.input, config.size))
+    options = {"width": config.width, "convs": config.convs, "min_score": config.min_score, "nms": config.nms}
+    return Learner(Student(config.student, seen, teacher.classes, **options, pretrained=config.pretrained), teacher)
+
+
+def label(config: Config, teacher: Predictor, rows: Dataset) -> Dataset:
     """The teacher's boxes as a data set: those above the score, duplicates removed, clipped to the picture.
 
     Args:
-        family: has the row predictor `detections`.
+        teacher: its row predictor `detections`.
         rows: pictures; what people wrote about them (`HUMAN`) is left out before the teacher sees them.
 
     Returns:
         the rows with id, image, objects (bbox float[N, 4] XYXY in pixels, category int[N]) and score (list of float[N]).
 
     Raises:
-        UserError: the family finds no boxes at all, or has no such predictor.
+        UserError: it finds no boxes at all.
     """
     from datasets import ClassLabel, List, Value
 
     from adapt.progress import progress
 
-    function = _predictor(family)
     asked = rows.remove_columns([name for name in HUMAN if name in rows.column_names])
     found = []
-    family.eval()
     with progress("teacher", len(asked)) as tick:
         for start in range(0, len(asked), config.batch):
             samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
             if config.ask == "present":
                 for i, sample in enumerate(samples, start):
                     sample["objects"] = {"category": sorted(set((rows[i]["objects"] or {"category": []})["category"]))}
-            for sample, answer in zip(samples, function(samples), strict=True):
+            for sample, answer in zip(samples, teacher(samples), strict=True):
                 found.append(clean(answer, sample["image"].size, config.score, config.nms))
                 tick()
     keep = [i for i, one in enumerate(found) if config.empty or len(one["score"])]
@@ -154,25 +169,6 @@ def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> 
         kept.extend(places[nms(torch.from_numpy(bbox[places]), torch.from_numpy(scores[places]), overlap).numpy()])
     order = np.array(sorted(kept, key=lambda i: -scores[i]), np.int64)
     return {"bbox": bbox[order], "category": category[order], "score": scores[order]}
-
-
-def build(config: Config, family, live: Callable | None = None) -> Detector:
-    """The student: learns from batches of pictures with boxes, as `label` gives them.
-
-    Args:
-        family: the teacher, for its `input` and its number of `classes`.
-        live: no use here: a teacher in the loop would be asked for the same boxes again and again.
-    """
-    from adapt.students.detector import Detector
-
-    return Detector(config.student, len(family.classes), family.input, config)
-
-
-def _predictor(family: nn.Module) -> Callable:
-    predictors = family.predictors()
-    if LABELS not in predictors:
-        raise UserError(f"distill.name: 'boxes' needs a teacher that finds {LABELS}. This one has: {', '.join(predictors)}.")
-    return predictors[LABELS]
 
 
 def _names(rows: Dataset) -> list[str] | None:

@@ -1,25 +1,65 @@
-"""Rows and prompts in pixels of their pictures → masks of the pictures' size."""
+"""Points and boxes in pixels of their pictures → masks of the pictures' size, by SAM or what stands in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapt.models.sam.objects import check_boxes, check_points
-from adapt.models.sam.prompts import CORNER, NOTHING
 from adapt.plug import UserError
+from adapt.vision.images import fitted, view
 
+NOTHING, OUTSIDE, INSIDE, CORNER = -1, 0, 1, 2
+"""Labels of a prompt's points, as segment-anything numbers them; 3 is a box's second corner."""
 IMAGES, PROMPTS = 8, 64
 """What is computed at once."""
 
 
+class Promptable(Protocol):
+    """What is asked here: SAM, or its student."""
+
+    side: int
+    """S, of the padded input, pixels."""
+    normalise: torch.nn.Module
+    """Its buffers tell the device."""
+
+    def eval(self) -> Any: ...
+
+    def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
+        """See `padded`."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """float[B, 3, S, S] 0–255 → float[B, C, h, w]."""
+
+    def decode(self, features: Tensor, coordinates: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+        """features float[N, C, h, w], of each prompt's image; coordinates float[N, P, 2] XY in pixels of the input; labels int64[N, P] →
+        logits float[N, M, 4h, 4w] of the input, and predicted IoU float[N, M]."""
+
+
+def padded(sample: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """A row's picture as SAM sees it: `image` float32[3, S, S], padded with the mean; `size` int64[2], height and width of the picture in
+    it, pixels.
+
+    Raises:
+        UserError: the picture is so thin that nothing is left of its shorter side.
+    """
+    image, side = sample["image"], spec["size"][0]
+    width, height = fitted(*image.size, side)
+    if not (width and height):
+        raise UserError(
+            f"data: sample {sample.get('id', '?')!r}: a picture of {image.width} × {image.height} pixels is too thin: scaled to a "
+            f"longest side of {side} its shorter one is nothing. Crop it, or leave it out."
+        )
+    return {"image": view(image, spec), "size": torch.tensor([height, width])}
+
+
 @torch.no_grad()
 def predict(
-    family: nn.Module,
+    family: Promptable,
     samples: Sequence[dict],
     boxes: Sequence | None = None,
     points: Sequence | None = None,
@@ -29,7 +69,6 @@ def predict(
     """The best mask of each prompt.
 
     Args:
-        family: a `Sam`.
         samples: rows with `image`, and `objects` where neither boxes nor points are given: then their boxes are the prompts.
         boxes: float[N, 4] XYXY in pixels of its picture, for each sample.
         points: (float[N, K, 2] XY in pixels of its picture, int[N, K]: 1 inside, 0 outside), for each sample.
@@ -95,7 +134,7 @@ def prompt(sample: dict, size: Tensor, boxes, points) -> tuple[Tensor, Tensor]:
     return (torch.cat(coordinates, 1) * scale).float(), torch.cat(labels, 1)
 
 
-def _masks(family: nn.Module, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None) -> dict:
+def _masks(family: Promptable, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None) -> dict:
     """One image's masks bool[N, H, W] and scores float32[N].
 
     Args:
@@ -130,3 +169,45 @@ def unpad(logits: Tensor, side: int, size: Sequence[int], original: Sequence[int
     """
     logits = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
     return F.interpolate(logits[..., : size[0], : size[1]], tuple(original), mode="bilinear", align_corners=False)
+
+
+def check_boxes(boxes: Sequence, width: int, height: int, where: str) -> np.ndarray:
+    """Boxes XYXY in pixels of a picture → float32[N, 4].
+
+    Raises:
+        UserError: a box is no four numbers, reversed, or leaves the picture by more than half a pixel.
+    """
+    try:
+        values = np.asarray(boxes, np.float32).reshape(-1, 4)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{where}: boxes are four numbers each: left, top, right, bottom in pixels; got {boxes!r:.80}."
+        ) from None
+    for number, (left, top, right, bottom) in enumerate(values.tolist()):
+        text = f"{where}: box {number} ({left:g}, {top:g}, {right:g}, {bottom:g})"
+        if not (left < right and top < bottom):
+            raise UserError(f"{text} is reversed or empty. Write left, top, right, bottom with left < right and top < bottom.")
+        if not (left >= -0.5 and top >= -0.5 and right <= width + 0.5 and bottom <= height + 0.5):
+            raise UserError(f"{text} leaves its picture of {width} × {height} pixels. Clip it to the picture.")
+    return values
+
+
+def check_points(points: Any, width: int, height: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """(coordinates [N, K, 2] XY in pixels of a picture, labels [N, K]: 1 inside, 0 outside) → float32 and int64 of these shapes.
+
+    Raises:
+        UserError: the shapes do not fit, a label is another, or a point is off the picture.
+    """
+    try:
+        coordinates, labels = np.asarray(points[0], np.float32), np.asarray(points[1], np.int64)
+    except (ValueError, TypeError, IndexError):
+        coordinates, labels = np.zeros(0), np.zeros(0)
+    if coordinates.ndim != 3 or coordinates.shape[2] != 2 or labels.shape != coordinates.shape[:2]:
+        raise UserError(
+            f"{where}: points are a pair: float[N, K, 2] (X, Y in pixels) and int[N, K] (1 inside, 0 outside) for N masks."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{where}: a point's label is 1 (inside) or 0 (outside); got {sorted(set(labels.flat))}.")
+    if not ((coordinates >= -0.5) & (coordinates <= np.array([width, height]) + 0.5)).all():
+        raise UserError(f"{where}: a point leaves its picture of {width} × {height} pixels.")
+    return coordinates, labels
