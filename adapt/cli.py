@@ -27,7 +27,7 @@ AGAIN = "Run the same command again: it continues where this run stopped"
 # a system's refusal → the next step
 SURROUNDINGS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"Make room. {AGAIN}"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for the right, or work in another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Get the right to write there, or work in another folder"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
 }
 KNOWN = ("data.path", "recipe", "run", "write")
@@ -308,7 +308,7 @@ def _runs(rest: list[str]) -> Said:
         return 0, {"removed": names if freed else [], "freed_bytes": freed}
     found = runs.found()
     if found:
-        _grid(*runs.table(found))
+        _grid(*runs.table(found), whole=("run", "size", "age"))
     else:
         print("There are no runs in runs/ yet. Begin one with: adapt finetune recipe=clip_lora")
     return 0, {"runs": [kept.document() for kept in found]}
@@ -331,14 +331,15 @@ def _compared(found) -> Said:
     return 0, {"runs": found.runs, "options": found.options, "numbers": numbers, "notes": found.notes}
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table; the columns in `whole` are not broken into lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in head:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name), overflow="fold", no_wrap=name in whole)
     for row in rows:
         table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 80).print(table)
