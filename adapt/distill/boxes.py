@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.plug import Plugin, UserError
+from adapt.plug import Plugin, UserError, counted
 from adapt.recipe import Augment, Train
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def label(config: Config, family, rows: Dataset) -> Dataset:
         )
     counts = [len(one["score"]) for one in found]
     shown = sum(count > 0 for count in counts)
-    print(f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {len(found):,} pictures")
+    print(
+        f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {counted(len(found), 'picture')}"
+    )
     names = _names(rows)
     category = ClassLabel(names=names) if names else Value("int64")
     boxes = List(List(Value("float32"), length=4))
