@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import sys
-import textwrap
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from adapt import lists
+from adapt.lists import Said
 from adapt.manual import PAGES, overview, page
 from adapt.plug import UserError, nearest
-from adapt.recipe import Recipe, available, find, load_recipe, read_text, source
+from adapt.recipe import Recipe, available, load_recipe, source
 
 VERBS = tuple(PAGES)
 ALONE = ("merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
@@ -27,12 +27,10 @@ AGAIN = "Run the same command again: it continues where this run stopped"
 # a system's refusal → the next step
 SURROUNDINGS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"Make room. {AGAIN}"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for the right, or work in another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Get the right to write there, or work in another folder"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
 }
 KNOWN = ("data.path", "recipe", "run", "write")
-Said = tuple[int, dict[str, Any]]
-"""Exit status, and what the verb did, for --json."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,39 +42,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(lambda: _run(arguments), verb, "--json" in given)
     if os.environ.get("RANK", "0") != "0":
         return 0
-    alone = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    with _environment(alone):
+    with _alone():
         return _told(lambda: _run(arguments), verb, "--json" in given)
 
 
 def checked(arguments: Sequence[str]) -> int:
-    """Is this a recipe, of data that are there? 0, or 2 after saying what is wrong."""
+    """A verb and what it is given: is this a recipe, of data that are there? 0, or 2 after saying what is wrong."""
+    verb, *rest = arguments
 
     def check() -> Said:
-        parse([argument for argument in arguments if argument != "--json"]).data.check_paths()
+        if verb not in VERBS:
+            raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
+        parse([argument for argument in rest if argument != "--json"]).data.check_paths()
         return 0, {}
 
-    return _told(check, "", "--json" in arguments, done=False)
+    return _told(check, verb, "--json" in rest)
 
 
 @contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    for name in before.keys() - wanted.keys():
-        del os.environ[name]
+def _alone() -> Iterator[None]:
+    """A process that knows nothing of the others that a launcher started."""
+    others = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(before)
+        os.environ.update(others)
 
 
-def _told(work: Callable[[], Said], verb: str, as_json: bool = False, done: bool = True) -> int:
-    """The exit status of `work`; what went wrong is told in one line. With `as_json`, standard output gets one document and
-    nothing else; `done`: also when all went well."""
+def _told(work: Callable[[], Said], verb: str, as_json: bool) -> int:
+    """The exit status of `work`; what went wrong is told in one line.
+
+    With `as_json`, what `work` did is one document on standard output, and all that is printed goes to standard error.
+    """
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             status, document = _attempted(work)
-        if as_json and ("error" in document or (done and os.environ.get("RANK", "0") == "0" and document)):
+        if as_json and document and ("error" in document or os.environ.get("RANK", "0") == "0"):
             print(dumped({"verb": verb, "status": status} | document))
         sys.stdout.flush()
         return status
@@ -223,127 +224,6 @@ def show(outcome, recipe: Recipe) -> Said:
     return 1 if recipe.strict and not outcome.ok else 0, document
 
 
-def _recipes(rest: list[str]) -> Said:
-    if not rest:
-        names = available("recipes")
-        about = {name: read_text(find("recipes", name), "recipe").splitlines()[0].lstrip("# ") for name in names}
-        for name, first in about.items():
-            line = f"{name:<24} {first}"
-            print(textwrap.fill(line, _width(), subsequent_indent=" " * 25) if sys.stdout.isatty() else line)
-        return 0, {"recipes": [{"name": name, "about": first} for name, first in about.items()]}
-    from adapt import options
-
-    plain = _switch(rest, "plain")
-    recipe = load_recipe(rest[0], rest[1:])
-    if plain or not sys.stdout.isatty():
-        print(recipe.to_yaml() if plain else options.annotated(recipe), end="")
-    else:
-        _dimmed(options.annotated(recipe, _width()).splitlines(), "#")
-    return 0, {"recipe": recipe.model_dump(mode="json"), "notes": recipe.notes}
-
-
-def _options(rest: list[str]) -> Said:
-    from adapt import options
-
-    if not rest:
-        found = options.overview()
-        for name, text, plugins in found:
-            print(textwrap.fill(f"{name:<9} {text}", _width(), subsequent_indent=" " * 10))
-            for plugin, about in plugins:
-                print(textwrap.fill(f"  {plugin:<12} {about}", _width(), subsequent_indent=" " * 15))
-        print("\nadapt options SECTION [PLUG-IN] explains their options:")
-        print("  adapt options train\n  adapt options distill logits")
-        return 0, {
-            "sections": [{"name": n, "text": t, "plugins": [dict(zip(("name", "text"), p)) for p in ps]} for n, t, ps in found]
-        }
-    place, about, found = options.lookup(rest)
-    head = [*textwrap.wrap(f"{place}: {about}", _width()), ""] if about else []
-    lines = [*head, *options.listed(found, _width())]
-    if sys.stdout.isatty():
-        _dimmed(lines, "    ")
-    else:
-        print("\n".join(lines))
-    return 0, {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
-
-
-def _width() -> int:
-    """Columns of the terminal, at most 100; 80 when it is none."""
-    return min(100, shutil.get_terminal_size((80, 24)).columns)
-
-
-def _dimmed(lines: Iterable[str], start: str) -> None:
-    """Print lines to a terminal, dim where they begin like this."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line in lines:
-        comment = line.startswith(start) or line.lstrip().startswith(start)
-        console.print(line, style="dim" if comment else "bold" if start != "#" else "", markup=False)
-
-
-def _switch(rest: list[str], name: str) -> bool:
-    """Take NAME=true or NAME=false out of the arguments."""
-    for argument in [argument for argument in rest if argument.startswith(f"{name}=")]:
-        rest.remove(argument)
-        if argument not in (f"{name}=true", f"{name}=false"):
-            raise UserError(f"{name}: {argument.partition('=')[2]!r} is not true or false. Write {name}=true.")
-        return argument.endswith("true")
-    return False
-
-
-def _runs(rest: list[str]) -> Said:
-    from adapt.verbs import runs
-
-    what, *names = rest or ["list"]
-    if what not in ("list", "compare", "remove"):
-        raise UserError(f"runs: there is no {what!r}.{nearest(what, ('list', 'compare', 'remove'))}")
-    if what == "compare":
-        return _compared(runs.compare(names))
-    if what == "remove":
-        agreed = _switch(names, "yes")
-        if not agreed and names and not sys.stdin.isatty():
-            raise UserError("runs: nobody is here to ask. Write yes=true to remove without a question.")
-        freed = runs.remove(names, agreed)
-        print(f"Removed; {runs.size(freed)} are free again." if freed else "Nothing was removed.")
-        return 0, {"removed": names if freed else [], "freed_bytes": freed}
-    found = runs.found()
-    if found:
-        _grid(*runs.table(found))
-    else:
-        print("There are no runs in runs/ yet. Begin one with: adapt finetune recipe=clip_lora")
-    return 0, {"runs": [kept.document() for kept in found]}
-
-
-def _compared(found) -> Said:
-    from adapt.options import written
-    from adapt.verbs import runs
-
-    rows = [[path, *(v if v == "not set" else written(v) for v in values)] for path, values in found.options.items()]
-    if rows:
-        _grid(["option", *found.runs], rows)
-    else:
-        print("They do not differ in any option.")
-    print()
-    _grid(["number", *found.runs], [[name, *map(runs.cell, row)] for name, row in found.numbers.items()])
-    for note in found.notes:
-        print(note)
-    numbers = {name: [entry and entry.model_dump(mode="json") for entry in row] for name, row in found.numbers.items()}
-    return 0, {"runs": found.runs, "options": found.options, "numbers": numbers, "notes": found.notes}
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in head:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else 80).print(table)
-
-
 def _merging(rest: list[str]) -> dict[str, float | str]:
     """Take `scale=` and `budget=` out of the arguments of `adapt merge`."""
     options: dict[str, float | str] = {}
@@ -424,11 +304,11 @@ def _doctor_data(rest: list[str]) -> Said:
 
 OWN: dict[str, Callable[[list[str]], Said]] = {
     "doctor": _doctor,
-    "options": _options,
+    "options": lists.sections,
     "prompt": _prompt,
-    "recipes": _recipes,
+    "recipes": lists.recipes,
     "report": _report,
-    "runs": _runs,
+    "runs": lists.folders,
 }
 """Verbs that do not end with a table of numbers."""
 

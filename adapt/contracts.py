@@ -75,9 +75,9 @@ class Train(Spec):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps in all; given, it takes the place of `epochs`."""
     batch: int = Field(32, ge=1)
-    """Images an optimiser step, over all processes and accumulation steps together."""
+    """Images for each optimiser step, over all processes and accumulation steps together."""
     accumulate: int = Field(1, ge=1)
-    """Micro-batches an optimiser step; doubled by itself when memory runs out."""
+    """Micro-batches that each optimiser step is split into; doubled by itself when memory runs out."""
     optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
     """AdamW (β .9/.999); SGD with momentum .9; timm's Muon for the layers' matrices and convolutions, with AdamW for the rest; AdamW
     with its state in 8 bits, paged to the CPU when the GPU is full (on CPU it is plain AdamW)."""

@@ -24,7 +24,7 @@ def launched(entry: Sequence[str], verb: Sequence[str], arguments: Sequence[str]
     processes = 0 if not given or given[0] in ALONE else lacking_processes()
     if processes < 2:
         return main(given)
-    return checked(given[1:]) or start(processes, [*entry, *arguments])
+    return checked(given) or start(processes, [*entry, *arguments])
 
 
 def lacking_processes() -> int:

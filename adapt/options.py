@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic.fields import FieldInfo
 
 from adapt.contracts import SourceConfig
@@ -21,6 +20,9 @@ from adapt.recipe import Recipe
 REQUIRED = "required"
 WORDS = {str: "text", int: "int", float: "float", bool: "true | false", NoneType: "null", Any: "anything"}
 """Type → what it is called."""
+BOUNDS = {"Ge": "{} or more", "Gt": "above {}", "Le": "{} at most", "Lt": "below {}"}
+BOUNDS |= {"MultipleOf": "a multiple of {}", "MinLen": "at least {} long", "MaxLen": "at most {} long"}
+"""A constraint of pydantic's, by its name (of `annotated_types`, one field each) → what it is in words."""
 
 
 @dataclass(frozen=True)
@@ -235,26 +237,12 @@ def _kind(annotation: Any) -> str:
 
 def _allowed(metadata: Sequence[Any]) -> str:
     """A range in words, from pydantic's constraints."""
-    low = high = ""
-    more = []
-    for bound in (each for item in metadata for each in (item.metadata if isinstance(item, FieldInfo) else [item])):
-        if isinstance(bound, Ge):
-            low = f"{_number(bound.ge)} or more"
-        elif isinstance(bound, Gt):
-            low = f"above {_number(bound.gt)}"
-        elif isinstance(bound, Le):
-            high = f"{_number(bound.le)} at most"
-        elif isinstance(bound, Lt):
-            high = f"below {_number(bound.lt)}"
-        elif isinstance(bound, MultipleOf):
-            more.append(f"a multiple of {_number(bound.multiple_of)}")
-        elif isinstance(bound, MinLen):
-            more.append(f"at least {bound.min_length} long")
-        elif isinstance(bound, MaxLen):
-            more.append(f"at most {bound.max_length} long")
-    if low.endswith(" or more") and high.endswith(" at most"):
-        low, high = f"{low.removesuffix(' or more')} to {high.removesuffix(' at most')}", ""
-    return ", ".join(filter(None, (low, high, *more)))
+    flat = [each for item in metadata for each in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    named = {type(bound).__name__: bound for bound in flat}
+    found = {name: words.format(_number(*astuple(named[name]))) for name, words in BOUNDS.items() if name in named}
+    if {"Ge", "Le"} <= found.keys():
+        found["Ge"] = f"{found['Ge'].removesuffix(' or more')} to {found.pop('Le').removesuffix(' at most')}"
+    return ", ".join(found.values())
 
 
 def _number(value: float) -> str:

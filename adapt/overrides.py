@@ -142,14 +142,12 @@ def _set(raw: Any, path: list[str], value: Any) -> None:
         dotted = ".".join(place)
         if isinstance(raw, list):
             if not (step.isascii() and step.isdigit() and int(step[:9]) <= len(raw)):
-                raise UserError(f"{dotted}: a list of {len(raw)} has no place {step!r}. Use 0 to {len(raw)}.")
+                raise UserError(f"{dotted}: {step!r} is not a position in a list of {len(raw)}. Use 0 to {len(raw)}.")
             if int(step) == len(raw):
                 raw.append(None)
             step = int(step)
         elif not isinstance(raw, dict):
-            raise UserError(
-                f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]} and has no options, such as {step!r}."
-            )
+            raise UserError(f"{dotted}: {'.'.join(place[:-1])} is the value {repr(raw)[:80]}, which has no option {step!r}.")
         if then is None:
             raw[step] = value
             return

@@ -178,3 +178,8 @@ def nearest(word: object, have: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word)[:100], have, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{hint} Have: {', '.join(have) or 'none'}."
+
+
+def counted(number: int, noun: str) -> str:
+    """1 → '1 weight', 2000 → '2,000 weights'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

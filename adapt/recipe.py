@@ -29,7 +29,7 @@ class Prompts(Spec):
     templates: str | list[str] = "simple"
     """A file of `prompts/` by name, the path of a YAML file with `templates`, or the templates themselves; each has one `{}`."""
     classes: str | dict[str, str] | None = None
-    """A file of `prompts/` with `classes`, or a mapping from label to class name; none: the labels' own names."""
+    """A file of `prompts/` with `classes`, or a mapping from label to class name; null: the labels' own names."""
 
 
 class Recipe(Spec):
@@ -46,7 +46,7 @@ class Recipe(Spec):
     prompts: Prompts = Prompts()
     """Templates and class names."""
     train: Train = Train()
-    """The loop."""
+    """The training loop: steps, optimiser, random views."""
     evals: list[SerializeAsAny[Plugin]] = []
     """What is measured: files of `adapt/evals`."""
     distill: SerializeAsAny[Plugin] | None = None
@@ -56,7 +56,7 @@ class Recipe(Spec):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of everything random."""
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
-    """Where curves go besides the run folder, through accelerate."""
+    """Where curves go, through accelerate, besides the run folder."""
     strict: bool = False
     """Exit with status 1 when a guard is broken: worse than zero-shot, a student or int8 file past its budget."""
 
@@ -101,7 +101,9 @@ def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
         raise UserError(f"{kind[:-1]}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
     if name in available(kind):
         return base / f"{name}.yaml"
-    raise UserError(f"{kind[:-1]}: {name!r} is neither a name nor a path ending in .yaml.{nearest(name, available(kind))}")
+    raise UserError(
+        f"{kind[:-1]}: there is no {kind[:-1]} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}"
+    )
 
 
 def available(kind: Literal["recipes", "prompts"]) -> list[str]:
@@ -153,7 +155,7 @@ def validate(raw: dict) -> Recipe:
             built[section] = [_plugin(item, f"{section}.{i}", kind, key, raw, problems) for i, item in enumerate(raw[section])]
             given = [item.name for item in built[section]]
             problems += [
-                f"{section}.{i}.{key}: {name!r} is there twice, and its numbers or files would be too. Run the verb again with the other."
+                f"{section}.{i}.{key}: {name!r} is in the list twice. Name it once, and run the verb again for the other options."
                 for i, name in enumerate(given)
                 if name != "?" and name in given[:i]
             ]

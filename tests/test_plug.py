@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from adapt import plug
-from adapt.plug import SECTIONS, Plugin, Spec, UserError, load, names, nearest, schema
+from adapt.plug import SECTIONS, Plugin, Spec, UserError, counted, load, names, nearest, schema
 
 FOLDERS = sorted({folder for folder, _, _ in SECTIONS.values()})
 
@@ -63,3 +63,12 @@ def test_configs_are_frozen_strict_and_finite():
             Config(**bad)
     with pytest.raises(ValidationError):
         config.rate = 2.0
+
+
+def test_one_is_no_plural():
+    assert [counted(number, "problem") for number in (0, 1, 2, 2000)] == [
+        "0 problems",
+        "1 problem",
+        "2 problems",
+        "2,000 problems",
+    ]

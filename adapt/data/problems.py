@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.run import atomic
 
 # problem → (is it severe, what to do)
@@ -104,9 +104,9 @@ class Report:
     def summary(self) -> str:
         """How many pictures, problems and severe problems, in words."""
         problems, severe = len(self.problems), len(self.severe)
-        looked = f"{self.pictures} picture{'s' * (self.pictures != 1)}"
+        looked = counted(self.pictures, "picture")
         return (
-            f"{looked}, {problems} problem{'s' * (problems != 1)}, {severe or 'none'} of them severe"
+            f"{looked}, {counted(problems, 'problem')}, {severe or 'none'} of them severe"
             if problems
             else f"{looked}, no problem"
         )

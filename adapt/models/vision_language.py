@@ -17,7 +17,7 @@ from adapt.contracts import Augment, Predictor
 from adapt.models.answers import Answer, Confidence, Speed
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.prompting import tasks
 from adapt.prompting.tokens import Codebook
 from adapt.vision.augment import augment
@@ -219,7 +219,9 @@ def load_backbone(kind: type, place: str, settings, config) -> nn.Module:
     backbone, info = kind.from_pretrained(place, dtype=dtype, output_loading_info=True)
     lacking = sorted(name for name in info["missing_keys"] if "position_ids" not in name)
     if lacking:
-        raise UserError(f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}.")
+        raise UserError(
+            f"model.checkpoint: {config.checkpoint!r} lacks {counted(len(lacking), 'weight')}, such as {lacking[0]!r}."
+        )
     return backbone
 
 

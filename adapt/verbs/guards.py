@@ -6,6 +6,8 @@ whole 95 % interval is.
 
 from __future__ import annotations
 
+from adapt.plug import counted
+
 KEPT, NOT_SHOWN, BROKEN = "kept", "not shown", "broken"
 Change = tuple[float, float, float]
 """Difference, and the ends of its paired 95 % interval."""
@@ -82,7 +84,7 @@ def floored(metric: str, value: float, floor: float) -> str:
 
 def _noise(change: Change, pictures: int) -> str:
     half = (change[2] - change[1]) / 2
-    return f"Within noise: {pictures:,} pictures cannot show less than ±{_points(half)} points."
+    return f"Within noise: {counted(pictures, 'picture')} cannot show less than ±{_points(half)} points."
 
 
 def _interval(change: Change | None) -> str:

@@ -22,11 +22,14 @@ from adapt.verbs import guards, kept
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from datasets import Dataset
     from PIL import Image as Picture
 
 BATCH = 64
+COLUMNS = {"name": "string", "title": "string", "metric": "string", "value": "float64", "low": "float64", "high": "float64"}
+COLUMNS |= {"change": "float64", "change_low": "float64", "change_high": "float64", "against": "string"}
+COLUMNS |= {"latency_ms": "float64", "size_mb": "float64", "split": "string"}
+"""Of `Outcome.table`, with their types in Arrow."""
 FOLDER = "student"
 """Where the run folder keeps a distilled student."""
 
@@ -66,32 +69,24 @@ class Outcome:
         return {entry["name"]: entry["metrics"] for entry in self.entries}
 
     @property
-    def table(self) -> pd.DataFrame:
-        """The entries, a row each, by name: title, metric (the main one), value, low and high (95 % interval, 0–1), change (against
-        the entry `against`) with its interval, latency_ms (median, one picture), size_mb, split; what was not measured is None.
-        """
-        import pandas as pd
+    def table(self):
+        """The entries as a pandas `DataFrame`, a row each, by name.
 
-        rows = {}
+        Columns: title; metric (the main one), its value, low and high (95 % interval), 0–1; change (against the entry `against`) with
+        its interval; latency_ms (median, one picture); size_mb; split. What was not measured is missing.
+        """
+        import pyarrow as pa
+
+        rows = []
         for entry in self.entries:
             low, high = entry.get("intervals", {}).get(entry["main"], (None, None))
             change = entry.get("change") or (None, None, None)
-            size = entry.get("size_bytes")
-            rows[entry["name"]] = {
-                "title": entry["title"],
-                "metric": entry["main"],
-                "value": entry["metrics"][entry["main"]],
-                "low": low,
-                "high": high,
-                "change": change[0],
-                "change_low": change[1],
-                "change_high": change[2],
-                "against": entry.get("against"),
-                "latency_ms": (entry.get("latency") or {}).get("p50_ms"),
-                "size_mb": size / 1e6 if size else None,
-                "split": entry.get("split"),
-            }
-        return pd.DataFrame.from_dict(rows, orient="index")
+            size, latency = entry.get("size_bytes"), entry.get("latency") or {}
+            words = {name: entry.get(name) for name in ("name", "title", "against", "split")}
+            numbers = dict(zip(("change", "change_low", "change_high"), change, strict=True)) | {"low": low, "high": high}
+            numbers |= {"value": entry["metrics"][entry["main"]], "latency_ms": latency.get("p50_ms")}
+            rows.append(words | numbers | {"metric": entry["main"], "size_mb": size / 1e6 if size else None})
+        return pa.Table.from_pylist(rows, pa.schema(COLUMNS)).to_pandas().set_index("name")
 
     def __str__(self) -> str:
         rows, told = self._shown()

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from adapt.overrides import parse_yaml
-from adapt.plug import UserError, nearest
+from adapt.plug import SECTIONS, UserError, nearest
 from adapt.recipe import read_text
 from adapt.report.entries import Entry, parse
 from adapt.run import NOTHING, Run
 
 HOME = Path("runs")
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+KEYS = {key for _, key, _ in SECTIONS.values()}
 VERBS = ("finetune", "distill", "export", "merge")
 
 
@@ -54,9 +55,12 @@ class Kept:
 
     @property
     def model(self) -> str:
-        """Its family and checkpoint."""
-        model = self.recipe.get("model") or {}
-        return f"{model.get('name', '?')} {model.get('checkpoint', '')}".strip()
+        """Its family."""
+        return (self.recipe.get("model") or {}).get("name", "?")
+
+    @property
+    def checkpoint(self) -> str:
+        return (self.recipe.get("model") or {}).get("checkpoint", "?")
 
     @property
     def method(self) -> str:
@@ -69,6 +73,7 @@ class Kept:
             "name": self.path.name,
             "path": str(self.path),
             "model": self.model,
+            "checkpoint": self.checkpoint,
             "method": self.method,
             "verbs": list(self.verbs),
             "last": last and {"entry": last.name, "metric": last.main, "value": last.metrics[last.main], "split": last.split},
@@ -101,12 +106,11 @@ def named(name: str) -> Path:
 
 def table(runs: Sequence[Kept]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the list."""
-    head = ["run", "model", "method", "done", "last number", "size", "age"]
+    head = ["run", "model", "done", "last number", "size", "age"]
     return head, [
         [
             kept.path.name,
-            kept.model,
-            kept.method,
+            f"{kept.checkpoint} + {kept.method}",
             ", ".join(kept.verbs) or "nothing yet",
             "unreadable" if kept.problem else _last(kept.entries[-1]) if kept.entries else "",
             size(kept.size),
@@ -122,7 +126,7 @@ class Comparison:
 
     runs: list[str]
     options: dict[str, list[Any]]
-    """Dotted path of an option that differs → its value in each run, `not set` where it is missing."""
+    """Dotted path of an option that differs → its value in each run, `not set` where it is missing; of another plug-in, its name."""
     numbers: dict[str, list[Entry | None]]
     """Entry → what each run measured."""
     notes: list[str]
@@ -154,6 +158,10 @@ def compare(names: Sequence[str]) -> Comparison:
             if said := difference(one.protocol | {"split": one.split}, other.protocol | {"split": other.split}):
                 notes.append(f"Not measured alike: {name} of {first} and of {second}. They differ in {said}.")
     differing = {path: row for path, row in values.items() if any(value != row[0] for value in row)}
+    others = [path for path in differing if path.rpartition(".")[2] in KEYS]
+    for key in others:  # another plug-in has other options: they do not compare
+        place = key.rpartition(".")[0] + "."
+        differing = {path: row for path, row in differing.items() if path == key or not path.startswith(place)}
     return Comparison([kept.path.name for kept in runs], differing, numbers, notes)
 
 
@@ -164,7 +172,7 @@ def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         inside = enumerate(value)
     for name, inner in inside:
         yield from _flat(inner, f"{place}.{name}".lstrip("."))
-    if not inside:
+    if not inside and not (place in SECTIONS and not value):
         yield place, value
 
 

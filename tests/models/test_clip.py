@@ -229,7 +229,9 @@ def test_a_file_that_does_not_fit_its_architecture_says_what_and_what_next(tmp_p
     other = state | {"visual.proj": torch.zeros(3, 3)}
     del other["logit_scale"]
     torch.save(other, tmp_path / "w.pt")
-    assert "is not of ViT-S-32-alt: 2 weights do not fit, such as 'logit_scale'. Write open_clip:ARCH/" in problem()
+    assert (
+        "is not of ViT-S-32-alt: 2 weights of another size or name, such as 'logit_scale'. Write open_clip:ARCH/" in problem()
+    )
     torch.save(state | {"positional_embedding": torch.zeros(77, 3)}, tmp_path / "w.pt")
     assert "is not of ViT-S-32-alt: text pos_embed width changed. Write open_clip:ARCH/" in problem()
     (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:100_000])

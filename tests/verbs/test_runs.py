@@ -43,11 +43,11 @@ def test_runs_are_listed_the_latest_first(capsys):
     old, young = made("seed=1", hours=50), made("seed=2", verbs=("finetune", "distill"), hours=3)
     assert main(["runs"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["run", "model", "method", "done", "last", "number", "size", "age"]
+    assert head.split() == ["run", "model", "done", "last", "number", "size", "age"]
     assert all(len(line) <= 80 for line in lines)
     rows = runs.table(runs.found())[1]
     assert [row[0] for row in rows] == [young, old]
-    assert rows[0][1:5] == ["clip clip-tiny", "lora", "evaluate, finetune, distill", "top-1 70.0 % (adapted)"]
+    assert rows[0][1:4] == ["clip-tiny + lora", "evaluate, finetune, distill", "top-1 70.0 % (adapted)"]
     assert [row[-1] for row in rows] == ["3 h", "2 d"]
 
 
@@ -64,7 +64,7 @@ def test_a_run_of_another_version_is_listed_too(capsys):
     Path("runs", name, "metrics.json").write_text("{")
     assert main(["runs", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["runs"]
-    assert (found["model"], found["last"]) == ("gone x", None)
+    assert (found["model"], found["checkpoint"], found["last"]) == ("gone", "x", None)
     assert "cannot be read" in found["problem"]
 
 
@@ -79,6 +79,15 @@ def test_two_runs_are_compared_by_options_and_numbers(capsys):
     assert "train.lr" in text
     assert "top-1 70.0 %" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_of_another_plug_in_only_its_name_is_compared():
+    one, other = made("distill=null", "method.name=full"), made("train.lr=1e-5")
+    assert runs.compare([one, other]).options == {
+        "method.name": ["full", "lora"],
+        "train.lr": [2e-3, 1e-5],
+        "distill.name": ["not set", "logits"],
+    }
 
 
 def test_numbers_that_were_not_measured_alike_are_said_to_be_so():

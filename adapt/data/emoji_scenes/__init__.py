@@ -29,11 +29,11 @@ class Config(SourceConfig):
     source: str = "emoji_scenes"
     """This file."""
     hands: list[Hand] = Field(["openmoji"], min_length=1)
-    """Who drew the things; a thing's hand is drawn by lot."""
+    """Who drew the things; for each thing, one of them by chance."""
     things: Literal["split", "all"] = "split"
     """all: every split shows every thing, for pre-training on hands that are no test."""
     cast: int | None = Field(None, ge=8)
-    """So many things, drawn by lot once and for all: a small world for models that have to name things. None: every thing."""
+    """How many things there are in all, chosen once: a small world for models that have to name things. null: every thing."""
     classes: Literal["subgroup", "thing"] = "subgroup"
     """What a category is: the Unicode subgroup (49), or the thing itself, by its name; best with `things: all` and a cast."""
     ground: Literal["textured", "paper"] = "textured"

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from adapt.contracts import SourceConfig
 from adapt.data.places import expanded
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -236,7 +236,7 @@ def _theirs(config: Config, found: dict[str, Dataset]) -> dict[str, str]:
 
 def _choose(config: Config, found: dict[str, Dataset], theirs: dict[str, str]) -> dict[str, Dataset]:
     """The rows of our splits."""
-    have = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in found.items())
+    have = ", ".join(f"{name} ({counted(len(rows), 'row')})" for name, rows in found.items())
     if not config.splits:
         chosen = {ours: found[name] for ours, name in theirs.items()}
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from adapt.data.check import repeated
 from adapt.data.problems import Problem
 from adapt.data.scan import SPLIT_FOLDERS, Finding, scan, walk
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 
 EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
 """Formats that keep numbers; JPEG blurs them."""
@@ -106,7 +106,7 @@ def _other_names(root: Path, config, places: Sequence[Path], lacking: Sequence[P
     stems = {Path(problem.id).stem for problem in lacking}
     ends = Counter(path.stem[cut:] for path in masks for cut in range(1, len(path.stem) + 1) if path.stem[:cut] in stems)
     suffix, count = ends.most_common(1)[0] if ends else ("", 0)
-    said = f"data.path: no mask beside {len(lacking)} pictures, such as {lacking[0].id!r} ({lacking[0].detail})"
+    said = f"data.path: no mask beside {counted(len(lacking), 'picture')}, such as {lacking[0].id!r} ({lacking[0].detail})"
     if suffix != config.suffix and 2 * count > len(lacking):
         return UserError(f"{said}; files there end in {suffix}{masks[0].suffix}: set data.suffix={suffix}")
     names = f"files there are called {masks[0].relative_to(root).as_posix()!r}" if masks else "there are no files in its place"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,7 +132,9 @@ def label(config: Config, teacher: Predictor, rows: Dataset) -> Dataset:
         )
     counts = [len(one["score"]) for one in found]
     shown = sum(count > 0 for count in counts)
-    print(f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {len(found):,} pictures")
+    print(
+        f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {counted(len(found), 'picture')}"
+    )
     names = _names(rows)
     category = ClassLabel(names=names) if names else Value("int64")
     boxes = List(List(Value("float32"), length=4))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adapt.contracts import Predictor, Slots, TextSlot
 from adapt.models.base import Family
 from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.vision.images import Normalise, view
 
 FAMILIES = ("clip", "siglip")
@@ -249,7 +249,7 @@ def load_transformers(config) -> Clip:
             lacking = [name for name in info["missing_keys"] if "position_ids" not in name]
             if lacking:
                 raise UserError(
-                    f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
+                    f"model.checkpoint: {config.checkpoint!r} lacks {counted(len(lacking), 'weight')}, such as {lacking[0]!r}."
                 )
     except UNLOADABLE as error:
         raise unreadable(config.checkpoint, error) from None

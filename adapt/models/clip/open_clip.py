@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adapt import hardware
 from adapt.models.checkpoint import unreadable_file
 from adapt.models.clip.family import Clip, Towers
-from adapt.plug import UserError, nearest
+from adapt.plug import UserError, counted, nearest
 
 
 class OpenClip(Clip):
@@ -99,7 +99,11 @@ def _problem(checkpoint: str, arch: str, file: Path | None, error: Exception) ->
     name, text = f"model.checkpoint: {checkpoint!r}", str(error)
     if "loading state_dict" in text or isinstance(error, AssertionError):
         odd = re.findall(r'"([^"]+)"|size mismatch for ([^:]+):', text)
-        what = f"{len(odd)} weights do not fit, such as {''.join(odd[0])!r}" if odd else shorten(text, 200).rstrip("!.")
+        what = (
+            f"{counted(len(odd), 'weight')} of another size or name, such as {''.join(odd[0])!r}"
+            if odd
+            else shorten(text, 200).rstrip("!.")
+        )
         return UserError(f"{name} is not of {arch}: {what}. Write open_clip:ARCH/… with the architecture of the weights.")
     if file and not isinstance(error, OSError):
         return unreadable_file(file, error)

@@ -13,7 +13,7 @@ from adapt.contracts import Augment, Predictor
 from adapt.models import checkpoint
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.vision.augment import augment, augment_map
 from adapt.vision.classes import IGNORE, UNLABELLED
 from adapt.vision.images import Normalise, view
@@ -228,7 +228,7 @@ def load_transformers(config) -> Dino:
             lacking = [name for name in info["missing_keys"] if not name.endswith("mask_token")]
             if lacking:
                 raise UserError(
-                    f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
+                    f"model.checkpoint: {config.checkpoint!r} lacks {counted(len(lacking), 'weight')}, such as {lacking[0]!r}."
                 )
     except checkpoint.UNLOADABLE as error:
         raise checkpoint.unreadable(config.checkpoint, error) from None

@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, SamConfig, SamModel
 
 from adapt.models import checkpoint
 from adapt.models.sam.family import Sam
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 
 SCALES = "its decoder also takes feature maps of two finer scales, which this family does not hand on"
 LACKING = {
@@ -32,7 +32,7 @@ def load_transformers(config) -> Sam:
             net, info = SamModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
             if lacking := sorted(info["missing_keys"]):
                 raise UserError(
-                    f"model.checkpoint: {config.checkpoint!r} lacks {len(lacking)} weights, such as {lacking[0]!r}."
+                    f"model.checkpoint: {config.checkpoint!r} lacks {counted(len(lacking), 'weight')}, such as {lacking[0]!r}."
                 )
     except checkpoint.UNLOADABLE as error:
         raise checkpoint.unreadable(config.checkpoint, error) from None

@@ -17,7 +17,7 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 from adapt.models import checkpoint
 from adapt.models.sam.checkpoints import family, fresh
 from adapt.models.sam.family import Sam
-from adapt.plug import UserError, nearest
+from adapt.plug import UserError, counted, nearest
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ARCHITECTURES = {"vit_b": (768, 12, 12), "vit_l": (1024, 24, 16), "vit_h": (1280, 32, 16)}
@@ -123,7 +123,9 @@ def convert(state: dict[str, Tensor], name: str, arch: str | None = None) -> Sam
     lacking = [key for key in outcome.missing_keys if key != "prompt_encoder.shared_embedding.positional_embedding"]
     if lacking or outcome.unexpected_keys:
         odd = [*lacking, *outcome.unexpected_keys]
-        raise UserError(f"model.checkpoint: {name!r} does not fit SAM: {len(odd)} weights differ, such as {odd[0]!r}.")
+        raise UserError(
+            f"model.checkpoint: {name!r} does not fit SAM: {counted(len(odd), 'weight')} of another size or name, such as {odd[0]!r}."
+        )
     return net
 
 

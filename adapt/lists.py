@@ -1,0 +1,136 @@
+"""What can be looked up from a shell: recipes, options, runs; printed to fit a terminal, returned for --json."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from adapt import options
+from adapt.options import written
+from adapt.plug import UserError, nearest
+from adapt.recipe import available, find, load_recipe, read_text
+from adapt.verbs import runs
+
+Said = tuple[int, dict[str, Any]]
+"""Exit status, and what a verb did, for --json."""
+
+
+def recipes(rest: list[str]) -> Said:
+    """`adapt recipes`: all of them, or one with its options, after overrides."""
+    if not rest:
+        names = available("recipes")
+        about = {name: read_text(find("recipes", name), "recipe").splitlines()[0].lstrip("# ") for name in names}
+        for name, first in about.items():
+            line = f"{name:<24} {first}"
+            print(textwrap.fill(line, _width(), subsequent_indent=" " * 25) if sys.stdout.isatty() else line)
+        return 0, {"recipes": [{"name": name, "about": first} for name, first in about.items()]}
+    plain = _switch(rest, "plain")
+    recipe = load_recipe(rest[0], rest[1:])
+    if plain or not sys.stdout.isatty():
+        print(recipe.to_yaml() if plain else options.annotated(recipe), end="")
+    else:
+        _dimmed(options.annotated(recipe, _width()).splitlines(), "#")
+    return 0, {"recipe": recipe.model_dump(mode="json"), "notes": recipe.notes}
+
+
+def sections(rest: list[str]) -> Said:
+    """`adapt options`: all sections and plug-ins, or the options of one."""
+    if not rest:
+        found = options.overview()
+        for name, text, plugins in found:
+            print(textwrap.fill(f"{name:<9} {text}", _width(), subsequent_indent=" " * 10))
+            for plugin, about in plugins:
+                print(textwrap.fill(f"  {plugin:<12} {about}", _width(), subsequent_indent=" " * 15))
+        print("\nadapt options SECTION [PLUG-IN] explains their options:")
+        print("  adapt options train\n  adapt options distill logits")
+        named = [(name, text, [{"name": plugin, "text": about} for plugin, about in plugins]) for name, text, plugins in found]
+        return 0, {"sections": [{"name": name, "text": text, "plugins": plugins} for name, text, plugins in named]}
+    place, about, found = options.lookup(rest)
+    head = [*textwrap.wrap(f"{place}: {about}", _width()), ""] if about else []
+    lines = [*head, *options.listed(found, _width())]
+    if sys.stdout.isatty():
+        _dimmed(lines, "    ")
+    else:
+        print("\n".join(lines))
+    return 0, {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
+
+
+def folders(rest: list[str]) -> Said:
+    """`adapt runs`: list them, compare NAMES, or remove NAMES."""
+    what, *names = rest or ["list"]
+    if what not in ("list", "compare", "remove"):
+        raise UserError(f"runs: there is no {what!r}.{nearest(what, ('list', 'compare', 'remove'))}")
+    if what == "compare":
+        return _compared(runs.compare(names))
+    if what == "remove":
+        agreed = _switch(names, "yes")
+        if not agreed and names and not sys.stdin.isatty():
+            raise UserError("runs: nobody is here to ask. Write yes=true to remove without a question.")
+        freed = runs.remove(names, agreed)
+        print(f"Removed; {runs.size(freed)} are free again." if freed else "Nothing was removed.")
+        return 0, {"removed": names if freed else [], "freed_bytes": freed}
+    found = runs.found()
+    if found:
+        _grid(*runs.table(found), whole=("run", "size", "age"))
+    else:
+        print("There are no runs in runs/ yet. Begin one with: adapt finetune recipe=clip_lora")
+    return 0, {"runs": [kept.document() for kept in found]}
+
+
+def _compared(found: runs.Comparison) -> Said:
+    rows = [[path, *(v if v == "not set" else written(v) for v in values)] for path, values in found.options.items()]
+    if rows:
+        _grid(["option", *found.runs], rows)
+    else:
+        print("They do not differ in any option.")
+    print()
+    _grid(["number", *found.runs], [[name, *map(runs.cell, row)] for name, row in found.numbers.items()])
+    for note in found.notes:
+        print(note)
+    numbers = {name: [entry and entry.model_dump(mode="json") for entry in row] for name, row in found.numbers.items()}
+    return 0, {"runs": found.runs, "options": found.options, "numbers": numbers, "notes": found.notes}
+
+
+# -------------------------------------------------------------------------------------------------------------- terminal
+
+
+def _width() -> int:
+    """Columns of the terminal, at most 100; 80 when it is none."""
+    return min(100, shutil.get_terminal_size((80, 24)).columns)
+
+
+def _dimmed(lines: Iterable[str], start: str) -> None:
+    """Print lines to a terminal, dim where they begin like this; below the margin too, if it is a word."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        found = line if start.isspace() else line.lstrip()
+        console.print(line, style="dim" if found.startswith(start) else "", markup=False)
+
+
+def _switch(rest: list[str], name: str) -> bool:
+    """Take NAME=true or NAME=false out of the arguments."""
+    for argument in [argument for argument in rest if argument.startswith(f"{name}=")]:
+        rest.remove(argument)
+        if argument not in (f"{name}=true", f"{name}=false"):
+            raise UserError(f"{name}: {argument.partition('=')[2]!r} is not true or false. Write {name}=true.")
+        return argument.endswith("true")
+    return False
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table; the columns in `whole` are not broken into lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in head:
+        table.add_column(Text(name), overflow="fold", no_wrap=name in whole)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 80).print(table)
