@@ -34,7 +34,7 @@ def explain(error: ValidationError, place: str, root: type[Spec], recipe: type[S
         elif problem["type"] == "missing":
             lines[path] = f"{path}: missing."
         elif problem["type"] == "model_type":
-            options = _section(root, problem["loc"]).model_fields
+            options = _section(root, problem["loc"]).options()
             lines[path] = f"{path}: got {short(problem['input'])}; write a mapping of its options. Have: {', '.join(options)}."
         else:
             lines.setdefault(path, f"{path}: got {short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
@@ -57,7 +57,7 @@ def _no_option(steps: list[str], problem: dict, place: str, root: type[Spec], re
     if now := spec.renamed.get(steps[-1]):
         path = ".".join(steps)
         return path, f"{path} is called {'.'.join([*steps[:-1], now])} now."
-    have = list(spec.model_fields)
+    have = list(spec.options())
     everywhere = list(_paths(recipe, raw))
     deep, value = list(steps), problem["input"]
     while isinstance(value, dict) and len(value) == 1:  # train.distill.epochs=5 has made `distill` a mapping
@@ -93,7 +93,7 @@ def _elsewhere(place: str, steps: Sequence[str], last: str) -> dict[str, str]:
     kind, key, _ = SECTIONS[section]
     owners: dict[str, list[str]] = {}
     for name in names(kind):
-        for option in schema(kind, name).model_fields:
+        for option in schema(kind, name).options():
             owners.setdefault(option, []).append(name)
     return {option: f"of {place}.{key}={', '.join(having)}" for option, having in owners.items()}
 
@@ -105,7 +105,7 @@ def _best(steps: Sequence[str], paths: Iterable[str]) -> str:
 
 def _paths(recipe: type[Spec], raw: dict) -> Iterator[str]:
     """All options of a recipe with these plug-ins, as dotted paths; of a section that is missing, those of all its plug-ins."""
-    for name in recipe.model_fields:
+    for name in recipe.options():
         if name not in SECTIONS:
             yield from _inside(recipe, name)
             continue
@@ -117,23 +117,21 @@ def _paths(recipe: type[Spec], raw: dict) -> Iterator[str]:
             yield place
             for each in [plugin] if plugin else names(kind):
                 yield from (
-                    f"{place}.{path}"
-                    for field in schema(kind, each).model_fields
-                    for path in _inside(schema(kind, each), field)
+                    f"{place}.{path}" for field in schema(kind, each).options() for path in _inside(schema(kind, each), field)
                 )
 
 
 def _inside(spec: type[Spec], field: str) -> Iterator[str]:
     """A field, and the fields inside it."""
     yield field
-    if section := nested(spec.model_fields[field].annotation):
-        yield from (f"{field}.{path}" for inner in section.model_fields for path in _inside(section, inner))
+    if section := nested(spec.options()[field].annotation):
+        yield from (f"{field}.{path}" for inner in section.options() for path in _inside(section, inner))
 
 
 def _section(spec: type[Spec], loc: Sequence) -> type[Spec]:
     """The schema at a place of a section; a step that leads into none stays where it is."""
     for step in loc:
-        field = spec.model_fields.get(step) if isinstance(step, str) else None
+        field = spec.options().get(step) if isinstance(step, str) else None
         spec = nested(field.annotation) or spec if field else spec
     return spec
 

@@ -72,9 +72,9 @@ def options(spec: type[Spec], default: Spec | None = None, place: str = "") -> l
         place: a dotted path in front of each option's.
     """
     found = []
-    for name, field in spec.model_fields.items():
+    for name, field in spec.options().items():
         path = f"{place}.{name}" if place else name
-        value = getattr(default, name) if default is not None else _default(field)
+        value = default.values()[name] if default is not None else _default(field)
         inner = nested(field.annotation)
         inside = options(inner, value if isinstance(value, inner) else None, path) if inner and _plain(inner) else []
         text = " ".join((field.description or "").split())
@@ -101,8 +101,8 @@ def lookup(words: Sequence[str]) -> tuple[str, str, list[Option]]:
     """
     steps = [step for word in words for step in re.split(r"[.=\s]+", word) if step]
     section, *rest = steps or [""]
-    if section not in Recipe.model_fields:
-        raise UserError(f"options: there is no section {section!r}.{nearest(section, Recipe.model_fields)}")
+    if section not in Recipe.options():
+        raise UserError(f"options: there is no section {section!r}.{nearest(section, Recipe.options())}")
     if section not in SECTIONS:
         return _inside("the recipe", options(Recipe), steps)
     kind, key, is_list = SECTIONS[section]
@@ -126,7 +126,7 @@ def about(kind: str, name: str) -> str:
 def overview() -> list[tuple[str, str, list[tuple[str, str]]]]:
     """The recipe's sections: name, what it is, and its plug-ins with a sentence each."""
     found = []
-    for name, field in Recipe.model_fields.items():
+    for name, field in Recipe.options().items():
         kind = SECTIONS[name][0] if name in SECTIONS else ""
         plugins = [(plugin, about(kind, plugin)) for plugin in names(kind)] if kind else []
         found.append((name, " ".join(field.description.split()), plugins))
@@ -164,7 +164,7 @@ def written(value: Any) -> str:
 
 def _section(spec: Spec, found: Sequence[Option], indent: str, width: int) -> Iterator[str]:
     for option in found:
-        name, value = option.name, getattr(spec, option.name)
+        name, value = option.name, spec.values()[option.name]
         if isinstance(spec, Plugin | SourceConfig) and option is found[0]:
             yield f"{indent}{name}: {written(value)}"
             continue
@@ -188,7 +188,7 @@ def _section(spec: Spec, found: Sequence[Option], indent: str, width: int) -> It
 
 def _below(place: str, spec: type[Spec]) -> Iterator[tuple[str, type[Spec]]]:
     yield place, spec
-    for name, field in spec.model_fields.items():
+    for name, field in spec.options().items():
         inner = nested(field.annotation)
         if inner and _plain(inner):
             yield from _below(f"{place}.{name}".lstrip("."), inner)

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parent
 
@@ -70,6 +71,15 @@ class Spec(BaseModel):
     """Fields that change no result, such as how many processes load."""
     renamed: ClassVar[dict[str, str]] = {}
     """Former name of a field → its name now, for the error that answers the former."""
+
+    @classmethod
+    def options(cls) -> dict[str, FieldInfo]:
+        """The fields by their names as a user types them."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+    def values(self) -> dict[str, Any]:
+        """The fields' values by their names as a user types them."""
+        return {field.alias or name: getattr(self, name) for name, field in type(self).model_fields.items()}
 
 
 def settings(spec: Spec) -> dict[str, Any]:
