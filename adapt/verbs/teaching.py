@@ -38,14 +38,14 @@ class Students:
             UserError: it was made of other contents, or with other options: training again must be the user's own wish.
         """
         facts = self.run.facts(f"distill {self.called}")
-        if not facts:
+        if not facts or self.hash(f"student/{self.called}") is None:
             return False
         before, now = facts["made_of"], lineage.student(self)
         now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
         if options := [name.partition(".")[2] for name in changed(before, now) if name.startswith("options")]:
             raise UserError(
                 f"distill: {self.run.path / 'student' / self.called} was taught with other options: {', '.join(options)} changed; nothing "
-                f"was touched. Name another student with distill.as=…, or delete that folder to make it again."
+                "was touched. Name another student with distill.as=…, or delete that folder to make it again."
             )
         self._refuse("the student", before, now, f"student/{self.called}")
         return True
