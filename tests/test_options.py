@@ -78,7 +78,7 @@ def test_an_annotated_recipe_explains_every_option():
         (["train"], "train", "train.epochs"),
         (["train.augment.drawing"], "train.augment.drawing", "train.augment.drawing.line"),
         (["train", "lr"], "train.lr", "train.lr"),
-        (["distill", "logits"], "distill.logits", "distill.teacher"),
+        (["distill", "logits"], "distill.logits", "distill.as"),
         (["distill.logits.train.lr"], "distill.train.lr", "distill.train.lr"),
         (["evals.knn"], "evals.knn", "evals.0.split"),
         (["evals.0.name=knn"], "evals.knn", "evals.0.split"),

@@ -54,7 +54,13 @@ def test_photographs_go_the_whole_road(tmp_path, capsys):
     small = ["model.checkpoint=clip-tiny", *student, "distill.train.batch=8", "export.0.calibration=8", "export.0.bench=0.05"]
     assert main(["road", "recipe=yours/photos", "data.path=mine", *FEW, *small, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in said["entries"]] == ["zero-shot", "adapted", "student", "onnx fp32", "onnx int8"]
+    assert [entry["name"] for entry in said["entries"]] == [
+        "zero-shot",
+        "adapted",
+        "student logits-resnet10t",
+        "onnx fp32 logits-resnet10t",
+        "onnx int8 logits-resnet10t",
+    ]
     assert said["entries"][0]["classes"] == ["blue", "lime", "red"]
 
 

@@ -43,11 +43,11 @@ def create(architecture: str, outputs: int, pretrained: bool | str) -> nn.Module
 
 
 def known(architecture: str) -> None:
-    """Refuse what is no timm model."""
+    """Refuse what is not a model of timm."""
     if architecture not in timm.list_models():
         family = [name for name in timm.list_models() if name[:6] == architecture[:6]][:12]
         some = family or ["resnet18", "resnet10t", "efficientnet_lite0", "mobilenetv4_conv_small"]
-        raise UserError(f"distill.student: {architecture!r} is no timm model.{nearest(architecture, some)}")
+        raise UserError(f"distill.student: {architecture!r} is not a model of timm.{nearest(architecture, some)}")
 
 
 def timm_model(architecture: str, fetch: bool, **options: Any) -> nn.Module:

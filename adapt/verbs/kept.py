@@ -39,14 +39,14 @@ def taught(session: Session) -> bool:
         UserError: it was made of other contents, or with other options: training again must be the user's own wish.
     """
     facts = session.run.facts(f"distill {session.called}")
-    if not facts:
+    if not facts or session.hash(f"student/{session.called}") is None:
         return False
     before, now = facts["made_of"], lineage.student(session)
     now["start"] = now["start"] or before["start"]  # out of reach by now, it is no other
     if options := [name.partition(".")[2] for name in changed(before, now) if name.startswith("options")]:
         raise UserError(
             f"distill: {session.run.path / 'student' / session.called} was taught with other options: {', '.join(options)} changed; nothing "
-            f"was touched. Name another student with distill.as=…, or delete that folder to make it again."
+            "was touched. Name another student with distill.as=…, or delete that folder to make it again."
         )
     refuse(session, "the student", before, now, f"student/{session.called}")
     return True

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image as Picture
 
+    from adapt.students.base import Student
+
 BATCH = 64
 COLUMNS = {"name": "string", "title": "string", "metric": "string", "value": "float64", "low": "float64", "high": "float64"}
 COLUMNS |= {"change": "float64", "change_low": "float64", "change_high": "float64", "against": "string"}
 COLUMNS |= {"latency_ms": "float64", "size_mb": "float64", "split": "string"}
 """Of `Outcome.table`, with their types in Arrow."""
-FOLDER = "student"
-"""Where the run folder keeps a distilled student."""
 
 
 @dataclass(repr=False)
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Entry (`zero-shot`, `adapted`, `student`, `onnx int8` …) → its metrics, 0–1."""
+        """Entry (`zero-shot`, `adapted`, `student NAME`, `onnx int8 NAME` …) → its metrics, 0–1."""
         return {entry["name"]: entry["metrics"] for entry in self.entries}
 
     @property
@@ -132,13 +132,13 @@ class Outcome:
         """
         return kept.adapted(self._session)
 
-    def student(self) -> dict[str, Callable]:
-        """The distilled student's predictors by name, such as `class_logits`: float[B, 3, H, W] 0–255 → [B, …].
+    def student(self) -> Student:
+        """The distilled student of the run's recipe; see `adapt.students.open_student`. Others lie beside it, in `student/NAME/`.
 
         Raises:
             UserError: the run has no student.
         """
-        return kept.student(self._session).predictors(None)
+        return kept.student(self._session)
 
     def predict(self, images: Sequence[str | os.PathLike | Picture.Image | np.ndarray]) -> list[dict[str, Any]]:
         """Answers for new pictures, by the run's student if it has one, else by its adapted model.
@@ -157,7 +157,8 @@ class Outcome:
         from adapt.train.predict import predict
 
         session = self._session
-        module = kept.student(session) if (self.path / FOLDER).is_dir() else kept.adapted(session)
+        taught = session.recipe.distill and kept.taught(session)
+        module = kept.student(session) if taught else kept.adapted(session)
         have = module.predictors(None)
         name = next((name for name in ANSWERS if name in have), None)
         if name is None:

@@ -42,7 +42,7 @@ def outcome(home, monkeypatch) -> Outcome:
 
 def test_the_table_has_a_row_an_entry_with_its_numbers(outcome):
     table = outcome.table
-    assert list(table.index) == ["zero-shot", "adapted", "student"]
+    assert list(table.index) == ["zero-shot", "adapted", "student logits-resnet10t"]
     for entry in outcome.entries:
         row = table.loc[entry["name"]]
         assert row["value"] == entry["metrics"]["top1"] == outcome.metrics[entry["name"]]["top1"]
@@ -53,7 +53,7 @@ def test_the_table_has_a_row_an_entry_with_its_numbers(outcome):
 
 def test_it_prints_as_a_short_table(outcome):
     lines = str(outcome).splitlines()
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["zero-shot CLIP", "CLIP + LoRA", "CNN student"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["zero-shot CLIP", "CLIP + LoRA", "CNN student logits-resnet10t"]
     assert repr(outcome) == str(outcome)
     assert str(outcome.path) in lines[-1]
     assert all(guard["name"] in str(outcome) for guard in outcome.guards)
@@ -99,7 +99,7 @@ def test_models_come_with_what_was_learnt(outcome):
     import torch
 
     images = torch.full((2, 3, 64, 64), 128.0)
-    assert outcome.student()["class_logits"](images).shape == (2, len(outcome._session.labels))
+    assert outcome.student().predictors()["class_logits"](images).shape == (2, len(outcome._session.labels))
     model = outcome.model()
     assert any("lora" in name for name, _ in model.named_parameters())
 
