@@ -35,7 +35,7 @@ KNOWN = ("data.path", "recipe", "run", "write")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = _with_plugins(sys.argv[1:] if argv is None else argv)
     arguments = [argument for argument in given if argument != "--json"]
     verb = arguments[0] if arguments else "help"
     if verb not in ALONE:
@@ -46,9 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(lambda: _run(arguments), verb, "--json" in given)
 
 
+def _with_plugins(arguments: Sequence[str]) -> list[str]:
+    """Take `plugins=FOLDER` out of the arguments: its plug-ins are known from now on, as with ADAPT_PLUGINS."""
+    for folder in [argument.partition("=")[2] for argument in arguments if argument.startswith("plugins=")]:
+        os.environ["ADAPT_PLUGINS"] = folder
+    return [argument for argument in arguments if not argument.startswith("plugins=")]
+
+
 def checked(arguments: Sequence[str]) -> int:
     """A verb and what it is given: is this a recipe, of data that are there? 0, or 2 after saying what is wrong."""
-    verb, *rest = arguments
+    verb, *rest = _with_plugins(arguments)
 
     def check() -> Said:
         if verb not in VERBS:

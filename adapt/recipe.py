@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from adapt import other_data
 from adapt.architectures import unknown
-from adapt.contracts import SourceConfig, Train
+from adapt.contracts import MethodConfig, ObjectiveConfig, SourceConfig, Train
 from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
 from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
@@ -162,12 +162,13 @@ def validate(raw: dict) -> Recipe:
         else:
             built[section] = _plugin(raw[section], section, kind, key, raw, problems)
     method = built.get("method")
-    if isinstance(method, Plugin) and type(method) is not Plugin and isinstance(raw.get("train", {}), dict):
+    if isinstance(method, MethodConfig) and isinstance(raw.get("train") or {}, dict):
         built["train"] = type(method).train | (raw.get("train") or {})  # what a recipe says beats the method's own defaults
-    student = getattr(built.get("distill"), "student", None)
-    if isinstance(student, str) and (problem := unknown(student)):
+    distill = built.get("distill")
+    taught = isinstance(distill, ObjectiveConfig)
+    if taught and (problem := unknown(distill.student)):
         problems.append(f"distill.student: {problem}")
-    train = getattr(built.get("distill"), "train", Train())
+    train = distill.train if taught else Train()
     problems += [
         f"distill.train.{name}: got {getattr(train, name)!r}; {why}. Leave it out."
         for name, why in (

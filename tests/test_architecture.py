@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.metadata
 import re
 import subprocess
@@ -18,71 +19,120 @@ from adapt.plug import ROOT, SECTIONS, names
 from adapt.prompting.templates import words
 from adapt.recipe import Prompts, available, find, load_recipe
 
-PLUGS = {kind for kind, _, _ in SECTIONS.values()}
+PLUGS = {kind for kind, _, _ in SECTIONS.values()} | {"students"}
 FILES = sorted(ROOT.rglob("*.py"))
 CODE = [path for path in FILES if "assets" not in path.parts]
 
-# layer → what it may import from adapt
-GROUND = {"plug"}
-LOW = GROUND | {"overrides", "recipe", "run", "hardware", "masks", "other_data", "provenance"}
-MIDDLE = LOW | {"train", "prompting"}
-ALLOWED = {
-    "plug": set(),
-    "architectures": set(),
-    "mistakes": GROUND,
-    "other_data": GROUND,
-    "overrides": GROUND | {"other_data"},
-    "recipe": GROUND | {"overrides", "other_data", "architectures", "mistakes"},
-    "provenance": GROUND | {"hardware"},
-    "run": GROUND | {"recipe", "provenance"},
-    "guards": set(),
-    "processes": {"run", "train"},
-    "hardware": set(),
-    "masks": set(),
-    "train": LOW,
-    "prompting": LOW,
-    **dict.fromkeys(PLUGS, MIDDLE),
-    "entries": LOW,
-    "table": MIDDLE | {"evals", "entries"},
-    "report": MIDDLE | {"evals", "charts", "entries", "table"},
-    "charts": set(),
-    "lineage": MIDDLE | PLUGS,
-    "measuring": MIDDLE | PLUGS | {"lineage", "guards"},
-    "teaching": MIDDLE | PLUGS | {"measuring", "lineage"},
-    "exporting": MIDDLE | PLUGS,
-    "session": MIDDLE | PLUGS | {"measuring", "teaching", "exporting", "lineage", "processes"},
-    "merge": MIDDLE | PLUGS | {"session"},
-    "question": LOW,
-    "asking": MIDDLE | PLUGS | {"session", "question"},
-    "pipeline": MIDDLE | PLUGS | {"session", "merge", "asking", "report", "guards"},
-    "doctor": MIDDLE | PLUGS,
-    "cli": MIDDLE | PLUGS | {"pipeline", "question", "table", "doctor"},
-    "finetune": {"cli", "hardware"},
-    "__init__": set(),
+# Imports point downwards, from one line to a later one; typing-only imports too. A folder's own files may import each other.
+LAYERS = [
+    {"finetune", "__main__"},
+    {"launch"},
+    {"cli"},
+    {"lists", "manual"},
+    {"pipeline"},
+    {"verbs"},
+    {"report"},
+    PLUGS - {"students"},
+    {"students"},
+    {"train", "prompting"},
+    {"vision"},
+    {"run", "options"},
+    {"recipe"},
+    {"overrides", "mistakes"},
+    {"other_data", "architectures", "provenance"},
+    {"contracts"},
+    {"plug", "hardware", "progress"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+PROBES = {
+    "models/base.py": 1,  # peft wraps a backbone or does not
+    "verbs/merge.py": 1,  # transformers marks a model that it has quantised
+    "methods/memory.py": 2,  # transformers and timm offer checkpointing by different names
+    "models/dinov2/family.py": 1,  # configurations without register tokens have no such field
+    "models/sam/checkpoints.py": 1,  # torch's modules with weights of their own
+    "models/clip/open_clip.py": 1,  # open_clip gives SigLIP a bias and CLIP none
+    "data/hub/objects.py": 1,  # a feature of datasets has a type or is nested
+    "data/scan.py": 1,  # Pillow's formats with several frames
+    "vision/classes.py": 2,  # datasets writes lists in two ways; a feature has names or has none
 }
+"""File → its `hasattr` and three-argument `getattr`: of other libraries' objects alone, never of ours."""
+
+
+def home(path: Path) -> str:
+    """The child of adapt that a file is or lies in."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Children of adapt that a file imports, anywhere in it but for its annotations."""
+    """Modules of adapt that a file imports, anywhere in it."""
     found = set()
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name}: a relative import"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "adapt":
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            found |= {module(f"{node.module}.{alias.name}") for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("adapt.")}
-    return found
+            found |= {module(alias.name) for alias in node.names if alias.name.startswith("adapt.")}
+    return found - {"adapt"}
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def module(name: str) -> str:
+    """The module that a dotted name is, or is a part of."""
+    while name != "adapt" and not (place(name).with_suffix(".py").exists() or (place(name) / "__init__.py").exists()):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def place(name: str) -> Path:
+    return ROOT.parent.joinpath(*name.split("."))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CODE if path != ROOT / "__init__.py"], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_imports_point_one_way(path):
-    home = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    assert imported(path) <= ALLOWED[home] | ({home} if path.parent != ROOT else set())
+    others = {name.split(".")[1] for name in imported(path)} - ({home(path)} if path.parent != ROOT else set())
+    assert not [name for name in others if RANK[name] <= RANK[home(path)]]
+
+
+def test_no_import_is_in_a_circle():
+    names = {path: ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
+    # a package's light `__init__` hands over to its own modules when it is called; they may read it
+    graph = {
+        name: {other for other in imported(path) if other != name and not name.startswith(f"{other}.")}
+        for path, name in names.items()
+    }
+    order = graphlib.TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, with the circle
+
+
+def test_our_own_objects_are_not_probed():
+    found: dict[str, int] = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id == "hasattr" or (node.func.id == "getattr" and len(node.args) == 3):
+                name = path.relative_to(ROOT).as_posix()
+                found[name] = found.get(name, 0) + 1
+        assert "runtime_checkable" not in path.read_text()
+    assert found == PROBES
+    assert sum(PROBES.values()) <= 15
+
+
+def test_only_verbs_choose_a_plug_in_by_name():
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            literal = isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[1], ast.Constant)
+            if literal and ast.unparse(node.func) in ("load", "plug.load"):
+                assert home(path) == "verbs", path
+
+
+def test_verbs_are_functions_of_a_session():
+    """Composition: of the classes there, none inherits from another of ours."""
+    for path in (ROOT / "verbs").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                assert not node.bases, f"{path.name}: {node.name}"
 
 
 def test_no_child_hides_a_library():
@@ -97,14 +147,14 @@ def test_importing_adapt_does_nothing():
     assert out == ["adapt"]
 
 
-@pytest.mark.parametrize("kind", sorted(PLUGS))
+@pytest.mark.parametrize("kind", sorted(PLUGS - {"students"}))
 def test_schemas_come_without_heavy_imports(kind):
     code = f"import sys; from adapt import plug; [plug.schema('{kind}', name) for name in plug.names('{kind}')]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "datasets", "onnx", "timm"} & set(loaded)
 
 
-@pytest.mark.parametrize("kind", sorted(PLUGS))
+@pytest.mark.parametrize("kind", sorted(PLUGS - {"students"}))
 def test_every_option_is_documented(kind):
     from adapt.plug import schema
 
@@ -145,7 +195,8 @@ def test_imagenets_templates_are_open_clips():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_have_one_subject(path):
-    assert len(path.read_text().splitlines()) <= 300
+    most = 500 if path.name == "contracts.py" else 400  # the contracts are one subject, and mostly docstrings
+    assert len(path.read_text().splitlines()) <= most
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -419,7 +419,7 @@ def test_students_live_side_by_side_and_the_adapter_stays(done, tmp_path, monkey
 
 
 def test_a_student_of_that_name_with_other_options_is_refused_and_left_alone(done, tmp_path, monkeypatch):
-    from adapt.verbs.session import Stage
+    from adapt.verbs.session import Session
 
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
@@ -431,7 +431,7 @@ def test_a_student_of_that_name_with_other_options_is_refused_and_left_alone(don
             verb(load_recipe("clip_lora", [*SMALL, "distill.train.epochs=3"]))
     assert file.stat().st_mtime_ns == before
     shutil.rmtree(file.parent)
-    assert not Stage(load_recipe("clip_lora", [*SMALL, "distill.train.epochs=3"])).taught(), "as the line says"
+    assert not kept.taught(Session(load_recipe("clip_lora", [*SMALL, "distill.train.epochs=3"]))), "as the line says"
 
 
 def test_an_export_opens_the_student_without_its_teacher(done, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def placed(config, ids: list[str], given: list[str], digests: list[str], labels:
     present = set(given)
     pool = [i for i, split in enumerate(given) if split in ("", "train")]
     first = {digests[i]: i for i in reversed(pool)}
-    shares = {split: 0 if split in present else getattr(config, split) for split in ("validation", "test")}
+    shares = {split: 0 if split in present else config.values()[split] for split in ("validation", "test")}
     keys, kinds = [ids[i] for i in first.values()], [labels[i] for i in first.values()]
     drawn = dict(zip(first, stratified(keys, kinds, **shares, seed=config.seed), strict=True))
     split = [drawn[digest] if place in ("", "train") else place for digest, place in zip(digests, given, strict=True)]

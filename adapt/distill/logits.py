@@ -17,8 +17,8 @@ from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adapt.contracts import Family
     from adapt.distill.taught import Taught
-    from adapt.models.base import Family
 
 
 class Config(ObjectiveConfig):

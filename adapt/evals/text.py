@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from datasets import ClassLabel
 
 from adapt.plug import UserError
 
@@ -34,8 +35,8 @@ def rows(dataset, own: tuple[str, ...], column: str, prefix: str, classes: Seque
     have = dataset.column_names
     if column in have:
         values = dataset[column][:]
-        if names := getattr(dataset.features[column], "names", None):
-            values = [(classes or names)[value] for value in values]
+        if isinstance(label := dataset.features[column], ClassLabel):
+            values = [(classes or label.names)[value] for value in values]
         asked = dataset.remove_columns([name for name in ("prefix",) if name in have])
         asked = asked.add_column("prefix", [prefix] * len(dataset))
         return asked, [[str(text) for text in value] if isinstance(value, list) else [str(value)] for value in values]

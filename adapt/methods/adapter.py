@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from adapt.plug import UserError
@@ -22,7 +23,7 @@ HEAD = "head.safetensors"
 def save(family: Family, folder: Path) -> None:
     """Write the learned weights into `folder`: `PeftModel.from_pretrained(base, folder)` loads them when they are adapters."""
     folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(family.backbone, "peft_config"):
+    if isinstance(family.backbone, PeftModel):
         family.backbone.save_pretrained(folder)
         if beside := _beside(family):
             save_file({name: value.contiguous() for name, value in beside.items()}, folder / HEAD)
@@ -37,9 +38,7 @@ def load(family: Family, folder: Path) -> None:
         UserError: the folder is of another method or another checkpoint.
     """
     try:
-        if hasattr(family.backbone, "peft_config"):
-            from peft import load_peft_weights, set_peft_model_state_dict
-
+        if isinstance(family.backbone, PeftModel):
             outcome = set_peft_model_state_dict(family.backbone, load_peft_weights(str(folder), device="cpu"))
             if outcome.unexpected_keys:
                 raise KeyError(outcome.unexpected_keys[0])

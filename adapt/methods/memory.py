@@ -18,7 +18,7 @@ class Trains(MethodConfig):
     """Compute activations again in the backward pass: less memory, a third more time."""
 
 
-def checkpoint(module: nn.Module, wanted: bool | None) -> None:
+def checkpoint(backbone: nn.Module, wanted: bool | None) -> None:
     """Let a backbone compute its layers' activations again; none: only where its library offers that.
 
     Raises:
@@ -26,9 +26,9 @@ def checkpoint(module: nn.Module, wanted: bool | None) -> None:
     """
     if wanted is False:
         return
-    if getattr(module, "supports_gradient_checkpointing", False):  # transformers
-        module.activation_checkpointing_enable({"use_reentrant": False})
-    elif hasattr(module, "set_grad_checkpointing"):  # open_clip, timm
-        module.set_grad_checkpointing()
+    if getattr(backbone, "supports_gradient_checkpointing", False):  # transformers
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    elif hasattr(backbone, "set_grad_checkpointing"):  # open_clip, timm
+        backbone.set_grad_checkpointing()
     elif wanted:
         raise UserError("method.checkpointing: true, but this checkpoint's library does not offer it. Leave it out.")

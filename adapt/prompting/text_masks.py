@@ -178,4 +178,4 @@ def _array(values) -> np.ndarray:
     """A tensor or an array → float64."""
     import numpy as np
 
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
+    return np.asarray(values if isinstance(values, np.ndarray) else values.detach().cpu(), np.float64)

@@ -33,7 +33,7 @@ MASK_DECODER += ("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim
 def decoder_of(config: SamConfig) -> dict[str, dict[str, Any]]:
     """The part of a SAM's configuration that its student keeps."""
     parts = {"prompt_encoder_config": PROMPT_ENCODER, "mask_decoder_config": MASK_DECODER}
-    return {part: {name: getattr(config, part).to_dict()[name] for name in names} for part, names in parts.items()}
+    return {part: {name: config.to_dict()[part][name] for name in names} for part, names in parts.items()}
 
 
 class Student(base.Student):

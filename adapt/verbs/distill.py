@@ -29,7 +29,6 @@ def distill(session: Session) -> None:
         )
     if not scores.measured(session, teacher):
         measuring.measure(session, teacher, scores.title(session, teacher), kept.teacher(session))
-        session.forget()
     student = None if taught else teach(session)
     teacher, name = _labels_entry(session) or scores.entry(session, teacher), session.student_entry()
     if not scores.measured(session, name):
@@ -69,8 +68,9 @@ def teach(session: Session):
     if function and config.cache:
         made = lineage.answers(session, lesson.predictor, config.views, config.train.augment)
         extra = kept.outputs(session, "teacher", made, function, teacher, rows, config.views, config.train.augment)
-    del teacher, have, function, lesson  # students train without the teacher in memory
-    session.forget()
+    del teacher, have, function, lesson
+    if config.cache:  # else the teacher is in the loop
+        session.rest()
     student = learner.student
     if student.classes:
         student.classes = session.labels  # the data's own names; the teacher may know them by other words
@@ -117,7 +117,6 @@ def _labels_entry(session: Session) -> dict | None:
         teacher = kept.teacher(session).eval()
         config = session.recipe.distill
         _measure_labels(session, teacher, plug.load("distill", config.name).lesson(config, teacher, partial(_another, session)))
-        session.forget()
     return scores.entry(session, name)
 
 

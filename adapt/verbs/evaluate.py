@@ -10,8 +10,8 @@ from adapt.verbs.session import Session
 def evaluate(session: Session) -> None:
     """Measure the model as it comes, and adapted, if the run folder has an adapter."""
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
-    if not scores.measured(session, "zero-shot") and measuring.offered(session, session.family):
-        measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), session.family)
+    if not scores.measured(session, "zero-shot") and measuring.offered(session, family := session.as_it_comes()):
+        measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), family)
     if kept.finetuned(session):
         judge(session)
 

@@ -200,13 +200,16 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
     for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
         scores.update(session, name, **latencies, size_bytes=size)
+    session.forget()  # it has been merged
 
 
 def _merged(session: Session) -> tuple[nn.Module, bool]:
     """The teacher as it would be deployed, on the CPU, and whether its weights are whole, not in 4 bits."""
+    from peft import PeftModel
+
     teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
     whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
-    if whole and hasattr(teacher.backbone, "merge_and_unload"):
+    if whole and isinstance(teacher.backbone, PeftModel):
         teacher.backbone = teacher.backbone.merge_and_unload()
     return teacher, whole
 

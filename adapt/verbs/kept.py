@@ -80,7 +80,7 @@ def adapted(session: Session):
     if not session.learns:
         session.apply_method()
         adapter.load(session.family, session.processes.fetched(session.run.path / "adapter"))
-    return session.family
+    return session.family.to(session.accelerator.device)
 
 
 def student(session: Session):
@@ -96,7 +96,7 @@ def student(session: Session):
 
 def teacher(session: Session):
     """Who teaches."""
-    return adapted(session) if session.recipe.distill.teacher == "adapted" else session.family
+    return adapted(session) if session.recipe.distill.teacher == "adapted" else session.as_it_comes()
 
 
 def outputs(session: Session, name: str, made: dict, function: Callable, module, rows, views: int, augmentation):

@@ -153,10 +153,11 @@ def write(net: nn.Module, folder: Path, checkpoint: str) -> None:
         checkpoint: where what lies beside the weights is copied from.
     """
     from safetensors.torch import save_file
+    from transformers import PreTrainedModel
 
     from adapt.models.checkpoint import resolve
 
-    if not hasattr(net, "save_pretrained"):
+    if not isinstance(net, PreTrainedModel):
         save_file({name: value.detach().cpu().clone() for name, value in net.state_dict().items()}, folder / OPEN_CLIP)
         return
     net.save_pretrained(folder)
@@ -184,8 +185,9 @@ def read(net: nn.Module, folder: Path) -> nn.Module:
     """What was written, by the library alone; `net` says of what kind it is, and its own weights are not used."""
     import torch
     from safetensors.torch import load_file
+    from transformers import PreTrainedModel
 
-    if hasattr(net, "save_pretrained"):
+    if isinstance(net, PreTrainedModel):
         return type(net).from_pretrained(folder, dtype=torch.float32)
     net.load_state_dict(load_file(folder / OPEN_CLIP))
     return net

@@ -8,10 +8,10 @@ from typing import Any
 
 from adapt import plug
 from adapt.plug import UserError
-from adapt.processes import Processes
 from adapt.provenance import hash_path
 from adapt.recipe import Recipe
 from adapt.run import Run
+from adapt.verbs.processes import Processes
 from adapt.vision.classes import class_names
 from adapt.vision.fingerprint import fingerprint
 
@@ -107,6 +107,17 @@ class Session:
         plug.load("methods", self.recipe.method.name).apply(self.family, self.recipe.method, self.data["train"])
         self.family.to(self.accelerator.device)
         self.learns = True
+
+    def as_it_comes(self):
+        """The family before any adaptation: loaded again, if the one in memory has learnt."""
+        if self.learns:
+            self.forget()
+        return self.family.to(self.accelerator.device)
+
+    def rest(self) -> None:
+        """Put the family on the CPU, where it waits for the next verb: a student trains without it on the device."""
+        if "family" in self.__dict__:
+            self.family.cpu()
 
     def forget(self) -> None:
         """Let go of the family; the next time it is asked for, it is as it comes."""

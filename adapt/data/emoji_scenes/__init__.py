@@ -63,7 +63,7 @@ def load(config: Config):
     from adapt.data.emoji_scenes import compose
     from adapt.data.split import SPLITS, Splits
 
-    rows = {split: compose.rows(config, split, getattr(config, split)) for split in SPLITS}
+    rows = {split: compose.rows(config, split, config.values()[split]) for split in SPLITS}
     things = {split: "all things" if config.things == "all" else f"the {split} split's things" for split in SPLITS}
     hands = ", ".join(config.hands)
     return Splits(rows, {split: f"scenes of {things[split]} by {hands}, seed {config.seed}" for split in SPLITS})

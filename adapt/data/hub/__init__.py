@@ -131,7 +131,7 @@ def _splits(config: Config, parts: dict[str, Dataset]) -> dict[str, Dataset]:
 
 def _share(config: Config, split: str, train: Dataset) -> float:
     """Of train, for a split that is missing."""
-    share = getattr(config, split)
+    share = config.values()[split]
     return (0.15 if "label" in train.column_names else 0.0) if share is None else share
 
 

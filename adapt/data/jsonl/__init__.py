@@ -109,7 +109,7 @@ def _files(config: Config) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for split, option in FILES.items():
-        path = getattr(config, option)
+        path = config.values()[option]
         if path is None:
             continue
         file = expanded(path)
@@ -159,7 +159,7 @@ def _drawn(
     from adapt.data.split import percent, stratified
 
     origin = {split: file.name for split, file in files.items()}
-    shares = {split: 0.0 if split in lines else getattr(config, split) for split in ("validation", "test")}
+    shares = {split: 0.0 if split in lines else config.values()[split] for split in ("validation", "test")}
     if not any(shares.values()):
         return lines, origin
     # pictures with the same bytes are drawn together

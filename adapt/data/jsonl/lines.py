@@ -81,8 +81,9 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
     """
     try:
         line = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Bad("bad line", f"it is not JSON: {getattr(error, 'msg', 'nested too deeply')}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise Bad("bad line", f"it is not JSON: {why}") from None
     if not isinstance(line, dict):
         raise Bad("bad line", f"it is not a JSON object but {str(line)[:60]!r}")
     for key in ("image", "prefix", "suffix"):

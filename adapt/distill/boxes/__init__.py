@@ -18,13 +18,14 @@ from pydantic import Field
 
 from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
 from adapt.plug import UserError, counted
+from adapt.vision.classes import category_names
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
+    from adapt.contracts import Family
     from adapt.distill.boxes.training import Learner
-    from adapt.models.base import Family
 
 LABELS = "detections"
 """The teacher's row predictor that is asked."""
@@ -135,7 +136,7 @@ def label(config: Config, teacher: Predictor, rows: Dataset) -> Dataset:
     print(
         f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {counted(len(found), 'picture')}"
     )
-    names = _names(rows)
+    names = category_names(rows.features)
     category = ClassLabel(names=names) if names else Value("int64")
     boxes = List(List(Value("float32"), length=4))
     objects = [{"bbox": one["bbox"].tolist(), "category": one["category"].tolist()} for one in found]
@@ -171,10 +172,3 @@ def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> 
         kept.extend(places[nms(torch.from_numpy(bbox[places]), torch.from_numpy(scores[places]), overlap).numpy()])
     order = np.array(sorted(kept, key=lambda i: -scores[i]), np.int64)
     return {"bbox": bbox[order], "category": category[order], "score": scores[order]}
-
-
-def _names(rows: Dataset) -> list[str] | None:
-    """Names of the categories, where the data know them."""
-    objects = rows.features.get("objects")
-    category = objects.get("category") if isinstance(objects, dict) else None
-    return getattr(getattr(category, "feature", None), "names", None)

@@ -20,8 +20,8 @@ from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    from adapt.contracts import Family
     from adapt.distill.features.training import Learner
-    from adapt.models.base import Family
 
 PREDICTOR = "distill_features"
 """What of the teacher is cached: float[B, 1 + local², D], the global feature, then a square grid of local ones."""

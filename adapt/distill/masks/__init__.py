@@ -21,8 +21,8 @@ from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    from adapt.contracts import Family
     from adapt.distill.masks.training import Learner
-    from adapt.models.base import Family
 
 PREDICTOR = "image_features"
 """What of the teacher is cached: float[B, C, h, w], before its decoder."""

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
+    from adapt.contracts import Family
     from adapt.distill.semantic.training import Learner
-    from adapt.models.base import Family
 
 Draw = Callable[[dict[str, Any]], "np.ndarray"]
 """A row → its map of classes, uint8[H, W]."""

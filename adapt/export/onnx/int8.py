@@ -116,7 +116,7 @@ def between(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         for node in graph.node
         if node.op_type in HEAVY
         or (node.output[0] in behind and any(name in before for name in node.output))
-        or (node.op_type in FUSED and getattr(makers.get(node.input[0]), "op_type", None) in HEAVY)
+        or (node.op_type in FUSED and node.input[0] in makers and makers[node.input[0]].op_type in HEAVY)
     ]
 
 

@@ -78,6 +78,8 @@ def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     Raises:
         UserError: bitsandbytes is missing, nothing can be quantised, or a target matches no module.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     from adapt.methods.qlora import quantise
 
     backbone = family.backbone
@@ -88,9 +90,8 @@ def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     targets = names if config.targets is None else low_rank.named(family, config.targets)
     low_rank.add(family, config, targets, config.targets or [])
     for part in family.backbone.modules():  # an adapter hides the layer below it from open_clip's question
-        base = getattr(part, "base_layer", None)
-        if hasattr(base, "int8_original_dtype"):
-            part.int8_original_dtype = base.int8_original_dtype
+        if isinstance(part, BaseTunerLayer) and (dtype := vars(part.get_base_layer()).get("int8_original_dtype")):
+            part.int8_original_dtype = dtype
     _say(family, config, len(names), *sizes)
 
 

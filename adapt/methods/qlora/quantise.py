@@ -45,7 +45,7 @@ def size(module: nn.Module, before: bool = False) -> int:
     held = {value.data_ptr(): value.numel() * value.element_size() for value in module.state_dict().values()}
     total = sum(held.values())
     for part in module.modules() if before else ():
-        if dtype := getattr(part, "int8_original_dtype", None):
+        if dtype := vars(part).get("int8_original_dtype"):
             constants = [value for name, value in part.state_dict().items() if name != "bias"]
             total += part.in_features * part.out_features * dtype.itemsize
             total -= sum(value.numel() * value.element_size() for value in constants)

@@ -136,8 +136,7 @@ class Clip(Family):
         """
         with torch.autocast(images.device.type, enabled=False):
             logits = self.net.logit_scale.float().exp() * images @ texts.T
-        bias = getattr(self.net, "logit_bias", None)
-        return logits if bias is None else logits + bias
+        return logits + self.net.logit_bias if self.towers.sigmoid else logits
 
     def head_logits(self, images: Tensor) -> Tensor:
         """Embeddings float32[B, D] → float32[B, C], by the linear head."""

@@ -57,9 +57,9 @@ def fresh(config: SamConfig) -> SamModel:
     transformers would draw them of deviation hidden_size / 2, which no network can read, and the encoder's weights of 1e-10.
     """
     net = SamModel(config)
-    for module in net.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    for part in net.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
     nn.init.normal_(net.shared_image_embedding.positional_embedding)
     return net
 
