@@ -19,6 +19,7 @@ from adapt.recipe import load_recipe
 from adapt.train import loop
 from adapt.verbs import export as exporting
 from adapt.verbs import kept, lineage
+from adapt.verbs.session import Session
 
 NAME = "logits-resnet10t"
 STUDENT, FP32, INT8 = (f"{role} {NAME}" for role in ("student", "onnx fp32", "onnx int8"))
@@ -37,18 +38,43 @@ def recipe():
     return load_recipe("clip_lora", SMALL)
 
 
+COUNTED = {"loaded": 0, "hashed": 0, "rows": 0}
+"""Of the road in `done`: checkpoints loaded; pictures hashed, and how many there are."""
+
+
 @pytest.fixture(scope="module")
 def done(recipe, tmp_path_factory):
     """The run folder of a whole road."""
-    import os
+    from adapt import plug
+    from adapt.verbs import session
+    from adapt.vision import fingerprint
 
-    here = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("road"))
-    try:
+    load, pictures, splits = plug.load("models", "clip").load, fingerprint._pictures, session.fingerprint
+
+    def loaded(config):
+        COUNTED["loaded"] += 1
+        return load(config)
+
+    def hashed(column):
+        COUNTED["hashed"] += len(column)
+        return pictures(column)
+
+    def counted(rows):
+        COUNTED["rows"] += len(rows)
+        return splits(rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("road"))
+        patch.setattr(plug.load("models", "clip"), "load", loaded)
+        patch.setattr(fingerprint, "_pictures", hashed)
+        patch.setattr(session, "fingerprint", counted)
         outcome = pipeline.road(recipe)
         return outcome, Path.cwd() / outcome.path
-    finally:
-        os.chdir(here)
+
+
+def test_a_road_loads_its_checkpoint_once_and_reads_each_picture_once_for_hashing(done, recipe):
+    data = Session(recipe).data
+    assert {"loaded": 1, "hashed": sum(map(len, data.values())), "rows": sum(map(len, data.values()))} == COUNTED
 
 
 def test_the_road_leaves_what_the_design_says(done):
@@ -251,7 +277,6 @@ def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
 def test_who_is_chosen_taught_and_cached(monkeypatch):
     """Validation alone chooses; unlabelled pictures teach; a cache is named after all that it depends on."""
     from adapt.verbs import distill, measuring
-    from adapt.verbs.session import Session
 
     base = ["tracker=none", "data.shots=1"]
     session = Session(load_recipe("clip_lora", base))
@@ -283,7 +308,6 @@ def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
     import torch
 
     from adapt.verbs.finetune import _features
-    from adapt.verbs.session import Session
 
     monkeypatch.chdir(tmp_path)
     session = Session(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
@@ -419,7 +443,6 @@ def test_students_live_side_by_side_and_the_adapter_stays(done, tmp_path, monkey
 
 
 def test_a_student_of_that_name_with_other_options_is_refused_and_left_alone(done, tmp_path, monkeypatch):
-    from adapt.verbs.session import Session
 
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
@@ -435,7 +458,6 @@ def test_a_student_of_that_name_with_other_options_is_refused_and_left_alone(don
 
 
 def test_an_export_opens_the_student_without_its_teacher(done, tmp_path, monkeypatch):
-    from adapt.verbs.session import Session
 
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
@@ -523,8 +545,6 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
 def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatch):
     from PIL import Image
 
-    from adapt.verbs.session import Session
-
     for name in ("red_ant", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(4):
@@ -537,7 +557,6 @@ def test_a_family_that_uses_no_words_is_not_stopped_by_them(tmp_path, monkeypatc
 
 
 def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none():
-    from adapt.verbs.session import Session
 
     scenes = ["data.train=2", "data.validation=1", "data.test=1", "tracker=none"]
     session = Session(load_recipe("sam_semantic_student", scenes))

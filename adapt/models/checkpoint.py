@@ -49,7 +49,10 @@ def origin(checkpoint: str) -> dict[str, str]:
     The commit is that of the copy in the hub's cache, so it is known ('' before) when the checkpoint has been loaded.
     """
     kind, _, rest = checkpoint.partition(":")
-    place = rest.partition("/")[2] if kind in ("open_clip", "segment_anything") else resolve(checkpoint)
+    if kind in ("open_clip", "segment_anything"):
+        place = rest.partition("/")[2]
+    else:  # whatever lies there: a family decides what it can read
+        place = checkpoint if Path(checkpoint).expanduser().exists() else resolve(checkpoint)
     path = Path(place).expanduser()
     if place and path.exists():
         return {"checkpoint": checkpoint, "hash": hash_path(path, without=".md")}  # a card may be corrected

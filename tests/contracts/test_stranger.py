@@ -66,7 +66,7 @@ FILES = {
 
             title = "averages"
             checkpoint: str
-            """A safetensors file."""
+            """A folder."""
 
 
         def load(config):
@@ -88,7 +88,7 @@ FILES = {
                     super().__init__()
                     self.backbone = nn.Sequential()
                     self.backbone.add_module("out", nn.Linear(3, 3))
-                    self.backbone.load_state_dict(load_file(config.checkpoint))
+                    self.backbone.load_state_dict(load_file(Path(config.checkpoint) / "weights.safetensors"))
 
                 def logits(self, images):
                     return self.backbone(images.mean((2, 3)) / 255 - 0.3)
@@ -244,7 +244,7 @@ FILES = {
 RECIPE = """
 # A stranger's road.
 name: stranger
-model: {name: averages, checkpoint: start.safetensors}
+model: {name: averages, checkpoint: start}
 data: {source: patches}
 method: {name: scaled}
 train: {epochs: 6, batch: 12, augment: {crop: 1, flip: 0, colour: 0}}
@@ -265,8 +265,9 @@ def mine(tmp_path, monkeypatch):
         file = tmp_path / "mine" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(text))
+    Path("start").mkdir()
     torch.manual_seed(0)
-    save_file({"out.weight": torch.randn(3, 3) / 10, "out.bias": torch.zeros(3)}, "start.safetensors")
+    save_file({"out.weight": torch.randn(3, 3) / 10, "out.bias": torch.zeros(3)}, "start/weights.safetensors")
     Path("mine.yaml").write_text(RECIPE)
     monkeypatch.setenv("ADAPT_PLUGINS", "")  # put back afterwards, whatever the command line says
     return tmp_path / "mine"
@@ -283,7 +284,8 @@ def test_one_file_of_each_kind_goes_the_whole_road(mine, capsys):
     assert metrics["student nearer-test_resnet"] == metrics["program fp32 nearer-test_resnet"] > 0.9
     student = open_student(folder / "student" / "nearer-test_resnet")
     assert student.kind == "pooled" and student.classes == ["red", "green", "blue"]
-    assert {"averages + scaled", "zero-shot averages"} <= set(capsys.readouterr().out.replace("  ", "\n").split("\n"))
+    said = capsys.readouterr().out
+    assert "averages + scaled" in said and "zero-shot averages" in said
     assert (folder / "report.html").is_file()
 
 

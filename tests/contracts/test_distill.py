@@ -1,6 +1,8 @@
-"""What every objective declares."""
+"""What every objective promises."""
 
 from __future__ import annotations
+
+import inspect
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +17,9 @@ def test_an_objective_says_its_version_and_what_its_labels_depend_on(name):
     assert issubclass(schema, ObjectiveConfig)
     assert schema.version >= 1
     assert set(schema.labelled_by) <= set(schema.model_fields)
+    module = plug.load("distill", name)
+    assert list(inspect.signature(module.lesson).parameters) == ["config", "teacher", "load"]
+    assert list(inspect.signature(module.learner).parameters) == ["config", "teacher", "live"]
 
 
 @pytest.mark.parametrize("name", plug.names("distill"))
