@@ -152,7 +152,7 @@ def _run(arguments: list[str]) -> Said:
         raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
     if verb in OWN:
         return OWN[verb](rest)
-    options = _merging(rest) if verb == "merge" else {}
+    options = _options(verb, rest)
     recipe = ready(rest)
     from adapt import hardware
 
@@ -231,20 +231,49 @@ def show(outcome, recipe: Recipe) -> Said:
     return 1 if recipe.strict and not outcome.ok else 0, document
 
 
-def _merging(rest: list[str]) -> dict[str, float | str]:
-    """Take `scale=` and `budget=` out of the arguments of `adapt merge`."""
-    options: dict[str, float | str] = {}
-    for argument in [argument for argument in rest if argument.startswith(("scale=", "budget="))]:
-        rest.remove(argument)
+def _options(verb: str, rest: list[str]) -> dict[str, Any]:
+    """Take a verb's own options out of its arguments: `scale=` and `keep=` of merge, `extend=` of finetune.
+
+    Raises:
+        UserError: a value is not what the option takes.
+    """
+    options: dict[str, Any] = {}
+    for argument in list(rest):
         name, _, text = argument.partition("=")
-        try:
-            value = "sweep" if (name, text) == ("scale", "sweep") else float(text)
-        except ValueError:
-            value = -1.0
-        if value != "sweep" and not 0 <= value <= 1:
-            raise UserError(f"{name}: {text!r} is not a number from 0 to 1{', or the word sweep' if name == 'scale' else ''}.")
-        options[name] = value
+        if (verb, name) == ("merge", "budget"):
+            raise UserError("budget: of merge it is called keep now: keep=0.9 keeps 90 % of what zero-shot had right.")
+        if name in TAKES.get(verb, {}):
+            read, words = TAKES[verb][name]
+            try:
+                options[name] = read(text)
+            except ValueError:
+                raise UserError(f"{name}: {text!r} is not {words}.") from None
+            rest.remove(argument)
     return options
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _epochs(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+TAKES: dict[str, dict[str, tuple[Callable[[str], Any], str]]] = {
+    "merge": {
+        "scale": (lambda text: text if text == "sweep" else _share(text), "a number from 0 to 1, or the word sweep"),
+        "keep": (_share, "a number from 0 to 1"),
+    },
+    "finetune": {"extend": (_epochs, "a number of epochs, 1 or more")},
+}
+"""Verb → its own options: how each is read, and what it takes, in words."""
 
 
 def _prompt(rest: list[str]) -> Said:

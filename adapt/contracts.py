@@ -199,10 +199,23 @@ class TextSlot:
 
 
 @dataclass(frozen=True)
+class VisionSlot:
+    """Where learned tokens can be put: among the hidden states of an image tower."""
+
+    layers: Sequence[nn.Module]
+    """Each takes hidden states float[B, N, W] as its first argument, and returns such."""
+    width: int
+    """W."""
+    first: int
+    """Tokens before the patches: the class token, registers. What a method puts behind them, it takes out behind the last layer."""
+
+
+@dataclass(frozen=True)
 class Slots:
     """Where a method can put what it learns, beside adapters."""
 
     text: TextSlot | None = None
+    vision: VisionSlot | None = None
     classifier: Callable[[nn.Module], None] | None = None
     """Put a module in the place of the class words: () → float32[C, D], L2-normalised. It is trained, saved and loaded with the family."""
 

@@ -14,7 +14,8 @@ The recipe's `method` says what learns, `train` how. The best weights on the
 validation split are kept. A stopped run continues with the same command.
 
   adapt finetune recipe=yours/photos data.path=photos
-  adapt finetune recipe=clip_lora method.name=full train.lr=1e-5""",
+  adapt finetune recipe=clip_lora method.name=full train.lr=1e-5
+  adapt finetune run=runs/clip_lora-1a2b3c4d extend=5    # five epochs more""",
     "distill": """Teach a small CNN what the adapted model knows.
 The recipe's `distill` names the objective and the student. The teacher's
 answers are computed once and kept. First: adapt finetune.
@@ -29,10 +30,10 @@ file whose outputs differ from the student's is refused. First: adapt distill.
   adapt export recipe=clip_lora export.0.int8=false""",
     "merge": """Join adapter and base into one checkpoint for transformers.
 scale= takes a share of the adapter (0 to 1), or `sweep`: the best scale on
-validation that loses at most budget= of zero-shot's right answers.
+validation that keeps at least keep= of zero-shot's right answers.
 
   adapt merge run=runs/clip_lora-1a2b3c4d
-  adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep budget=0.05""",
+  adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep keep=0.95""",
     "road": """Finetune, distill and export, one after the other.
 Parts that the recipe does not have are left out; parts that are finished are
 not done again. One table at the end has them all.

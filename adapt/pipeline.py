@@ -36,12 +36,16 @@ def evaluate(recipe: Recipe) -> Outcome:
     return _finish(session)
 
 
-def finetune(recipe: Recipe) -> Outcome:
-    """Adapt the model with the recipe's method; measure it before and after."""
+def finetune(recipe: Recipe, extend: int = 0) -> Outcome:
+    """Adapt the model with the recipe's method; measure it before and after.
+
+    Args:
+        extend: of a finished run, epochs by which it is trained further.
+    """
     from adapt.verbs import finetune
 
     session = Session(recipe)
-    finetune.finetune(session)
+    finetune.finetune(session, extend)
     return _finish(session)
 
 
@@ -80,17 +84,17 @@ def road(recipe: Recipe) -> Outcome:
     return _finish(session)
 
 
-def merge(recipe: Recipe, scale: float | str = 1.0, budget: float = 0.1) -> Outcome:
+def merge(recipe: Recipe, scale: float | str = 1.0, keep: float = 0.9) -> Outcome:
     """Join the adapter with the base in full precision into one checkpoint that plain transformers loads.
 
     Args:
         scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
-        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
+        keep: of a sweep, the share of zero-shot's right answers that must stay right.
     """
     from adapt.verbs import merge
 
     session = Session(recipe)
-    merge.merge(session, scale, budget)
+    merge.merge(session, scale, keep)
     return _finish(session)
 
 

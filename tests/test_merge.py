@@ -100,7 +100,7 @@ def test_a_scale_goes_part_of_the_way(done, scale, tmp_path, monkeypatch):
     torch.testing.assert_close(merged[f"{name}.weight"], expected, atol=1e-6, rtol=0)
 
 
-def test_a_sweep_chooses_on_validation_within_its_budget(done, capsys, monkeypatch):
+def test_a_sweep_chooses_on_validation_what_keeps_enough(done, capsys, monkeypatch):
     monkeypatch.setattr(joining, "SCALES", [0.0, 0.5, 1.0])
     real, splits = measuring.evaluated, []
     monkeypatch.setattr(
@@ -108,23 +108,23 @@ def test_a_sweep_chooses_on_validation_within_its_budget(done, capsys, monkeypat
         "evaluated",
         lambda session, config, predict, split, module: splits.append(split) or real(session, config, predict, split, module),
     )
-    assert main(["merge", f"run={done}", "scale=sweep", "budget=0"]) == 0
+    assert main(["merge", f"run={done}", "scale=sweep", "keep=1"]) == 0
     facts = json.loads((done / "manifest.json").read_text())["stages"]["merge"]
     assert [row["scale"] for row in facts["sweep"]] == [0, 0.5, 1]
     assert facts["sweep"][0]["forgotten"] == 0
-    assert facts["scale"] == joining.choose(facts["sweep"], 0)
+    assert facts["scale"] == joining.choose(facts["sweep"], 1)
     assert "← chosen" in capsys.readouterr().out
     assert splits == ["validation"] * 3 + ["test"]
 
 
-def test_the_best_within_the_budget_is_chosen_and_of_equals_the_smallest():
+def test_the_best_that_keeps_enough_is_chosen_and_of_equals_the_smallest():
     rows = [
         {"scale": 0.0, "top1": 0.4, "forgotten": 0.0},
         {"scale": 0.3, "top1": 0.6, "forgotten": 0.04},
         {"scale": 0.5, "top1": 0.6, "forgotten": 0.05},
         {"scale": 1.0, "top1": 0.7, "forgotten": 0.2},
     ]
-    assert [joining.choose(rows, budget) for budget in (0, 0.1, 0.2)] == [0.0, 0.3, 1.0]
+    assert [joining.choose(rows, keep) for keep in (1, 0.9, 0.8)] == [0.0, 0.3, 1.0]
 
 
 def test_a_merged_model_that_answers_otherwise_is_not_written(done, monkeypatch):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapt import pipeline
+from adapt.cli import main
 from adapt.plug import UserError
 from adapt.provenance import of
 from adapt.recipe import load_recipe
@@ -483,7 +484,6 @@ def test_predictions_carry_pictures_of_the_surest_mistakes(done):
 
 
 def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
-    from adapt.cli import main
 
     worse = [
         "data.shots=1",
@@ -564,3 +564,62 @@ def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none(
     told = [*scenes, f"prompts.classes={json.dumps(words)}"]
     assert Session(load_recipe("sam_semantic_student", told)).family.classes == [f"thing {i}" for i in range(8)]
     assert Session(load_recipe("sam_semantic_student", [*told, "distill=null"])).family.classes == session.labels
+
+
+def test_a_finished_run_is_trained_further_where_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["data.unlabelled=[]", "data.shots=2", "train.epochs=1", "train.lr=1e-5", "distill=null", "export=[]", "tracker=none"]
+    recipe = load_recipe("clip_lora", few)
+    folder = pipeline.finetune(recipe).path
+    before = json.loads((folder / "manifest.json").read_text())["stages"]["finetune"]
+    longer = load_recipe("clip_lora", [*few])
+    assert main(["finetune", f"run={folder}", "extend=2"]) == 0
+    after = json.loads((folder / "manifest.json").read_text())["stages"]["finetune"]
+    said = capsys.readouterr().out
+    if "no better on validation" in said:
+        assert after == before
+    else:
+        (step,) = after["extended"]
+        assert (step["epochs"], step["from"]) == (2, before["adapter"]) and step["after"] > step["before"]
+        assert after["adapter"] != before["adapter"]
+        assert (
+            len([row for row in (folder / "extensions" / "1" / "history.jsonl").read_text().splitlines() if "loss" in row]) > 0
+        )
+        assert "measured again: adapter changed" in said
+    assert pipeline.finetune(longer).path == folder, "what has been trained further is finished too"
+
+
+def test_what_is_no_better_after_more_training_is_not_kept(tmp_path, monkeypatch, capsys):
+    from adapt.verbs import finetune as verb
+
+    monkeypatch.chdir(tmp_path)
+    few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    recipe = load_recipe("clip_lora", few)
+    folder = pipeline.finetune(recipe).path
+    kept_files = {file.name: file.read_bytes() for file in (folder / "adapter").iterdir()}
+    scored = iter([0.5, *[0.5] * 9])
+    monkeypatch.setattr(verb.measuring, "validate", lambda session, module: next(scored))
+    pipeline.finetune(recipe, extend=1)
+    assert (
+        "extend: no better on validation: 50.0% before, 50.0% after. The adapter is left as it was." in capsys.readouterr().out
+    )
+    assert {file.name: file.read_bytes() for file in (folder / "adapter").iterdir()} == kept_files
+    assert not (folder / "extensions" / "1").exists()
+
+
+def test_nothing_is_trained_further_that_is_not_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", "recipe=clip_lora", "tracker=none", "extend=2"]) == 2
+    assert "no adapter yet" in capsys.readouterr().err
+    assert main(["finetune", "recipe=clip_lora", "extend=some"]) == 2
+    assert "extend: 'some' is not a number of epochs" in capsys.readouterr().err
+
+
+def test_the_adapters_card_says_of_what_it_is_what_it_reaches_and_how_it_is_loaded(done):
+    outcome, folder = done
+    text = (folder / "adapter" / "README.md").read_text()
+    assert "`clip-tiny` adapted by `lora`" in text
+    assert 'base = CLIPModel.from_pretrained("clip-tiny")' in text
+    top1 = {entry["name"]: entry["metrics"]["top1"] for entry in outcome.entries}
+    for name in ("zero-shot", "adapted"):
+        assert f"| {100 * top1[name]:.1f} % (" in text

@@ -196,6 +196,10 @@ def _figures(folder: Path, rows: Sequence[Entry]) -> str:
     drawings = {
         "Adaptation: loss and validation": lambda: history("history.jsonl"),
         **{
+            f"Extension {path.parent.name}: loss and validation": partial(history, path.relative_to(folder).as_posix())
+            for path in sorted(folder.glob("extensions/*/history.jsonl"))
+        },
+        **{
             f"Distillation of {path.parent.name}: loss and validation": partial(history, path.relative_to(folder).as_posix())
             for path in sorted(folder.glob("distill/*/history.jsonl"))
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapt.plug import UserError
-from adapt.verbs import guards, kept, measuring, scores
+from adapt.verbs import card, guards, kept, measuring, scores
 from adapt.verbs.session import Session
 
 
@@ -24,6 +24,7 @@ def judge(session: Session) -> None:
         note = f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."
         title = scores.title(session, "adapted")
         measuring.measure(session, "adapted", title, kept.adapted(session), seconds=facts["seconds"], notes=[note])
+    card.update(session)
     entry = scores.entry(session, "adapted")
     scores.guard(session, guards.varied("the adapted model's answers vary", entry["collapse"]))
     before = measuring.kept_validation(session, "zero-shot")

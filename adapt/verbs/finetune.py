@@ -8,15 +8,25 @@ from typing import Any
 
 from adapt.plug import UserError
 from adapt.run import atomic
-from adapt.verbs import kept, lineage, measuring, scores
+from adapt.verbs import card, kept, lineage, measuring, scores
 from adapt.verbs.evaluate import evaluate, judge
 from adapt.verbs.session import Session
 
 
-def finetune(session: Session) -> None:
-    """Adapt the model with the recipe's method; measure it before and after."""
+def finetune(session: Session, extend: int = 0) -> None:
+    """Adapt the model with the recipe's method; measure it before and after.
+
+    Args:
+        extend: of a finished run, epochs by which it is trained further.
+
+    Raises:
+        UserError: there is nothing yet to be trained further.
+    """
+    if extend:
+        _extend(session, extend)
     if kept.finetuned(session):
-        session.say(f"finetune: finished before, in {session.run.path}")
+        if not extend:
+            session.say(f"finetune: finished before, in {session.run.path}")
         if session.recipe.evals:
             evaluate(session)
         return
@@ -53,6 +63,41 @@ def fit(session: Session) -> None:
     loop.fit(family, views, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
 
 
+def _extend(session: Session, epochs: int) -> None:
+    """Train the adapter further, with a schedule of its own; what is no better on validation is not kept.
+
+    The training lies in `extensions/NUMBER/`, and goes on there after a kill.
+    """
+    from adapt.train import loop
+    from adapt.train.views import Views
+
+    family, run, recipe = kept.adapted(session), session.run, session.recipe
+    facts = run.facts("finetune")
+    done = facts.get("extended", [])
+    place = f"extensions/{len(done) + 1}"
+    before = measuring.validate(session, family) if session.selects else None
+    made = lineage.adapter(session) | {"adapter": facts["adapter"], "epochs": epochs}
+    if run.read_json(f"{place}/made_of.json") != made:
+        run.forget(place)
+        run.write_json(f"{place}/made_of.json", made)
+    session.accelerator.wait_for_everyone()
+    train = recipe.train.model_copy(update={"epochs": epochs, "steps": None})
+    views = Views(session.data["train"], family.preprocess, recipe.seed, extra=_features(session))
+    validate = partial(measuring.validate, session) if session.selects else None
+    session.track("extend")
+    began, seed = time.perf_counter(), recipe.seed + len(done) + 1  # another order of the rows than before
+    options = {"title": "extend", "selection": measuring.selection(session, family)}
+    loop.fit(family, views, train, seed, run.path / place, session.accelerator, validate, **options)
+    after = measuring.validate(session, family) if session.selects else None
+    step = {"epochs": epochs, "from": facts["adapter"], "before": before, "after": after}
+    if after is not None and after <= before:
+        session.say(f"extend: no better on validation: {before:.1%} before, {after:.1%} after. The adapter is left as it was.")
+        run.forget(place)
+        session.forget()
+        return
+    _save(session, seconds=round(facts["seconds"] + time.perf_counter() - began, 1), extended=[*done, step])
+
+
 def _list_problems(session: Session) -> None:
     """What the source found wrong with the data or left out, into the run folder."""
     report = session.data.report
@@ -85,5 +130,6 @@ def _save(session: Session, **facts: Any) -> None:
     if session.run.writes:
         with atomic(session.run.path / "adapter") as folder:
             adapter.save(session.family, folder)
+            (folder / card.FILE).write_text(card.text(session), encoding="utf-8")
     made = {"made_of": lineage.adapter(session), "selection": measuring.selection(session, session.family)}
     session.record("finetune", base=session.base, adapter=session.hash("adapter"), **made, **facts)

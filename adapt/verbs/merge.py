@@ -35,9 +35,9 @@ AGREEMENT = 0.99
 """Least share of the samples on which both decide alike."""
 
 
-def merge(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> None:
+def merge(session: Session, scale: float | str = 1.0, keep: float = 0.9) -> None:
     """Join adapter and base, and measure what comes of it; see `joined`."""
-    place = joined(session, scale, budget)
+    place = joined(session, scale, keep)
     if session.recipe.evals:
         size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
         title = f"{scores.title(session, 'adapted')}, merged"
@@ -45,12 +45,12 @@ def merge(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> No
     session.say(f"Merged: {place}")
 
 
-def joined(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> Path:
+def joined(session: Session, scale: float | str = 1.0, keep: float = 0.9) -> Path:
     """Write `merged/` into the run folder, proven against base + adapter on real samples; returns its path.
 
     Args:
-        scale: α, or "sweep": the best on validation within the budget.
-        budget: of a sweep, the largest share of zero-shot's right answers that may be lost.
+        scale: α, or "sweep": the best on validation that keeps enough.
+        keep: of a sweep, the share of zero-shot's right answers that must stay right.
 
     Raises:
         UserError: there is no LoRA adapter, the scale does not go with it, or the merged model answers otherwise.
@@ -61,7 +61,7 @@ def joined(session: Session, scale: float | str = 1.0, budget: float = 0.1) -> P
     rows: list[dict[str, float]] = []
     if scale == "sweep":
         rows = sweep(session, family)
-        scale = choose(rows, budget)
+        scale = choose(rows, keep)
         _tell(session, rows, scale)
     set_scale(family.backbone, float(scale))
     samples = _samples(session)
@@ -272,10 +272,12 @@ def sweep(session: Session, family: Family) -> list[dict[str, float]]:
     return rows
 
 
-def choose(rows: list[dict[str, float]], budget: float) -> float:
-    """The scale of the best metric among those that forget no more than the budget; of equals the smallest."""
+def choose(rows: list[dict[str, float]], keep: float) -> float:
+    """The scale of the best metric among those that keep enough of what zero-shot had right; of equals the smallest."""
     main = next(name for name in rows[0] if name not in ("scale", "forgotten"))
-    return max((row for row in rows if row["forgotten"] <= budget), key=lambda row: (row[main], -row["scale"]))["scale"]
+    return max((row for row in rows if row["forgotten"] <= 1 - keep + 1e-9), key=lambda row: (row[main], -row["scale"]))[
+        "scale"
+    ]
 
 
 def _tell(session: Session, rows: list[dict[str, float]], chosen: float) -> None:

@@ -177,7 +177,7 @@ class Session:
     def hash(self, name: str) -> str | None:
         """Of a file or folder of the run, none when it is missing; the main process's, on all."""
         path = self.run.path / name
-        return self.processes.share(hash_path(path) if self.run.writes and path.exists() else None)
+        return self.processes.share(hash_path(path, without=".md") if self.run.writes and path.exists() else None)
 
 
 def _quiet() -> None:

@@ -54,6 +54,36 @@ def test_a_learned_classifier_stands_for_the_words(family):
     family.learned = None
 
 
+@pytest.mark.parametrize("kind", ["clip", "dinov2"])
+def test_tokens_put_into_an_image_tower_change_its_answers_and_learn(kind, family):
+    from adapt.models import dinov2
+
+    tower = family if kind == "clip" else dinov2.load(dinov2.Config(name="dinov2")).eval()
+    slot = tower.slots.vision
+    tokens = torch.nn.Parameter(torch.randn(1, 4, slot.width))
+    end = slot.first + tokens.shape[1]
+
+    def put(module, given):
+        hidden = given[0]
+        parts = [hidden[:, : slot.first], tokens.expand(len(hidden), -1, -1), hidden[:, slot.first :]]
+        return (torch.cat(parts, 1), *given[1:])  # VPT-shallow, arXiv:2203.12119 eq. 4
+
+    def take(module, given, hidden):
+        return torch.cat([hidden[:, : slot.first], hidden[:, end:]], 1)
+
+    images = torch.rand(2, 3, *tower.input["size"]) * 255
+    plain = tower.image_embedding(images)
+    hooks = [slot.layers[0].register_forward_pre_hook(put), slot.layers[-1].register_forward_hook(take)]
+    prompted = tower.image_embedding(images)
+    for hook in hooks:
+        hook.remove()
+    assert prompted.shape == plain.shape and not torch.allclose(prompted, plain, atol=1e-4)
+    prompted[0, 0].backward()
+    assert tokens.grad.abs().sum() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(tower.image_embedding(images), plain.detach())
+
+
 class Fixed(torch.nn.Module):
     def __init__(self, value):
         super().__init__()

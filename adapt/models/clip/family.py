@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor, Slots, TextSlot
+from adapt.contracts import Predictor, Slots, TextSlot, VisionSlot
 from adapt.models.base import Family
 from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
 from adapt.plug import UserError, counted
@@ -43,6 +43,8 @@ class Towers:
     """(module, int64[N, T]) → float[N, D], not L2-normalised."""
     input: dict[str, Any]
     """See `adapt/vision/images.py`."""
+    vision: VisionSlot | None = None
+    """The layers of the image tower, where it is a ViT."""
     sigmoid: bool = False
     """SigLIP's loss and logit bias."""
 
@@ -112,7 +114,8 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        return Slots(TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded), self._learn)
+        text = TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded)
+        return Slots(text, self.towers.vision, self._learn)
 
     def _learn(self, classifier: nn.Module) -> None:
         self.learned = classifier
@@ -264,7 +267,9 @@ def load_transformers(config) -> Clip:
     def encode_tokens(net: nn.Module, tokens: Tensor) -> Tensor:
         return net.get_text_features(input_ids=tokens).pooler_output
 
-    towers = Towers(encode_image, lambda texts: tokenise(texts, length), encode_tokens, spec, sigmoid=kind == "siglip")
+    layers, width = backbone.vision_model.encoder.layers, backbone.config.vision_config.hidden_size
+    vision = VisionSlot(layers, width, first=0 if kind == "siglip" else 1)
+    towers = Towers(encode_image, lambda texts: tokenise(texts, length), encode_tokens, spec, vision, sigmoid=kind == "siglip")
     return Clip(backbone, towers, config.loss, config.train_templates)
 
 

@@ -13,6 +13,7 @@ from textwrap import shorten
 from torch import Tensor, nn
 
 from adapt import hardware
+from adapt.contracts import VisionSlot
 from adapt.models.checkpoint import unreadable_file
 from adapt.models.clip.family import Clip, Towers
 from adapt.plug import UserError, counted, nearest
@@ -32,6 +33,7 @@ def load_open_clip(config) -> OpenClip:
         UserError: no such architecture or tag, no network, or the file's weights do not fit.
     """
     import open_clip
+    from open_clip.transformer import VisionTransformer
 
     arch, _, pretrained = config.checkpoint.removeprefix("open_clip:").partition("/")
     if arch not in open_clip.list_models():
@@ -72,9 +74,12 @@ def load_open_clip(config) -> OpenClip:
         return net.encode_text(tokens)
 
     sigmoid = getattr(backbone, "logit_bias", None) is not None
-    return OpenClip(
-        backbone, Towers(encode_image, tokenizer, encode_tokens, spec, sigmoid), config.loss, config.train_templates
-    )
+    vision = None
+    if isinstance(backbone.visual, VisionTransformer):
+        tower = backbone.visual.transformer
+        vision = VisionSlot(tower.resblocks, tower.width, first=1)
+    towers = Towers(encode_image, tokenizer, encode_tokens, spec, vision, sigmoid)
+    return OpenClip(backbone, towers, config.loss, config.train_templates)
 
 
 @contextmanager

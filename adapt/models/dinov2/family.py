@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Predictor
+from adapt.contracts import Augment, Predictor, Slots, VisionSlot
 from adapt.models import checkpoint
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
@@ -128,6 +128,12 @@ class Dino(Family):
         elif self.head is not None:
             offered["semantic_logits"] = Predictor(self.semantic_logits)
         return offered
+
+    @property
+    def slots(self) -> Slots:
+        if self.kind not in ("dinov2", "dinov2_with_registers"):
+            return Slots()
+        return Slots(vision=VisionSlot(self.net.encoder.layer, self.width, self.prefix))
 
     def semantic_logits(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, C, H/stride, W/stride], a logit a class and patch; between patches go bilinear."""
