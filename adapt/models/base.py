@@ -94,7 +94,7 @@ class Family(Learner, ABC):
     @property
     @abstractmethod
     def input(self) -> dict[str, Any]:
-        """What a user of an exported file must know of its input; see `adapt/train/images.py`."""
+        """What a user of an exported file must know of its input; see `adapt/vision/images.py`."""
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items → a batch."""

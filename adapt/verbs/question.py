@@ -1,4 +1,4 @@
-"""A question about one picture, as `adapt prompt` takes it from a shell, and the files of its answer; see `adapt/asking.py`."""
+"""A question about one picture, as `adapt prompt` takes it from a shell, and the files of its answer; see `adapt/verbs/prompt.py`."""
 
 from __future__ import annotations
 

@@ -108,10 +108,12 @@ def test_the_default_scales_as_clip_loras_code_does():
 
 
 def test_the_recipes_scale_as_they_were_tuned():
-    """α/r of 2, which is also QLoRA's default."""
+    """α/r of 2, which is also QLoRA's default; those for users' own photographs have CLIP-LoRA's."""
     for name in available("recipes"):
         recipe = load_recipe(name)
-        if recipe.method.name == "lora":
+        if name == "yours/photos":
+            assert (recipe.method.rank, recipe.method.alpha, recipe.method.rslora) == (2, 1, True)
+        elif recipe.method.name == "lora":
             assert not recipe.method.rslora, name
             assert recipe.method.alpha / recipe.method.rank == 2, name
     ours = family()

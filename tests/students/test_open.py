@@ -112,7 +112,7 @@ def test_what_is_no_student_is_one_clear_line(sam, tmp_path):
 
     says(r"no kind of student 'clasifier'\. Did you mean 'classifier'", kind="clasifier")
     says("model.safetensors' do not fit", classes=["ant"])
-    says("'test_resnt' is no timm model", architecture="test_resnt")
+    says("'test_resnt' is not a model of timm", architecture="test_resnt")
     (folder / "config.json").write_text(json.dumps({"architecture": "resnet10t", "input": {}}))
     with pytest.raises(UserError, match=r"lacks kind, classes, options: it is not of this version\. Distil it again"):
         open_student(folder)

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
+from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.train.predict import predict
 from adapt.vision.images import collate
@@ -24,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 from adapt.models.clip.family import gather
+from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.vision.images import collate
 from adapt.train.predict import predict
@@ -40,18 +42,18 @@ class Family(torch.nn.Module):
 def rows(samples):
     return [sample["value"] for sample in samples]
 
-rows.rows = True
+rows = Predictor(rows, "rows")
 found = {}
 for count in (1, 2, 3, 5, 8, 9):
     data = Dataset.from_dict({"value": list(range(count))})
-    images = predict(lambda x: x.mean((2, 3))[:, :1], Family(), data, 2, accelerator)
+    images = predict(Predictor(lambda x: x.mean((2, 3))[:, :1]), Family(), data, 2, accelerator)
     found[count] = [images.ravel().astype(int).tolist(), predict(rows, Family(), data, 2, accelerator)]
 
 # a row of the second process alone is not finite: both stop, or one would wait for the other
 def broken(samples):
     return [{"score": float("nan") if sample["value"] == 6 else 1.0} for sample in samples]
 
-broken.rows = True
+broken = Predictor(broken, "rows")
 try:
     predict(broken, Family(), Dataset.from_dict({"value": list(range(8))}), 2, accelerator)
     said = "nothing"
@@ -97,9 +99,11 @@ class Plain(torch.nn.Module):
         return collate(items)
 
 
-def ask(function, named: bool = True, batch: int = 2):
+def ask(function, named: bool = True, batch: int = 2, takes: str = "images"):
     columns = {"value": list(range(7))} | ({"id": [f"picture {i}" for i in range(7)]} if named else {})
-    return predict(function, Plain(), Dataset.from_dict(columns), batch, Accelerator(cpu=True), name="class_logits")
+    return predict(
+        Predictor(function, takes), Plain(), Dataset.from_dict(columns), batch, Accelerator(cpu=True), name="class_logits"
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -131,9 +135,8 @@ def test_results_of_rows_are_looked_at_wherever_their_numbers_lie(result):
         asked.extend(sample["value"] for sample in samples)
         return [result if sample["value"] >= 3 else {"bbox": np.zeros((1, 4)), "score": [0.5]} for sample in samples]
 
-    rows.rows = True
     with pytest.raises(UserError, match="row 'picture 3', number 4 of 7"):
-        ask(rows)
+        ask(rows, takes="rows")
     assert asked == [0, 1, 2, 3], "it stops there"
 
 
@@ -148,5 +151,4 @@ def test_what_is_no_number_is_no_reason_to_stop():
         }
         return [answer for _ in samples]
 
-    rows.rows = True
-    assert len(ask(rows)) == 7
+    assert len(ask(rows, takes="rows")) == 7

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -53,19 +54,8 @@ def load_open_clip(config) -> OpenClip:
     except Exception as error:
         # open_clip passes on what urllib, the hub, torch.load and load_state_dict raise
         raise _problem(config.checkpoint, arch, file if file.is_file() else None, error) from None
-    about = open_clip.get_model_preprocess_cfg(backbone)
-    size = about["size"] if isinstance(about["size"], (tuple, list)) else (about["size"], about["size"])
     if config.image_size:
         raise UserError("model.image_size: not for open_clip checkpoints. Leave it out, or use the transformers version.")
-    squash = about.get("resize_mode") == "squash"
-    spec = {
-        "size": tuple(size),
-        "resize": tuple(size) if squash else size[0],
-        "interpolation": about["interpolation"],
-        "crop": None if squash else "round",
-        "mean": list(about["mean"]),
-        "std": list(about["std"]),
-    }
 
     def encode_image(net: nn.Module, images: Tensor) -> Tensor:
         return net.encode_image(images)
@@ -78,8 +68,25 @@ def load_open_clip(config) -> OpenClip:
     if isinstance(backbone.visual, VisionTransformer):
         tower = backbone.visual.transformer
         vision = VisionSlot(tower.resblocks, tower.width, first=1)
-    towers = Towers(encode_image, tokenizer, encode_tokens, spec, vision, sigmoid)
+    towers = Towers(encode_image, tokenizer, encode_tokens, _input(backbone), vision, sigmoid)
     return OpenClip(backbone, towers, config.loss, config.train_templates)
+
+
+def _input(backbone: nn.Module) -> dict[str, Any]:
+    """What open_clip's own preprocessing does, as `vision/images.py` reads it."""
+    import open_clip
+
+    about = open_clip.get_model_preprocess_cfg(backbone)
+    size = about["size"] if isinstance(about["size"], (tuple, list)) else (about["size"], about["size"])
+    squash = about.get("resize_mode") == "squash"
+    return {
+        "size": tuple(size),
+        "resize": tuple(size) if squash else size[0],
+        "interpolation": about["interpolation"],
+        "crop": None if squash else "round",
+        "mean": list(about["mean"]),
+        "std": list(about["std"]),
+    }
 
 
 @contextmanager
