@@ -205,7 +205,7 @@ def _set_lr(optimizer, train: Train, step: int, total: int) -> None:
     """Warm-up, linear or at a rate of its own; then cosine to the least rate, or constant."""
     warm, lr = math.ceil(train.warmup * total), train.lr
     if step < warm:
-        lr = train.warmup_lr or train.lr * (step + 1) / warm
+        lr = train.warmup_lr or train.lr * ((step + 1) / warm)
     elif train.schedule == "cosine":
         share = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
         lr = train.min_lr + (train.lr - train.min_lr) * share
