@@ -45,9 +45,9 @@ class Kept:
         try:
             numbers = run.read_json("metrics.json")
             entries = parse(numbers, path / "metrics.json").entries if numbers else []
-            stages = run.read_json("manifest.json", {}).get("stages", {})
+            stages = {name.partition(" ")[0] for name in run.read_json("manifest.json", {}).get("stages", {})}  # `distill NAME`
         except UserError as error:
-            stages, problem = {}, str(error)
+            stages, problem = set(), str(error)
         done = ("evaluate",) if entries else ()
         times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
         size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())

@@ -40,7 +40,7 @@ def made(*overrides: str, value: float = 0.5, data: str = "a", verbs: tuple[str,
 
 
 def test_runs_are_listed_the_latest_first(capsys):
-    old, young = made("seed=1", hours=50), made("seed=2", verbs=("finetune", "distill"), hours=3)
+    old, young = made("seed=1", hours=50), made("seed=2", verbs=("finetune", "distill logits-resnet10t"), hours=3)
     assert main(["runs"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["run", "model", "done", "last", "number", "size", "age"]
