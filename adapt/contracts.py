@@ -381,12 +381,43 @@ class ObjectiveConfig(Plugin):
     @property
     def called(self) -> str:
         """The student's name."""
-        return self.as_ or f"{self.name}-{self.student}"
+        return self.as_ or f"{self.name}-{self.student}{'-labels' if self.from_labels else ''}"
+
+    @property
+    def from_labels(self) -> bool:
+        """Does the student learn from people's labels, without a teacher?"""
+        return False
+
+    @property
+    def wants_baseline(self) -> bool:
+        """Is a second student to be taught by people's labels alone?"""
+        return False
 
     @property
     def others(self) -> tuple[str, ...]:
         """Checkpoints of the models that it asks beside the teacher."""
         return ()
+
+
+class LabelsObjectiveConfig(ObjectiveConfig):
+    """Base of the `Config` of an objective whose student can learn from people's labels too, without a teacher: its baseline."""
+
+    needs: ClassVar[str]
+    """The column of people's labels."""
+    idle = frozenset({"as_", "baseline"})
+
+    teacher: Literal["adapted", "zero-shot", "labels"] = "adapted"
+    """Who teaches: the adapted model, the model as it comes, or nobody: people's labels alone."""
+    baseline: bool = False
+    """Teach a second student, NAME-labels, by people's labels alone, and say which of the two is better."""
+
+    @property
+    def from_labels(self) -> bool:
+        return self.teacher == "labels"
+
+    @property
+    def wants_baseline(self) -> bool:
+        return self.baseline
 
 
 @dataclass(frozen=True)

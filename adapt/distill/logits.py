@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Lesson, ObjectiveConfig, Train
+from adapt.contracts import Augment, LabelsObjectiveConfig, Lesson, Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from adapt.distill.taught import Taught
 
 
-class Config(ObjectiveConfig):
+class Config(LabelsObjectiveConfig):
     """A CNN student, and how it learns."""
 
     version = 2
+    needs = "label"
 
     temperature: float = Field(2.0, gt=0)
     """T of both softmaxes."""
@@ -39,8 +40,8 @@ class Config(ObjectiveConfig):
 
 
 def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
-    """The teacher's logits, float[B, C]."""
-    return Lesson(predictor="class_logits")
+    """The teacher's logits, float[B, C]; nothing, where people's labels teach."""
+    return Lesson(predictor=None if config.from_labels else "class_logits")
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Taught:
@@ -54,10 +55,13 @@ def learner(config: Config, teacher: Family, live: Callable | None = None) -> Ta
     return Taught(student, teacher, live, partial(loss, config))
 
 
-def loss(config: Config, logits: Tensor, teacher: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The student's logits float[B, C], the teacher's, and `label` int64[B], −1 for none → (loss, logs)."""
+def loss(config: Config, logits: Tensor, teacher: Tensor | None, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The student's logits float[B, C], the teacher's if there is one, and `label` int64[B], −1 for none → (loss, logs)."""
     import torch.nn.functional as F
 
+    if teacher is None:
+        accuracy = (logits.argmax(1) == batch["label"]).float().mean()
+        return F.cross_entropy(logits.float(), batch["label"]), {"accuracy": accuracy}
     t = config.temperature
     logits, teacher = logits.float(), teacher.float()  # bf16 would make ties of both
     target = F.log_softmax(teacher / t, dim=1)

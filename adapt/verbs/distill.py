@@ -16,29 +16,77 @@ from adapt.verbs.session import Session
 
 
 def distill(session: Session) -> None:
-    """Teach a small CNN what the model knows, from cached teacher outputs."""
+    """Teach a small CNN what the model knows, from cached teacher outputs; and its baseline, if it is wanted."""
     need(session.recipe.distill, "distill", "{name: logits}")
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
+    _one(session)
+    if session.recipe.distill.wants_baseline:
+        _baseline(session)
+
+
+def _one(session: Session) -> None:
+    """Teach the recipe's student and measure it; hold it against its teacher."""
+    config = session.recipe.distill
     taught = kept.taught(session)
     if taught:
         session.say(f"distill: finished before, in {session.run.path / 'student' / session.called}")
-    teacher = session.recipe.distill.teacher
-    if scores.entry(session, teacher) is None:
-        raise UserError(
-            f"{session.run.path}: the teacher has no such numbers yet. First: adapt finetune with the same recipe and overrides."
-        )
-    if not scores.measured(session, teacher):
-        measuring.measure(session, teacher, scores.title(session, teacher), kept.teacher(session))
+    if not config.from_labels:
+        _measure_teacher(session)
     student = None if taught else teach(session)
-    teacher, name = _labels_entry(session) or scores.entry(session, teacher), session.student_entry()
+    teacher, name = _reference(session), session.student_entry()
     if not scores.measured(session, name):
-        facts = {"against": teacher["name"], "student": session.called}
+        facts = {"against": teacher["name"] if teacher else None, "student": session.called}
         measuring.measure(session, name, f"CNN student {session.called}", student or kept.student(session), **facts)
     entry = scores.entry(session, name)
     scores.guard(session, guards.varied(f"the answers of {name} vary", entry["collapse"]))
-    if scores.comparable(entry, teacher):
-        advice = "More distill.train.epochs, more unlabelled images, or a larger distill.student."
-        scores.guard(session, scores.budget(f"{name} within its budget", teacher, entry, session.recipe.distill, advice))
+    if not config.from_labels and scores.comparable(entry, teacher):
+        advice = "Try more distill.train.epochs, more unlabelled images, or a larger distill.student."
+        scores.guard(session, scores.budget(f"{name} within its budget", teacher, entry, config, advice))
+
+
+def _baseline(session: Session) -> None:
+    """The same student by people's labels alone; a line says which of the two is better."""
+    recipe = session.recipe
+    ours, config = scores.entry(session, session.student_entry()), recipe.distill
+    own = {"teacher": "labels", "as_": f"{config.called}-labels", "baseline": False}
+    session.recipe = recipe.model_copy(update={"distill": config.model_copy(update=own)})
+    try:
+        _one(session)
+        theirs = scores.entry(session, session.student_entry())
+    finally:
+        session.recipe = recipe
+    points = 100 * (scores.main(ours) - scores.main(theirs))
+    change = theirs.get("change") if theirs.get("against") == ours["name"] else None
+    interval = f" ({-100 * change[2]:+.1f} to {-100 * change[1]:+.1f})" if change else ""
+    session.say(
+        f"distill: with its teacher the student has {scores.main(ours):.1%}, by people's labels alone {scores.main(theirs):.1%}: "
+        f"{points:+.1f} points{interval} by the teacher."
+    )
+
+
+def _measure_teacher(session: Session) -> None:
+    """The teacher's numbers, measured again if need be.
+
+    Raises:
+        UserError: it has none.
+    """
+    teacher = session.recipe.distill.teacher
+    if scores.entry(session, teacher) is None:
+        raise UserError(
+            f"{session.run.path}: the teacher has not been measured yet. First: adapt finetune with the same recipe and overrides."
+        )
+    if not scores.measured(session, teacher):
+        measuring.measure(session, teacher, scores.title(session, teacher), kept.teacher(session))
+
+
+def _reference(session: Session) -> dict | None:
+    """The entry that a student is compared with: its teacher's, or that of what its teacher's labels are worth; of one that learned from
+    people's labels, the student that it is the baseline of, else the model."""
+    config = session.recipe.distill
+    if not config.from_labels:
+        return _labels_entry(session) or scores.entry(session, config.teacher)
+    names = (f"student {config.called.removesuffix('-labels')}", "adapted", "zero-shot")
+    return next(filter(None, (scores.entry(session, name) for name in names if name != session.student_entry())), None)
 
 
 def teach(session: Session):
@@ -156,9 +204,20 @@ def _save_student(session: Session, student, start: bool | str) -> None:
 
 
 def _student_rows(session: Session):
-    """Training rows with their labels, and unlabelled ones."""
+    """Training rows with their labels, and unlabelled ones; where people's labels teach, the labelled alone.
+
+    Raises:
+        UserError: people's labels are to teach, and there are none.
+    """
     from datasets import concatenate_datasets
 
+    config = session.recipe.distill
+    if config.from_labels and config.needs not in session.data["train"].column_names:
+        raise UserError(
+            f"distill.teacher: 'labels', but the training data have no column {config.needs}. Have: "
+            f"{', '.join(session.data['train'].column_names)}. Set distill.teacher=adapted."
+        )
+    splits = ("train",) if config.from_labels else ("train", "unlabelled")
     wanted = ("image", "label", "objects", "caption")
-    parts = [session.data[name] for name in ("train", "unlabelled") if name in session.data]
+    parts = [session.data[name] for name in splits if name in session.data]
     return concatenate_datasets([part.select_columns([c for c in wanted if c in part.column_names]) for part in parts])

@@ -95,7 +95,7 @@ def student(session: Session):
 
 
 def teacher(session: Session):
-    """Who teaches."""
+    """Who teaches; where people's labels do, the model as it comes: the student takes over its input and its classes."""
     return adapted(session) if session.recipe.distill.teacher == "adapted" else session.as_it_comes()
 
 

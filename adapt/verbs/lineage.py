@@ -69,7 +69,8 @@ def labels(session: Session) -> dict[str, Any]:
 
 def taught(session: Session) -> dict[str, str]:
     """The pictures that a student learns from."""
-    return {split: session.fingerprints[split] for split in ("train", "unlabelled") if split in session.data}
+    splits = ("train",) if session.recipe.distill.from_labels else ("train", "unlabelled")
+    return {split: session.fingerprints[split] for split in splits if split in session.data}
 
 
 def others(session: Session) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
+from adapt.contracts import Augment, LabelsObjectiveConfig, Lesson, Predictor, Train
 from adapt.plug import UserError, counted
 from adapt.vision.classes import category_names
 
@@ -33,9 +33,10 @@ HUMAN = ("objects", "label", "caption", "suffix", "count")
 """Columns that the teacher must not see when it labels."""
 
 
-class Config(ObjectiveConfig):
+class Config(LabelsObjectiveConfig):
     """A detector, and which of the teacher's boxes it learns from."""
 
+    needs = "objects"
     labelled_by = ("ask", "score", "nms", "empty")
     renamed = {"least": "min_score"}
 
@@ -71,11 +72,13 @@ class Config(ObjectiveConfig):
 
 
 def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
-    """The teacher's boxes, found once in whole pictures; nothing of it is cached a view.
+    """The teacher's boxes, found once in whole pictures; nothing of it is cached a view. Where people's boxes teach, nothing.
 
     Raises:
         UserError: it finds no boxes.
     """
+    if config.from_labels:
+        return Lesson()
     have = teacher.predictors()
     if LABELS not in have:
         raise UserError(f"distill.name: 'boxes' needs a teacher that finds {LABELS}. This one has: {', '.join(have)}.")
