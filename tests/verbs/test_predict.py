@@ -525,7 +525,7 @@ def test_the_least_sure_are_drawn_and_no_more_than_24(tmp_path, by_hand):
     asked(tmp_path / "many", "csv")
     names = sorted(path.name for path in Path("found/previews").iterdir())
     assert len(names) == 24
-    assert [name.rpartition("-")[2] for name in names] == [f"{number:02d}.png" for number in range(24)]
+    assert [name.rpartition("-")[2] for name in names] == [f"{number:02d}.jpg" for number in range(24)]
 
 
 @pytest.mark.parametrize(("name", "answer"), [("detections", boxes), ("semantic_logits", logits)])

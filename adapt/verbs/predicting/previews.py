@@ -19,7 +19,7 @@ SIDE = 512
 
 
 def write(place: Path, told: Told) -> None:
-    """Draw the least sure pictures into `previews/`, the least sure first: NN-SURE-NAME.png. Words and embeddings have no such measure."""
+    """Draw the least sure pictures into `previews/`, the least sure first: NN-SURE-NAME.jpg. Words and embeddings have no such measure."""
     from adapt.vision.pictures import open_picture, rgb
 
     unsure = heapq.nsmallest(
@@ -30,7 +30,7 @@ def write(place: Path, told: Told) -> None:
     for number, line in enumerate(unsure, 1):
         picture = rgb(open_picture({"path": str(told.root / line["id"]), "bytes": None}))
         name = re.sub(r"[^\w-]+", "_", Path(line["id"]).stem)[:60]
-        _drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.png")
+        _drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.jpg", quality=90)
 
 
 def _drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Picture.Image:

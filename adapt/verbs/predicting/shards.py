@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 SHARD = 128
 """Pictures of a shard: so many, at most, are asked about again after a kill."""
-THREADS = max(1, min(4, os.cpu_count() or 1))
-"""That decode while the model runs."""
+THREADS = max(1, min(8, (os.cpu_count() or 1) - 1))
+"""That decode while the model runs, which has a core to itself."""
 LEAST = 0.3
 """Score of a box that is kept, unless another is asked for."""
 
