@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 from xml.etree import ElementTree
@@ -254,6 +258,49 @@ def test_a_killed_run_goes_on_with_no_picture_twice_and_none_missing(photos, by_
     assert answered.finished
     assert once_more == []
     assert predict.sentences(answered)[0] == "Finished before: 11 pictures."
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_its_last_shard_at_most(exported, tmp_path):
+    """SIGKILL, whenever it comes; what it leaves half-written is swept away."""
+    for number in range(300):
+        picture(tmp_path / "many" / f"{number:03d}.png", number, (16, 16))
+    command = [sys.executable, "-m", "adapt", "predict", f"file={exported('classifier')}", "images=many", "to=csv", "out=found"]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, env=here)
+    while not Path("found/.shards/000000.jsonl").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    subprocess.run(command, env=here, check=True, timeout=120)
+    assert [row["path"] for row in rows("found/predictions.csv")] == [f"{number:03d}.png" for number in range(300)]
+    names = sorted(path.name for path in Path("found/.shards").iterdir())
+    assert names == ["000000.jsonl", "000001.jsonl", "000002.jsonl", "csv.json"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_pictures_and_write_the_same(exported, tmp_path):
+    for number in range(300):
+        picture(tmp_path / "many" / f"{number:03d}.png", number, (16, 16))
+    Path("many/007.png").write_bytes(b"no picture")
+    given = ["predict", f"file={exported('classifier')}", "images=many", "to=csv"]
+    assert main([*given, "out=alone"]) == 0
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "-m", "adapt"]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *given, "out=both", "--json"], env=here, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    document = json.loads(done.stdout)
+    assert (document["pictures"], document["problems"]) == (299, 1)
+    assert rows("both/predictions.csv") == rows("alone/predictions.csv")
+    wrong = subprocess.run(
+        [*launch, *given, "out=both", "score=7"], env=here, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert wrong.returncode
+    assert [line for line in wrong.stderr.splitlines() if line.startswith("score:")] == [
+        "score: '7' is not a number from 0 to 1."
+    ]
 
 
 def test_another_format_is_written_from_the_same_answers(photos, by_hand):
