@@ -10,13 +10,16 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import lists
 from adapt.lists import Said
 from adapt.manual import PAGES, overview, page
 from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, available, load_recipe, source
+
+if TYPE_CHECKING:
+    from adapt.verbs.predicting.request import Request
 
 VERBS = tuple(PAGES)
 ALONE = ("merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
@@ -60,7 +63,11 @@ def checked(arguments: Sequence[str]) -> int:
     def check() -> Said:
         if verb not in VERBS:
             raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
-        parse([argument for argument in rest if argument != "--json"]).data.check_paths()
+        given = [argument for argument in rest if argument != "--json"]
+        if verb == "predict":
+            _requested(given)
+        else:
+            parse(given).data.check_paths()
         return 0, {}
 
     return _told(check, verb, "--json" in rest)
@@ -293,6 +300,31 @@ def _prompt(rest: list[str]) -> Said:
     return 0, {"answer": answer.found, "lines": answer.lines, "files": [str(path) for path in files(out) if path.exists()]}
 
 
+def _requested(rest: list[str]) -> tuple[Recipe | None, Request]:
+    """What `predict` is asked, and the recipe whose run answers; none: an exported file."""
+    from adapt.verbs.predicting.request import parse as requested
+
+    request = requested(rest)
+    return None if request.file else parse(rest), request
+
+
+def _predict(rest: list[str]) -> Said:
+    """Answer for pictures, and say where the answers lie."""
+    recipe, request = _requested(rest)
+    from adapt import hardware
+
+    hardware.guard()
+    from accelerate import PartialState
+
+    from adapt.pipeline import predict
+    from adapt.verbs.predict import sentences
+
+    answered = predict(recipe, request)
+    if PartialState().is_main_process:
+        print(*sentences(answered), sep="\n")
+    return 0, answered.document()
+
+
 def _report(rest: list[str]) -> Said:
     given = dict(argument.partition("=")[::2] for argument in rest)
     from adapt.run import Run
@@ -341,6 +373,7 @@ def _doctor_data(rest: list[str]) -> Said:
 OWN: dict[str, Callable[[list[str]], Said]] = {
     "doctor": _doctor,
     "options": lists.sections,
+    "predict": _predict,
     "prompt": _prompt,
     "recipes": lists.recipes,
     "report": _report,

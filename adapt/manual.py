@@ -46,6 +46,12 @@ model answers, if the recipe's run has one.
 
   adapt prompt recipe=sam_lora image=photo.jpg text='segment the red apple'
   adapt prompt recipe=clip_lora image=photo.jpg text='ants, bees'""",
+    "predict": """Answer for any number of pictures, in a format that others read.
+A run answers by its student, or its adapted model; an exported file answers
+alone. A killed run goes on with the same command, and no picture is lost.
+
+  adapt predict run=runs/clip_lora-1a2b3c4d images=photos to=csv
+  adapt predict file=model.int8.onnx images='photos/*.jpg' to=coco out=found""",
     "report": """Write a run's report anew, from the numbers in its folder.
 report.html has curves, confusion, mistakes and pictures; report.md the table.
 Every other verb does this at its end.
@@ -108,8 +114,10 @@ def overview() -> str:
 
 def page(verb: str) -> str:
     """What a verb does, and how to call it."""
-    if verb != "prompt":
+    if verb == "prompt":
+        from adapt.verbs.question import HELP
+    elif verb == "predict":
+        from adapt.verbs.predicting.request import HELP
+    else:
         return f"adapt {verb}: {PAGES[verb]}"
-    from adapt.verbs.question import HELP
-
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

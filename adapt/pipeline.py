@@ -22,9 +22,23 @@ from adapt.verbs.outcome import Outcome
 from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
+    from adapt.verbs.predict import Answered
+    from adapt.verbs.predicting.request import Request
     from adapt.verbs.question import Answer, Question
 
-__all__ = ["Outcome", "distill", "evaluate", "export", "finetune", "load_recipe", "merge", "prompt", "report", "road"]
+__all__ = [
+    "Outcome",
+    "distill",
+    "evaluate",
+    "export",
+    "finetune",
+    "load_recipe",
+    "merge",
+    "predict",
+    "prompt",
+    "report",
+    "road",
+]
 
 
 def evaluate(recipe: Recipe) -> Outcome:
@@ -103,6 +117,17 @@ def prompt(recipe: Recipe, question: Question) -> Answer:
     from adapt.verbs.prompt import ask
 
     return ask(Session(recipe), question)
+
+
+def predict(recipe: Recipe | None, request: Request) -> Answered:
+    """Answer for any number of pictures, by a run's model or by an exported file; see `adapt/verbs/predict.py`.
+
+    Args:
+        recipe: of the run; none: `request.file` answers.
+    """
+    from adapt.verbs import predict
+
+    return predict.of_file(request) if recipe is None else predict.of_run(recipe, request)
 
 
 def report(path: Path) -> Path:

@@ -8,7 +8,7 @@ outcome.predict(["cat.jpg", picture, array])         # [{"label": "cat", "probab
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -19,6 +19,7 @@ from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.run import Run
 from adapt.verbs import guards, kept
+from adapt.verbs.answers import ANSWERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,8 @@ class Outcome:
             )
         rows = _rows(images)
         found = predict(have[name], module, rows, BATCH, session.accelerator, name=name)
-        return [ANSWERS[name](answer, rows, i, session.labels) for i, answer in enumerate(found)]
+        sizes = [lambda i=i: rows[i]["image"].size for i in range(len(rows))]
+        return [ANSWERS[name](answer, size, session.labels) for answer, size in zip(found, sizes, strict=True)]
 
 
 def _rows(images: Sequence) -> Dataset:
@@ -188,43 +190,3 @@ def _rows(images: Sequence) -> Dataset:
         rows["id"].append(str(number))
         rows["image"].append(encoded(picture))
     return Dataset.from_dict(rows, features=Features(id=Value("string"), image=RGB()))
-
-
-# ---------------------------------------------------------------------------------------------------------------- answers
-
-
-def _class(logits: np.ndarray, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
-    from scipy.special import softmax
-
-    shares = softmax(logits)
-    best = int(shares.argmax())
-    return {"label": names[best], "probability": float(shares[best])}
-
-
-def _objects(found: dict, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
-    parts = zip(found["bbox"], found["category"], found["score"], strict=True)
-    return {
-        "objects": [
-            {"name": names[k] if k >= 0 else None, "box": [float(side) for side in box], "score": float(score)}
-            for box, k, score in parts
-        ]
-    }
-
-
-def _pixels(logits: np.ndarray, rows: Dataset, number: int, names: list[str]) -> dict[str, Any]:
-    import torch
-    import torch.nn.functional as F
-
-    width, height = rows[number]["image"].size
-    large = F.interpolate(torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=False)
-    return {"classes": large[0].argmax(0).byte().numpy(), "names": ["background", *names]}
-
-
-ANSWERS: dict[str, Callable[[Any, Dataset, int, list[str]], dict[str, Any]]] = {
-    "class_logits": _class,
-    "semantic_logits": _pixels,
-    "detections": _objects,
-    "text": lambda text, *_: {"text": text},
-    "image_embedding": lambda embedding, *_: {"embedding": embedding},
-}
-"""Predictor → its answer for a picture, as a user reads it: (result, rows, the picture's number, class names); the first that there is."""

@@ -1,0 +1,77 @@
+"""Drawings of the answers that are the least sure: what a person should look at first."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image as Picture
+
+    from adapt.verbs.predicting.writers import Told
+
+MOST = 24
+"""Pictures that are drawn."""
+SIDE = 512
+"""Pixels of the longer side."""
+
+
+def write(place: Path, told: Told) -> None:
+    """Draw the least sure pictures into `previews/`, the least sure first: NN-SURE-NAME.jpg. Words and embeddings have no such measure."""
+    from adapt.vision.pictures import open_picture, rgb
+
+    unsure = heapq.nsmallest(
+        MOST, (line for line in told.lines() if line["sure"] is not None), lambda line: (line["sure"], line["number"])
+    )
+    if unsure:
+        place.joinpath("previews").mkdir()
+    for number, line in enumerate(unsure, 1):
+        picture = rgb(open_picture({"path": str(told.root / line["id"]), "bytes": None}))
+        name = re.sub(r"[^\w-]+", "_", Path(line["id"]).stem)[:60]
+        _drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.jpg", quality=90)
+
+
+def _drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Picture.Image:
+    if "objects" in line:
+        from adapt.evals.detection.boxes import draw
+
+        numbers = {name: number for number, name in enumerate(names)}
+        objects = line["objects"]
+        found = {name: [one[key] for one in objects] for name, key in (("bbox", "box"), ("score", "score"))}
+        found["category"] = [numbers.get(one["name"], -1) for one in objects]
+        return draw(picture, {"bbox": [], "category": []}, found, names, SIDE)
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE))
+    if "masks" in line:
+        return _veiled(small, line["masks"])
+    if max(small.size) < SIDE // 2:  # names have no room on an icon
+        scale = SIDE / 2 / max(small.size)
+        small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))
+    return _named(small, f"{line['label']} {line['probability']:.2f}")
+
+
+def _veiled(picture: Picture.Image, masks: list[dict[str, Any]]) -> Picture.Image:
+    """The masks over the picture, each with its class's colour."""
+    import numpy as np
+    from PIL import Image
+
+    from adapt.verbs.predicting.writers import colour
+    from adapt.vision.draw import overlay
+    from adapt.vision.masks import unrle
+
+    if not masks:
+        return picture
+    small = [Image.fromarray(unrle(one["rle"])).resize(picture.size, Image.Resampling.NEAREST) for one in masks]
+    return overlay(picture, np.stack([np.asarray(mask, bool) for mask in small]), [colour(one["class"]) for one in masks])
+
+
+def _named(picture: Picture.Image, text: str) -> Picture.Image:
+    """Words on a bar below the picture."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (max(picture.width, 200), picture.height + 18), "white")
+    canvas.paste(picture)
+    ImageDraw.Draw(canvas).text((4, picture.height + 3), text, fill="black")
+    return canvas
