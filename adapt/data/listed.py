@@ -73,8 +73,8 @@ def below(root: Path, name: str) -> str:
     raise Bad("no picture", f"no picture {name[:200]!r} in {root}")
 
 
-def read_json(file: Path, name: str) -> Any:
-    """The content of a JSON file, `name` in messages.
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
 
     Raises:
         Bad: too large, no text, or no JSON; with the line.

@@ -30,7 +30,7 @@ def read(root: Path, images: Path, config) -> tuple[list[Item], list[Problem]]:
     for file in json_files(root):
         name = file.relative_to(root).as_posix()
         try:
-            content = read_json(file, name)
+            content = read_json(file)
             if not (isinstance(content, dict) and {"shapes", "imagePath"} & content.keys()):
                 counts["JSON files that are not LabelMe's"] += 1
                 continue
