@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapt.data.places import expanded
+from adapt.data.places import existing, expanded
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.data.table.rows import PATHS
 from adapt.plug import UserError
@@ -70,8 +70,7 @@ def recognise(path: str) -> Guess:
     place = expanded(path)
     if place.is_file():
         return _file(place, path)
-    if not place.is_dir():
-        raise UserError(f"data.path: no file or folder {path!r}, looked in {Path.cwd()}.")
+    place = existing(path, "data.path")
     look = Look(place, path, tuple(_walked(place)))
     found = [guess for layout in LAYOUTS for guess in layout(look)]
     if len(found) > 1:
@@ -86,6 +85,8 @@ def recognise(path: str) -> Guess:
         folders = sorted({name.split("/")[0] for name in pictures if "/" in name})
         why = f"pictures in the folders {', '.join(folders[:4])}{' …' * (len(folders) > 4)}, and no annotations"
         return Guess("folder", why if folders else "pictures, and no annotations", {"path": path})
+    if any(item.is_symlink() and item.is_dir() for item in place.iterdir()):
+        return Guess("folder", "links to folders, which are not followed here", {"path": path})
     have = ", ".join(sorted({Path(name).suffix.lower() or name for name in look.files})[:12]) or "nothing"
     raise UserError(
         f"data.path: {path!r} has no pictures, and no annotations that are known. Have: {have}. "
