@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adapt.verbs.predicting.request import Request
 
 VERBS = tuple(PAGES)
-ALONE = ("merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
+ALONE = ("init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
 """What one process does, whatever the number that a launcher started."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """How a launcher tells a process that it has others beside it."""
@@ -370,8 +370,20 @@ def _doctor_data(rest: list[str]) -> Said:
     return look(config, given.get("write"))
 
 
+def _init(rest: list[str]) -> Said:
+    """Look at a folder; write a recipe for it."""
+    file = next((argument.partition("=")[2] for argument in rest if argument.startswith("write=")), None)
+    paths = [argument.removeprefix("data.path=") for argument in rest if not argument.startswith("write=")]
+    if len(paths) != 1 or not paths[0]:
+        raise UserError("init: which folder? Write adapt init FOLDER, and write=FILE.yaml for another name of the recipe.")
+    from adapt.verbs.init import init
+
+    return init(paths[0], file)
+
+
 OWN: dict[str, Callable[[list[str]], Said]] = {
     "doctor": _doctor,
+    "init": _init,
     "options": lists.sections,
     "predict": _predict,
     "prompt": _prompt,

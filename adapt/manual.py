@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 PAGES = {
+    "init": """Look at your data, say what is there, and write a recipe for it.
+Knows class folders, masks, JSON lines, tables, COCO, YOLO, VOC, LabelMe and
+Label Studio by their files; the recipe is short and commented: change it.
+
+  adapt init photos
+  adapt init labels.csv write=mine.yaml""",
     "evaluate": """Measure the model, and its adapted version if there is one.
 The recipe's `evals` say what is measured, and on which split; each main number
 has a 95 % interval. What is up to date is not measured again.

@@ -82,8 +82,8 @@ def parse_yaml(text: str, place: str) -> Any:
 def override(raw: dict, overrides: Iterable[str]) -> dict:
     """Apply `a.b=value` overrides to a recipe's mapping; values are read by the same YAML rules as the file.
 
-    Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means a
-    folder of images, when the recipe's own source has no path. What the file chose for its own data is forgotten with them.
+    Naming another plug-in starts its section afresh: what the file said was for the old one. `data.path=…` alone means
+    `data.source=auto`, when the recipe's own source has no path. What the file chose for its own data is forgotten with them.
     """
     raw = json.loads(json.dumps(raw, default=str))  # a deep copy with string keys
     pairs = []
@@ -98,7 +98,7 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
     source = _source(raw.get("data"))
     pathless = source in names("data") and "path" not in schema("data", source).model_fields
     if pathless and "data.path" in given and not given & {"data", "data.source"}:
-        pairs.insert(0, (["data", "source"], "folder"))
+        pairs.insert(0, (["data", "source"], "auto"))
     for path, value in pairs:
         said = value if path == ["data", "source"] else _source(value) if path == ["data"] else None
         if said in names("data") and said != source:

@@ -187,13 +187,13 @@ def validate(raw: dict) -> Recipe:
 
 
 def source(overrides: Sequence[str]) -> SourceConfig:
-    """The section `data` alone, as overrides say it; without a source it is a folder.
+    """The section `data` alone, as overrides say it; without a source it is what lies there (`auto`).
 
     Raises:
         UserError: every problem, one a line.
     """
     problems: list[str] = []
-    raw = override({"data": {"source": "folder"}}, overrides)
+    raw = override({"data": {"source": "auto"}}, overrides)
     config = _plugin(raw["data"], "data", "data", "source", raw, problems)
     if problems:
         raise UserError("\n".join(problems))

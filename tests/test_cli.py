@@ -279,11 +279,12 @@ def test_doctor_counts_what_is_not_severe_and_the_list_has_it_all(tmp_path, caps
             )
     assert main(["doctor", "data", "data.path=photos", "write=all.csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
+    assert lines[0].startswith("data: 'photos' is taken for source=folder: pictures in the folders cat, dog")
+    assert lines[1:3] == [
         "wrong mode: 40; nothing to do: converted to RGB when read",
         "40 pictures, 40 problems, none of them severe",
     ]
-    assert lines[2:5] == [
+    assert lines[3:6] == [
         "train: 28; what is left of 'photos'",
         "validation: 6; 15 % drawn from 'photos', which has no validation folder",
         "test: 6; 15 % drawn from 'photos', which has no test folder",

@@ -93,15 +93,15 @@ def test_a_plug_in_twice_in_a_list_is_refused():
     )
 
 
-def test_a_path_alone_means_a_folder():
+def test_a_path_alone_means_what_lies_there():
     recipe = load_recipe("clip_lora", ["data.path=photos"])
-    assert recipe.data.source == "folder"
+    assert recipe.data.source == "auto"
     assert recipe.data.path == "photos"
     assert recipe.prompts.classes is None, "the emojis' class names are not the photos'"
     assert load_recipe("clip_lora", ["data.path=photos", "prompts.classes=emoji"]).prompts.classes == "emoji"
 
 
-WAYS = (["data.path=photos"], ["data.source=folder", "data.path=photos"], ["data={source: folder, path: photos}"])
+WAYS = (["data.path=photos"], ["data.source=auto", "data.path=photos"], ["data={source: auto, path: photos}"])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_the_user_sets_stays_on_other_data():
 def test_one_line_says_what_was_chosen_on_other_data_and_why():
     (chosen, checkpoint) = load_recipe("clip_lora", ["data.path=photos"]).notes
     assert chosen == (
-        "data.source=folder: the recipe's choices for icons are not used on other data. Now: prompts.templates=simple "
+        "data.source=auto: the recipe's choices for icons are not used on other data. Now: prompts.templates=simple "
         "(7 templates of photographs; imagenet has 80), prompts.classes=null (the labels' own names), "
         "train.augment={crop: 0.6, flip: 0.5, colour: 0.2}, distill.pretrained=auto (timm's weights, where they can be fetched), "
         "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
@@ -200,11 +200,11 @@ def test_whole_sections_and_their_options_mean_the_same_in_any_order():
         ("train.split=test", "train.split: no such option. Did you mean evals.0.split?"),
         (
             "data.pth=photos",
-            "data.pth: no such option. Did you mean 'path', of data.source=folder, hub, jsonl, masks? Have: source,",
+            "data.pth: no such option. Did you mean 'path', of data.source=auto, folder, hub, jsonl, labelme, labelstudio, masks, table?",
         ),
         (
             "data.seed=3",
-            "data.seed: no such option. Did you mean 'seed', of data.source=emoji_scenes, folder, hub, jsonl, masks?",
+            "data.seed: no such option. Did you mean 'seed', of data.source=auto, emoji_scenes, folder, hub, jsonl, labelme, labelstudio, masks, table?",
         ),
         ("method.bits=4", "method.bits: no such option. Did you mean 'bits', of method.name=qlora? Have: name,"),
         ("method.xyzzy=4", "method.xyzzy: no such option. Have: name,"),

@@ -30,6 +30,10 @@ KINDS = {
     "empty class": (True, "give the class pictures, or delete it"),
     "unseen class": (True, "give the class pictures in train, or delete it here"),
     "bad line": (True, "write one JSON object on each line, with the texts image, prefix and suffix, or delete the line"),
+    "bad row": (True, "correct the row, or delete it"),
+    "bad annotation": (True, "correct it in the labelling tool and export again, or delete the picture's annotation"),
+    "named twice": (True, "delete one of the two"),
+    "web address": (True, "copy the picture into a folder, name that in data.images, and write the picture's path below it"),
     "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
     "wrong locations": (
         True,
@@ -50,6 +54,9 @@ KINDS = {
     "two classes": (False, "delete it in the wrong class"),
     "leak": (False, "delete it in one of the splits, or the score will be too high"),
     "duplicate": (False, "delete one of the two, unless it should count twice"),
+    "group in two splits": (False, "move all pictures of the group into one split, or the score will be too high"),
+    "boxes as masks": (False, "nothing to do, if the whole box may count as the thing; else draw outlines for these too"),
+    "passed over": (False, "nothing to do, unless it was meant to be read"),
     "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),
     "turned": (False, "nothing to do: turned upright when read"),
@@ -57,6 +64,10 @@ KINDS = {
     "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
     "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
 }
+
+
+class Bad(Exception):
+    """What cannot be used: a key of `KINDS`, and a detail."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,13 @@ def look(config: Spec, list_file: str | None = None) -> tuple[int, dict[str, Any
         2 when there are severe problems, or training would refuse these data; else 0. And the same for JSON: pictures, problems,
         splits, refused.
     """
+    from adapt.data.auto import chosen
     from adapt.data.check import check
     from adapt.data.split import described
 
+    if config.source == "auto":
+        config, said = chosen(config)
+        print(said)
     folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
     skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
     refused, rows = "", []

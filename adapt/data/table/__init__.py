@@ -1,0 +1,98 @@
+"""A table of your own pictures: CSV, TSV or Parquet, a row a picture.
+
+    path,label,split,group
+    images/1.jpg,cat,train,anna            the separator may be , ; or a tab
+    images/2.jpg,"dog, small",test,ben
+    images/3.jpg,,,                        without a label: the split `unlabelled`
+
+    data: {source: table, path: labels.csv}
+    data: {source: table, path: labels.csv, images: photos, label: species}
+
+Split is train, val or test; without that column it is drawn by `seed`, a class at a time, and the pictures of one group stay together.
+Pictures lie in the table's own folder, or in `images`. Other columns are passed over, and named in the report.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adapt.contracts import SourceConfig
+from adapt.data.places import existing, expanded
+from adapt.plug import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+
+
+class Config(SourceConfig):
+    """Where the table and the pictures lie, and what its columns are called."""
+
+    source: str = "table"
+    """This file."""
+    path: str
+    """The table: a .csv, .tsv or .parquet file with a head of column names."""
+    images: str | None = None
+    """The folder that the pictures' paths start from; none: the table's own."""
+    image: str | None = None
+    """The column of the pictures' paths; none: path, image, file or filename."""
+    label: str | None = None
+    """The column of classes; none: label or class."""
+    split: str = "split"
+    """The column of splits, where there is one: train, val or test."""
+    group: str = "group"
+    """The column of groups, where there is one: the pictures of a patient, a video or a part, which are drawn into one split."""
+    validation: float = Field(0.15, ge=0, le=0.9)
+    """Share of each class (of groups: by their first picture's class) for validation, when no row is for it; 0 = none."""
+    test: float = Field(0.15, ge=0, le=0.9)
+    """Share of each class for the test, when no row is for it; 0 = none."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of the split, which depends on the paths in the table and on nothing else."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Rows and pictures that cannot be used: stop and name them, or leave them out and list them in `report`."""
+
+    def check_paths(self) -> None:
+        """The table and the pictures' folder must be there."""
+        file_of(self.path, SUFFIXES)
+        if self.images:
+            existing(self.images, "data.images")
+
+
+def load(config: Config):
+    """Read the table.
+
+    Returns:
+        `Splits` with train and, where there are any, validation, test (id: the picture's path below its folder, image, label) and
+        unlabelled (id, image).
+
+    Raises:
+        UserError: no such table, no column of paths or of labels, several of either, a single class; with `on_error: stop`, rows or
+            pictures that cannot be used, each by its line.
+    """
+    from adapt.data.listed import gathered
+    from adapt.data.table.rows import read
+
+    file = file_of(config.path, SUFFIXES)
+    root = existing(config.images, "data.images") if config.images else file.parent
+    items, problems = read(file, root, config)
+    return gathered(config, root, items, problems)
+
+
+def file_of(path: str, suffixes: tuple[str, ...]) -> Path:
+    """The file that `data.path` names, absolute.
+
+    Raises:
+        UserError: there is none, or it is of another kind.
+    """
+    from pathlib import Path
+
+    file = expanded(path)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else f"is no file, looked in {Path.cwd()}"
+        raise UserError(f"data.path: {path!r} {what}. Give a file: {', '.join(suffixes)}.")
+    if file.suffix.lower() not in suffixes:
+        raise UserError(f"data.path: {path!r} ends in {file.suffix!r}. Give a file: {', '.join(suffixes)}.")
+    return file.resolve()
