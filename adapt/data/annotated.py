@@ -102,8 +102,9 @@ def load_listed(config: AnnotatedConfig, listing: Listing, read: Callable[[Objec
     if not keep:
         raise _nothing(config, report)
     table = table.select(keep) if len(keep) < len(table) else table
-    ids, digests = table["id"][:], [list(good.values())[i].digest for i in keep]
-    split, origin = _drawn(config, listing.origin, ids, [list(good)[i].split for i in keep], digests)
+    rows = list(good.items())
+    ids, given, digests = table["id"][:], [rows[i][0].split for i in keep], [rows[i][1].digest for i in keep]
+    split, origin = _drawn(config, listing.origin, ids, given, digests)
     report.problems += _groups_apart(config, ids, split)
     return Splits(_limited(config, by_split(table, split)), origin, report)
 
@@ -188,9 +189,11 @@ def _drawn(config, origin: dict[str, str], ids, given: list[str], digests) -> tu
         origin, given, present = origin | {"": origin[given[0]]}, [""] * len(given), {""}
     shares = {split: 0.0 if split in present else config.values()[split] for split in ("validation", "test")}
     keys = _together(_groups(config, ids), digests)
-    pool = [i for i, split in enumerate(given) if split in ("", "train")]
-    first = list(dict.fromkeys(keys[i] for i in pool))
-    drawn = dict(zip(first, stratified([ids[i] for i in first], [0] * len(first), **shares, seed=config.seed), strict=True))
+    called: dict[int, str] = {}  # each by its least id, so that the order of the rows changes nothing
+    for key, name, place in zip(keys, ids, given, strict=True):
+        if place in ("", "train"):
+            called[key] = min(name, called.get(key, name))
+    drawn = dict(zip(called, stratified(list(called.values()), [0] * len(called), **shares, seed=config.seed), strict=True))
     split = [drawn[key] if place in ("", "train") else place for key, place in zip(keys, given, strict=True)]
     source = " and ".join(dict.fromkeys(origin[name] for name in ("train", "") if name in present))
     told = {"train": f"what is left of {source}" if any(shares.values()) else source}

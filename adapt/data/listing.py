@@ -121,6 +121,11 @@ def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[li
     return kept, [None if name is None else numbers[name] for name in new]
 
 
+def printable(text: str) -> str:
+    """A text that can be written: halves of characters, which JSON can spell, become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def passed_over(where: str, what: dict[str, int]) -> list[Problem]:
     """What a source has not read, with how often it was there: `{"keypoints": 12}`."""
     from adapt.data.problems import Problem

@@ -103,6 +103,7 @@ class Objects:
         """Write a row for each picture as an Arrow file: id, image, objects, and the further columns."""
         self._flush()
         codes = pa.concat_arrays(self._chunks)
+        self._chunks.clear()
         masked = codes.null_count < len(codes)
         if masked and codes.null_count:
             for row, where in self._lacking.items():

@@ -305,6 +305,7 @@ MISTAKES = {
     "absolute path": (image(file_name="/etc/passwd"), r"'/etc/passwd': leads outside"),
     "drive": (image(file_name="C:\\0.jpg"), r"leads outside"),
     "NUL": (image(file_name="0\0.jpg"), r"leads outside"),
+    "half a character": (image(file_name="\ud800.jpg"), r"'\?\.jpg': missing picture"),
     "folder": (image(file_name="."), r"missing picture \('\.' is no regular file\)"),
     "no file name": (image(file_name=None), r"bad entry \(image .* needs an id and a file_name"),
     "other size": (

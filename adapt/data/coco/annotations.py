@@ -11,11 +11,14 @@ from typing import Any
 from datasets import List, Value
 
 from adapt.data.coco.files import Part, parts
-from adapt.data.coco.stream import elements
-from adapt.data.listing import Listed, Listing, Places, passed_over, present
+from adapt.data.coco.stream import elements, head
+from adapt.data.listing import Listed, Listing, Places, passed_over, present, printable
 from adapt.data.objects import Objects, Wrong, numbers, polygons, run_lengths, short
 from adapt.data.problems import Problem
 from adapt.plug import UserError
+
+HEAD = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
+"""Lists of a file that are read before its annotations, and what is read of them."""
 
 
 class Reader:
@@ -43,18 +46,15 @@ class Reader:
         """List a file's pictures and categories; captions and instances of a split share their pictures."""
         categories, pictures, twice = {}, {}, set()
         numbered = {name: number for number, name in enumerate(self.listing.names)}
-        kinds: set[str] = set()
         own: set[str] = set()
-        for key, element in elements(part.path, {"images", "categories"}, kinds):
-            if key == "categories":
-                number, name = self._category(part, element)
-                if number in categories:
-                    raise UserError(
-                        f"data.path: {part.path.name}: category id {short(number)} is there twice. Number them anew."
-                    )
-                categories[number] = numbered.setdefault(name, len(numbered))
-            else:
-                self._picture(part, element, pictures, twice, known, own)
+        kinds, lists = head(part.path, HEAD)
+        for element in lists["categories"]:
+            number, name = self._category(part, element)
+            if number in categories:
+                raise UserError(f"data.path: {part.path.name}: category id {short(number)} is there twice. Number them anew.")
+            categories[number] = numbered.setdefault(name, len(numbered))
+        for element in lists["images"]:
+            self._picture(part, element, pictures, twice, known, own)
         if not kinds >= {"images", "annotations"}:
             lacking = " and ".join(sorted({"images", "annotations"} - kinds))
             raise UserError(f"data.path: {part.path.name} has no {lacking}: it is no file of COCO annotations.")
@@ -65,7 +65,7 @@ class Reader:
         number, name = (element.get("id"), element.get("name")) if isinstance(element, dict) else (None, None)
         if type(number) not in (int, str) or not isinstance(name, str) or not name.strip():
             raise UserError(f"data.path: {part.path.name}: category {short(element)} needs an id and a name.")
-        return number, name.strip()
+        return number, printable(name.strip())
 
     def _picture(self, part: Part, element: Any, pictures: dict, twice: set, known: dict, own: set[str]) -> None:
         """List one picture of a file, or say what is wrong with it."""
@@ -82,6 +82,7 @@ class Reader:
                     twice.add((number, one))
                     self._wrong(one, part.split, "id twice", f"image id {number} in {part.path.name}")
             return
+        name = printable(name)
         file, problem = self._found(part, name)
         identity = file or name
         again = known.get(identity)
@@ -126,14 +127,17 @@ class Reader:
                 if row is None:  # said already
                     continue
                 if isinstance(element.get("caption"), str):
-                    captions[row].append(element["caption"].strip())
+                    captions[row].append(printable(element["caption"].strip()))
                 if element.get("keypoints"):
                     over["keypoints"] += 1
                 if "category_id" in element or "bbox" in element or "caption" not in element:
                     self._object(objects, row, element, where, categories)
         ids = [picture.key for picture in objects.pictures]
         whole = all(type(each) is int and abs(each) < 2**63 for each in ids)
-        objects.columns["image_id"] = (Value("int64" if whole else "string"), ids if whole else list(map(str, ids)))
+        objects.columns["image_id"] = (
+            Value("int64" if whole else "string"),
+            ids if whole else [printable(str(each)) for each in ids],
+        )
         told = sum(map(bool, captions))
         if told and told == len(captions):
             objects.columns["caption"] = (List(Value("string")), captions)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from adapt.plug import UserError
+from adapt.provenance import stamp
+from adapt.run import atomic
+from adapt.vision.pictures import cache_folder, digest
 
 WINDOW = 1 << 22
 """Characters that are read at once."""
 MOST = 1 << 26
 """Characters of a single element; what is longer is refused."""
+VERSION = 1
+"""To be raised when more of a file is remembered."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -129,6 +135,30 @@ def elements(path: Path, wanted: Collection[str], keys: set[str] | None = None) 
                 raise UserError(f"data.path: {path.name}: {key!r} must be a list.")
             if stream.skip(",}") == "}":
                 return
+
+
+def head(path: Path, kept: dict[str, tuple[str, ...]]) -> tuple[set[str], dict[str, list]]:
+    """All keys of a JSON object, and the elements of some of its lists; remembered, so that a file that has not changed is not read.
+
+    Args:
+        kept: key → what is kept of its elements, where they are objects.
+    """
+    memory = cache_folder("annotated") / f"{digest(VERSION, kept, str(path), *stamp(path))}.head.json"
+    try:
+        keys, found = json.loads(memory.read_text())
+        return set(keys), found
+    except (OSError, ValueError):
+        seen: set[str] = set()
+        lists: dict[str, list] = {key: [] for key in kept}
+    for key, element in elements(path, kept, seen):
+        good = isinstance(element, dict)
+        lists[key].append({name: element[name] for name in kept[key] if name in element} if good else element)
+    with (
+        suppress(UserError, OSError),
+        atomic(memory) as temporary,
+    ):  # a memory that cannot be written costs time and nothing else
+        temporary.write_text(json.dumps([sorted(seen), lists]))
+    return seen, lists
 
 
 def _list(stream: Stream) -> Iterator[Any]:
