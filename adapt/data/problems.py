@@ -47,6 +47,7 @@ KINDS = {
     "unknown category": (True, "correct the number, or add the class to the list of classes"),
     "annotation of no picture": (True, "correct the image_id, or delete the annotation"),
     "id twice": (True, "give each picture an id of its own"),
+    "picture twice": (True, "name each picture once, in one split"),
     "missing picture": (True, "copy the picture to this place, or correct its name"),
     "picture of another size": (True, "annotate the picture as it is now, or put back the one that was annotated"),
     "bad entry": (True, "correct it, or delete it"),

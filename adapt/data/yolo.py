@@ -122,7 +122,7 @@ def _keypoints(content: dict) -> int:
 
 def _listing(config: Config, file: Path, content: dict) -> tuple[Listing, dict[int, int], int]:
     """The pictures that the yaml names, and their texts; a class's number → its place; the numbers of keypoints in each line."""
-    from adapt.data.listing import Listed, Listing, Places
+    from adapt.data.listing import Listed, Listing, Places, passed_over
     from adapt.data.problems import Problem
 
     root = file.parent
@@ -132,21 +132,30 @@ def _listing(config: Config, file: Path, content: dict) -> tuple[Listing, dict[i
     places = Places(root, config.follow_links)
     start = places.below(str(content.get("path") or ".")) or "."
     start = start if (root / start).is_dir() else "."  # written on another machine
-    taken: set[str] = set()
+    taken: dict[str, str] = {}
+    again = 0
     for key, split in KEYS.items():
         given = content.get(key) or []
         entries = given if isinstance(given, list) else [given]
-        for entry in entries:
-            for name, problem in _pictures(config, places, file, key, start, entry):
-                if name in taken:
-                    if not problem:
-                        listing.problems.append(Problem(name, split, "id twice", f"named twice in {file.name}"))
-                    continue
-                taken.add(name)
-                listing.pictures.append(Listed(name, name, split, _label(name)))
-                listing.problems += [Problem(name, split, *problem)] if problem else []
+        found = [one for entry in entries for one in _pictures(config, places, file, key, start, entry)]
+        if found and all(taken.get(name, split) != split for name, _ in found):
+            other = next(key for key, value in KEYS.items() if value == taken[found[0][0]])
+            raise UserError(
+                f"data.path: {file.name}: {key} names the pictures of {other} again. A score on data that taught or chose the model says "
+                f"nothing: leave {key} out, and it is drawn from train."
+            )
+        for name, problem in found:
+            if name in taken:
+                again += taken[name] == split
+                if taken[name] != split:
+                    listing.problems.append(Problem(name, split, "picture twice", f"in {taken[name]} too"))
+                continue
+            taken[name] = split
+            listing.pictures.append(Listed(name, name, split, _label(name)))
+            listing.problems += [Problem(name, split, *problem)] if problem else []
         if entries:
             listing.origin[split] = f"{key}: {', '.join(map(str, entries))}"
+    listing.problems += passed_over(file.name, {"pictures named twice": again})
     _texts(listing, places)
     return listing, numbers, points
 

@@ -169,7 +169,10 @@ MISTAKES = {
     "another size": (xml("0.jpg", THINGS, (30, 40)), r"picture of another size \(40 × 30 .*the annotations say 30 × 40"),
     "outside": (xml("/etc/passwd", THINGS), r"'/etc/passwd': leads outside \(its file name in 0\.xml\)"),
     "parents": (xml("../../../0.jpg", THINGS), r"leads outside"),
-    "taken": (xml("1.jpg", THINGS), r"'JPEGImages/1\.jpg': id twice \(the picture of Annotations/1\.xml and of another file"),
+    "taken": (
+        xml("1.jpg", THINGS),
+        r"'JPEGImages/1\.jpg': picture twice \(the picture of Annotations/1\.xml and of another file",
+    ),
 }
 
 
@@ -193,7 +196,7 @@ def test_pictures_and_files_that_are_not_there_are_named(voc):
     assert len(lines) == 4
     assert any("'Annotations/77.xml': unreadable annotations (no file; train.txt names it)" in line for line in lines)
     assert any("'JPEGImages/0.jpg': missing picture" in line for line in lines)
-    assert any("id twice ('3' in ImageSets, train.txt)" in line for line in lines)
+    assert any("picture twice ('3' in ImageSets, train.txt)" in line for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["size", "colours", "no pixel", "no picture"])

@@ -182,7 +182,6 @@ def test_a_wrong_yaml_is_one_line(shelf, name):
         ("images/train/77.jpg", r"'images/train/77\.jpg': missing picture \(no file"),
         ("../../secret.jpg", r"leads outside \(list\.txt, line 2\)"),
         ("/etc/passwd", r"leads outside \(list\.txt, line 2\)"),
-        ("images/train/0.jpg", r"'images/train/0\.jpg': id twice"),
     ],
 )
 def test_a_wrong_line_of_a_list_is_named(shelf, line, expected):
@@ -190,6 +189,25 @@ def test_a_wrong_line_of_a_list_is_named(shelf, line, expected):
     (shelf / "data.yaml").write_text("train: list.txt\nnames: [cup, plate]")
     with pytest.raises(UserError, match=expected):
         load(Config(path=str(shelf)))
+
+
+def test_a_picture_in_two_splits_is_refused_and_one_that_is_named_twice_is_read_once(shelf):
+    (shelf / "data.yaml").write_text("train: [images/train, images/train]\nval: list.txt\nnames: [cup, plate]")
+    (shelf / "list.txt").write_text("images/val/0.jpg\nimages/train/0.jpg\n")
+    with pytest.raises(UserError, match=r"'images/train/0\.jpg': picture twice \(in train too\); name each picture once"):
+        load(Config(path=str(shelf)))
+    (shelf / "list.txt").write_text("images/val/0.jpg\n")
+    splits = load(Config(path=str(shelf), test=0))
+    assert {name: len(part) for name, part in splits.items()} == {"train": 5, "validation": 1}
+    assert [problem.detail for problem in splits.report.problems] == ["pictures named twice: 5 times"]
+
+
+def test_val_that_is_train_is_refused_in_one_line(shelf):
+    """As in ultralytics' coco128.yaml."""
+    (shelf / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [cup, plate]")
+    with pytest.raises(UserError, match=r"data\.yaml: val names the pictures of train again\..* leave val out") as error:
+        load(Config(path=str(shelf)))
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_text_that_is_none_is_named_and_left_out(shelf):

@@ -20,6 +20,9 @@ from adapt.plug import UserError
 HEAD = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
 """Lists of a file that are read before its annotations, and what is read of them."""
 
+LONGEST = 4096
+"""Characters of a file name; no file system has longer ones."""
+
 
 class Reader:
     """The files of a config: `listing` says what is there, `read` adds the annotations.
@@ -70,7 +73,7 @@ class Reader:
     def _picture(self, part: Part, element: Any, pictures: dict, twice: set, known: dict, own: set[str]) -> None:
         """List one picture of a file, or say what is wrong with it."""
         number, name = (element.get("id"), element.get("file_name")) if isinstance(element, dict) else (None, None)
-        if type(number) not in (int, str) or not isinstance(name, str) or not name:
+        if type(number) not in (int, str) or not isinstance(name, str) or not 0 < len(name) < LONGEST:
             self._wrong(part.path.name, part.split, "bad entry", f"image {short(element)} needs an id and a file_name")
             if type(number) in (int, str):
                 pictures.setdefault(number, None)  # its annotations are said with it
@@ -164,7 +167,7 @@ class Reader:
         """Add the box and the mask of an annotation."""
         try:
             category = element.get("category_id")
-            if type(category) not in (int, str) or category not in categories:
+            if type(category) not in (int, float, str) or category not in categories:  # 3.0 is what pandas writes
                 have = ", ".join(map(str, list(categories)[:5])) or "none"
                 raise Wrong("unknown category", f"category_id {short(category)}; the file has {have} …")
             box = element.get("bbox")

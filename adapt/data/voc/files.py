@@ -103,7 +103,7 @@ class Reader:
         for split, (name, stems) in lists.items():
             for stem in stems:
                 if stem in split_of:
-                    self._wrong(f"{folders[0]}/{stem}", split, "id twice", f"{stem!r} in ImageSets, {name}")
+                    self._wrong(f"{folders[0]}/{stem}", split, "picture twice", f"{stem!r} in ImageSets, {name}")
                 elif stem not in known:
                     self._wrong(f"Annotations/{stem[:80]}.xml", split, "unreadable annotations", f"no file; {name} names it")
                 else:
@@ -128,7 +128,7 @@ class Reader:
             return
         file, problem = self._picture(xml, annotation, folders)
         if file in self._annotations:
-            self._wrong(file, split, "id twice", f"the picture of {name} and of another file")
+            self._wrong(file, split, "picture twice", f"the picture of {name} and of another file")
             return
         self._annotations[file] = annotation
         self.listing.pictures.append(Listed(file, file, split, name, annotation.size))
