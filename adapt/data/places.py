@@ -28,7 +28,8 @@ def existing(path: str | Path, place: str) -> Path:
     if folder.exists():
         raise UserError(
             f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
-            "for questions and answers in JSON lines: data.source=jsonl."
+            "for questions and answers in JSON lines: data.source=jsonl; for boxes and masks in COCO's JSON or a data.yaml: "
+            "data.source=coco, data.source=yolo."
         )
     parent = folder.parent
     near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)

@@ -64,6 +64,27 @@ KINDS = {
     "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
     "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
 }
+# the same of annotation files: what `coco`, `yolo` and `voc` find
+ANNOTATED = {
+    "polygon off the image": (True, "clip the polygon to the image"),
+    "bad polygon": (True, "give each polygon three points or more, as x, y, x, y …, in finite numbers"),
+    "bad run lengths": (True, "write the mask with pycocotools again: mask.encode of an array in Fortran order"),
+    "mask without pixels": (True, "draw the mask again, or delete the object"),
+    "object without mask": (True, "draw its mask, or read boxes alone with data.masks=false"),
+    "unknown category": (True, "correct the number, or add the class to the list of classes"),
+    "annotation of no picture": (True, "correct the image_id, or delete the annotation"),
+    "id twice": (True, "give each picture an id of its own"),
+    "picture twice": (True, "name each picture once, in one split"),
+    "missing picture": (True, "copy the picture to this place, or correct its name"),
+    "picture of another size": (True, "annotate the picture as it is now, or put back the one that was annotated"),
+    "bad entry": (True, "correct it, or delete it"),
+    "bad label": (True, "write class, centre x, centre y, width, height, or class and polygon; all but the class from 0 to 1"),
+    "unreadable annotations": (True, "copy or write the file again"),
+    "no labels": (False, "nothing to do, if there is really nothing in the picture"),
+    "class left out": (False, "nothing to do: data.classes says so"),
+    "passed over": (False, "nothing to do, if it is not needed"),
+}
+KINDS |= ANNOTATED
 
 
 class Bad(Exception):

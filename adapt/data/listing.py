@@ -1,0 +1,133 @@
+"""What annotation files list before any picture is opened: pictures, classes, and where names in them lead."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt.data.places import expanded
+from adapt.plug import UserError, counted, nearest
+
+if TYPE_CHECKING:
+    from adapt.data.problems import Problem
+
+
+def present(path: str) -> Path:
+    """The file or folder of that path, absolute.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = expanded(path)
+    if not place.exists():
+        raise UserError(f"data.path: no file or folder {path!r}, looked in {Path.cwd()}. Check the path.")
+    return place.resolve()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A picture that an annotation file names, or that lies beside one."""
+
+    id: str
+    """The row's id."""
+    file: str
+    """Path below the folder, with `/`."""
+    split: str
+    """As given; '' where nothing says it."""
+    key: Any = None
+    """How the source finds its annotations."""
+    size: tuple[int, int] | None = None
+    """Width and height as the annotations say, pixels."""
+
+
+@dataclass
+class Listing:
+    """What a source has found before any picture was opened."""
+
+    root: Path
+    """The folder that pictures may not lie outside of, absolute."""
+    pictures: list[Listed] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """The classes, in the order of the data."""
+    problems: list[Problem] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
+    """Given split, or '' → where it comes from, in a few words."""
+    made_of: list[Path] = field(default_factory=list)
+    """The annotation files."""
+
+
+class Places:
+    """Where the names in annotation files lead: below a folder, or nowhere.
+
+    Args:
+        root: absolute, resolved.
+        follow: links that lead outside are followed.
+    """
+
+    def __init__(self, root: Path, follow: bool = False):
+        self.root, self.follow = root, follow
+        self._inside = cache(lambda folder: Path(folder).resolve().is_relative_to(root))
+
+    def below(self, name: str, start: str = "") -> str | None:
+        """A name in a file → the path below the root, with `/`; none when it leads out of it.
+
+        Args:
+            name: `/` and `\\` both separate; an absolute one is good if it lies below the root.
+            start: path below the root that relative names start from.
+        """
+        name = name.strip().replace("\\", "/")
+        if name.startswith("/"):
+            name, start = posixpath.relpath(name, self.root.as_posix()), ""
+        path = posixpath.normpath(posixpath.join(start, name))
+        outside = path == ".." or path.startswith("../") or re.match(r"[A-Za-z]:", name) or "\0" in name
+        return None if outside else path
+
+    def wrong(self, path: str) -> tuple[str, str] | None:
+        """Kind and detail of what is wrong with the picture at a path below the root; none when it is a regular file there."""
+        place = os.path.join(self.root, path)
+        try:
+            status = os.lstat(place)
+            link = stat.S_ISLNK(status.st_mode)
+            if not self.follow and not (self._inside(os.path.dirname(place)) and (not link or self._inside(place))):
+                return "leads outside", f"to {os.path.realpath(place)}"
+            if stat.S_ISREG((os.stat(place) if link else status).st_mode):
+                return None
+        except (OSError, ValueError):
+            return "missing picture", f"no file {path!r}"
+        return "missing picture", f"{path!r} is no regular file"
+
+
+def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[list[str], list[int | None]]:
+    """The classes' names after `data.classes`, and for each of the data's names its number among them; none: left out.
+
+    Raises:
+        UserError: a name is none of the data's; no class is left.
+    """
+    for name in classes:
+        if name not in names:
+            raise UserError(f"data.classes: the data have no class {name!r}.{nearest(name, dict.fromkeys(names))}")
+    new = [classes.get(name, name) for name in names]
+    kept = list(dict.fromkeys(name for name in new if name is not None))
+    if names and not kept:
+        raise UserError("data.classes leaves out all classes of the data. Leave one in.")
+    numbers = {name: number for number, name in enumerate(kept)}
+    return kept, [None if name is None else numbers[name] for name in new]
+
+
+def printable(text: str) -> str:
+    """A text that can be written: halves of characters, which JSON can spell, become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def passed_over(where: str, what: dict[str, int]) -> list[Problem]:
+    """What a source has not read, with how often it was there: `{"keypoints": 12}`."""
+    from adapt.data.problems import Problem
+
+    return [Problem(where, "", "passed over", f"{name}: {counted(number, 'time')}") for name, number in what.items() if number]
