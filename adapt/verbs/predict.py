@@ -89,6 +89,7 @@ def _predict(request: Request, found: Pictures, answerer: Answerer, processes: P
     options = _options(request, answerer)
     digest = processes.share(found.digest() if processes.main else None)
     question = {"pictures": {"count": len(found.ids), "files": digest}, "model": answerer.made_of, "options": options}
+    question["classes"] = of(answerer.names)
     out = place(request, of(question))
     if processes.keeps:
         _begin(out, question, found, request)

@@ -227,6 +227,16 @@ def test_the_model_as_it_comes_answers_as_in_python(photos, capsys):
         assert [float(row[name]) for name in session.labels] == pytest.approx(share.tolist(), abs=1e-5)
 
 
+def test_a_model_of_words_is_asked_the_same_of_every_picture(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / "two" / f"{number}.png", number)
+    given = ["predict", "recipe=paligemma_lora", "by=zero-shot", "images=two", "out=found"]
+    assert main([*given, "text=caption en", "to=csv"]) == 0
+    assert [row["path"] for row in rows("found/predictions.csv")] == ["0.png", "1.png"]
+    assert main([*given, "text=detect cat", "to=csv"]) == 2
+    assert "model.text changed" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------------------- a kill
 
 
@@ -330,6 +340,16 @@ def test_without_out_each_question_has_its_own_folder(photos, by_hand):
     assert one.out != other.out
     assert one.out.parent == Path("answers")
     assert one.out.name.startswith("photos-")
+
+
+def test_a_spoiled_shard_is_named(photos, by_hand):
+    by_hand("detections", boxes)
+    asked(photos, "coco")
+    Path("found/.shards/000000.jsonl").write_text('{"number": 0, "id"')
+    with pytest.raises(UserError, match=r"000000\.jsonl: cannot be read.* Delete it, and run the same command again"):
+        asked(photos, "voc")
+    Path("found/.shards/000000.jsonl").unlink()
+    assert asked(photos, "voc").pictures == 11
 
 
 def test_a_changed_folder_of_files_is_not_written_into(photos, by_hand):

@@ -60,10 +60,19 @@ class Shards:
         return [number for number in range(self.count) if not self.path(number).is_file()]
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All pictures, in their order, one at a time."""
+        """All pictures, in their order, one at a time.
+
+        Raises:
+            UserError: a shard has been changed.
+        """
         for number in range(self.count):
             with open(self.path(number), encoding="utf-8") as file:
-                yield from map(json.loads, file)
+                try:
+                    yield from map(json.loads, file)
+                except ValueError as error:
+                    raise UserError(
+                        f"{self.path(number)}: cannot be read: {error}. Delete it, and run the same command again."
+                    ) from None
 
     def answered(self) -> Iterator[dict[str, Any]]:
         """The pictures that have an answer."""
