@@ -214,7 +214,7 @@ def tell(folder: Path, entries: list[dict], guards: list[dict]) -> None:
         out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         head, *body = grid(rows)
         for i, name in enumerate(head):
-            out.add_column(Text(name), justify="left" if i == 0 else "right")
+            out.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
         for row in body:
             out.add_row(*map(Text, row))
         console.print(out)
