@@ -18,6 +18,15 @@ ROUNDING = 0.5
 """Pixels by which a shape may leave its picture; it is clipped."""
 
 
+FAR = 1e9
+"""Coordinates in pixels, or numbers in percent, that are further out are none."""
+
+
+def numeric(value: object) -> bool:
+    """Is it a number that a coordinate can be?"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -FAR < value < FAR
+
+
 @dataclass
 class Shape:
     """One thing on a picture."""

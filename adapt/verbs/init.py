@@ -90,6 +90,11 @@ def init(path: str, file: str | None = None) -> tuple[int, dict[str, Any]]:
     from adapt.data.auto import Config, chosen
     from adapt.data.split import described
 
+    target = Path(file or f"{_name(path)}.yaml")
+    if target.suffix not in (".yaml", ".yml"):
+        raise UserError(f"write: {str(target)!r} must end in .yaml.")
+    if target.exists():
+        raise UserError(f"write: {str(target)!r} is there already. Give another name: write=OTHER.yaml.")
     config, said = chosen(Config(path=path, on_error="skip"))
     print(said)
     splits = load("data", config.source).load(config)
@@ -102,11 +107,6 @@ def init(path: str, file: str | None = None) -> tuple[int, dict[str, Any]]:
     for problem in report.severe[:SHOWN]:
         print(f"left out: {problem}")
     print(report.summary())
-    target = Path(file or f"{_name(path)}.yaml")
-    if target.suffix not in (".yaml", ".yml"):
-        raise UserError(f"write: {str(target)!r} must end in .yaml.")
-    if target.exists():
-        raise UserError(f"write: {str(target)!r} is there already. Give another name: write=OTHER.yaml.")
     text = _recipe(target, config, splits, classes)
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

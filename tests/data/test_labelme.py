@@ -130,6 +130,7 @@ TRIANGLE = [(10, 10), (60, 15), (40, 50)]
 BAD = {
     "cut": ('{"shapes": [', "bad annotation (line 1: it is not JSON: Expecting value)"),
     "deep": ("[" * 100_000, "bad annotation (nested too deeply)"),
+    "long number": ('{"shapes": [' + "1" * 5000 + "]}", "bad annotation (a number with thousands of digits)"),
     "not text": (b'{"shapes": "\xff"}', "bad annotation (it is not UTF-8 text)"),
     "no shapes": (content() | {"shapes": None}, "bad annotation (shapes must be a list, got 'None')"),
     "no picture's name": (content() | {"imagePath": 3}, "bad annotation (imagePath must be the picture's name, got '3')"),
@@ -142,6 +143,12 @@ BAD = {
     "one corner": (content(shape("rectangle", (1, 2))), "(shape 0 ('cat'): a rectangle of 1 points; it needs 2)"),
     "words": (content(shape("polygon", ("a", "b"), *TRIANGLE)), "(shape 0 ('cat'): points must be numbers"),
     "infinite": (content(shape("rectangle", (1, 1), (float("inf"), 2))), "(shape 0 ('cat'): points must be numbers"),
+    "huge": (content(shape("rectangle", (1, 1), (10**400, 2))), "(shape 0 ('cat'): points must be numbers"),
+    "odd kind": (
+        content(shape("rectangle", (1, 1), (2, 2), shape_type=[1])),
+        "(shape 0 ('cat'): shape_type '[1]' cannot be read",
+    ),
+    "half a character": (content(shape("polygon", *TRIANGLE, label="\ud800")), "bad annotation (half a character, '\\ud800')"),
     "no pairs": (content(shape("polygon", (1, 2, 3), *TRIANGLE)), "(shape 0 ('cat'): points must be a list of x and y"),
     "unknown shape": (content(shape("star", *TRIANGLE)), "shape_type 'star' cannot be read; draw a rectangle, circle, polygon"),
     "no area": (content(shape("rectangle", (5, 5), (5, 9))), "box reversed (shape 0 ('cat'): 5, 5, 5, 9: it has no area)"),

@@ -232,6 +232,7 @@ BAD = {
     "off": (task(19, box(x=80)), "box off the image (region 0 (rectanglelabels): 64, 12, 104, 27; the image is 80 × 60)"),
     "no area": (task(19, box(width=0)), "box reversed (region 0"),
     "words": (task(19, box(x="left")), "box unreadable (region 0 (rectanglelabels): x must be a number, got 'left')"),
+    "huge": (task(19, box(x=10**400)), "box unreadable (region 0 (rectanglelabels): x must be a number, got '1000"),
     "two points": (task(19, region("polygonlabels", {"points": [[1, 1], [2, 2]]})), "a polygon of 2 points; it needs three"),
     "no points": (task(19, region("polygonlabels", {"points": 3})), "points must be a list of x and y, in percent, got 3"),
     "no stroke": (task(19, region("brushlabels", {"rle": [1, 2]})), "a brush stroke cannot be unpacked: it ends in the middle"),

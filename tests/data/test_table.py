@@ -170,6 +170,8 @@ BAD_TABLES = {
     "open quote": ('path,label\nimages/0.jpg,"cat\nimages/1.jpg,dog\n', "labels.csv, line 2: unexpected end of data"),
     "not UTF-8": (b"path,label\nimages/0.jpg,caf\xe9\n", "labels.csv, line 2: not UTF-8 text"),
     "UTF-16": ("path,label\n".encode("utf-16"), "labels.csv is UTF-16"),
+    "old line ends": ("path,label\rimages/0.jpg,cat\r", "labels.csv, line 1: lines end in a carriage return alone"),
+    "long name": ("path,label," + "a" * 200_000, "labels.csv, line 1: a name of more than 131,072 characters"),
     "zero byte": (b"path,label\nimages/0.jpg,c\0at\n", "labels.csv, line 2: a zero byte"),
     "one class": ("path,label\nimages/0.jpg,cat\nimages/1.jpg,cat\n", "only one class, 'cat'"),
     "no labels": ("path,label\nimages/0.jpg,\n", "No picture has a label"),

@@ -57,11 +57,14 @@ def load(config: Config):
     Raises:
         UserError: nothing is known there, or it could be several; an option that the chosen source does not have; and what that raises.
     """
+    import os
+
     from adapt import plug
 
     config.check_paths()
     own, said = chosen(config)
-    print(said)
+    if os.environ.get("RANK", "0") == "0":  # of a launcher's processes, one speaks
+        print(said)
     return plug.load("data", own.source).load(own)
 
 

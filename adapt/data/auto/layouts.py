@@ -107,7 +107,9 @@ def _walked(root: Path) -> list[str]:
 
 
 def _head(file: Path) -> str:
-    """The first bytes of a file as text; empty when it cannot be read."""
+    """The first bytes of a file as text; empty when it cannot be read, or is no regular file."""
+    if not file.is_file():
+        return ""
     try:
         with open(file, "rb") as stream:
             return stream.read(HEAD).decode("utf-8-sig", "replace")
@@ -158,6 +160,8 @@ def _yolo(head: str) -> bool:
 
 def _table(file: Path) -> str | None:
     """The column of paths that a table has."""
+    if not file.is_file():
+        return None
     if file.suffix.lower() == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adapt.data.listed import Item, below, passed_over, read_json
-from adapt.data.outlines import Shape, circle, joined, polygon, rectangle
+from adapt.data.outlines import Shape, circle, joined, numeric, polygon, rectangle
 from adapt.data.problems import Bad, Problem
 from adapt.data.scan import SPLIT_FOLDERS, walk
 from adapt.plug import UserError
@@ -79,7 +78,7 @@ def _item(content: dict, file: Path, root: Path, images: Path, config, counts: C
     things = []
     for number, shape in enumerate(shapes):
         counts["flags"] += _flags(shape)
-        if isinstance(shape, dict) and (mark := MARKS.get(shape.get("shape_type", ""))):
+        if isinstance(shape, dict) and (mark := MARKS.get(str(shape.get("shape_type")))):
             counts[mark] += 1
         else:
             things.append(_checked(shape, number))
@@ -112,15 +111,15 @@ def _checked(shape: Any, number: int) -> dict:
     """
     if not isinstance(shape, dict):
         raise Bad("bad annotation", f"shape {number} must be an object, got {str(shape)[:60]!r}")
-    label, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
+    label, points, kind = shape.get("label"), shape.get("points"), str(shape.get("shape_type") or "polygon")
     place = f"shape {number} ({str(label)[:40]!r})"
     if not isinstance(label, str) or not label.strip():
         raise Bad("bad annotation", f"{place}: label must be a text")
     if kind not in THINGS:
-        raise Bad("bad annotation", f"{place}: shape_type {str(kind)[:40]!r} cannot be read; draw a {', '.join(THINGS)}")
+        raise Bad("bad annotation", f"{place}: shape_type {kind[:40]!r} cannot be read; draw a {', '.join(THINGS)}")
     if not (isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)):
         raise Bad("bad annotation", f"{place}: points must be a list of x and y, in pixels")
-    if not all(isinstance(number, int | float) and math.isfinite(number) for point in points for number in point):
+    if not all(numeric(number) for point in points for number in point):
         raise Bad("bad annotation", f"{place}: points must be numbers, got {str(points)[:60]}")
     least = THINGS[kind]
     if len(points) < least or (kind != "polygon" and len(points) != least):

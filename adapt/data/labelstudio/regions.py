@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from adapt.data.labelstudio.brush import decode
-from adapt.data.outlines import Shape, painted, polygon, rectangle
+from adapt.data.outlines import Shape, numeric, painted, polygon, rectangle
 from adapt.data.problems import Bad
 
 
@@ -64,7 +63,7 @@ def _brush(category: str, value: dict, size: tuple[int, int]) -> Shape:
 
 def _number(value: dict[str, Any], name: str) -> float:
     number = value.get(name)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if not numeric(number):
         raise Bad("box unreadable", f"{name} must be a number, got {str(number)[:40]!r}")
     return number
 

@@ -134,8 +134,12 @@ def _text(file: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     blank, first = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
     if not first:
         raise UserError(f"data.path: {file.name} is empty. Begin it with a head such as path,label.")
-    mark = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
-    head = [name.strip() for name in next(csv.reader([first], delimiter=mark))]
+    try:
+        mark = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
+        head = [name.strip() for name in next(csv.reader([first], delimiter=mark))]
+    except csv.Error:
+        why = "lines end in a carriage return alone" if "\r" in first.strip() else "a name of more than 131,072 characters"
+        raise UserError(f"data.path: {file.name}, line {blank + 1}: {why}. Save the table anew.") from None
     while head and not head[-1]:  # spreadsheets leave separators behind the last column
         head.pop()
 
@@ -207,7 +211,7 @@ def _parquet(file: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, ["" if row[name] is None else str(row[name]) for name in flat]
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # text that is no UTF-8
             why = " ".join(str(error).split())[:150]
             raise UserError(f"data.path: {file.name}, after row {number}: {why}. Copy or write the file again.") from None
 
