@@ -227,7 +227,7 @@ def run_lengths(code: dict, size: tuple[int, int]) -> dict:
     width, height = size
     counts, sides = code.get("counts"), code.get("size")
     if sides != [height, width]:
-        said = f"{sides[1]} × {sides[0]}" if isinstance(sides, list) and len(sides) == 2 else short(sides)
+        said = f"{short(sides[1])} × {short(sides[0])}" if isinstance(sides, list) and len(sides) == 2 else short(sides)
         raise Wrong("mask of another size", f"{said}; the picture is {width} × {height}")
     if isinstance(counts, list):
         if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != width * height:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from adapt.data.listing import Listed, Listing, Places, passed_over, present, pr
 from adapt.data.objects import Objects, Wrong, numbers, polygons, run_lengths, short
 from adapt.data.problems import Problem
 from adapt.plug import UserError
+from adapt.progress import progress
 
 HEAD = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
 """Lists of a file that are read before its annotations, and what is read of them."""
@@ -37,6 +39,7 @@ class Reader:
         self._places = Places(self.root, config.follow_links)
         self._categories: dict[Path, dict[Any, int]] = {}  # of each file: id → number in listing.names
         self._pictures: dict[Path, dict[Any, Listed]] = {}  # of each file: id → picture
+        self._number = 0  # of annotations
         known: dict[str, Listed] = {}
         for part in self.parts:
             self._list(part, known)
@@ -50,7 +53,7 @@ class Reader:
         categories, pictures, twice = {}, {}, set()
         numbered = {name: number for number, name in enumerate(self.listing.names)}
         own: set[str] = set()
-        kinds, lists = head(part.path, HEAD)
+        counts, lists = head(part.path, HEAD)
         for element in lists["categories"]:
             number, name = self._category(part, element)
             if number in categories:
@@ -58,9 +61,9 @@ class Reader:
             categories[number] = numbered.setdefault(name, len(numbered))
         for element in lists["images"]:
             self._picture(part, element, pictures, twice, known, own)
-        if not kinds >= {"images", "annotations"}:
-            lacking = " and ".join(sorted({"images", "annotations"} - kinds))
+        if lacking := " and ".join(sorted({"images", "annotations"} - counts.keys())):
             raise UserError(f"data.path: {part.path.name} has no {lacking}: it is no file of COCO annotations.")
+        self._number += counts["annotations"]
         self.listing.names = list(numbered)
         self._categories[part.path], self._pictures[part.path] = categories, pictures
 
@@ -83,7 +86,7 @@ class Reader:
             for one in ([other.id] if other else []) + [name]:
                 if (number, one) not in twice:
                     twice.add((number, one))
-                    self._wrong(one, part.split, "id twice", f"image id {number} in {part.path.name}")
+                    self._wrong(one, part.split, "id twice", f"image id {short(number)} in {part.path.name}")
             return
         name = printable(name)
         file, problem = self._found(part, name)
@@ -93,7 +96,7 @@ class Reader:
             pictures[number] = again
             return
         while identity in known:
-            identity = f"{identity}#{number}"
+            identity = f"{identity}#{printable(str(number)[:100])}"
         sides = element.get("width"), element.get("height")
         size = sides if all(type(side) is int and side > 0 for side in sides) else None
         one = Listed(identity, file or name, part.split, number, size)
@@ -122,10 +125,11 @@ class Reader:
         rows = {picture.id: row for row, picture in enumerate(objects.pictures)}
         captions: list[list[str]] = [[] for _ in rows]
         over: Counter[str] = Counter()
-        for part in self.parts:
-            pictures, categories = self._pictures[part.path], self._categories[part.path]
-            for number, (_, element) in enumerate(elements(part.path, {"annotations"})):
-                where, image = self._whose(part, number, element, pictures, objects)
+        with progress("read annotations, in thousands", self._number // 1000) as tick:
+            for number, (part, element) in enumerate(self._annotations()):
+                if number % 1000 == 999:
+                    tick()
+                where, image = self._whose(part, number, element, objects)
                 row = rows.get(image.id) if image else None
                 if row is None:  # said already
                     continue
@@ -134,7 +138,17 @@ class Reader:
                 if element.get("keypoints"):
                     over["keypoints"] += 1
                 if "category_id" in element or "bbox" in element or "caption" not in element:
-                    self._object(objects, row, element, where, categories)
+                    self._object(objects, row, element, where, self._categories[part.path])
+        self._columns(objects, captions, over)
+        objects.problems += passed_over(self.parts[0].path.name, over)
+
+    def _annotations(self) -> Iterator[tuple[Part, Any]]:
+        """The annotations of all files, one at a time."""
+        for part in self.parts:
+            yield from ((part, element) for _, element in elements(part.path, {"annotations"}))
+
+    def _columns(self, objects: Objects, captions: list[list[str]], over: Counter[str]) -> None:
+        """Add the pictures' numbers, and the captions where every picture has one."""
         ids = [picture.key for picture in objects.pictures]
         whole = all(type(each) is int and abs(each) < 2**63 for each in ids)
         objects.columns["image_id"] = (
@@ -146,10 +160,10 @@ class Reader:
             objects.columns["caption"] = (List(Value("string")), captions)
         elif told:
             over[f"captions, which {len(captions) - told} of {len(captions)} pictures lack"] = sum(map(len, captions))
-        objects.problems += passed_over(self.parts[0].path.name, over)
 
-    def _whose(self, part: Part, number: int, element: Any, pictures: dict, objects: Objects) -> tuple[str, Listed | None]:
+    def _whose(self, part: Part, number: int, element: Any, objects: Objects) -> tuple[str, Listed | None]:
         """How messages call an annotation, and its picture; none, if that is unknown."""
+        pictures = self._pictures[part.path]
         image = element.get("image_id") if isinstance(element, dict) else None
         where = (
             f"annotation {short(element.get('id', f'number {number}'), 30)}"
@@ -168,7 +182,7 @@ class Reader:
         try:
             category = element.get("category_id")
             if type(category) not in (int, float, str) or category not in categories:  # 3.0 is what pandas writes
-                have = ", ".join(map(str, list(categories)[:5])) or "none"
+                have = ", ".join(map(short, list(categories)[:5])) or "none"
                 raise Wrong("unknown category", f"category_id {short(category)}; the file has {have} …")
             box = element.get("bbox")
             if box:

@@ -102,12 +102,12 @@ class Stream:
         return UserError(f"data.path: {where}: no JSON: {reason}. Correct it, or copy the file again.")
 
 
-def elements(path: Path, wanted: Collection[str], keys: set[str] | None = None) -> Iterator[tuple[str, Any]]:
+def elements(path: Path, wanted: Collection[str], counts: dict[str, int] | None = None) -> Iterator[tuple[str, Any]]:
     """The elements of a JSON object's lists: (key, element), in the order of the file.
 
     Args:
         wanted: the keys whose lists are told; another value of such a key is a mistake.
-        keys: all keys are added to it.
+        counts: all keys are added to it, with the number of their elements.
 
     Raises:
         UserError: the file is no JSON object, with line and column.
@@ -124,41 +124,43 @@ def elements(path: Path, wanted: Collection[str], keys: set[str] | None = None) 
             key = stream.value()
             if not isinstance(key, str):
                 raise UserError(f"data.path: {path.name}: {str(key)[:40]!r} stands where a key should.")
-            if keys is not None:
-                keys.add(key)
             stream.skip(":")
+            number = 0
             if stream.peek() == "[":
-                for element in _list(stream):
+                for number, element in enumerate(_list(stream), 1):
                     if key in wanted:
                         yield key, element
             elif stream.value() is not None and key in wanted:
                 raise UserError(f"data.path: {path.name}: {key!r} must be a list.")
+            if counts is not None:
+                counts[key] = counts.get(key, 0) + number
             if stream.skip(",}") == "}":
                 return
 
 
-def head(path: Path, kept: dict[str, tuple[str, ...]]) -> tuple[set[str], dict[str, list]]:
-    """All keys of a JSON object, and the elements of some of its lists; remembered, so that a file that has not changed is not read.
+def head(path: Path, kept: dict[str, tuple[str, ...]]) -> tuple[dict[str, int], dict[str, list]]:
+    """All keys of a JSON object with the number of their elements, and the elements of some of its lists; remembered, so that a file
+    that has not changed is not read.
 
     Args:
         kept: key → what is kept of its elements, where they are objects.
     """
     memory = cache_folder("annotated") / f"{digest(VERSION, kept, str(path), *stamp(path))}.head.json"
     try:
-        keys, found = json.loads(memory.read_text())
-        return set(keys), found
+        counts, found = json.loads(memory.read_text())
+        return counts, found
     except (OSError, ValueError):
-        seen: set[str] = set()
+        counts: dict[str, int] = {}
         lists: dict[str, list] = {key: [] for key in kept}
-    for key, element in elements(path, kept, seen):
+    for key, element in elements(path, kept, counts):
         good = isinstance(element, dict)
         lists[key].append({name: element[name] for name in kept[key] if name in element} if good else element)
     with (
         suppress(UserError, OSError),
         atomic(memory) as temporary,
     ):  # a memory that cannot be written costs time and nothing else
-        temporary.write_text(json.dumps([sorted(seen), lists]))
-    return seen, lists
+        temporary.write_text(json.dumps([counts, lists]))
+    return counts, lists
 
 
 def _list(stream: Stream) -> Iterator[Any]:
