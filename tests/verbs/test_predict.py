@@ -199,6 +199,19 @@ def test_the_metadata_of_a_file_prepare_a_picture_as_the_student_does(spec):
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
 
 
+def test_a_detector_answers_in_pixels_of_each_picture_as_where_it_is_measured(run, photos):
+    recipe = load_recipe(run.path / "recipe.yaml")
+    answered = predict.of_run(recipe, Request(images=str(photos), by="detector", score=0.06, batch=1))
+    measured = student_of("detector").predictors()["detections"]
+    for line in map(json.loads, (answered.out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
+        (found,) = measured([{"image": Image.open(photos / line["path"]).convert("RGB")}])
+        width, height = line["width"], line["height"]
+        kept = found["score"] >= 0.06
+        expected = found["bbox"][kept].clip(0, [width, height, width, height])
+        np.testing.assert_allclose([one["box"] for one in line["objects"]], expected, atol=1e-2)
+        assert [one["name"] for one in line["objects"]] == [NAMES[k] for k in found["category"][kept]]
+
+
 def test_a_run_answers_by_its_student_first(run, photos):
     answered = predict.of_run(load_recipe(run.path / "recipe.yaml"), Request(images=str(photos), to="csv"))
     student = student_of("classifier")

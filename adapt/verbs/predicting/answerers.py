@@ -63,6 +63,8 @@ def of_run(session: Session, by: str | None, text: str | None) -> Answerer:
     Raises:
         UserError: there is no such model, or it waits for prompts.
     """
+    from adapt.students import detector
+
     by = by or _best(session)
     if by in ("adapted", "zero-shot"):
         session.recipe.data.check_paths()
@@ -75,7 +77,9 @@ def of_run(session: Session, by: str | None, text: str | None) -> Answerer:
     module.eval()
     have = module.predictors(None)
     predictor = _predictor(session, have, text)
-    if have[predictor].takes == "rows":
+    if isinstance(module, detector.Student):  # its rows would hold a batch of whole pictures in memory
+        prepare, answer = _view(module), _of_detector(module)
+    elif have[predictor].takes == "rows":
         prepare, answer = _whole, _of_rows(session, have[predictor], text)
     else:
         prepare, answer = _view(module), _of_images(session, have[predictor])
@@ -158,6 +162,21 @@ def _of_rows(session: Session, predictor: Callable, text: str | None) -> Callabl
     return answer
 
 
+def _of_detector(student: Student) -> Callable[[list[Any], Sizes], list[Any]]:
+    import torch
+
+    from adapt.train.precision import full
+
+    height, width = student.input["size"]
+
+    @full()
+    @torch.inference_mode()
+    def answer(views: list[Any], sizes: Sizes) -> list[Any]:
+        return _scaled(student.detect(torch.stack(views).float().numpy()), sizes, width, height)
+
+    return answer
+
+
 def _of_images(session: Session, predictor: Callable) -> Callable[[list[Any], Sizes], list[Any]]:
     import torch
 
@@ -201,6 +220,7 @@ def of_file(path: Path) -> Answerer:
     Raises:
         UserError: it is no exported student, or does not do what its metadata say.
     """
+    from adapt.students.detector import by_row
     from adapt.vision.images import view
 
     runner = _runner(path)
@@ -212,8 +232,8 @@ def of_file(path: Path) -> Answerer:
     def answer(views: list[Any], sizes: Sizes) -> list[Any]:
         import torch
 
-        images = torch.stack(views).float().numpy()
-        return _boxes(runner(images), sizes, width, height) if predictor == "detections" else list(runner(images))
+        found = runner(torch.stack(views).float().numpy())
+        return _scaled(by_row(found, len(views)), sizes, width, height) if predictor == "detections" else list(found)
 
     made = {"file": hash_path(path), "predictor": predictor}
     return Answerer(predictor, names, lambda picture: view(picture, about["input"]), answer, made, path.name)
@@ -281,11 +301,9 @@ def _tried(path: Path, runner: Callable, predictor: str, names: list[str], heigh
         raise UserError(f"file: {str(path)!r} {why}; its metadata say otherwise. Export it again with adapt export.")
 
 
-def _boxes(found: list[np.ndarray], sizes: Sizes, width: int, height: int) -> list[dict[str, np.ndarray]]:
-    """A detector's outputs → each picture's bbox float32[N, 4] XYXY in its own pixels, category, score."""
+def _scaled(found: list[dict[str, np.ndarray]], sizes: Sizes, width: int, height: int) -> list[dict[str, np.ndarray]]:
+    """Boxes in pixels of a detector's input, width × height → in pixels of each picture; category and score as they are."""
     import numpy as np
 
-    from adapt.students.detector import by_row
-
     scales = [np.array([w / width, h / height] * 2, np.float32) for w, h in sizes]
-    return [one | {"bbox": one["bbox"] * scale} for one, scale in zip(by_row(found, len(sizes)), scales, strict=True)]
+    return [one | {"bbox": one["bbox"] * scale} for one, scale in zip(found, scales, strict=True)]

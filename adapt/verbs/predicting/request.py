@@ -16,7 +16,7 @@ adapt predict file=FILE.onnx images=FOLDER|GLOB|LIST.txt [to=FORMAT] …
   to=csv           classes and words: path, label, probability
   to=coco          boxes, masks as RLE: dataset.json and results.json
   to=yolo          boxes: labels/, scores.csv, data.yaml
-  to=voc           boxes: Annotations/, right for VOC's own readers
+  to=voc           boxes: Annotations/, whole pixels counted from 1
   to=labelstudio   boxes, classes: tasks.json with pre-annotations
   to=png           a class a pixel: masks/, classes.yaml
 

@@ -101,7 +101,7 @@ def fill(
     from adapt.verbs.predicting.pictures import look
 
     places = [place for number in numbers for place in shards.numbers(number)]
-    decoding = ahead(lambda place: look(pictures, place, answerer.prepare), places, 2 * batch)
+    decoding = ahead(lambda place: look(pictures, place, answerer.prepare), places, batch + 2 * THREADS)
     with warnings.catch_warnings(), closing(decoding) as looked:
         warnings.filterwarnings("ignore", module="PIL")  # of slightly broken files
         for number in numbers:
