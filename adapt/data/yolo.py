@@ -202,9 +202,14 @@ def _label(name: str) -> str:
 
 
 def _texts(listing: Listing, places: Places) -> None:
-    """Look for the pictures' texts, and note those that have none."""
+    """Look for the pictures' texts, and note those that have none.
+
+    Raises:
+        UserError: none has any.
+    """
     from adapt.data.problems import Problem
 
+    before = len(listing.made_of)
     for picture in listing.pictures:
         wrong = places.wrong(picture.key)
         if wrong is None:
@@ -213,6 +218,12 @@ def _texts(listing: Listing, places: Places) -> None:
             listing.problems.append(Problem(picture.id, picture.split, "no labels", f"no file {picture.key}"))
         else:
             listing.problems.append(Problem(picture.id, picture.split, wrong[0], f"its labels, {wrong[1]}"))
+    lacking = [problem for problem in listing.problems if problem.problem == "no labels"]
+    if lacking and len(listing.made_of) == before:
+        raise UserError(
+            f"data.path: none of {len(lacking):,} pictures has labels, such as {lacking[0].id!r} ({lacking[0].detail}). "
+            "Pictures in images/ have their texts in labels/, under the same names; others beside them."
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------- texts
@@ -224,27 +235,28 @@ def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
 
     from adapt.data.listing import passed_over
     from adapt.data.objects import Wrong
+    from adapt.progress import progress
 
     over: Counter[str] = Counter()
-    for row, picture in enumerate(objects.pictures):
-        file = objects.root / picture.key
-        if not file.is_file():
-            continue
-        try:
-            text = _text(file)
-        except UserError as error:
-            objects.wrong(row, picture.key, Wrong("unreadable annotations", str(error).partition(": ")[2].rstrip(".")))
-            continue
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            where = f"{picture.key}, line {number}"
+    with progress("read labels", len(objects.pictures)) as tick:
+        for row, picture in enumerate(objects.pictures):
+            tick()
+            file = objects.root / picture.key
             try:
-                category, box, mask = _object(line.split(), objects.sizes[row], numbers, points, objects.masks)
-                objects.add(row, category, where, box, mask)
-                over["keypoints"] += bool(points)
-            except Wrong as wrong:
-                objects.wrong(row, where, wrong)
+                text = _text(file) if file.is_file() else ""
+            except UserError as error:
+                objects.wrong(row, picture.key, Wrong("unreadable annotations", str(error).partition(": ")[2].rstrip(".")))
+                continue
+            for number, line in enumerate(text.splitlines(), 1):
+                if not line.strip():
+                    continue
+                where = f"{picture.key}, line {number}"
+                try:
+                    category, box, mask = _object(line.split(), objects.sizes[row], numbers, points, objects.masks)
+                    objects.add(row, category, where, box, mask)
+                    over["keypoints"] += bool(points)
+                except Wrong as wrong:
+                    objects.wrong(row, where, wrong)
     objects.problems += passed_over("labels", over)
 
 

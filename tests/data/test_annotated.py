@@ -16,6 +16,7 @@ from adapt.data.coco import Config
 from adapt.data.listing import Places
 from adapt.data.problems import Report
 from adapt.plug import UserError
+from adapt.recipe import load_recipe
 
 SIZE = (80, 60)
 SOURCES = ("coco", "yolo", "voc")
@@ -176,10 +177,14 @@ def test_sam_is_measured_on_cocos_masks_by_the_path_alone(shelf, capsys):
     said = capsys.readouterr()
     (entry,) = json.loads(said.out)["entries"]
     assert entry["main"] == "miou" and entry["metrics"]["miou"] > 0.3
-    assert (
-        "the recipe's choices for icons are not used on other data" in said.out + said.err
-        or "sam-tiny was trained on icons" in said.err
-    )
+    assert "model.checkpoint=sam-tiny was trained on icons only" in said.out + said.err
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_a_recipe_chose_for_icons_gives_way_to_the_data_s_own_words(source):
+    recipe = load_recipe("paligemma_detect_student", [f"data.source={source}", "data.path=shelf"])
+    assert recipe.prompts.classes is None and recipe.data.path == "shelf"
+    assert recipe.notes[0].startswith(f"data.source={source}: the recipe's choices for icons are not used on other data")
 
 
 def test_detection_is_measured_on_vocs_boxes_by_the_path_alone(shelf, capsys):

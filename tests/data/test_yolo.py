@@ -202,6 +202,14 @@ def test_a_picture_in_two_splits_is_refused_and_one_that_is_named_twice_is_read_
     assert [problem.detail for problem in splits.report.problems] == ["pictures named twice: 5 times"]
 
 
+def test_labels_that_lie_elsewhere_are_one_line_and_no_empty_pictures(shelf):
+    (shelf / "labels").rename(shelf / "texts")
+    with pytest.raises(
+        UserError, match=r"none of 10 pictures has labels, such as 'images/train/0\.jpg' \(no file labels/train"
+    ):
+        load(Config(path=str(shelf), on_error="skip"))
+
+
 def test_val_that_is_train_is_refused_in_one_line(shelf):
     """As in ultralytics' coco128.yaml."""
     (shelf / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [cup, plate]")

@@ -127,7 +127,8 @@ def elements(path: Path, wanted: Collection[str], counts: dict[str, int] | None 
             stream.skip(":")
             number = 0
             if stream.peek() == "[":
-                for number, element in enumerate(_list(stream), 1):
+                for element in _list(stream):
+                    number += 1
                     if key in wanted:
                         yield key, element
             elif stream.value() is not None and key in wanted:
