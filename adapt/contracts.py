@@ -17,12 +17,12 @@ What is optional is declared here with its default. Nobody asks `hasattr` of our
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapt.plug import Plugin, Spec
 
@@ -113,7 +113,40 @@ class Train(Spec):
     """Random views."""
 
 
-# ------------------------------------------------------------------------------------------------------------ predictors
+# ------------------------------------------------------------------------------------------- pictures, and who is asked
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Mapping[str, Any]):
+    """How a picture becomes what a network sees, as `vision/images.py` does it; a mapping too, as `config.json` has it."""
+
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    resize: int | tuple[int, int] | Literal["longest"] | None
+    """The shorter side's pixels; height and width, whatever the picture's shape; the longer side to `size`, padded; or none."""
+    interpolation: str
+    """bicubic, bilinear, nearest, lanczos."""
+    crop: Literal["floor", "round"] | None
+    """How the centre is rounded that is cut out; none: nothing is."""
+    mean: Sequence[float] = ()
+    """Of the channels, 0–1, float[3]; the normalisation is inside a family, a student and a file."""
+    std: Sequence[float] = ()
+    """float[3]."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+    def __or__(self, other: Mapping[str, Any]) -> Input:
+        """The same, with other values of some."""
+        return Input(**{**self, **other})
 
 
 @dataclass(frozen=True)
@@ -240,8 +273,8 @@ class Family(Protocol):
     """The templates these words are put in."""
 
     @property
-    def input(self) -> dict[str, Any]:
-        """What a user of an exported file must know of its input; see `adapt/vision/images.py`."""
+    def input(self) -> Input:
+        """How pictures become its input."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -526,3 +559,85 @@ class Runner:
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add to what is noted in the file, if the format keeps anything."""
+
+
+# ------------------------------------------------------------------------------------------------- what is left behind
+
+
+class Part(BaseModel):
+    """Base of what `metrics.json` is made of: what is unknown is left out, and no type is guessed."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class Latency(Part):
+    """How long one image takes."""
+
+    p50_ms: float
+    p99_ms: float
+    calls: int | None = None
+    """Of which these are the percentiles."""
+    threads: int = 1
+    runtime: str = ""
+    """`onnxruntime` or `torch`; empty in older runs."""
+    what: str = ""
+    """The part that was timed, such as `image tower`; empty: all of it."""
+
+
+class Entry(Part):
+    """One measured model: a row of the table."""
+
+    name: str
+    """zero-shot, adapted, merged; of a student labels NAME, student NAME, or TARGET PRECISION NAME of a file."""
+    student: str = ""
+    """NAME, of a student's entries."""
+    title: str
+    main: str
+    """The metric that tables show, a key of `metrics`."""
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
+    """95 % intervals of some of the metrics."""
+    change: tuple[float, float, float] | None = None
+    """Difference of the main metric from that of the entry `against`, and its 95 % interval."""
+    against: str | None = None
+    split: str = "test"
+    protocol: dict[str, Any] = {}
+    notes: list[str] = []
+    """What a reader must know of these numbers, a sentence each."""
+    size_bytes: float | None = None
+    latency: Latency | None = None
+    latency_torch: Latency | None = None
+    """The same model in eager PyTorch, where `latency` is of another runtime."""
+    left_out: int = 0
+    """Pictures of the data that could not be used."""
+    classes: list[str] = []
+    confusion: list[list[int]] | None = None
+    """Counts [C, C]: rows are labels, columns predictions."""
+    reliability: dict[str, list[float]] | None = None
+    """confidence, accuracy and count of each bin."""
+
+    @property
+    def role(self) -> str:
+        """Its name without that of its student."""
+        return self.name.removesuffix(f" {self.student}")
+
+    @model_validator(mode="after")
+    def _has_its_main_metric(self) -> Entry:
+        if self.main not in self.metrics:
+            raise ValueError(f"main: {self.main!r} is not one of its metrics")
+        return self
+
+
+class Guard(Part):
+    """A promise, and what became of it."""
+
+    name: str
+    state: Literal["kept", "not shown", "broken"]
+    """not shown: the data are too few to tell."""
+    message: str = ""
+    """Why, and what to do."""
+
+    @property
+    def ok(self) -> bool:
+        """It is not broken."""
+        return self.state != "broken"

@@ -195,7 +195,7 @@ def test_imagenets_templates_are_open_clips():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_have_one_subject(path):
-    most = 550 if path.name == "contracts.py" else 400  # the contracts are one subject, and mostly docstrings
+    most = 680 if path.name == "contracts.py" else 400  # the contracts are one subject, and mostly docstrings
     assert len(path.read_text().splitlines()) <= most
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Predictor
+from adapt.contracts import Augment, Input, Predictor
 from adapt.students.base import Student
 from adapt.train.learner import Learner
 from adapt.vision.augment import augment
@@ -48,7 +48,7 @@ class Taught(Learner):
         return self.live[0](batch.get("seen", batch["image"])) if self.live else batch.get("teacher")
 
     @property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Input:
         return self.student.input
 
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:

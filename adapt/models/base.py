@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Predictor, Slots
+from adapt.contracts import Augment, Input, Predictor, Slots
 from adapt.plug import UserError
 from adapt.train.learner import Learner
 from adapt.vision.augment import augment
@@ -93,8 +93,8 @@ class Family(Learner, ABC):
 
     @property
     @abstractmethod
-    def input(self) -> dict[str, Any]:
-        """What a user of an exported file must know of its input; see `adapt/vision/images.py`."""
+    def input(self) -> Input:
+        """How pictures become its input."""
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items → a batch."""

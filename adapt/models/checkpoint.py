@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from adapt import hardware
+from adapt.contracts import Input
 from adapt.plug import ROOT, UserError
 from adapt.provenance import commit, hash_path
 
@@ -139,7 +140,7 @@ def _damaged(checkpoint: str) -> str:
     return "a file of its weights"
 
 
-def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str, Any]:
+def image_input(processor: dict[str, Any], size: int | None = None) -> Input:
     """The input of a checkpoint, read from its own processor's configuration; `size` in pixels replaces its size."""
     modes = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
     wanted = processor.get("size") or {}
@@ -154,11 +155,11 @@ def image_input(processor: dict[str, Any], size: int | None = None) -> dict[str,
     if size:
         shorter = round(shorter * size / out[0]) if isinstance(shorter, int) else (size, size)
         out = (size, size)
-    return {
-        "size": out,
-        "resize": shorter if processor.get("do_resize", True) else None,
-        "interpolation": modes[int(processor.get("resample", 3))],
-        "crop": "floor" if crop else None,
-        "mean": list(processor["image_mean"]),
-        "std": list(processor["image_std"]),
-    }
+    return Input(
+        size=out,
+        resize=shorter if processor.get("do_resize", True) else None,
+        interpolation=modes[int(processor.get("resample", 3))],
+        crop="floor" if crop else None,
+        mean=list(processor["image_mean"]),
+        std=list(processor["image_std"]),
+    )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Predictor
+from adapt.contracts import Augment, Input, Predictor
 from adapt.models.answers import Answer, Confidence, Speed
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
@@ -63,7 +63,7 @@ class VisionLanguage(Family):
         return nn.ModuleList([self.net.model.multi_modal_projector, self.net.model.language_model])
 
     @property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Input:
         return self.spec
 
     @property

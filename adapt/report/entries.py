@@ -1,89 +1,16 @@
-"""What a run folder's `metrics.json` holds, as the terminal and the report read it."""
+"""What a run folder's `metrics.json` holds, as the terminal and the report read it; a row of it is `contracts.Entry`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError
 
+from adapt.contracts import Entry, Guard, Part
 from adapt.plug import UserError
 from adapt.run import Run
-
-
-class Part(BaseModel):
-    """Base of its parts: what is unknown is left out, and no type is guessed."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
-
-
-class Latency(Part):
-    """How long one image takes."""
-
-    p50_ms: float
-    p99_ms: float
-    calls: int | None = None
-    """Of which these are the percentiles."""
-    threads: int = 1
-    runtime: str = ""
-    """`onnxruntime` or `torch`; empty in older runs."""
-    what: str = ""
-    """The part that was timed, such as `image tower`; empty: all of it."""
-
-
-class Entry(Part):
-    """One measured model: a row of the table."""
-
-    name: str
-    """zero-shot, adapted, merged; of a student labels NAME, student NAME, or TARGET PRECISION NAME of a file."""
-    student: str = ""
-    """NAME, of a student's entries."""
-    title: str
-    main: str
-    """The metric that tables show, a key of `metrics`."""
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = {}
-    """95 % intervals of some of the metrics."""
-    change: tuple[float, float, float] | None = None
-    """Difference of the main metric from that of the entry `against`, and its 95 % interval."""
-    against: str | None = None
-    split: str = "test"
-    protocol: dict[str, Any] = {}
-    notes: list[str] = []
-    """What a reader must know of these numbers, a sentence each."""
-    size_bytes: float | None = None
-    latency: Latency | None = None
-    latency_torch: Latency | None = None
-    """The same model in eager PyTorch, where `latency` is of another runtime."""
-    left_out: int = 0
-    """Pictures of the data that could not be used."""
-    classes: list[str] = []
-    confusion: list[list[int]] | None = None
-    """Counts [C, C]: rows are labels, columns predictions."""
-    reliability: dict[str, list[float]] | None = None
-    """confidence, accuracy and count of each bin."""
-
-    @property
-    def role(self) -> str:
-        """Its name without that of its student."""
-        return self.name.removesuffix(f" {self.student}")
-
-    @model_validator(mode="after")
-    def _has_its_main_metric(self) -> Entry:
-        if self.main not in self.metrics:
-            raise ValueError(f"main: {self.main!r} is not one of its metrics")
-        return self
-
-
-class Guard(Part):
-    """A promise, and what became of it."""
-
-    name: str
-    state: Literal["kept", "not shown", "broken"]
-    """not shown: the data are too few to tell."""
-    message: str = ""
-    """Why, and what to do."""
 
 
 class Split(Part):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adapt import plug
-from adapt.contracts import Asked, Deployable, Predictor
+from adapt.contracts import Asked, Deployable, Input, Predictor
 from adapt.plug import UserError
 from adapt.vision.images import Normalise, collate, view
 
@@ -42,9 +42,10 @@ class Student(Asked, nn.Module):
     net: nn.Module
     """The network, whose weights are what is saved."""
 
-    def __init__(self, architecture: str, input: dict[str, Any], classes: Sequence[str], **options: Any):
+    def __init__(self, architecture: str, input: Mapping[str, Any], classes: Sequence[str], **options: Any):
         super().__init__()
-        self.architecture, self.input, self.classes, self.options = architecture, input, list(classes), options
+        self.architecture, self.classes, self.options = architecture, list(classes), options
+        self.input = Input(**input)
         self.normalise = Normalise(input)
 
     @property
@@ -81,7 +82,7 @@ class Student(Asked, nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the network's weights, and what it is built with."""
-        config = {"kind": self.kind, "architecture": self.architecture, "classes": self.classes, "input": self.input}
+        config = {"kind": self.kind, "architecture": self.architecture, "classes": self.classes, "input": dict(self.input)}
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in self.net.state_dict().items()}, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(config | {"options": self.options}, indent=1))

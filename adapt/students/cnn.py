@@ -15,6 +15,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from adapt import hardware
+from adapt.contracts import Input
 from adapt.plug import ROOT, UserError, nearest
 from adapt.provenance import commit, hash_path
 
@@ -56,7 +57,7 @@ def timm_model(architecture: str, fetch: bool, **options: Any) -> nn.Module:
         return timm.create_model(architecture, **options)
 
 
-def seen_by(architecture: str, spec: dict[str, Any], size: int | None = None) -> dict[str, Any]:
+def seen_by(architecture: str, spec: Input, size: int | None = None) -> Input:
     """The `input` of a CNN: its teacher's, of another size if one is given; mean and std are those of timm's weights.
 
     Args:
@@ -69,20 +70,20 @@ def seen_by(architecture: str, spec: dict[str, Any], size: int | None = None) ->
     return resized(spec, size) | {"mean": list(own["mean"]), "std": list(own["std"])}
 
 
-def resized(spec: dict[str, Any], size: int | None) -> dict[str, Any]:
+def resized(spec: Input, size: int | None) -> Input:
     """An `input` of another size, cut or squeezed as before; none: as it is."""
     if size is None:
-        return dict(spec)
+        return Input(**spec)
     before = spec["resize"]
     shorter = round(before * size / min(spec["size"])) if isinstance(before, int) else size
     resize = before if before == "longest" else (size, size) if isinstance(before, tuple | list) else shorter
-    return dict(spec) | {"size": (size, size), "resize": resize}
+    return Input(**spec) | {"size": (size, size), "resize": resize}
 
 
-def squeezed(spec: dict[str, Any], size: int | None) -> dict[str, Any]:
+def squeezed(spec: Input, size: int | None) -> Input:
     """An `input` that squeezes pictures into a square, a multiple of 32 pixels a side; without a size about as large as `spec`."""
     side = size or 32 * max(2, round(spec["size"][0] / 32))
-    return {"size": (side, side), "resize": (side, side), "interpolation": spec["interpolation"], "crop": None}
+    return Input(size=(side, side), resize=(side, side), interpolation=spec["interpolation"], crop=None)
 
 
 # --------------------------------------------------------------------------------------------------------------- weights

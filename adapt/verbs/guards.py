@@ -6,6 +6,7 @@ whole 95 % interval is.
 
 from __future__ import annotations
 
+from adapt.contracts import Guard
 from adapt.plug import counted
 
 KEPT, NOT_SHOWN, BROKEN = "kept", "not shown", "broken"
@@ -22,7 +23,7 @@ def loss(
     pictures: int = 0,
     floor: float = 0.0,
     advice: str = "",
-) -> dict[str, str]:
+) -> Guard:
     """May `after` stand in the place of `before`?
 
     Args:
@@ -47,19 +48,17 @@ def loss(
     return _guard(name, KEPT, said)
 
 
-def contradicted(guard: dict[str, str], change: Change | None, split: str) -> dict[str, str]:
+def contradicted(guard: Guard, change: Change | None, split: str) -> Guard:
     """The guard of a choice by validation, in the light of the change on the measured split."""
-    if guard["state"] == BROKEN or change is None or change[0] >= 0:
+    if guard.state == BROKEN or change is None or change[0] >= 0:
         return guard
-    text = f"{guard['message']} On the {split} split, however, it changes by {100 * change[0]:+.1f} points{_ends(change)}"
+    text = f"{guard.message} On the {split} split, however, it changes by {100 * change[0]:+.1f} points{_ends(change)}"
     if change[2] < 0:
-        return _guard(
-            guard["name"], BROKEN, f"{text}: validation is contradicted. Its pictures may not be like those of {split}."
-        )
-    return _guard(guard["name"], NOT_SHOWN, f"{text}, which is within noise.")
+        return _guard(guard.name, BROKEN, f"{text}: validation is contradicted. Its pictures may not be like those of {split}.")
+    return _guard(guard.name, NOT_SHOWN, f"{text}, which is within noise.")
 
 
-def varied(name: str, collapse: str) -> dict[str, str]:
+def varied(name: str, collapse: str) -> Guard:
     """Do the answers vary? `collapse`: how they do not, in a sentence; empty: they do."""
     if collapse:
         return _guard(
@@ -68,7 +67,7 @@ def varied(name: str, collapse: str) -> dict[str, str]:
     return _guard(name, KEPT, "")
 
 
-def faster(name: str, before: float, after: float, advice: str) -> dict[str, str]:
+def faster(name: str, before: float, after: float, advice: str) -> Guard:
     """Is the second latency, ms, below the first?"""
     said = f"{before:.2f} ms in fp32, {after:.2f} ms in int8, one thread."
     return _guard(name, KEPT, said) if after < before else _guard(name, BROKEN, f"{said} {advice}")
@@ -103,5 +102,5 @@ def _points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _guard(name: str, state: str, message: str) -> dict[str, str]:
-    return {"name": name, "state": state, "message": message}
+def _guard(name: str, state: str, message: str) -> Guard:
+    return Guard(name=name, state=state, message=message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
+from adapt.contracts import Guard
 from adapt.provenance import changed
 from adapt.verbs import guards, lineage
 
@@ -77,13 +78,13 @@ def drop_files(session: Session) -> None:
     save(session, entries=kept, guards=guards)
 
 
-def guard(session: Session, guard: dict[str, str]) -> None:
+def guard(session: Session, guard: Guard) -> None:
     """Note whether a promise is kept; see `adapt/verbs/guards.py`."""
-    guards = {old["name"]: old for old in metrics(session)["guards"]} | {guard["name"]: guard}
+    guards = {old["name"]: old for old in metrics(session)["guards"]} | {guard.name: guard.model_dump()}
     save(session, guards=list(guards.values()))
 
 
-def budget(name: str, before: dict, after: dict, config, advice: str) -> dict[str, str]:
+def budget(name: str, before: dict, after: dict, config, advice: str) -> Guard:
     """The guard of what `after` may lose against `before`: `config.keep` of its metric, or `config.budget` in points."""
     value = main(before)
     allowed = config.budget if config.keep is None else (1 - config.keep) * value

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Predictor, Slots, TextSlot, VisionSlot
+from adapt.contracts import Input, Predictor, Slots, TextSlot, VisionSlot
 from adapt.models.base import Family
 from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
 from adapt.plug import UserError, counted
@@ -41,7 +41,7 @@ class Towers:
     """N texts → int64[N, T]."""
     encode_tokens: Callable[[nn.Module, Tensor], Tensor]
     """(module, int64[N, T]) → float[N, D], not L2-normalised."""
-    input: dict[str, Any]
+    input: Input
     """See `adapt/vision/images.py`."""
     vision: VisionSlot | None = None
     """The layers of the image tower, where it is a ViT."""
@@ -66,7 +66,7 @@ class Clip(Family):
         self.normalise = Normalise(towers.input)
 
     @property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Input:
         return self.towers.input
 
     @property

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from torch import Tensor, nn
 
 from adapt import hardware
-from adapt.contracts import VisionSlot
+from adapt.contracts import Input, VisionSlot
 from adapt.models.checkpoint import unreadable_file
 from adapt.models.clip.family import Clip, Towers
 from adapt.plug import UserError, counted, nearest
@@ -72,21 +71,21 @@ def load_open_clip(config) -> OpenClip:
     return OpenClip(backbone, towers, config.loss, config.train_templates)
 
 
-def _input(backbone: nn.Module) -> dict[str, Any]:
+def _input(backbone: nn.Module) -> Input:
     """What open_clip's own preprocessing does, as `vision/images.py` reads it."""
     import open_clip
 
     about = open_clip.get_model_preprocess_cfg(backbone)
     size = about["size"] if isinstance(about["size"], (tuple, list)) else (about["size"], about["size"])
     squash = about.get("resize_mode") == "squash"
-    return {
-        "size": tuple(size),
-        "resize": tuple(size) if squash else size[0],
-        "interpolation": about["interpolation"],
-        "crop": None if squash else "round",
-        "mean": list(about["mean"]),
-        "std": list(about["std"]),
-    }
+    return Input(
+        size=tuple(size),
+        resize=tuple(size) if squash else size[0],
+        interpolation=about["interpolation"],
+        crop=None if squash else "round",
+        mean=list(about["mean"]),
+        std=list(about["std"]),
+    )
 
 
 @contextmanager

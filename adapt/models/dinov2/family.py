@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Predictor, Slots, VisionSlot
+from adapt.contracts import Augment, Input, Predictor, Slots, VisionSlot
 from adapt.models import checkpoint
 from adapt.models.base import Family
 from adapt.models.checkpoint import image_input
@@ -41,7 +41,7 @@ class Dino(Family):
 
     def __init__(self, backbone: nn.Module, spec: dict[str, Any], config):
         super().__init__()
-        self.backbone, self.spec, self.local = backbone, dict(spec), config.local
+        self.backbone, self.spec, self.local = backbone, Input(**spec), config.local
         self.task, self.embedding, self.names = config.task, config.embedding, config.classes
         self.target_column = "objects"
         self.head: nn.Module | None = None
@@ -55,7 +55,7 @@ class Dino(Family):
         self.blocks = 1 if convnext else min(BLOCKS, own.num_hidden_layers)
 
     @property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Input:
         return self.spec
 
     @property

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoImageProcessor, SamConfig, SamModel
 
+from adapt.contracts import Input
 from adapt.models import checkpoint
 from adapt.models.sam.family import Sam
 from adapt.plug import UserError, counted
@@ -46,7 +47,7 @@ def family(net: SamModel, config, mean: list[float], std: list[float]) -> Sam:
         mean, std: float[3], of values 0–1.
     """
     size = net.config.vision_config.image_size
-    spec = {"size": (size, size), "resize": "longest", "interpolation": "bilinear", "crop": None}
+    spec = Input(size=(size, size), resize="longest", interpolation="bilinear", crop=None)
     freeze_frequencies(net)
     return Sam(net, spec | {"mean": list(mean), "std": list(std)}, config)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from adapt.contracts import Augment, Predictor
+from adapt.contracts import Augment, Input, Predictor
 from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
@@ -59,7 +59,7 @@ class Sam(Family):
         return self.net.mask_decoder
 
     @property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Input:
         return self.spec
 
     @property
