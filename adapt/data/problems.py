@@ -30,10 +30,6 @@ KINDS = {
     "empty class": (True, "give the class pictures, or delete it"),
     "unseen class": (True, "give the class pictures in train, or delete it here"),
     "bad line": (True, "write one JSON object on each line, with the texts image, prefix and suffix, or delete the line"),
-    "bad row": (True, "correct the row, or delete it"),
-    "bad annotation": (True, "correct it in the labelling tool and export again, or delete the picture's annotation"),
-    "named twice": (True, "delete one of the two"),
-    "web address": (True, "copy the picture into a folder, name that in data.images, and write the picture's path below it"),
     "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
     "wrong locations": (
         True,
@@ -54,8 +50,6 @@ KINDS = {
     "two classes": (False, "delete it in the wrong class"),
     "leak": (False, "delete it in one of the splits, or the score will be too high"),
     "duplicate": (False, "delete one of the two, unless it should count twice"),
-    "group in two splits": (False, "move all pictures of the group into one split, or the score will be too high"),
-    "boxes as masks": (False, "nothing to do, if the whole box may count as the thing; else draw outlines for these too"),
     "passed over": (False, "nothing to do, unless it was meant to be read"),
     "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),
@@ -64,8 +58,14 @@ KINDS = {
     "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
     "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
 }
-# the same of annotation files: what `coco`, `yolo` and `voc` find
+# the same of annotation files, tables and labelling tools' exports
 ANNOTATED = {
+    "bad row": (True, "correct the row, or delete it"),
+    "bad annotation": (True, "correct it in the labelling tool and export again, or delete the picture's annotation"),
+    "named twice": (True, "delete one of the two"),
+    "web address": (True, "copy the picture into a folder, name that in data.images, and write the picture's path below it"),
+    "group in two splits": (False, "move all pictures of the group into one split, or the score will be too high"),
+    "boxes as masks": (False, "nothing to do, if the whole box may count as the thing; else draw outlines for these too"),
     "polygon off the image": (True, "clip the polygon to the image"),
     "bad polygon": (True, "give each polygon three points or more, as x, y, x, y …, in finite numbers"),
     "bad run lengths": (True, "write the mask with pycocotools again: mask.encode of an array in Fortran order"),

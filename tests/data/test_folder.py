@@ -8,6 +8,7 @@ import shutil
 import pytest
 from datasets import Image
 
+from adapt.data import auto
 from adapt.data.folder import Config, load
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
@@ -219,4 +220,6 @@ def test_what_is_no_regular_file_is_not_opened(linked, ready):
 
 def test_a_recipe_for_the_embedded_world_takes_a_folder_by_its_path_alone(photos):
     recipe = load_recipe("clip_lora", [f"data.path={photos}"])
-    assert recipe.data == Config(path=str(photos))
+    assert (recipe.data.source, recipe.data.path) == ("auto", str(photos))
+    config, line = auto.chosen(recipe.data)
+    assert config == Config(path=str(photos)) and "source=folder" in line

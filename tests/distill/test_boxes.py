@@ -309,7 +309,9 @@ class Asked:
 def test_the_labels_depend_on_the_options_that_are_named_and_on_no_others(scenes):
     rows, config = scenes["train"].select(range(4)), Asked(CONFIG)
     labels(config, Teacher(rows), rows)
-    assert config.names - {"batch"} == set(boxes.Config.labelled_by), "but for how many pictures are looked at together"
+    assert config.names - {"batch", "from_labels"} == set(boxes.Config.labelled_by), (
+        "but for how many pictures are looked at together"
+    )
 
 
 def test_no_crowd_is_learnt(scenes):
