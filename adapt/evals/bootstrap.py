@@ -102,12 +102,12 @@ def interval(statistic: Statistic, samples: int, seed: int = 0) -> tuple[float, 
 
 
 def change(
-    target: ModuleType, before: dict[str, list], after: dict[str, list], samples: int = 1000, seed: int = 0
+    definition: ModuleType, before: dict[str, list], after: dict[str, list], samples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float] | None:
     """What an eval's main metric gained on the same rows: (difference, low, high), with the paired 95 % interval.
 
     Args:
-        target: the eval, for its `statistic`.
+        definition: the eval, for its `statistic`.
         before, after: tables of its `Result`, also as a Parquet file gives them back.
 
     Returns:
@@ -117,7 +117,7 @@ def change(
     if not before.get("id") or not same:
         return None
     try:
-        pair = [target.statistic(table) for table in (before, after)]
+        pair = [definition.statistic(table) for table in (before, after)]
     except KeyError:  # a table that an older version of the eval has left
         return None
     every = np.ones((1, pair[0].pictures))

@@ -67,12 +67,12 @@ def validated(session: Session, name: str, module) -> dict[str, Any]:
         return known
     made, kept = lineage.validation(session, name), scores.metrics(session).get("validation", {})
     config = session.recipe.evals[0]
-    target, result = plug.load("evals", config.name), _quickly(session, config, module)
+    definition, result = plug.load("evals", config.name), _quickly(session, config, module)
     session.run.begin(session.recipe)
     record = {"value": result.metrics[config.main], "floor": result.floor, "pictures": len(session.data["validation"])}
     if result.table:
         _save_table(session, f"{name} validation", result.table)
-        record |= _change(session, BEFORE.get(name), result.table, target, " validation")
+        record |= _change(session, BEFORE.get(name), result.table, definition, " validation")
     scores.save(session, validation=kept | {name: record | {"made_of": made}})
     return record
 
@@ -97,8 +97,8 @@ def evaluated(session: Session, config, predict: Callable, split: str, module):
         if name not in session.data:
             raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
     bank = session.data[config.bank] if config.bank else None
-    target = plug.load("evals", config.name)
-    return target.evaluate(config, predict, session.data[split], _protocol(session, split, module), bank)
+    definition = plug.load("evals", config.name)
+    return definition.evaluate(config, predict, session.data[split], _protocol(session, split, module), bank)
 
 
 def measure(
@@ -122,7 +122,7 @@ def measure(
     pictures: list[tuple[str, Any]] = []
     tabled = False
     for config in offered(session, module, predictors):
-        target = plug.load("evals", config.name)
+        definition = plug.load("evals", config.name)
         result = evaluated(session, config, predict, config.split, module)
         entry["metrics"] |= result.metrics
         entry["intervals"] |= result.intervals
@@ -135,7 +135,7 @@ def measure(
         if result.table and not tabled:
             tabled = True
             _save_table(session, name, result.table, session.data[config.split])
-            entry |= _change(session, facts.get("against", BEFORE.get(name)), result.table, target)
+            entry |= _change(session, facts.get("against", BEFORE.get(name)), result.table, definition)
         pictures += result.pictures
     if pictures:
         _save_pictures(session, name, pictures)
@@ -191,21 +191,21 @@ def _table(session: Session, name: str) -> Path:
     return session.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
 
-def _change(session: Session, before: str | None, table: dict[str, list], target, split: str = "") -> dict[str, Any]:
+def _change(session: Session, before: str | None, table: dict[str, list], definition, split: str = "") -> dict[str, Any]:
     """Against what it came from, on the same samples: the difference of the main metric with its paired 95 % interval."""
     if before is None:
         return {}
-    found = session.processes.share(_difference(session, f"{before}{split}", table, target) if session.run.writes else None)
+    found = session.processes.share(_difference(session, f"{before}{split}", table, definition) if session.run.writes else None)
     return {"change": found, "against": before} if found else {}
 
 
-def _difference(session: Session, before: str, table: dict[str, list], target) -> tuple[float, float, float] | None:
+def _difference(session: Session, before: str, table: dict[str, list], definition) -> tuple[float, float, float] | None:
     import pyarrow.parquet as pq
 
     from adapt.evals.bootstrap import change
 
     old = _table(session, before)
-    return change(target, pq.read_table(old).to_pydict(), table) if old.exists() else None
+    return change(definition, pq.read_table(old).to_pydict(), table) if old.exists() else None
 
 
 def _thumbnail(image) -> bytes:
