@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.data.places import located
 from adapt.data.problems import Bad, Problem, Report
 from adapt.plug import UserError, counted
 
@@ -61,14 +62,10 @@ def below(root: Path, name: str) -> str:
     if "://" in name[:16]:
         raise Bad("web address", f"{name[:200]!r}; nothing is fetched")
     for spelt in dict.fromkeys((name, name.replace("\\", "/"))):
-        try:
-            path = (root / spelt).resolve()
-            inside, there = path.is_relative_to(root), path.is_file()
-        except (OSError, ValueError, RuntimeError):  # a name too long, or with a zero byte
-            inside, there = True, False
+        path, inside = located(root, spelt)
         if not inside:
             raise Bad("leads outside", f"{name[:200]!r} lies outside {root}; data.images names another folder")
-        if there:
+        if path:
             return path.relative_to(root).as_posix()
     raise Bad("no picture", f"no picture {name[:200]!r} in {root}")
 

@@ -35,3 +35,16 @@ def existing(path: str | Path, place: str) -> Path:
     near = difflib.get_close_matches(folder.name, [item.name for item in parent.iterdir()] if parent.is_dir() else [], n=1)
     hint = f" Did you mean {str(parent / near[0])!r}?" if near else f" Looked in {parent.resolve()}."
     raise UserError(f"{place}: no folder {str(path)!r}.{hint} Give a folder that has a folder of pictures for each class.")
+
+
+def located(root: Path, name: str) -> tuple[Path | None, bool]:
+    """Where a name that a file gives leads: the file's path, none where there is none; and whether it stays in the folder.
+
+    Args:
+        root: the folder, resolved.
+    """
+    try:
+        path = (root / name).resolve()
+        return path if path.is_file() else None, path.is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):  # a name too long, or with a zero byte
+        return None, True

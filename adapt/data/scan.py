@@ -46,7 +46,7 @@ class Finding:
     size: tuple[int, int] | None
     """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
     problems: list[tuple[str, str]]
-    """Kind (a key of `_problems.KINDS`) and detail."""
+    """Kind (a key of `problems.KINDS`) and detail."""
 
 
 def inspect(value: dict) -> Finding:

@@ -21,7 +21,7 @@ class Result:
 
     `id` names the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
     `label`, `prediction`, `confidence` (0–1) and `correct` are for people. All that the main metric is computed from stands there
-    too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`_bootstrap.change`).
+    too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`bootstrap.change`).
     """
     floor: float = 0.0
     """What one and the same answer for every picture would reach in the main metric; 0 where there is no such answer."""

@@ -97,7 +97,7 @@ def generate(
 
 
 def functions(family) -> tuple[Callable, Callable]:
-    """`embed` and `decode` of a promptable family, such as `adapt/models/sam.py`.
+    """`embed` and `decode` of a promptable family, such as `adapt/models/sam/`.
 
     Args:
         family: has `preprocess` (image float[3, S, S], size int64[2]: the height and width that the picture has in it),

@@ -50,9 +50,11 @@ def update(session: Session) -> None:
     rows = [scores.entry(session, name) for name in ("zero-shot", "adapted")]
     lines = [f"| {row['title']} | {row['main']} | {row['split']} | {_figure(row)} |" for row in rows if row]
     table = "\n".join(["| model | metric | split | value (95 % interval) |", "|---|---|---|---|", *lines])
-    before = file.read_text(encoding="utf-8").partition(FIGURES)[0].rstrip()
-    with atomic(file) as temporary:
-        temporary.write_text(f"{before}\n\n{FIGURES}\n\n{table}\n", encoding="utf-8")
+    before = file.read_text(encoding="utf-8")
+    after = f"{before.partition(FIGURES)[0].rstrip()}\n\n{FIGURES}\n\n{table}\n"
+    if after != before:
+        with atomic(file) as temporary:
+            temporary.write_text(after, encoding="utf-8")
 
 
 def _figure(entry: dict) -> str:

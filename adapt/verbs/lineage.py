@@ -162,7 +162,3 @@ def files(config: Spec) -> dict[str, str]:
 
 def _content(origin: dict[str, str]) -> str:
     return origin.get("hash") or origin["commit"]
-
-
-def _version(module) -> int:
-    return module.VERSION

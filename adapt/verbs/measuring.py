@@ -13,11 +13,11 @@ from adapt.provenance import changed
 from adapt.run import atomic
 from adapt.verbs import lineage, scores
 from adapt.verbs.guards import floored
+from adapt.verbs.kept import BATCH
 
 if TYPE_CHECKING:
     from adapt.verbs.session import Session
 
-BATCH = 256
 BEFORE = {"adapted": "zero-shot", "merged": "adapted"}
 """Entry → the one that it is compared with."""
 TIMED = ("latency", "latency_torch", "size_bytes")

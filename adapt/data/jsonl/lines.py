@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from adapt.data.problems import Problem
+from adapt.data.places import located
+from adapt.data.problems import Bad, Problem
 from adapt.data.scan import Finding
 from adapt.plug import UserError
 from adapt.prompting.tasks import SEPARATOR, named
@@ -16,10 +17,6 @@ LOCATION = re.compile(r"<loc[^>]*>?")
 RUN = re.compile(r"(?:<loc[^>]*>?)+")
 NEXT = re.compile(r";|(?<=[^>;\s])\s*(?=<loc)")
 """Between two objects of an answer: a semicolon, or the locations that follow a name."""
-
-
-class Bad(Exception):
-    """A line that cannot be used: a kind of `_problems.KINDS`, and a detail."""
 
 
 def read(file: Path, split: str, root: Path) -> tuple[list[dict], list[Problem]]:
@@ -161,13 +158,9 @@ def _reason(words: list[str], numbers: list[int]) -> str:
 
 def _picture(name: str, root: Path) -> str:
     """A picture's path below the folder, which it must not leave."""
-    try:
-        path = (root / name).resolve()
-        inside, there = path.is_relative_to(root), path.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name too long, or with a zero byte
-        inside, there = True, False
+    path, inside = located(root, name)
     if not inside:
         raise Bad("leads outside", f"{name!r} lies outside {root}; data.images names another folder")
-    if not there:
+    if path is None:
         raise Bad("no picture", f"no picture {name[:200]!r} in {root}")
     return path.relative_to(root).as_posix()

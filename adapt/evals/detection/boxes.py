@@ -85,7 +85,7 @@ def _matches(truth: Sequence[dict], found: Sequence[dict]) -> dict[str, list]:
 
 
 class Precision:
-    """COCO's mean average precision at an IoU of .5, as a function of how often each picture was drawn; see `_bootstrap.Statistic`.
+    """COCO's mean average precision at an IoU of .5, as a function of how often each picture was drawn; see `bootstrap.Statistic`.
 
     Args:
         table: the columns `MATCHES`, and perhaps `picture`, for each image.
