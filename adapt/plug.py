@@ -47,7 +47,9 @@ CALLED = {
 
 SHARED = {
     "models": {"answers", "base", "checkpoint", "vision_language"},
-    "data": {"annotated", "check", "listed", "listing", "objects", "outlines", "places", "problems", "scan", "split", "world"},
+    "data": {
+        "annotated", "check", "config", "listing", "objects", "outlines", "places", "problems", "reading", "scan", "split", "world",
+    },
     "methods": {"adapter", "low_rank", "memory"},
     "evals": {"bootstrap", "feature_bank", "metrics", "result", "text"},
     "distill": {"cache", "taught"},

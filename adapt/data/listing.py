@@ -1,4 +1,4 @@
-"""What annotation files list before any picture is opened: pictures, classes, and where names in them lead."""
+"""What files list before any picture is opened: pictures, what is said of them, classes, and where names in them lead."""
 
 from __future__ import annotations
 
@@ -12,28 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.data.places import expanded
 from adapt.plug import UserError, counted, nearest
 
 if TYPE_CHECKING:
     from adapt.data.problems import Problem
 
 
-def present(path: str) -> Path:
-    """The file or folder of that path, absolute.
-
-    Raises:
-        UserError: there is none.
-    """
-    place = expanded(path)
-    if not place.exists():
-        raise UserError(f"data.path: no file or folder {path!r}, looked in {Path.cwd()}. Check the path.")
-    return place.resolve()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listed:
-    """A picture that an annotation file names, or that lies beside one."""
+    """A picture that a file names, or that lies beside one."""
 
     id: str
     """The row's id."""
@@ -45,6 +32,20 @@ class Listed:
     """How the source finds its annotations."""
     size: tuple[int, int] | None = None
     """Width and height as the annotations say, pixels."""
+    label: str | None = None
+    """Its class."""
+    group: str = ""
+    """Pictures of one group are drawn into one split; '' is a group of its own."""
+    place: str = ""
+    """Where it is said, for messages: 'labels.csv, line 3'."""
+    told: bool = True
+    """Has anybody looked at it? Otherwise it is `unlabelled`."""
+
+    def problem(self, kind: str, detail: str = "") -> Problem:
+        """What is wrong with it."""
+        from adapt.data.problems import Problem
+
+        return Problem(self.id, self.split, kind, ": ".join(filter(None, (self.place, detail))))
 
 
 @dataclass
@@ -55,12 +56,12 @@ class Listing:
     """The folder that pictures may not lie outside of, absolute."""
     pictures: list[Listed] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    """The classes, in the order of the data."""
+    """The classes, of the pictures or of the things on them, in the order of the data."""
     problems: list[Problem] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     """Given split, or '' → where it comes from, in a few words."""
     made_of: list[Path] = field(default_factory=list)
-    """The annotation files."""
+    """The annotation files; what else the rows depend on is in the pictures."""
 
 
 class Places:
@@ -102,6 +103,26 @@ class Places:
         except (OSError, ValueError):
             return "missing picture", f"no file {path!r}"
         return "missing picture", f"{path!r} is no regular file"
+
+    def find(self, name: str, start: str = "") -> str:
+        """A picture's path below the root, with `/`.
+
+        Raises:
+            Bad: it leads outside, is an address of the web, or no file.
+        """
+        from adapt.data.problems import Bad
+
+        if "://" in name[:16]:
+            raise Bad("web address", f"{name[:200]!r}; nothing is fetched")
+        path = self.below(name, start)
+        if path is None:
+            raise Bad("leads outside", f"{name[:200]!r} lies outside {self.root}; data.images names another folder")
+        wrong = self.wrong(path)
+        if wrong and wrong[0] == "missing picture":
+            raise Bad("no picture", f"no picture {name[:200]!r} in {self.root}")
+        if wrong:
+            raise Bad(*wrong)
+        return path
 
 
 def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[list[str], list[int | None]]:

@@ -1,21 +1,20 @@
-"""Objects of pictures on their way into Arrow: boxes and masks are checked one at a time and kept in flat columns."""
+"""Pictures and the objects on them on their way into Arrow: boxes and masks are checked one at a time and kept in flat columns."""
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
-from pycocotools import mask as coco
 
 from adapt.data.listing import Listed, Listing
-from adapt.data.problems import Problem
+from adapt.data.outlines import inside, whole
+from adapt.data.problems import Bad, Problem
 from adapt.plug import counted
 from adapt.vision.masks import box as around
 from adapt.vision.masks import unrle
@@ -23,14 +22,8 @@ from adapt.vision.pictures import MASKS, RGB
 
 EXACT = List(List(Value("float64"), length=4))
 """Boxes float[N, 4] XYXY, pixels; in double precision, so that a box of a file is the same when written again."""
-ROUNDING = 1.0
-"""Pixels: what lies outside the picture by less is clipped."""
 BATCH = 5000
 """Pictures, or masks, that go into Arrow at once."""
-
-
-class Wrong(Exception):
-    """A kind of `problems.KINDS` and a detail."""
 
 
 class Objects:
@@ -51,6 +44,8 @@ class Objects:
         self.problems: list[Problem] = []
         self.columns: dict[str, tuple[object, list]] = {}
         """Further columns: name → its feature and a value for each row."""
+        self.fill = False
+        """Where other objects have masks, a box is its own mask, and not refused."""
         self._left_out: Counter[int] = Counter()
         self._rows, self._categories, self._crowds, self._boxes = array("q"), array("q"), array("b"), array("d")
         self._codes: list[str | None] = []
@@ -72,9 +67,9 @@ class Objects:
             return
         try:
             if box is None and mask is None:
-                raise Wrong("box unreadable", "no box")
+                raise Bad("box unreadable", "no box")
             left, top, right, bottom = inside(around(unrle(mask)) if box is None else box, self.sizes[row])
-        except Wrong as wrong:
+        except Bad as wrong:
             self.wrong(row, where, wrong)
             return
         self._rows.append(row)
@@ -89,11 +84,20 @@ class Objects:
         if len(self._codes) == BATCH:
             self._flush()
 
-    def wrong(self, row: int, where: str, wrong: Wrong) -> None:
+    def wrong(self, row: int, where: str, wrong: Bad) -> None:
         """Note what is wrong with an object of a row."""
         kind, detail = wrong.args
         picture = self.pictures[row]
         self.problems.append(Problem(picture.id, picture.split, kind, f"{where}: {detail}" if detail else where))
+
+    def _fill(self, codes: pa.Array) -> pa.Array:
+        """Boxes as masks, where objects have none."""
+        filled = codes.to_pylist()
+        for index, code in enumerate(filled):
+            if code is None:
+                filled[index] = whole(self._boxes[4 * index : 4 * index + 4], self.sizes[self._rows[index]])["counts"]
+        self.problems.append(Problem("objects", "", "boxes as masks", f"{counted(codes.null_count, 'box')} among outlines"))
+        return pa.array(filled, pa.large_string())
 
     def _flush(self) -> None:
         self._chunks.append(pa.array(self._codes, pa.large_string()))
@@ -105,9 +109,11 @@ class Objects:
         codes = pa.concat_arrays(self._chunks)
         self._chunks.clear()
         masked = codes.null_count < len(codes)
-        if masked and codes.null_count:
+        if masked and codes.null_count and self.fill:
+            codes = self._fill(codes)
+        elif masked and codes.null_count:
             for row, where in self._lacking.items():
-                self.wrong(row, where, Wrong("object without mask", ""))
+                self.wrong(row, where, Bad("object without mask", ""))
         for category, number in sorted(self._left_out.items()):
             self.problems.append(Problem(self.classes[category], "", "class left out", counted(number, "object")))
         features = self._features(masked)
@@ -155,102 +161,3 @@ class Objects:
         for name, (_, values) in self.columns.items():
             columns[name] = pa.array(values[start:stop], schema.field(name).type)
         return pa.table({name: columns[name] for name in schema.names}).cast(schema)
-
-
-# ---------------------------------------------------------------------------------------------------------------- checks
-
-
-def numbers(values, most: int | None = None) -> list[float]:
-    """What JSON or a text gave as finite numbers.
-
-    Raises:
-        Wrong: it is no list of them, or not of `most`.
-    """
-    good = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-    try:
-        found = [float(value) for value in values] if good else []
-    except OverflowError:
-        found = [math.inf]
-    if not good or (most and len(found) != most) or not all(map(math.isfinite, found)):
-        raise Wrong("box unreadable" if most else "bad polygon", short(values))
-    return found
-
-
-def inside(box: Sequence[float], size: tuple[int, int]) -> list[float]:
-    """A box XYXY in pixels, clipped where it leaves the picture by less than a pixel.
-
-    Raises:
-        Wrong: it is reversed, or leaves the picture.
-    """
-    left, top, right, bottom = box
-    width, height = size
-    shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
-    if not (left < right and top < bottom):
-        raise Wrong("box reversed", shown)
-    clipped = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
-    far = max(abs(a - b) for a, b in zip(box, clipped, strict=True)) >= ROUNDING
-    if far or not (clipped[0] < clipped[2] and clipped[1] < clipped[3]):
-        raise Wrong("box off the image", f"{shown}; the image is {width} × {height}")
-    return clipped
-
-
-def polygons(parts: Iterable, size: tuple[int, int]) -> dict:
-    """Polygons [x, y, x, y, …] in pixels, which are one object → its mask, COCO RLE, as pycocotools draws it.
-
-    Raises:
-        Wrong: one has fewer than three points, or leaves the picture by a pixel or more; they cover no pixel.
-    """
-    width, height = size
-    checked = []
-    for part in parts:
-        points = numbers(part)
-        if len(points) % 2:
-            raise Wrong("bad polygon", f"{len(points)} numbers, which are no pairs")
-        if len(points) < 6:
-            raise Wrong("bad polygon", counted(len(points) // 2, "point"))
-        xs, ys = points[::2], points[1::2]
-        # far outside, its outline would be as long as the numbers say, in memory
-        if min(*xs, *ys) <= -ROUNDING or max(xs) >= width + ROUNDING or max(ys) >= height + ROUNDING:
-            shown = f"x {min(xs):g} to {max(xs):g}, y {min(ys):g} to {max(ys):g}"
-            raise Wrong("polygon off the image", f"{shown}; the image is {width} × {height}")
-        checked.append(points)
-    code = coco.merge(coco.frPyObjects(checked, height, width)) if len(checked) > 1 else None
-    return _filled(code or coco.frPyObjects(checked, height, width)[0])
-
-
-def run_lengths(code: dict, size: tuple[int, int]) -> dict:
-    """COCO RLE, compressed (a text) or not (a list of numbers) → compressed; what is so already stays as it is.
-
-    Raises:
-        Wrong: it is of another size than the picture, cannot be read, or covers no pixel.
-    """
-    width, height = size
-    counts, sides = code.get("counts"), code.get("size")
-    if sides != [height, width]:
-        said = f"{short(sides[1])} × {short(sides[0])}" if isinstance(sides, list) and len(sides) == 2 else short(sides)
-        raise Wrong("mask of another size", f"{said}; the picture is {width} × {height}")
-    if isinstance(counts, list):
-        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != width * height:
-            raise Wrong("bad run lengths", f"they must be whole numbers with the sum {width * height:,}")
-        return _filled(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
-    try:
-        drawn = unrle({"size": [height, width], "counts": counts}).any() if isinstance(counts, str) else None
-    except (ValueError, MemoryError):
-        drawn = None
-    if drawn is None:
-        raise Wrong("bad run lengths", short(counts))
-    if not drawn:
-        raise Wrong("mask without pixels", "")
-    return {"size": [height, width], "counts": counts}
-
-
-def _filled(code: dict) -> dict:
-    if not coco.area(code):
-        raise Wrong("mask without pixels", "")
-    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
-
-
-def short(value: object, most: int = 60) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text[:most] + (" …" if len(text) > most else "")

@@ -48,3 +48,15 @@ def located(root: Path, name: str) -> tuple[Path | None, bool]:
         return path if path.is_file() else None, path.is_relative_to(root)
     except (OSError, ValueError, RuntimeError):  # a name too long, or with a zero byte
         return None, True
+
+
+def present(path: str) -> Path:
+    """The file or folder of that path, absolute.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = expanded(path)
+    if not place.exists():
+        raise UserError(f"data.path: no file or folder {path!r}, looked in {Path.cwd()}. Check the path.")
+    return place.resolve()

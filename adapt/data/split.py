@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from adapt.data.problems import Report
+from adapt.data.problems import Problem, Report
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.plug import UserError
 
 SPLITS = ("train", "validation", "test")
+HELD_OUT = ("validation", "test")
+"""Splits that are drawn from train, when the data have none."""
 
 
 class Splits(DatasetDict):
@@ -70,7 +73,7 @@ def stratified(keys: Sequence[str], labels: Sequence, validation: float, test: f
 
 def by_split(dataset: Dataset, split: Sequence[str]) -> dict[str, Dataset]:
     """Split → its rows; only splits that have rows."""
-    rows = {name: [i for i, value in enumerate(split) if value == name] for name in SPLITS}
+    rows = {name: [i for i, value in enumerate(split) if value == name] for name in (*SPLITS, "unlabelled")}
     return {name: dataset.select(indices) for name, indices in rows.items() if indices}
 
 
@@ -79,18 +82,112 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def placed(config, ids: list[str], given: list[str], digests: list[str], labels: list) -> tuple[list[str], dict[str, str]]:
-    """A split for each row of a folder, its folder's or drawn from train; and where each split comes from.
+def drawn(
+    config,
+    names: Sequence[str],
+    given: Sequence[str],
+    digests: Sequence[str],
+    labels: Sequence | None = None,
+    groups: Sequence[str] | None = None,
+) -> list[str]:
+    """A split for each row: as given, or drawn from train, when there is none.
 
-    Rows with the same bytes are drawn together, so that none is on both sides.
+    Rows with the same bytes, and rows of a group, are drawn together: as the one with the least name, so that the order of the rows
+    changes nothing.
 
     Args:
-        config: with path, validation, test, test_from and seed.
+        config: with validation, test, seed.
+        names: what the draw depends on, such as the pictures' paths.
+        given: train, validation, test; '' says nothing, and is as train.
+        digests: of the pictures' bytes.
+        labels: the draw keeps their shares; none: rows have none.
+        groups: rows of the same one stay together; none: there are none.
+    """
+    shares = missing(config, given)
+    pool = [i for i, split in enumerate(given) if split in ("", "train")]
+    keys = _together(*([column[i] for i in pool] for column in (digests, groups or names)))
+    first: dict[int, int] = {}
+    for i, key in zip(pool, keys, strict=True):
+        first[key] = min(first.get(key, i), i, key=lambda row: names[row])
+    kinds = [labels[i] if labels else 0 for i in first.values()]
+    chosen = dict(zip(first, stratified([names[i] for i in first.values()], kinds, **shares, seed=config.seed), strict=True))
+    split = list(given)
+    for i, key in zip(pool, keys, strict=True):
+        split[i] = chosen[key]
+    return split
+
+
+def missing(config, given: Iterable[str]) -> dict[str, float]:
+    """Validation and test → their shares of train; 0 for those that are given."""
+    present = set(given)
+    return {split: 0.0 if split in present else config.values()[split] for split in HELD_OUT}
+
+
+def _together(*columns: Sequence[str]) -> list[int]:
+    """For each row, the first of all rows that it is to stay with: those with the same value in any of the columns, and theirs."""
+    first = list(range(len(columns[0])))
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            first[i] = i = first[first[i]]
+        return i
+
+    for column in columns:
+        seen: dict[str, int] = {}
+        for i, value in enumerate(column):
+            a, b = root(seen.setdefault(value, i)), root(i)
+            first[max(a, b)] = min(a, b)
+    return [root(i) for i in range(len(first))]
+
+
+def grouped(config, paths: Sequence[str]) -> list[str] | None:
+    """What `group` finds in each path; the path itself where it finds nothing. None, if nobody asks for groups.
+
+    Raises:
+        UserError: it finds nothing in any.
+    """
+    pattern = config.pattern()
+    if pattern is None:
+        return None
+    found = [re.search(pattern, path) for path in paths]
+    if paths and not any(found):
+        raise UserError(f"data.group: {pattern!r} is found in no path, such as {paths[0]!r}. Correct the expression.")
+    return [match[1] if match else path for match, path in zip(found, paths, strict=True)]
+
+
+def apart(groups: Sequence[str] | None, split: Sequence[str]) -> list[Problem]:
+    """Groups that the data's own splits tear apart."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for group, place in zip(groups or (), split, strict=False):
+        places[group].add(place)
+    return [
+        Problem(group, "", "group in two splits", " and ".join(sorted(where)))
+        for group, where in places.items()
+        if len(where) > 1
+    ]
+
+
+def limited(config, parts: dict[str, Dataset]) -> dict[str, Dataset]:
+    """At most `limit` rows of each split, in their order."""
+    if config.limit is None:
+        return parts
+    kept = {}
+    for split, rows in parts.items():
+        order = sorted((hashlib.sha256(f"{config.seed}/{name}".encode()).digest(), i) for i, name in enumerate(rows["id"][:]))
+        kept[split] = rows.select(sorted(i for _, i in order[: config.limit]))
+    return kept
+
+
+def placed(config, ids: list[str], given: list[str], digests: list[str], labels: list | None = None):
+    """A split for each row of a folder, its folder's or drawn from train; where each split comes from; groups torn apart.
+
+    Args:
+        config: with path, test_from, and what `drawn` and `grouped` take.
         ids: paths below the folder; `given`: the split by the path, '' where it says nothing.
         labels: the draw keeps their shares.
 
     Raises:
-        UserError: `test_from` names a folder that is not there, or is not needed.
+        UserError: `test_from` names a folder that is not there, or is not needed; no path has a group.
     """
     folders = _folders(ids, given)
     if config.test_from == "val":
@@ -98,14 +195,9 @@ def placed(config, ids: list[str], given: list[str], digests: list[str], labels:
             why = f"has the folder {folders['test']} already" if "test" in folders else "has no val folder"
             raise UserError(f"data.test_from: 'val', but {config.path!r} {why}. Leave data.test_from out.")
         given = ["test" if split == "validation" else split for split in given]
-    present = set(given)
-    pool = [i for i, split in enumerate(given) if split in ("", "train")]
-    first = {digests[i]: i for i in reversed(pool)}
-    shares = {split: 0 if split in present else config.values()[split] for split in ("validation", "test")}
-    keys, kinds = [ids[i] for i in first.values()], [labels[i] for i in first.values()]
-    drawn = dict(zip(first, stratified(keys, kinds, **shares, seed=config.seed), strict=True))
-    split = [drawn[digest] if place in ("", "train") else place for digest, place in zip(digests, given, strict=True)]
-    return split, _origin(config, folders, shares)
+    groups = grouped(config, ids)
+    split = drawn(config, ids, given, digests, labels, groups)
+    return split, _origin(config, folders, missing(config, given)), apart(groups, split)
 
 
 def _folders(ids: list[str], given: list[str]) -> dict[str, str]:
@@ -128,7 +220,7 @@ def _origin(config, folders: dict[str, str], shares: dict[str, float]) -> dict[s
         elif not share:
             origin[split] = folders.get(split, "")
         else:
-            origin[split] = f"{percent(share)} drawn from {source}"
+            origin[split] = f"{percent(share)} {'of the groups ' if config.group else ''}drawn from {source}"
             if swapped:
                 origin[split] += f", since {folders['validation']} is the test"
             else:

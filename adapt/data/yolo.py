@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.data.annotated import AnnotatedConfig
+from adapt.data.config import AnnotatedConfig
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def load(config: Config) -> Splits:
 
 def _yaml(path: str) -> tuple[Path, dict]:
     """The data.yaml and its content."""
-    from adapt.data.listing import present
+    from adapt.data.places import present
     from adapt.overrides import parse_yaml
 
     file = present(path)
@@ -234,7 +234,7 @@ def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
     from collections import Counter
 
     from adapt.data.listing import passed_over
-    from adapt.data.objects import Wrong
+    from adapt.data.problems import Bad
     from adapt.progress import progress
 
     over: Counter[str] = Counter()
@@ -245,7 +245,7 @@ def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
             try:
                 text = _text(file) if file.is_file() else ""
             except UserError as error:
-                objects.wrong(row, picture.key, Wrong("unreadable annotations", str(error).partition(": ")[2].rstrip(".")))
+                objects.wrong(row, picture.key, Bad("unreadable annotations", str(error).partition(": ")[2].rstrip(".")))
                 continue
             for number, line in enumerate(text.splitlines(), 1):
                 if not line.strip():
@@ -255,7 +255,7 @@ def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
                     category, box, mask = _object(line.split(), objects.sizes[row], numbers, points, objects.masks)
                     objects.add(row, category, where, box, mask)
                     over["keypoints"] += bool(points)
-                except Wrong as wrong:
+                except Bad as wrong:
                     objects.wrong(row, where, wrong)
     objects.problems += passed_over("labels", over)
 
@@ -266,26 +266,27 @@ def _object(
     """A line → the class's number in the listing, the box XYXY in pixels, the mask."""
     from math import isfinite
 
-    from adapt.data.objects import Wrong, polygons, short
+    from adapt.data.outlines import polygons, short
+    from adapt.data.problems import Bad
 
     line = short(" ".join(words))
     try:
         category, *values = map(float, words)
     except ValueError:
-        raise Wrong("bad label", f"{line}: not all are numbers") from None
+        raise Bad("bad label", f"{line}: not all are numbers") from None
     if category not in numbers:
-        raise Wrong("unknown category", f"class {words[0][:20]}; the yaml has {', '.join(map(str, list(numbers)[:5]))} …")
+        raise Bad("unknown category", f"class {words[0][:20]}; the yaml has {', '.join(map(str, list(numbers)[:5]))} …")
     if points and len(values) == 4 + points:
         values = values[:4]
     if not all(map(isfinite, values)) or not all(-ROUNDED <= value <= 1 + ROUNDED for value in values):
-        raise Wrong("bad label", f"{line}: not all are from 0 to 1")
+        raise Bad("bad label", f"{line}: not all are from 0 to 1")
     width, height = size
     if len(values) == 4:
         x, y, w, h = values
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
         return numbers[int(category)], box, None
     if len(values) < 6 or len(values) % 2 or points:
-        raise Wrong("bad label", f"{line}: {len(words)} numbers")
+        raise Bad("bad label", f"{line}: {len(words)} numbers")
     xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
     polygon = [number for point in zip(xs, ys, strict=True) for number in point]
     return numbers[int(category)], [min(xs), min(ys), max(xs), max(ys)], polygons([polygon], size) if masks else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.data.annotated import AnnotatedConfig
+from adapt.data.config import AnnotatedConfig
 
 if TYPE_CHECKING:
     from adapt.data.split import Splits

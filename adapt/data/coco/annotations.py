@@ -13,9 +13,11 @@ from datasets import List, Value
 
 from adapt.data.coco.files import Part, parts
 from adapt.data.coco.stream import elements, head
-from adapt.data.listing import Listed, Listing, Places, passed_over, present, printable
-from adapt.data.objects import Objects, Wrong, numbers, polygons, run_lengths, short
-from adapt.data.problems import Problem
+from adapt.data.listing import Listed, Listing, Places, passed_over, printable
+from adapt.data.objects import Objects
+from adapt.data.outlines import numbers, polygons, run_lengths, short
+from adapt.data.places import present
+from adapt.data.problems import Bad, Problem
 from adapt.plug import UserError
 from adapt.progress import progress
 
@@ -183,7 +185,7 @@ class Reader:
             category = element.get("category_id")
             if type(category) not in (int, float, str) or category not in categories:  # 3.0 is what pandas writes
                 have = ", ".join(map(short, list(categories)[:5])) or "none"
-                raise Wrong("unknown category", f"category_id {short(category)}; the file has {have} …")
+                raise Bad("unknown category", f"category_id {short(category)}; the file has {have} …")
             box = element.get("bbox")
             if box:
                 left, top, width, height = numbers(box, 4)
@@ -191,9 +193,9 @@ class Reader:
             mask = self._mask(element.get("segmentation"), objects.sizes[row]) if objects.masks else None
             crowd = element.get("iscrowd") or 0
             if crowd not in (0, 1):
-                raise Wrong("bad entry", f"iscrowd {short(crowd)}, and it can be 0 or 1")
+                raise Bad("bad entry", f"iscrowd {short(crowd)}, and it can be 0 or 1")
             objects.add(row, categories[category], where, box or None, mask, bool(crowd))
-        except Wrong as wrong:
+        except Bad as wrong:
             objects.wrong(row, where, wrong)
 
     def _mask(self, drawn: Any, size: tuple[int, int]) -> dict | None:
@@ -203,5 +205,5 @@ class Reader:
         if isinstance(drawn, dict):
             return run_lengths(drawn, size)
         if not isinstance(drawn, list):
-            raise Wrong("bad polygon", short(drawn))
+            raise Bad("bad polygon", short(drawn))
         return polygons(drawn, size)

@@ -12,15 +12,16 @@ Format: github.com/wkentaro/labelme, `labelme/_label_file.py`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from adapt.contracts import SourceConfig
+from adapt.data.config import AnnotatedConfig
 from adapt.data.places import existing
 
+if TYPE_CHECKING:
+    from adapt.data.split import Splits
 
-class Config(SourceConfig):
+
+class Config(AnnotatedConfig):
     """Where the files lie, and how they are split."""
 
     source: str = "labelme"
@@ -29,14 +30,6 @@ class Config(SourceConfig):
     """The folder of the JSON files, at any depth; in folders train, val and test, where there are such."""
     images: str | None = None
     """The folder that the pictures' names in the files (`imagePath`) start from; none: each file's own."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share for validation, when there is no folder for it; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share for the test, when there is no folder for it; 0 = none."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split, which depends on the pictures' paths and on nothing else."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Files, shapes and pictures that cannot be used: stop and name them, or leave their pictures out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The folders must be there."""
@@ -45,20 +38,18 @@ class Config(SourceConfig):
             existing(self.images, "data.images")
 
 
-def load(config: Config):
+def load(config: Config) -> Splits:
     """Read the files.
 
     Returns:
         `Splits` with train and, where there are any, validation, test (id: the picture's path, image, objects: bbox float[N, 4] XYXY in
-        pixels, category int[N], and with any polygon or circle mask: COCO RLE) and unlabelled (id, image).
+        pixels, category int[N], iscrowd int[N], and with any polygon or circle mask: COCO RLE) and unlabelled (id, image).
 
     Raises:
         UserError: no such folder, no file of LabelMe's; with `on_error: stop`, what cannot be used, by file and shape.
     """
-    from adapt.data.labelme.files import read
-    from adapt.data.listed import gathered
+    from adapt.data.annotated import load_listed
+    from adapt.data.labelme.files import listed, read
 
     root = existing(config.path, "data.path")
-    images = existing(config.images, "data.images") if config.images else root
-    items, problems = read(root, images, config)
-    return gathered(config, images, items, problems)
+    return load_listed(config, listed(root, existing(config.images, "data.images") if config.images else root, config), read)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapt.data.listed import Item, below, passed_over, read_json
+from adapt.data.listing import Listed, Listing, Places, passed_over
+from adapt.data.objects import Objects
 from adapt.data.outlines import Shape, circle, joined, numeric, polygon, rectangle
 from adapt.data.problems import Bad, Problem
+from adapt.data.reading import read_json
 from adapt.data.scan import SPLIT_FOLDERS, walk
 from adapt.plug import UserError
 
@@ -19,51 +20,74 @@ MARKS = {"point": "points", "points": "points", "line": "lines", "linestrip": "l
 """Shapes that are passed over, and what they are called."""
 
 
-def read(root: Path, images: Path, config) -> tuple[list[Item], list[Problem]]:
+def listed(root: Path, images: Path, config) -> Listing:
     """The pictures with what is drawn on them, those without a file too; and what is wrong with the others.
 
     Raises:
         UserError: there is no file of LabelMe's.
     """
-    items, problems, counts, named, seen = [], [], Counter(), set(), {}
-    for file in json_files(root):
+    listing, places, counts, seen = Listing(images), Places(images, config.follow_links), Counter(), {}
+    for file in json_files(root, config.follow_links):
         name = file.relative_to(root).as_posix()
         try:
             content = read_json(file)
             if not (isinstance(content, dict) and {"shapes", "imagePath"} & content.keys()):
                 counts["JSON files that are not LabelMe's"] += 1
                 continue
-            item = _item(content, file, root, images, config, counts)
-            named.add(item.picture)
-            if item.picture in seen:
-                raise Bad("named twice", f"{item.picture!r} is the picture of {seen[item.picture]!r} already")
+            picture = _picture(content, file, root, places, bool(config.images), counts)
+            if picture.file in seen:
+                raise Bad("named twice", f"{picture.file!r} is the picture of {seen[picture.file]!r} already")
         except Bad as bad:
-            problems.append(Problem(name, _split(name), *bad.args))
+            listing.problems.append(Problem(name, _split(name), *bad.args))
             continue
-        seen[item.picture] = name
-        items.append(item)
-    if not items and not problems:
+        seen[picture.file] = name
+        listing.made_of.append(file)
+        listing.pictures.append(picture)
+    if not listing.pictures and not listing.problems:
         raise UserError(f"data.path: no JSON file of LabelMe's in {str(root)!r} (an object with imagePath and shapes).")
-    pictures, wrong = walk(images)
-    problems += [Problem(name, _split(name), *rest) for name, *rest in wrong]
-    problems += passed_over(config.path, counts)
-    beside = {Path(problem.id).with_suffix("").as_posix() for problem in problems if problem.severe}
-    others = [name for name in pictures if name not in named and Path(name).with_suffix("").as_posix() not in beside]
-    return items + [Item(name, name, name) for name in others], problems
+    listing.names = sorted({thing["label"] for picture in listing.pictures for thing in picture.key}) or ["object"]
+    beside = {Path(problem.id).with_suffix("").as_posix() for problem in listing.problems}
+    pictures, wrong = walk(images, config.follow_links)
+    listing.problems += [Problem(name, _split(name), *rest) for name, *rest in wrong]
+    listing.problems += passed_over(config.path, counts)
+    others = [name for name in pictures if name not in seen and Path(name).with_suffix("").as_posix() not in beside]
+    listing.pictures += [Listed(name, name, "", told=False) for name in others]
+    listing.origin = {split: f"{split} in {config.path!r}" for split in ("train", "validation", "test")} | {"": repr(config.path)}
+    return listing
 
 
-def json_files(root: Path) -> list[Path]:
-    """The JSON files below a folder, sorted; hidden ones and links that lead out of it are no data."""
+def read(objects: Objects) -> None:
+    """Add the things on the pictures that can be opened; a box among outlines is its own mask."""
+    numbers, objects.fill = {name: number for number, name in enumerate(objects.classes)}, True
+    for row, picture in enumerate(objects.pictures):
+        parts: dict = defaultdict(list)
+        for number, thing in enumerate(picture.key or ()):
+            group = thing["group"]
+            parts[number if group is None else (thing["label"], str(group))].append(thing)
+        for things in parts.values():
+            where = f"{picture.place}, {things[0]['place']}"
+            try:
+                shape = joined([_shape(thing, objects.sizes[row]) for thing in things], objects.sizes[row])
+                objects.add(row, numbers[things[0]["label"]], where, shape.box, shape.mask)
+            except Bad as bad:
+                objects.wrong(row, where, bad)
+
+
+def json_files(root: Path, follow: bool = False) -> list[Path]:
+    """The JSON files below a folder, sorted; hidden ones are no data, nor links that lead out of it, unless they are followed."""
     found = (file for file in root.rglob("*.json") if not any(part.startswith(".") for part in file.relative_to(root).parts))
-    return sorted(file for file in found if file.is_file() and file.resolve().is_relative_to(root))
+    return sorted(file for file in found if file.is_file() and (follow or file.resolve().is_relative_to(root)))
 
 
 def _split(name: str) -> str:
     return SPLIT_FOLDERS.get(name.split("/")[0].lower(), "") if "/" in name else ""
 
 
-def _item(content: dict, file: Path, root: Path, images: Path, config, counts: Counter) -> Item:
-    """A file's picture and shapes.
+def _picture(content: dict, file: Path, root: Path, places: Places, elsewhere: bool, counts: Counter) -> Listed:
+    """A file's picture, whose key is the list of its shapes.
+
+    Args:
+        elsewhere: the pictures lie in another folder than the files; there, the last part of a picture's path alone will do.
 
     Raises:
         Bad: it has not the form.
@@ -74,7 +98,6 @@ def _item(content: dict, file: Path, root: Path, images: Path, config, counts: C
     if not isinstance(shapes, list):
         raise Bad("bad annotation", f"shapes must be a list, got {str(shapes)[:60]!r}")
     name = file.relative_to(root).as_posix()
-    picture = _picture(path, file, root, images, bool(config.images))
     things = []
     for number, shape in enumerate(shapes):
         counts["flags"] += _flags(shape)
@@ -83,24 +106,21 @@ def _item(content: dict, file: Path, root: Path, images: Path, config, counts: C
         else:
             things.append(_checked(shape, number))
     counts["flags"] += _flags(content)
-    drawn = (content.get("imageWidth"), content.get("imageHeight"))
-    return Item(picture, name, picture, _split(name), shapes=partial(_objects, things, drawn))
+    drawn = content.get("imageWidth"), content.get("imageHeight")
+    size = drawn if all(type(side) is int for side in drawn) else None
+    try:
+        picture = places.find(path, "" if elsewhere else file.parent.relative_to(root).as_posix())
+    except Bad:
+        if not elsewhere:
+            raise
+        picture = places.find(path.replace("\\", "/").rpartition("/")[2])
+    return Listed(picture, picture, _split(name), things, size, place=name)
 
 
 def _flags(thing: Any) -> int:
     """How many flags are set."""
     flags = thing.get("flags") if isinstance(thing, dict) else None
     return sum(map(bool, flags.values())) if isinstance(flags, dict) else 0
-
-
-def _picture(path: str, file: Path, root: Path, images: Path, elsewhere: bool) -> str:
-    """The picture's path below `images`; where that is another folder than the files', its last part alone will do."""
-    if not elsewhere:
-        return below(root, (file.parent.relative_to(root) / path.replace("\\", "/")).as_posix())
-    try:
-        return below(images, path)
-    except Bad:
-        return below(images, path.replace("\\", "/").rpartition("/")[2])
 
 
 def _checked(shape: Any, number: int) -> dict:
@@ -127,29 +147,8 @@ def _checked(shape: Any, number: int) -> dict:
     return {"label": label.strip(), "points": points, "kind": kind, "group": shape.get("group_id"), "place": place}
 
 
-def _objects(things: list[dict], drawn: tuple, size: tuple[int, int]) -> list[Shape]:
-    """The things on a picture of `size` (width, height).
-
-    Raises:
-        Bad: the shapes were drawn on a picture of another size, or one is off it.
-    """
-    if all(isinstance(side, int) for side in drawn) and drawn != size:
-        raise Bad("bad annotation", f"drawn on a picture of {drawn[0]} × {drawn[1]}; the picture is {size[0]} × {size[1]}")
-    parts: dict = defaultdict(list)
-    for number, thing in enumerate(things):
-        group = thing["group"]
-        parts[number if group is None else (thing["label"], str(group))].append(_shape(thing, size))
-    return [joined(each, size) for each in parts.values()]
-
-
 def _shape(thing: dict, size: tuple[int, int]) -> Shape:
-    try:
-        if thing["kind"] == "polygon":
-            return polygon(thing["label"], thing["points"], size)
-        one, two = thing["points"]
-        if thing["kind"] == "circle":
-            return circle(thing["label"], one, two, size)
-        return rectangle(thing["label"], [*one, *two], size)
-    except Bad as bad:
-        kind, detail = bad.args
-        raise Bad(kind, f"{thing['place']}: {detail}") from None
+    if thing["kind"] == "polygon":
+        return polygon(thing["points"], size)
+    one, two = thing["points"]
+    return circle(one, two, size) if thing["kind"] == "circle" else rectangle([*one, *two])

@@ -14,16 +14,17 @@ Format: labelstud.io/guide/export, labelstud.io/guide/task_format, labelstud.io/
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from adapt.contracts import SourceConfig
+from adapt.data.config import AnnotatedConfig
 from adapt.data.places import existing, expanded
 from adapt.plug import UserError
 
+if TYPE_CHECKING:
+    from adapt.data.split import Splits
 
-class Config(SourceConfig):
+
+class Config(AnnotatedConfig):
     """Where the export and the pictures lie, and what of it is read."""
 
     source: str = "labelstudio"
@@ -40,14 +41,6 @@ class Config(SourceConfig):
     """In JSON-MIN: the field of the class; none: choice, choices, label or class."""
     caption: str | None = None
     """In JSON-MIN: the field of the text; none: caption, text, transcription or description."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share (of each class, where there are such) for validation; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share for the test; 0 = none."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split, which depends on the tasks' ids and on nothing else."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Tasks and pictures that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The export and the pictures' folder must be there."""
@@ -56,23 +49,24 @@ class Config(SourceConfig):
             existing(self.images, "data.images")
 
 
-def load(config: Config):
+def load(config: Config) -> Splits:
     """Read the export.
 
     Returns:
         `Splits` with train and, where there are any, validation, test (id: the task's; image, and of label, caption and objects what
-        there is: bbox float[N, 4] XYXY in pixels, category int[N], with any outline or stroke mask: COCO RLE) and unlabelled.
+        there is: bbox float[N, 4] XYXY in pixels, category int[N], iscrowd int[N], with any outline or stroke mask: COCO RLE) and
+        unlabelled.
 
     Raises:
         UserError: no such file, or no export; choices and objects in one; with `on_error: stop`, tasks that cannot be used.
     """
-    from adapt.data.labelstudio.tasks import read
-    from adapt.data.listed import gathered
+    from adapt.data.annotated import load_listed
+    from adapt.data.labelstudio.regions import read
+    from adapt.data.labelstudio.tasks import listed
 
     file = file_of(config.path)
     root = existing(config.images, "data.images") if config.images else file.parent
-    items, problems = read(file, root, config)
-    return gathered(config, root, items, problems)
+    return load_listed(config, listed(file, root, config), read)
 
 
 def file_of(path: str):

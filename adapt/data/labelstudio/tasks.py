@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from adapt.data.labelstudio.regions import OBJECTS, objects
-from adapt.data.listed import Item, below, passed_over, read_json
+from adapt.data.labelstudio.regions import OBJECTS, named
+from adapt.data.listing import Listed, Listing, Places, passed_over
 from adapt.data.problems import Bad, Problem
+from adapt.data.reading import read_json
 from adapt.plug import UserError
 from adapt.vision.pictures import SUFFIXES
 
@@ -41,8 +41,8 @@ class Task:
     """`type` and `value` of each, as Label Studio writes them."""
 
 
-def read(file: Path, root: Path, config) -> tuple[list[Item], list[Problem]]:
-    """The tasks that can be used, their pictures not opened, and what is wrong with the others.
+def listed(file: Path, root: Path, config) -> Listing:
+    """The tasks' pictures, not opened, and what is wrong with the others.
 
     Raises:
         UserError: the file is no export, or has choices and objects.
@@ -70,8 +70,12 @@ def read(file: Path, root: Path, config) -> tuple[list[Item], list[Problem]]:
     if not tasks and not problems:
         raise UserError(f"data.path: {file.name} has no task. Export tasks from Label Studio as JSON or JSON-MIN.")
     kind = _kind(tasks, config, file, counts)
-    items = list(_items(tasks, kind, root, problems))
-    return items, problems + passed_over(file.name, counts)
+    pictures = list(_pictures(tasks, kind, Places(root, config.follow_links), problems))
+    names = {picture.label for picture in pictures} - {None}
+    if kind == "objects":
+        names = {name for task in tasks for region in task.regions if (name := named(region))} or {"object"}
+    problems += passed_over(file.name, counts)
+    return Listing(root, pictures, sorted(names), problems, {"": repr(config.path)}, [file])
 
 
 def _records(file: Path) -> list:
@@ -198,32 +202,31 @@ def _pictured(value: str) -> bool:
     return UPLOAD in value or LOCAL in value or (len(value) < 1000 and Path(value.partition("?")[0]).suffix.lower() in SUFFIXES)
 
 
-def found(name: str, root: Path) -> str:
+def found(name: str, places: Places) -> str:
     """A picture's path below the folder, by its name in Label Studio.
 
     Raises:
         Bad: it is not there, or leads outside.
     """
-    if "://" in name[:16]:
-        return below(root, name)
-    if LOCAL in name:
+    path = name
+    if LOCAL in name and "://" not in name[:16]:
         path = parse_qs(urlsplit(name).query).get("d", [""])[0]
-    else:
-        path = unquote(name.partition(UPLOAD)[2].partition("?")[0]) if UPLOAD in name else name
+    elif UPLOAD in name and "://" not in name[:16]:
+        path = unquote(name.partition(UPLOAD)[2].partition("?")[0])
     if path == name:
-        return below(root, name)
+        return places.find(name)
     parts = path.split("/")
     tails = ["/".join(parts[start:]) for start in range(len(parts))]
     for tail in dict.fromkeys([*tails, PREFIX.sub("", parts[-1])]):
         try:
-            return below(root, tail)
+            return places.find(tail)
         except Bad as bad:
             if bad.args[0] != "no picture":
                 raise
-    raise Bad("no picture", f"no picture {path[:200]!r} in {root}, nor {parts[-1][:200]!r}")
+    raise Bad("no picture", f"no picture {path[:200]!r} in {places.root}, nor {parts[-1][:200]!r}")
 
 
-# ----------------------------------------------------------------------------------------------------------------- items
+# -------------------------------------------------------------------------------------------------------------- listing
 
 
 def _kind(tasks: list[Task], config, file: Path, counts: Counter) -> str:
@@ -245,24 +248,22 @@ def _kind(tasks: list[Task], config, file: Path, counts: Counter) -> str:
     return kind
 
 
-def _items(tasks: list[Task], kind: str, root: Path, problems: list[Problem]) -> Iterator[Item]:
-    make: dict[str, Callable[[Task], dict]] = {"choices": _label, "objects": _shapes, "texts": lambda task: {}}
+def _pictures(tasks: list[Task], kind: str, places: Places, problems: list[Problem]) -> Iterator[Listed]:
+    """The tasks' pictures; the key of each is its task, with regions and texts if these are read."""
     for task in tasks:
         try:
-            item = Item(task.id, task.place, found(task.image, root), **make[kind](task))
+            label = _label(task) if kind == "choices" else None
+            picture = found(task.image, places)
         except Bad as bad:
             problems.append(Problem(task.place, "", *bad.args))
             continue
-        if task.texts and (kind == "texts" or item.labelled):
-            item.caption = " ".join(task.texts)
-        yield item
+        told = {"choices": label is not None, "objects": task.annotated, "texts": bool(task.texts)}[kind]
+        if kind != "objects":
+            task.regions = []
+        yield Listed(task.id, picture, "", task, label=label, place=task.place, told=told)
 
 
-def _label(task: Task) -> dict:
+def _label(task: Task) -> str | None:
     if len(task.choices) > 1:
         raise Bad("bad annotation", f"several choices: {', '.join(task.choices)[:100]}; a picture has one label")
-    return {"label": task.choices[0]} if task.choices else {}
-
-
-def _shapes(task: Task) -> dict:
-    return {"shapes": partial(objects, task.regions)} if task.annotated else {}
+    return task.choices[0] if task.choices else None

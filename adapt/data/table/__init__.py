@@ -14,21 +14,23 @@ Pictures lie in the table's own folder, or in `images`. Other columns are passed
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import field_validator
 
-from adapt.contracts import SourceConfig
+from adapt.data.config import ClassesConfig, expression
 from adapt.data.places import existing, expanded
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adapt.data.split import Splits
+
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
 
-class Config(SourceConfig):
+class Config(ClassesConfig):
     """Where the table and the pictures lie, and what its columns are called."""
 
     source: str = "table"
@@ -44,15 +46,17 @@ class Config(SourceConfig):
     split: str = "split"
     """The column of splits, where there is one: train, val or test."""
     group: str = "group"
-    """The column of groups, where there is one: the pictures of a patient, a video or a part, which are drawn into one split."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class (of groups: by their first picture's class) for validation, when no row is for it; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class for the test, when no row is for it; 0 = none."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split, which depends on the paths in the table and on nothing else."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Rows and pictures that cannot be used: stop and name them, or leave them out and list them in `report`."""
+    """The column of groups, where there is one: the pictures of a patient, a video or a part, which are drawn into one split. Or a
+    regular expression with a group in parentheses, to be found in the paths: `(patient\\d+)`."""
+
+    @field_validator("group")
+    @classmethod
+    def _grouping(cls, group: str) -> str:
+        return expression(group) if "(" in group else group
+
+    def pattern(self) -> str | None:
+        """The expression of `group`, where it is none of a column's name."""
+        return self.group if "(" in self.group else None
 
     def check_paths(self) -> None:
         """The table and the pictures' folder must be there."""
@@ -61,7 +65,7 @@ class Config(SourceConfig):
             existing(self.images, "data.images")
 
 
-def load(config: Config):
+def load(config: Config) -> Splits:
     """Read the table.
 
     Returns:
@@ -72,13 +76,12 @@ def load(config: Config):
         UserError: no such table, no column of paths or of labels, several of either, a single class; with `on_error: stop`, rows or
             pictures that cannot be used, each by its line.
     """
-    from adapt.data.listed import gathered
-    from adapt.data.table.rows import read
+    from adapt.data.annotated import load_listed
+    from adapt.data.table.rows import listed
 
     file = file_of(config.path, SUFFIXES)
     root = existing(config.images, "data.images") if config.images else file.parent
-    items, problems = read(file, root, config)
-    return gathered(config, root, items, problems)
+    return load_listed(config, listed(file, root, config), lambda objects: None)
 
 
 def file_of(path: str, suffixes: tuple[str, ...]) -> Path:

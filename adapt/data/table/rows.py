@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapt.data.listed import Item, below
+from adapt.data.listing import Listed, Listing, Places
 from adapt.data.problems import Bad, Problem
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.plug import UserError, counted, nearest
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SPLITS = ("train", "validation", "test")
 PATHS = ("path", "image", "file", "filename")
 LABELS = ("label", "class")
 MANY = re.compile(r"(label|class)(s|es)?[ _.-]?\d*")
@@ -22,8 +23,8 @@ LONGEST = 1 << 20
 SHOWN = 80
 
 
-def read(file: Path, root: Path, config) -> tuple[list[Item], list[Problem]]:
-    """The rows that can be used, their pictures not opened, and what is wrong with the others.
+def listed(file: Path, root: Path, config) -> Listing:
+    """The pictures of the rows that can be used, not opened, and what is wrong with the others.
 
     Raises:
         UserError: the table cannot be read, or lacks a column.
@@ -31,29 +32,31 @@ def read(file: Path, root: Path, config) -> tuple[list[Item], list[Problem]]:
     unit = "row" if file.suffix.lower() == ".parquet" else "line"
     head, rows = _parquet(file) if unit == "row" else _text(file)
     columns = _columns(head, config, file)
-    items, problems, seen = [], [], {}
+    listing, paths, seen = Listing(root), Places(root, config.follow_links), {}
     others = [name for name in head if name not in columns.values()]
     if others:
-        problems.append(Problem(file.name, "", "passed over", f"the columns {', '.join(others)}"))
+        listing.problems.append(Problem(file.name, "", "passed over", f"the columns {', '.join(others)}"))
     places = {key: head.index(name) for key, name in columns.items()}
     for number, cells in rows:
         place = f"{file.name}, {unit} {number}"
         try:
-            item = _item(cells, places, head, place, root)
-            if item.picture in seen:
-                raise Bad("named twice", f"{item.picture!r} is in {unit} {seen[item.picture]} already")
+            picture = _picture(cells, places, head, place, paths)
+            if picture.file in seen:
+                raise Bad("named twice", f"{picture.file!r} is in {unit} {seen[picture.file]} already")
         except Bad as bad:
-            problems.append(Problem(place, "", *bad.args))
+            listing.problems.append(Problem(place, "", *bad.args))
             continue
-        seen[item.picture] = number
-        items.append(item)
-    if not items and not problems:
+        seen[picture.file] = number
+        listing.pictures.append(picture)
+    if not listing.pictures and not listing.problems:
         raise UserError(f"data.path: {file.name} has no rows below its head. Write a row for each picture.")
-    return items, problems
+    listing.names = sorted({picture.label for picture in listing.pictures} - {None})
+    listing.origin = {split: f"the rows {split} of {config.path!r}" for split in SPLITS} | {"": repr(config.path)}
+    return listing
 
 
-def _item(cells: Sequence[str], places: dict[str, int], head: Sequence[str], place: str, root: Path) -> Item:
-    """A row that can be used.
+def _picture(cells: Sequence[str], places: dict[str, int], head: Sequence[str], place: str, paths: Places) -> Listed:
+    """The picture of a row that can be used.
 
     Raises:
         Bad: it cannot.
@@ -65,10 +68,9 @@ def _item(cells: Sequence[str], places: dict[str, int], head: Sequence[str], pla
     row = {key: cells[index].strip() for key, index in places.items()}
     if not row["path"]:
         raise Bad("bad row", f"the column {head[places['path']]!r} is empty")
-    picture = below(root, row["path"])
-    label = row["label"] or None
-    split = _split(row, label, head, places)
-    return Item(picture, place, picture, split, row.get("group", ""), label)
+    picture, label = paths.find(row["path"]), row["label"] or None
+    split, group = _split(row, label, head, places), row.get("group", "")
+    return Listed(picture, picture, split, label=label, group=group, place=place, told=label is not None)
 
 
 def _split(row: dict[str, str], label: str | None, head: Sequence[str], places: dict[str, int]) -> str:
@@ -96,7 +98,7 @@ def _columns(head: Sequence[str], config, file: Path) -> dict[str, str]:
     label = _one(config.label, "label", exact if len(labels) == len(exact) else labels, head, file, "path,label")
     rest = {key: plain.get(config.values()[key].lower()) for key in ("split", "group")}
     for key, name in rest.items():
-        if name is None and key in config.model_fields_set:
+        if name is None and key in config.model_fields_set and not (key == "group" and config.pattern()):
             raise UserError(
                 f"data.{key}: {file.name} has no column {config.values()[key]!r}.{nearest(config.values()[key], head)}"
             )

@@ -11,9 +11,11 @@ import numpy as np
 from datasets import Image
 from PIL import Image as Picture
 
-from adapt.data.listing import Listed, Listing, Places, passed_over, present
-from adapt.data.objects import Objects, Wrong, short
-from adapt.data.problems import Problem
+from adapt.data.listing import Listed, Listing, Places, passed_over
+from adapt.data.objects import Objects
+from adapt.data.outlines import short
+from adapt.data.places import present
+from adapt.data.problems import Bad, Problem
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.data.voc.xml import Annotation, BadXML, Thing, parsed
 from adapt.plug import UserError
@@ -184,7 +186,7 @@ class Reader:
                         box = self._box(thing)
                         mask = None if drawn is None else self._mask(drawn, number)
                         objects.add(row, numbers[thing.name], where, box, mask, thing.difficult)
-                    except Wrong as wrong:
+                    except Bad as wrong:
                         objects.wrong(row, where, wrong)
                 maps.append(self._map(drawn, annotation, numbers, objects) if self._masks else None)
                 tick()
@@ -195,13 +197,13 @@ class Reader:
     def _box(self, thing: Thing) -> list[float]:
         """XYXY in pixels from the outer edges of the first and the last pixel."""
         if thing.wrong or not thing.name:
-            raise Wrong("box unreadable", thing.wrong or "it has no name")
+            raise Bad("box unreadable", thing.wrong or "it has no name")
         try:
             left, top, right, bottom = map(float, thing.corners)
         except ValueError:
-            raise Wrong("box unreadable", short(", ".join(thing.corners)) if thing.corners else "no bndbox") from None
+            raise Bad("box unreadable", short(", ".join(thing.corners)) if thing.corners else "no bndbox") from None
         if not all(map(isfinite, (left, top, right, bottom))):
-            raise Wrong("box unreadable", ", ".join(thing.corners))
+            raise Bad("box unreadable", ", ".join(thing.corners))
         return [left - self._first, top - self._first, right, bottom]
 
     def _drawn(self, objects: Objects, row: int) -> np.ndarray | None:
@@ -210,25 +212,25 @@ class Reader:
         where = file.relative_to(self.root).as_posix()
         try:
             if not self.config.follow_links and not file.resolve().is_relative_to(self.root):
-                raise Wrong("leads outside", f"to {file.resolve()}")
+                raise Bad("leads outside", f"to {file.resolve()}")
             with open_picture({"path": str(file), "bytes": None}) as image:
                 mode, size = image.mode, image.size
                 if mode not in NUMBERS:
-                    raise Wrong("unreadable mask", f"its pixels are colours ({mode})")
+                    raise Bad("unreadable mask", f"its pixels are colours ({mode})")
                 if size != tuple(objects.sizes[row]):
                     width, height = objects.sizes[row]
-                    raise Wrong("mask of another size", f"{size[0]} × {size[1]}; the picture is {width} × {height}")
+                    raise Bad("mask of another size", f"{size[0]} × {size[1]}; the picture is {width} × {height}")
                 return np.asarray(image).astype(np.uint8)
         except (OSError, ValueError, Picture.DecompressionBombError) as error:
-            objects.wrong(row, where, Wrong("unreadable mask", reason(error)))
-        except Wrong as wrong:
+            objects.wrong(row, where, Bad("unreadable mask", reason(error)))
+        except Bad as wrong:
             objects.wrong(row, where, wrong)
         return None
 
     def _mask(self, drawn: np.ndarray, number: int) -> dict:
         here = drawn == number
         if not here.any():
-            raise Wrong("mask without pixels", f"no pixel {number} in the PNG")
+            raise Bad("mask without pixels", f"no pixel {number} in the PNG")
         return rle(here)
 
     def _map(self, drawn: np.ndarray | None, annotation: Annotation, numbers: dict[str, int], objects: Objects) -> dict | None:
