@@ -3,8 +3,8 @@
     data: {source: auto, path: photos}
     data.path=photos                                # of a recipe of the embedded world: the same
 
-Known by their files: coco, folder, hub (Parquet with pictures, tars, metadata.jsonl), jsonl, labelme, labelstudio, masks, table, voc,
-yolo. What could be two is refused with both named. Options that are not here belong to one source alone: name it in `data.source`.
+Known by their files: coco, folder, hub (Parquet with pictures, metadata.jsonl), jsonl, labelme, labelstudio, masks, table, voc,
+webdataset (tars), yolo. What could be two is refused with both named. Options that are not here belong to one source alone: name it in `data.source`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Config(SourceConfig):
 
     def check_paths(self) -> None:
         """The path and the folders must be there."""
-        if not expanded(self.path).is_file():
+        place = expanded(self.path)
+        if not (place.is_file() or self.path.endswith(".tar")):  # a pattern of tars is looked at by its source
             existing(self.path, "data.path")
         for option in ("images", "unlabelled_path"):
             if self.values()[option]:

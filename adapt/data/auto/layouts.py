@@ -70,8 +70,10 @@ def recognise(path: str) -> Guess:
     place = expanded(path)
     if place.is_file():
         return _file(place, path)
+    if path.endswith(".tar") and not place.exists():
+        return Guess("webdataset", "a pattern of tars", {"path": path})
     place = existing(path, "data.path")
-    look = Look(place, path, tuple(_walked(place)))
+    look = Look(place, path, tuple(_without_tables_of_tars(_walked(place))))
     found = [guess for layout in LAYOUTS for guess in layout(look)]
     if len(found) > 1:
         things = "; ".join(f"{guess.source} ({guess.why})" for guess in found)
@@ -106,6 +108,12 @@ def _walked(root: Path) -> list[str]:
     return sorted(names)
 
 
+def _without_tables_of_tars(names: list[str]) -> list[str]:
+    """The files but for those that img2dataset writes beside each tar: 00000.parquet and 00000_stats.json of 00000.tar."""
+    tars = {name.removesuffix(".tar") for name in names if name.endswith(".tar")}
+    return [name for name in names if name.removesuffix(".parquet").removesuffix("_stats.json") not in tars]
+
+
 def _head(file: Path) -> str:
     """The first bytes of a file as text; empty when it cannot be read, or is no regular file."""
     if not file.is_file():
@@ -126,7 +134,7 @@ def _file(file: Path, typed: str) -> Guess:
     if suffix == ".jsonl":
         return Guess("jsonl", f"{name} has JSON lines", {"path": typed})
     if suffix == ".tar":
-        return Guess("hub", f"{name} is an archive", {"path": typed})
+        return Guess("webdataset", f"{name} is a tar", {"path": typed})
     if suffix in (".csv", ".tsv", ".parquet"):
         column = _table(file)
         if suffix == ".parquet" and not column:
@@ -139,7 +147,7 @@ def _file(file: Path, typed: str) -> Guess:
         return Guess(kind, f"{name} is of that form", {"path": Path(typed).parent.as_posix() if kind == "labelme" else typed})
     raise UserError(
         f"data.path: {typed!r} is no file that is known: a table (.csv, .tsv, .parquet), JSON lines (.jsonl), an export of Label Studio or "
-        "COCO's annotations (.json), YOLO's data.yaml, an archive (.tar). Name the source: data.source=NAME."
+        "COCO's annotations (.json), YOLO's data.yaml, a tar of samples (.tar). Name the source: data.source=NAME."
     )
 
 
@@ -242,5 +250,12 @@ def _xml(look: Look) -> Iterator[Guess]:
         yield Guess("voc", f"{found[0]} is of that form", {"path": look.typed})
 
 
-LAYOUTS: tuple[Callable[[Look], Iterator[Guess]], ...] = (_masks, _lines, _tables, _jsons, _yamls, _xml)
+def _tars(look: Look) -> Iterator[Guess]:
+    folders = {"", *(name for name in {name.partition("/")[0] for name in look.files} if name.lower() in SPLIT_FOLDERS)}
+    found = [name for name in look.ending(".tar") if name.rpartition("/")[0] in folders]
+    if found and not look.ending(*SUFFIXES):  # a tar among pictures is a copy of them
+        yield Guess("webdataset", f"{found[0]} is a tar, and no picture lies beside it", {"path": look.typed})
+
+
+LAYOUTS: tuple[Callable[[Look], Iterator[Guess]], ...] = (_masks, _lines, _tables, _jsons, _yamls, _xml, _tars)
 """Layouts with annotations; a folder of pictures without any is one of classes."""
