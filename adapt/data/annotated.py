@@ -45,7 +45,9 @@ def load_listed(config, listing: Listing, read: Callable[[Objects], None]) -> Sp
     labelled = any(picture.label is not None for picture in listing.pictures)
     names, numbers = kept_names(listing.names, config.classes)
     findings = _look(listing)
-    pictures = _of_classes(listing, list(findings), dict(zip(listing.names, numbers, strict=True))) if labelled else list(findings)
+    pictures = (
+        _of_classes(listing, list(findings), dict(zip(listing.names, numbers, strict=True))) if labelled else list(findings)
+    )
     good = {picture: findings[picture] for picture in pictures}
     table, found = _rows(config, listing, (names, numbers), labelled, good, read)
     report = Report(len(listing.pictures), listing.problems + found)
@@ -105,9 +107,7 @@ def _of_classes(listing: Listing, pictures: Sequence[Listed], numbers: dict[str,
     known = {numbers[one.label] for one in pictures if one.label is not None and one.split in ("", "train")}
     if not known:  # all are for one split, which is drawn from then
         known = {numbers[one.label] for one in pictures if one.label is not None}
-    unseen = {
-        (one.label, one.split): None for one in pictures if one.label is not None and numbers[one.label] not in known
-    }
+    unseen = {(one.label, one.split): None for one in pictures if one.label is not None and numbers[one.label] not in known}
     listing.problems += [Problem(label, split, "unseen class") for label, split in sorted(unseen)]
     return [one for one in pictures if one.label is None or numbers[one.label] in known]
 
@@ -152,7 +152,9 @@ def _rows(config, listing: Listing, names, labelled: bool, good: dict[Listed, Fi
 # ---------------------------------------------------------------------------------------------------------------- splits
 
 
-def _drawn(config, origin: dict[str, str], pictures: Sequence[Listed], digests) -> tuple[list[str], dict[str, str], list[Problem]]:
+def _drawn(
+    config, origin: dict[str, str], pictures: Sequence[Listed], digests
+) -> tuple[list[str], dict[str, str], list[Problem]]:
     """A split for each picture, as given or drawn from train; where each split comes from; groups that are torn apart.
 
     Raises:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from adapt.contracts import SourceConfig
+from adapt.data.config import ClassesConfig
 from adapt.data.places import existing
 from adapt.plug import UserError
 
@@ -20,27 +18,17 @@ if TYPE_CHECKING:
     from adapt.data.problems import Report
 
 
-class Config(SourceConfig):
+class Config(ClassesConfig):
     """Where the pictures lie, and how they are split."""
 
     source: str = "folder"
     """This file."""
     path: str
     """A folder of class folders, or of train, val and test folders of class folders."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class for validation, when there is no folder for it; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class for the test, when there is no folder for it; 0 = none."""
     test_from: Literal["train", "val"] = "train"
     """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split, which depends on the paths below the folder and on nothing else."""
     unlabelled_path: str | None = None
     """A folder of pictures without labels, at any depth: the split `unlabelled`."""
-    follow_links: bool = False
-    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Pictures and classes that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The folders must be there."""
@@ -63,7 +51,7 @@ def load(config: Config):
 
     from adapt.data.check import check_folder
     from adapt.data.problems import Report
-    from adapt.data.split import Splits, by_split, placed
+    from adapt.data.split import Splits, by_split, limited, placed
     from adapt.vision.pictures import RGB
 
     root = existing(config.path, "data.path")
@@ -74,16 +62,35 @@ def load(config: Config):
         other, others = check_folder(other_root, "data.unlabelled_path", "unlabelled", config.follow_links)
     if config.on_error == "stop" and (report.severe or other.severe):
         raise Report(problems=report.severe + other.severe).error("data.path")
+    rows = _called(config, rows, report)
     names = _classes(config, rows, report)
-    split, origin = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
+    split, origin, torn = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
     features = {"id": Value("string"), "image": RGB()}
     parts = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
     if others:
         parts["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
     held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
-    problems = report.problems + other.problems + _leaks(held_out, others)
+    problems = report.problems + other.problems + _leaks(held_out, others) + torn
     origin |= {"unlabelled": repr(config.unlabelled_path)}
-    return Splits(parts, origin, Report(report.pictures + other.pictures, problems))
+    return Splits(limited(config, parts), origin, Report(report.pictures + other.pictures, problems))
+
+
+def _called(config: Config, rows: list[dict], report: Report) -> list[dict]:
+    """The rows with their classes' names after `data.classes`; those of classes that are left out are counted in the report."""
+    from collections import Counter
+
+    from adapt.data.listing import kept_names
+    from adapt.data.problems import Problem
+    from adapt.plug import counted
+
+    found = sorted({row["class"] for row in rows} - {None})
+    kept, numbers = kept_names(found, config.classes)
+    called = {name: None if number is None else kept[number] for name, number in zip(found, numbers, strict=True)} | {
+        None: None
+    }
+    left = Counter(row["class"] for row in rows if row["class"] is not None and called[row["class"]] is None)
+    report.problems += [Problem(name, "", "class left out", counted(number, "picture")) for name, number in left.items()]
+    return [row | {"class": called[row["class"]]} for row in rows if row["class"] not in left]
 
 
 def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:

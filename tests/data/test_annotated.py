@@ -114,8 +114,8 @@ def test_a_group_that_the_given_splits_tear_apart_is_a_leak(shelf):
         (shelf / f"{('train', 'test')[number]}.json").write_text(json.dumps(data))
     (shelf / "all.json").unlink()
     splits = opened("coco", shelf, group=r"(shelf\d)_", validation=0)
-    leaks = [problem for problem in splits.report.problems if problem.problem == "leak"]
-    assert len(leaks) == 4 and "in test and train" in str(leaks[0]) and not splits.report.severe
+    leaks = [problem for problem in splits.report.problems if problem.problem == "group in two splits"]
+    assert len(leaks) == 4 and "test and train" in str(leaks[0]) and not splits.report.severe
 
 
 @pytest.mark.parametrize(("pattern", "why"), [("(", "no regular expression"), ("shelf", "needs a group in parentheses")])
@@ -125,7 +125,7 @@ def test_a_wrong_group_is_refused(pattern, why):
 
 
 def test_a_group_that_is_found_nowhere_is_a_user_error(shelf):
-    with pytest.raises(UserError, match=r"data\.group: '\(patient\)' is found in no id, such as 'images/shelf0_0\.jpg'"):
+    with pytest.raises(UserError, match=r"data\.group: '\(patient\)' is found in no path, such as 'images/shelf0_0\.jpg'"):
         opened("coco", shelf, group="(patient)")
 
 

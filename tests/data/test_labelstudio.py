@@ -135,8 +135,8 @@ def test_the_short_format_means_the_same(folder):
 def test_rectangles_are_percent_of_the_picture(folder):
     path = write(folder, [task(0, box(), box(0, 0, 100, 100, label="dog")), task(1)])
     rows = load(Config(path=path, validation=0, test=0))["train"]
-    assert rows["objects"][0] == {"bbox": [[8, 12, 48, 27], [0, 0, 80, 60]], "category": [0, 1]}
-    assert rows["objects"][1] == {"bbox": [], "category": []}, "annotated, and nothing is there"
+    assert rows["objects"][0] == {"bbox": [[8, 12, 48, 27], [0, 0, 80, 60]], "category": [0, 1], "iscrowd": [0, 0]}
+    assert rows["objects"][1] == {"bbox": [], "category": [], "iscrowd": []}, "annotated, and nothing is there"
 
 
 def test_polygons_and_strokes_have_masks(folder):
@@ -155,7 +155,7 @@ def test_the_short_format_has_objects_too(folder):
     value = {"x": 10, "y": 20, "width": 50, "height": 25, "rotation": 0, "rectanglelabels": ["cat"]}
     path = write(folder, [{"id": 1, "image": "1.jpg", "tag": [value | {"original_width": WIDTH, "original_height": HEIGHT}]}])
     rows = load(Config(path=path, validation=0, test=0))["train"]
-    assert rows["objects"][0] == {"bbox": [[8, 12, 48, 27]], "category": [0]}
+    assert rows["objects"][0] == {"bbox": [[8, 12, 48, 27]], "category": [0], "iscrowd": [0]}
 
 
 def test_texts_become_captions(folder):
@@ -180,7 +180,12 @@ def test_what_is_not_read_is_counted(folder):
     assert splits["train"]["id"][:] == ["0", "1"] and splits["unlabelled"]["id"][:] == ["2"]
     assert splits["train"]["label"][:] == [0, 1], "ground truth comes first"
     told = [each.detail for each in splits.report.problems]
-    assert told == ["1 cancelled annotations", "1 further annotations of a picture", "1 keypointlabels", "2 predictions"]
+    assert told == [
+        "predictions: 2 times",
+        "cancelled annotations: 1 time",
+        "further annotations of a picture: 1 time",
+        "keypointlabels: 1 time",
+    ]
 
 
 def test_choices_and_objects_in_one_export_are_refused_with_both_named(folder):
@@ -229,16 +234,28 @@ BAD = {
         task(19, region("polygonlabels", TRIANGLE, label="")),
         "region 0 (polygonlabels): it needs one label, and has ['']",
     ),
-    "off": (task(19, box(x=80)), "box off the image (region 0 (rectanglelabels): 64, 12, 104, 27; the image is 80 × 60)"),
-    "no area": (task(19, box(width=0)), "box reversed (region 0"),
-    "words": (task(19, box(x="left")), "box unreadable (region 0 (rectanglelabels): x must be a number, got 'left')"),
-    "huge": (task(19, box(x=10**400)), "box unreadable (region 0 (rectanglelabels): x must be a number, got '1000"),
-    "two points": (task(19, region("polygonlabels", {"points": [[1, 1], [2, 2]]})), "a polygon of 2 points; it needs three"),
+    "off": (
+        task(19, box(x=80)),
+        "box off the image (export.json, task 19, region 0 (rectanglelabels): 64, 12, 104, 27; the image is 80 × 60)",
+    ),
+    "no area": (task(19, box(width=0)), "box reversed (export.json, task 19, region 0"),
+    "words": (
+        task(19, box(x="left")),
+        "box unreadable (export.json, task 19, region 0 (rectanglelabels): x must be a number, got 'left')",
+    ),
+    "huge": (
+        task(19, box(x=10**400)),
+        "box unreadable (export.json, task 19, region 0 (rectanglelabels): x must be a number, got '1000",
+    ),
+    "two points": (
+        task(19, region("polygonlabels", {"points": [[1, 1], [2, 2]]})),
+        "bad polygon (export.json, task 19, region 0 (polygonlabels): 2 points)",
+    ),
     "no points": (task(19, region("polygonlabels", {"points": 3})), "points must be a list of x and y, in percent, got 3"),
     "no stroke": (task(19, region("brushlabels", {"rle": [1, 2]})), "a brush stroke cannot be unpacked: it ends in the middle"),
     "other size": (
         task(19, region("brushlabels", {"rle": []}, original_width=81)),
-        "drawn on a picture of 81 × 60; the picture is",
+        "drawn on 81 × 60; the picture is",
     ),
     "no result": (task(19, 3), "a result must be an object with type and value, got '3'"),
     "no value": (task(19, {"type": "choices", "value": 3}), "the value of choices must be an object, got '3'"),
@@ -264,7 +281,7 @@ def test_a_task_that_cannot_be_used_is_one_line_and_skip_goes_on(folder, way):
     with pytest.raises(UserError) as error:
         load(Config(path=path))
     text = str(error.value)
-    assert text.startswith("data.path: 'export.json, task ") and said in text and "\n" not in text, text
+    assert text.startswith("data.path: '") and "export.json, task " in text and said in text and "\n" not in text, text
     splits = load(Config(path=path, validation=0, test=0, on_error="skip"))
     assert len(splits["train"]) == 5 and len(splits.report.severe) == 1
 

@@ -20,12 +20,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.contracts import SourceConfig
+from adapt.data.config import DrawnConfig
 from adapt.data.places import existing
 from adapt.plug import UserError
 
 
-class Config(SourceConfig):
+class Config(DrawnConfig):
     """Where pictures and masks lie, and what a mask's numbers mean."""
 
     source: str = "masks"
@@ -46,18 +46,10 @@ class Config(SourceConfig):
     """The number of pixels that belong to nothing."""
     ignore: int | None = 255
     """The number of pixels that nobody judged; none: there is none."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share for validation, when there is no folder for it; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share for the test, when there is no folder for it; 0 = none."""
     test_from: Literal["train", "val"] = "train"
     """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split, which depends on the paths below the folder and on nothing else."""
     follow_links: bool = False
     """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Pictures and masks that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
     def check_paths(self) -> None:
         """The folder must be there."""
@@ -79,7 +71,7 @@ def load(config: Config):
     from adapt.data.masks.files import classes, rows
     from adapt.data.masks.pairs import look, pairs
     from adapt.data.problems import Report
-    from adapt.data.split import Splits, by_split, placed
+    from adapt.data.split import Splits, by_split, limited, placed
 
     root = existing(config.path, "data.path")
     found, problems = pairs(root, config)
@@ -96,10 +88,11 @@ def load(config: Config):
             f"The first problem: {report.problems[0] if report.problems else 'none'}."
         )
     table = table.select(keep)
-    split, origin = placed(config, table["id"][:], table["split"][:], table["digest"][:], [0] * len(table))
+    split, origin, torn = placed(config, table["id"][:], table["split"][:], table["digest"][:])
     if "train" not in split:
         raise UserError(f"data.path: {config.path!r} has no picture left for train. Lower data.validation and data.test.")
-    return Splits(by_split(table.remove_columns(["split", "digest", "problems"]), split), origin, report)
+    parts = limited(config, by_split(table.remove_columns(["split", "digest", "problems"]), split))
+    return Splits(parts, origin, Report(report.pictures, report.problems + torn))
 
 
 def _problems(table) -> list:

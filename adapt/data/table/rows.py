@@ -50,6 +50,11 @@ def listed(file: Path, root: Path, config) -> Listing:
         listing.pictures.append(picture)
     if not listing.pictures and not listing.problems:
         raise UserError(f"data.path: {file.name} has no rows below its head. Write a row for each picture.")
+    given = {picture.split for picture in listing.pictures if picture.told}
+    if given and not given & {"", "train"}:
+        raise UserError(
+            f"data.path: {config.path!r} has no picture for train, only for {min(given)}. Give some the split train."
+        )
     listing.names = sorted({picture.label for picture in listing.pictures} - {None})
     listing.origin = {split: f"the rows {split} of {config.path!r}" for split in SPLITS} | {"": repr(config.path)}
     return listing
