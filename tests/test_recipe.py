@@ -200,11 +200,11 @@ def test_whole_sections_and_their_options_mean_the_same_in_any_order():
         ("train.split=test", "train.split: no such option. Did you mean evals.0.split?"),
         (
             "data.pth=photos",
-            "data.pth: no such option. Did you mean 'path', of data.source=auto, coco, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, yolo?",
+            "data.pth: no such option. Did you mean 'path', of data.source=auto, coco, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, webdataset, yolo?",
         ),
         (
             "data.seed=3",
-            "data.seed: no such option. Did you mean 'seed', of data.source=auto, coco, emoji_scenes, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, yolo?",
+            "data.seed: no such option. Did you mean 'seed', of data.source=auto, coco, emoji_scenes, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, webdataset, yolo?",
         ),
         ("method.bits=4", "method.bits: no such option. Did you mean 'bits', of method.name=qlora? Have: name,"),
         ("method.xyzzy=4", "method.xyzzy: no such option. Have: name,"),

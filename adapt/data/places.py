@@ -27,7 +27,7 @@ def existing(path: str | Path, place: str) -> Path:
         return folder.resolve()
     if folder.exists():
         raise UserError(
-            f"{place}: {str(path)!r} is a file, not a folder. For Parquet, CSV or tar files: data.source=hub; "
+            f"{place}: {str(path)!r} is a file, not a folder. For a table of paths: data.source=table; for tars: data.source=webdataset; for Parquet with pictures: data.source=hub; "
             "for questions and answers in JSON lines: data.source=jsonl; for boxes and masks in COCO's JSON or a data.yaml: "
             "data.source=coco, data.source=yolo."
         )

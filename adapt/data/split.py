@@ -89,6 +89,7 @@ def drawn(
     digests: Sequence[str],
     labels: Sequence | None = None,
     groups: Sequence[str] | None = None,
+    also: Iterable[str] = (),
 ) -> list[str]:
     """A split for each row: as given, or drawn from train, when there is none.
 
@@ -102,8 +103,9 @@ def drawn(
         digests: of the pictures' bytes.
         labels: the draw keeps their shares; none: rows have none.
         groups: rows of the same one stay together; none: there are none.
+        also: further splits that the data have.
     """
-    shares = missing(config, given)
+    shares = missing(config, [*given, *also])
     pool = [i for i, split in enumerate(given) if split in ("", "train")]
     keys = _together(*([column[i] for i in pool] for column in (digests, groups or names)))
     first: dict[int, int] = {}

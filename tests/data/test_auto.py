@@ -87,8 +87,8 @@ def test_options_are_handed_over_and_those_that_the_source_lacks_are_refused(tmp
     path = write(tmp_path / "mine", LAYOUTS["table"])
     own, _ = chosen(Config(path=path, seed=3, on_error="skip", test=0.5, images=path))
     assert (own.source, own.seed, own.on_error, own.test, own.validation) == ("table", 3, "skip", 0.5, 0.15)
-    with pytest.raises(UserError, match=r"data.masks: .* looks like data.source=table \(labels.csv has a column path\)"):
-        chosen(Config(path=path, masks=False))
+    with pytest.raises(UserError, match=r"data.test_from: .* looks like data.source=table \(labels.csv has a column path\)"):
+        chosen(Config(path=path, test_from="val"))
 
 
 def test_two_layouts_are_refused_with_both_named(tmp_path):

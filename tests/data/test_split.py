@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapt import plug
 from adapt.data import emoji, emoji_scenes, folder
-from adapt.data.split import described, stratified
+from adapt.data.split import described, drawn, stratified
 from adapt.plug import UserError
 
 KEYS = st.lists(st.text(max_size=5), unique=True, max_size=60)
@@ -116,3 +116,48 @@ def test_the_embedded_sources_say_where_their_splits_come_from():
 @pytest.mark.parametrize("name", plug.names("data"))
 def test_every_source_says_which_version_of_its_rows_it_makes(name):
     assert plug.schema("data", name).version >= 1
+
+
+SOURCES = ("folder", "masks", "jsonl", "table", "coco", "yolo", "voc", "labelme", "labelstudio", "webdataset")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_of_files_takes_groups_and_a_limit(name):
+    options = plug.schema("data", name).options()
+    assert {"group", "limit", "seed", "validation", "test", "on_error"} <= set(options)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20)), min_size=1, max_size=40), st.integers(0, 9))
+def test_rows_of_a_group_and_rows_of_the_same_bytes_are_drawn_together(rows, seed):
+    names = [f"{i}.jpg" for i in range(len(rows))]
+    groups, digests = [f"g{group}" for group, _ in rows], [f"d{digest}" for _, digest in rows]
+    config = folder.Config(path=".", seed=seed, validation=0.3, test=0.3)
+    split = drawn(config, names, [""] * len(rows), digests, groups=groups)
+    for column in (groups, digests):
+        for value in set(column):
+            assert len({place for place, own in zip(split, column, strict=True) if own == value}) == 1
+    order = list(range(len(rows)))[::-1]
+    turned = drawn(
+        config,
+        *([column[i] for i in order] for column in (names, [""] * len(rows), digests)),
+        groups=[groups[i] for i in order],
+    )
+    assert [turned[order.index(i)] for i in range(len(rows))] == split, "the order of the rows changes nothing"
+
+
+def test_a_folder_s_classes_are_renamed_joined_and_left_out_by_name_and_counted(photos):
+    whole = folder.load(folder.Config(path=str(photos), validation=0, test=0))["train"]
+    (photos / "cat").rename(photos / "tabby")
+    splits = folder.load(folder.Config(path=str(photos), validation=0, test=0, classes={"tabby": "cat"}))
+    assert splits["train"].features["label"].names == whole.features["label"].names == ["cat", "dog"]
+    with pytest.raises(UserError, match=r"data.path: only one class, 'pet'"):
+        folder.load(folder.Config(path=str(photos), classes={"tabby": "pet", "dog": "pet"}))
+    with pytest.raises(UserError, match=r"data.classes: the data have no class 'bird'"):
+        folder.load(folder.Config(path=str(photos), classes={"bird": None}))
+
+
+def test_a_limit_takes_the_same_rows_of_each_split_by_its_seed(photos):
+    parts = [folder.load(folder.Config(path=str(photos), limit=3, seed=seed)) for seed in (0, 0, 1)]
+    ids = [{split: rows["id"][:] for split, rows in part.items()} for part in parts]
+    assert all(len(rows) <= 3 for rows in ids[0].values()) and ids[0] == ids[1] != ids[2]

@@ -37,6 +37,12 @@ class Config(SourceConfig):
     """Where a missing test comes from, for sources that have this option."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split."""
+    classes: dict[str, str | None] = {}
+    """Name of a class → another name; null leaves it out; for sources that have this option."""
+    group: str | None = None
+    """What is drawn into one split, as the source says it: a regular expression, or a column."""
+    limit: int | None = Field(None, ge=1)
+    """The most pictures of a split, for sources that have this option; none: all."""
     follow_links: bool = False
     """Follow links to folders and files, for sources that have this option."""
     on_error: Literal["stop", "skip"] = "stop"

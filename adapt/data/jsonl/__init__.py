@@ -10,11 +10,11 @@ stand in a line as well; other keys are passed over. Rows hold paths; nothing is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from adapt.contracts import SourceConfig
+from adapt.data.config import DrawnConfig
 from adapt.data.places import existing, expanded
 from adapt.plug import UserError
 
@@ -28,7 +28,7 @@ FILES = {"train": "path", "validation": "validation_path", "test": "test_path"}
 """Split → the option that names its file."""
 
 
-class Config(SourceConfig):
+class Config(DrawnConfig):
     """Where the lines and the pictures lie, and how the lines are split."""
 
     source: str = "jsonl"
@@ -45,11 +45,8 @@ class Config(SourceConfig):
     """Share of pictures for validation, when there is no file for it; 0 = none."""
     test: float = Field(0.1, ge=0, le=0.9)
     """Share of pictures for the test, when there is no file for it; 0 = none."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of the split: all lines of a picture are in the same."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Boxes, lines and pictures that cannot be used: stop and name them; or leave out the boxes, and the lines without JSON, answer or
-    picture, and list them in `report`."""
+    limit: int | None = Field(None, ge=1)
+    """The most lines of a split, drawn by `seed`; none: all."""
 
     def check_paths(self) -> None:
         """The files and the pictures' folder must be there."""
@@ -73,7 +70,7 @@ def load(config: Config):
     from adapt.data.jsonl.lines import pictures, read
     from adapt.data.problems import Report
     from adapt.data.scan import scan
-    from adapt.data.split import Splits
+    from adapt.data.split import Splits, apart, grouped, limited
 
     files = _files(config)
     root = existing(config.images, "data.images") if config.images else files["train"].parent
@@ -95,8 +92,11 @@ def load(config: Config):
             raise UserError(f"data: no line of {file.name!r} can be used. The first problem: {first}.")
     report.problems += _seen_again(lines, findings, files)
     lines, origin = _drawn(config, lines, files)
+    groups = grouped(config, [line["image"] for part in lines.values() for line in part])
+    report.problems += apart(groups, [split for split, part in lines.items() for _ in part])
     classes = _classes([line for part in lines.values() for line in part])
-    return Splits({split: _rows(lines[split], root, classes) for split in FILES if split in lines}, origin, report)
+    parts = {split: _rows(lines[split], root, classes) for split in FILES if split in lines}
+    return Splits(limited(config, parts), origin, report)
 
 
 def _files(config: Config) -> dict[str, Path]:
@@ -156,19 +156,17 @@ def _drawn(
     config: Config, lines: dict[str, list[dict]], files: dict[str, Path]
 ) -> tuple[dict[str, list[dict]], dict[str, str]]:
     """The lines by split, a missing validation and test drawn from train; and where each comes from."""
-    from adapt.data.split import percent, stratified
+    from adapt.data.split import drawn, grouped, missing, percent
 
     origin = {split: file.name for split, file in files.items()}
-    shares = {split: 0.0 if split in lines else config.values()[split] for split in ("validation", "test")}
+    shares = missing(config, lines)
     if not any(shares.values()):
         return lines, origin
-    # pictures with the same bytes are drawn together
-    first = {line["digest"]: line["image"] for line in reversed(lines["train"])}
-    keys = list(dict.fromkeys(first[line["digest"]] for line in lines["train"]))
-    drawn = dict(zip(keys, stratified(keys, [0] * len(keys), **shares, seed=config.seed), strict=True))
+    names, digests = ([line[name] for line in lines["train"]] for name in ("image", "digest"))
+    places = drawn(config, names, [""] * len(names), digests, groups=grouped(config, names), also=lines)
     parts: dict[str, list[dict]] = {}
-    for line in lines["train"]:
-        parts.setdefault(drawn[first[line["digest"]]], []).append(line)
+    for line, place in zip(lines["train"], places, strict=True):
+        parts.setdefault(place, []).append(line)
     name = files["train"].name
     for split, share in shares.items():
         if share:

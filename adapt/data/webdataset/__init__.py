@@ -15,30 +15,23 @@ which needs as much disk as the tars, and from then on they are read from there.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from adapt.data.config import DrawnConfig
 
-from adapt.contracts import SourceConfig
+if TYPE_CHECKING:
+    from adapt.data.split import Splits
 
 
-class Config(SourceConfig):
+class Config(DrawnConfig):
     """Where the tars lie, and how their samples are split."""
 
     source: str = "webdataset"
     """This file."""
     path: str
     """A tar, a folder of tars, a folder with folders train, val and test that have tars, or a pattern such as shards/{000..009}.tar."""
-    validation: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class for validation, when no tar is of it; 0 = none."""
-    test: float = Field(0.15, ge=0, le=0.9)
-    """Share of each class for the test, when no tar is of it; 0 = none."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Of these shares, which depend on the samples' keys and on nothing else."""
     follow_links: bool = False
     """Read tars of a folder that are links out of it; those that `path` itself names are read in any case."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Samples and tars that cannot be used: stop and name them, or leave them out and list them in `report`."""
 
     def check_paths(self) -> None:
         """There must be tars."""
@@ -47,7 +40,7 @@ class Config(SourceConfig):
         tars(self.path, self.follow_links)
 
 
-def load(config: Config):
+def load(config: Config) -> Splits:
     """Read the tars.
 
     Returns:

@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from adapt.data.check import repeated
 from adapt.data.problems import Problem, Report
 from adapt.data.scan import Finding
-from adapt.data.split import SPLITS, Splits, percent, stratified
+from adapt.data.split import SPLITS, Splits, apart, drawn, grouped, limited, missing, percent
 from adapt.data.webdataset.shard import kept
 from adapt.data.webdataset.tars import Shard
 from adapt.plug import UserError, counted
@@ -213,20 +213,20 @@ def splits(config, samples: Gathered, report: Report) -> Splits:
     seen: dict = {}
     for name, split, digest, label in zip(ids, given, digests, labels, strict=True):
         report.problems += repeated(seen, Finding(digest, None, []), name, split or "train", label)
-    present = set(given) - {""}
-    shares = {split: 0.0 if split in present else config.values()[split] for split in ("validation", "test")}
-    pool = [place for place, split in enumerate(given) if split in ("", "train")]
-    first = {digests[place]: place for place in reversed(pool)}  # pictures with the same bytes are drawn together
-    keys, kinds = [ids[place] for place in first.values()], [labels[place] for place in first.values()]
-    drawn = dict(zip(first, stratified(keys, kinds, **shares, seed=config.seed), strict=True))
-    places = [drawn[digest] if split in ("", "train") else split for digest, split in zip(digests, given, strict=True)]
+    present, shares, groups = set(given) - {""}, missing(config, given), grouped(config, ids)
+    places = drawn(config, ids, given, digests, labels, groups)
+    report.problems += apart(groups, places)
     columns = [name for name in ("id", "image", "label", "caption") if name in samples.table.column_names]
     table = samples.table.select_columns(columns)
     parts = {
         name: table.select([row for row, place in zip(samples.rows, places, strict=True) if place == name]) for name in SPLITS
     }
     source = f"the tars of {config.path!r}" + (" for train" if present else "")
-    origin = {name: f"{percent(share)} drawn from {source}" for name, share in shares.items() if share}
+    origin = {
+        name: f"{percent(share)} {'of the groups ' if groups else ''}drawn from {source}"
+        for name, share in shares.items()
+        if share
+    }
     origin |= dict.fromkeys(present, f"as given in {config.path!r}")
     origin["train"] = f"what is left of {source}" if any(shares.values()) else source
-    return Splits(parts, origin, report)
+    return Splits(limited(config, parts), origin, report)
