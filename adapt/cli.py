@@ -33,7 +33,7 @@ SURROUNDINGS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Get the right to write there, or work in another folder"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
 }
-KNOWN = ("data.path", "recipe", "run", "write")
+KNOWN = ("data.path", "noise", "recipe", "run", "sheet", "write")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -354,20 +354,24 @@ def _doctor(rest: list[str]) -> Said:
 
 
 def _doctor_data(rest: list[str]) -> Said:
-    """Options of `data`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
+    """Options of `data`, or a recipe with overrides, and the verb's own. Status 2 when there are severe problems."""
+    from adapt.verbs.doctoring.request import parse as requested
+
+    request = requested(rest)
     given = dict(argument.partition("=")[::2] for argument in rest)
-    options = [argument for argument in rest if not argument.startswith("write=")]
+    model = None
     if "recipe" in given or "run" in given:
-        config = parse(options).data
+        recipe = parse(rest)
+        config, model = recipe.data, recipe.model
     elif not given.keys() & {"data", "data.path"}:
         raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
-    elif unknown := sorted(name for name in given if name != "write" and name.split(".")[0] != "data"):
+    elif unknown := sorted(name for name in given if name.split(".")[0] != "data"):
         raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
     else:
-        config = source(options)
+        config = source(rest)
     from adapt.verbs.doctor import look
 
-    return look(config, given.get("write"))
+    return look(config, request, model)
 
 
 def _init(rest: list[str]) -> Said:
