@@ -417,4 +417,5 @@ def test_arguments_of_the_verb_are_taken_out_of_the_others():
     assert parse(given) == Request("a.csv", "b.html", True)
     assert given == ["data.path=x"]
     with pytest.raises(UserError, match="given twice"):
-        parse(["write=a", "write=b"])
+        parse(["data.path=x", "write=a", "write=b"])
+    assert parse(["recipe=x"]).recipe

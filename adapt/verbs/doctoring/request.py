@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapt.plug import UserError
+from adapt.plug import UserError, nearest
 
 HELP = """adapt doctor data data.path=PATH|recipe=NAME|run=FOLDER [key=value …]
 
@@ -35,6 +35,7 @@ What it looks for, beside what each source refuses:
 
 Exit status 2: there are severe problems, or training would refuse the data."""
 OWN = ("write", "sheet", "noise")
+KNOWN = ("data.path", "noise", "recipe", "run", "sheet", "write")
 NONE = "none"
 
 
@@ -48,13 +49,15 @@ class Request:
     """The contact sheet's file; `none`: there is to be none; not given: `doctor/NAME-HASH.html`."""
     noise: bool = False
     """Are labels to be doubted?"""
+    recipe: bool = False
+    """Are the data those of a recipe or a run? Else of `data.path`, or `data`."""
 
 
 def parse(arguments: list[str]) -> Request:
     """Take the verb's own arguments out of the others, which are those of the data or of a recipe.
 
     Raises:
-        UserError: one is repeated, or not what it takes.
+        UserError: one is repeated, or not what it takes; no data are named.
     """
     given: dict[str, str] = {}
     for argument in list(arguments):
@@ -74,4 +77,15 @@ def parse(arguments: list[str]) -> Request:
         )
     if "write" in given and not given["write"]:
         raise UserError("write: no file. Write write=problems.csv.")
-    return Request(given.get("write"), sheet, noise == "true")
+    return Request(given.get("write"), sheet, noise == "true", _of_recipe([one.partition("=")[0] for one in arguments]))
+
+
+def _of_recipe(names: list[str]) -> bool:
+    """Is a recipe or a run named? Raises a `UserError` where neither is, and no data either."""
+    if {"recipe", "run"} & set(names):
+        return True
+    if not {"data", "data.path"} & set(names):
+        raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
+    if unknown := sorted(name for name in names if name.split(".")[0] != "data"):
+        raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
+    return False
