@@ -31,7 +31,7 @@ def look(config: Spec, request: Request, model: Plugin | None = None) -> tuple[i
 
     Returns:
         2 when there are severe problems, or training would refuse these data; else 0. And the same for JSON: pictures, problems, splits
-        (with objects, classes and sizes), noise, refused.
+        (with objects, classes and sizes), sizes, alike, noise, sheet, refused.
     """
     from adapt.data.auto import chosen
 
@@ -54,8 +54,14 @@ def look(config: Spec, request: Request, model: Plugin | None = None) -> tuple[i
         print(f"List: {report.write(request.write)}")
     elif report.problems:
         print("All of them in a list: the same with write=problems.csv")
+    page = None
+    if seen:
+        from adapt.verbs.doctoring.sheet import draw
+
+        page, said = draw(seen, report, config, request.sheet)
+        print(said, end="\n" if said else "")
     found = {"pictures": report.pictures, "problems": report.rows(), "splits": rows, "refused": refused}
-    return 2 if report.severe or refused else 0, found | (seen.document() if seen else {})
+    return 2 if report.severe or refused else 0, found | (seen.document() | {"sheet": page} if seen else {})
 
 
 def _loaded(config: Spec, request: Request) -> tuple[DatasetDict | None, Report, str]:
