@@ -1,65 +1,100 @@
-"""What is wrong with the data, before anything learns from them: `adapt doctor data`."""
+"""What is there, and what is wrong with it, before anything learns from it: `adapt doctor data`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from adapt.plug import Spec, UserError, load
+from adapt.plug import Plugin, Spec, UserError, load
+from adapt.verbs.doctoring.request import Request
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from adapt.contracts import Input
+    from adapt.data.problems import Problem, Report
+    from adapt.verbs.doctoring.alike import Alike
+    from adapt.verbs.doctoring.counts import Balance, Sizes
+    from adapt.verbs.doctoring.noise import Noise
+    from adapt.verbs.doctoring.objects import Objects
+    from adapt.verbs.doctoring.pictures import Looks
 
 
-def look(config: Spec, list_file: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Print what a source finds wrong with its data, and its splits; write the whole list.
+def look(config: Spec, request: Request, model: Plugin | None = None) -> tuple[int, dict[str, Any]]:
+    """Print what is in the data of a source and what is wrong with them; write the list, and draw the contact sheet.
 
     Args:
         config: of a source.
-        list_file: a CSV, or a JSON by its name.
+        model: of the recipe, if there is one: by its input boxes are tiny, by its features labels doubtful.
 
     Returns:
-        2 when there are severe problems, or training would refuse these data; else 0. And the same for JSON: pictures, problems,
-        splits, refused.
+        2 when there are severe problems, or training would refuse these data; else 0. And the same for JSON: pictures, problems, splits
+        (with objects, classes and sizes), sizes, alike, noise, sheet, refused.
     """
     from adapt.data.auto import chosen
-    from adapt.data.check import check
-    from adapt.data.split import described
 
     if config.source == "auto":
         config, said = chosen(config)
         print(said)
+    splits, report, refused = _loaded(config, request)
+    seen = None if splits is None else examined(splits, request, model)
+    if seen:
+        report = _joined(report, seen.problems)
+    _show(report)
+    rows = seen.rows() if seen else []
+    for row in rows:
+        print(f"{row['split']}: {row['pictures']}; {row['origin']}")
+    if seen:
+        print(*seen.sentences(), sep="\n")
+    if refused:
+        print(refused)
+    if request.write:
+        print(f"List: {report.write(request.write)}")
+    elif report.problems:
+        print("All of them in a list: the same with write=problems.csv")
+    page = None
+    if seen:
+        from adapt.verbs.doctoring.sheet import draw
+
+        page, said = draw(seen, report, config, request.sheet)
+        print(said, end="\n" if said else "")
+    found = {"pictures": report.pictures, "problems": report.rows(), "splits": rows, "refused": refused}
+    return 2 if report.severe or refused else 0, found | (seen.document() | {"sheet": page} if seen else {})
+
+
+def _loaded(config: Spec, request: Request) -> tuple[DatasetDict | None, Report, str]:
+    """The splits, what the source found wrong, and why training would refuse the data; then there are no splits."""
+    from adapt.data.check import check
+    from adapt.data.problems import Report
+    from adapt.verbs.doctoring.noise import refuse_without_labels
+
     folders = [path for path in (config.path, config.unlabelled_path) if path] if config.source == "folder" else []
     skips = {"on_error": "skip"} if "on_error" in type(config).model_fields else {}
-    refused, rows = "", []
     try:
         splits = load("data", config.source).load(config.model_copy(update=skips))
-        report = splits.report if splits.report.pictures else check(splits)  # the embedded sources look at nothing
-        rows = described(splits)
     except UserError as error:
         if not folders:
             raise
-        refused = str(error)
-        report = _as_they_lie(folders, config.follow_links)
-    _show(report)
-    for row in rows:
-        print(f"{row['split']}: {row['pictures']}; {row['origin']}")
-    if refused:
-        print(refused)
-    if list_file:
-        print(f"List: {report.write(list_file)}")
-    elif report.problems:
-        print("All of them in a list: the same with write=problems.csv")
-    found = {"pictures": report.pictures, "problems": report.rows(), "splits": rows, "refused": refused}
-    return 2 if report.severe or refused else 0, found
+        reports = [check(folder, config.follow_links) for folder in folders]  # as they lie
+        problems = [each for one in reports for each in one.problems]
+        return None, Report(sum(each.pictures for each in reports), problems), str(error)
+    if request.noise:
+        refuse_without_labels(splits)
+    # the embedded sources look at nothing
+    return splits, splits.report if splits.report.pictures else check(splits), ""
 
 
-def _as_they_lie(folders: list[str], follow: bool):
-    """The problems of folders that make no data set."""
-    from adapt.data.check import check
+def _joined(report: Report, more: list[Problem]) -> Report:
+    """With what was found in the rows, but for what the source has told of the same picture."""
     from adapt.data.problems import Report
 
-    reports = [check(folder, follow) for folder in folders]
-    return Report(sum(each.pictures for each in reports), [each for one in reports for each in one.problems])
+    told = {(problem.id, problem.problem) for problem in report.problems}
+    return Report(report.pictures, report.problems + [one for one in more if (one.id, one.problem) not in told])
 
 
-def _show(report) -> None:
+def _show(report: Report) -> None:
     """The severe problems, one a line; how many there are of the others."""
     from adapt.data.problems import KINDS
 
@@ -68,5 +103,165 @@ def _show(report) -> None:
     for kind, count in report.counts().items():
         severe, todo = KINDS[kind]
         if not severe:
-            print(f"{kind}: {count}; {todo}")
+            print(f"{kind}: {count:,}; {todo}")
     print(report.summary())
+
+
+# --------------------------------------------------------------------------------------------------------------- the rows
+
+
+@dataclass
+class Seen:
+    """What the rows of all splits are and hold."""
+
+    splits: DatasetDict
+    ids: dict[str, list[str]]
+    looks: dict[str, Looks]
+    objects: dict[str, Objects]
+    """Of the splits that have some."""
+    balances: list[Balance]
+    """Of the pictures' classes and of the objects' categories, as far as there are any and they are not the same."""
+    sizes: Sizes | None
+    alike: list[Alike]
+    noise: Noise | None
+    problems: list[Problem] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a split, as `described` has it, with its numbers."""
+        from adapt.data.split import described
+        from adapt.verbs.doctoring.counts import measured, spread
+
+        rows = []
+        for row in described(self.splits):
+            split = row["split"]
+            sizes = measured({split: self.looks[split].size})
+            row["sizes"] = asdict(sizes) if sizes else None
+            if split in self.objects:
+                each = self.objects[split].each
+                row |= {"objects": int(each.sum()), "objects_each": spread(each), "crowds": self.objects[split].crowds}
+            for balance in self.balances:
+                if split in balance.counts:
+                    row[f"{balance.what}_classes"] = dict(zip(balance.names, balance.counts[split].tolist(), strict=True))
+            rows.append(row)
+        return rows
+
+    def sentences(self) -> list[str]:
+        """What a user is told of them."""
+        from adapt.verbs.doctoring.counts import objects_said
+
+        lines = [line for balance in self.balances for line in balance.sentences()]
+        lines += [objects_said(split, found.each, found.crowds) for split, found in self.objects.items()]
+        return [*lines, *([str(self.sizes)] if self.sizes else []), *(self.noise.sentences() if self.noise else [])]
+
+    def document(self) -> dict[str, Any]:
+        """What JSON has beside problems and splits."""
+        leaks = Counter("near_leaks" if one.leak else "near_duplicates" for one in self.alike)
+        return {
+            "sizes": asdict(self.sizes) if self.sizes else None,
+            "alike": {name: leaks[name] for name in ("near_leaks", "near_duplicates")},
+            "noise": self.noise.document(self.ids) if self.noise else None,
+        }
+
+
+def examined(splits: DatasetDict, request: Request, model: Plugin | None = None) -> Seen:
+    """Look at the rows of all splits."""
+    from adapt.verbs.doctoring.alike import alike
+    from adapt.verbs.doctoring.counts import measured
+    from adapt.verbs.doctoring.noise import doubtful
+    from adapt.verbs.doctoring.objects import objects_of
+    from adapt.verbs.doctoring.pictures import looked
+    from adapt.vision.classes import category_names
+
+    looks = looked(splits)
+    with_objects = {split: rows for split, rows in splits.items() if "objects" in rows.column_names}
+    sight = input_of(model) if model and with_objects else None
+    objects = {
+        split: objects_of(split, rows, looks[split].size, category_names(rows.features), sight)
+        for split, rows in with_objects.items()
+    }
+    seen = Seen(
+        splits,
+        {split: _ids(split, rows) for split, rows in splits.items()},
+        looks,
+        objects,
+        _balances(splits, objects),
+        measured({split: one.size for split, one in looks.items()}),
+        alike(looks),
+        doubtful(splits, looks, model) if request.noise else None,
+    )
+    seen.problems = _problems(seen)
+    return seen
+
+
+def _ids(split: str, rows) -> list[str]:
+    """A name for each row, as `check` gives it."""
+    given = rows["id"][:] if "id" in rows.column_names else [None] * len(rows)
+    return [str(name or f"{split}/{number}") for number, name in enumerate(given)]
+
+
+def _balances(splits: DatasetDict, objects: dict[str, Objects]) -> list[Balance]:
+    from adapt.verbs.doctoring.counts import Balance, of_numbers
+    from adapt.vision.classes import category_names
+
+    labelled = {split: rows for split, rows in splits.items() if "label" in rows.column_names}
+    found = []
+    for rows in list(labelled.values())[:1]:
+        names = list(rows.features["label"].names)
+        counts = {split: of_numbers(rows["label"][:], len(names)) for split, rows in labelled.items()}
+        found.append(Balance("picture", names, counts))
+    names = next((category_names(splits[split].features) for split in objects), [])
+    if names and not (found and found[0].names == names):
+        counts = {split: of_numbers(one.categories.tolist(), len(names)) for split, one in objects.items()}
+        found.append(Balance("object", names, counts))
+    return found
+
+
+def _problems(seen: Seen) -> list[Problem]:
+    """All that is wrong in the rows, as the list has it."""
+    from adapt.data.problems import Problem
+
+    def problem(split: str, row: int, kind: str, detail: str) -> Problem:
+        return Problem(seen.ids[split][row], split, kind, detail)
+
+    problems = [problem(one.split, one.row, one.problem, one.detail) for found in seen.objects.values() for one in found.found]
+    for split, rows in seen.splits.items():
+        if seen.sizes:
+            problems += [problem(split, row, "odd size", why) for row, why in seen.sizes.odd(seen.looks[split].size)]
+        if "segmentation" in rows.column_names:
+            problems += [problem(split, *one) for one in _flat_maps(rows)]
+    for one in seen.alike:
+        told = f"looks like {seen.ids[one.other_split][one.other_row]!r} in {one.other_split}; {one.bits} of 64 bits differ"
+        problems.append(problem(one.split, one.row, "near leak" if one.leak else "near duplicate", told))
+    doubts = seen.noise.doubts if seen.noise else []
+    return problems + [problem(one.split, one.row, "doubtful label", str(one)) for one in doubts]
+
+
+def _flat_maps(rows) -> list[tuple[int, str, str]]:
+    """Maps of classes that say nothing, or one class all over: row, problem, detail."""
+    from adapt.verbs.doctoring.pictures import SEVERAL, single_values
+    from adapt.vision.classes import IGNORE
+
+    values = single_values(rows)
+    return [
+        (row, "empty mask", "") if value in (0, IGNORE) else (row, "map of one value", f"{value} all over")
+        for row, value in enumerate(values.tolist())
+        if value != SEVERAL
+    ]
+
+
+def input_of(model: Plugin) -> Input | None:
+    """How a model sees pictures, without its weights; none where its checkpoint does not say so."""
+    from transformers import AutoImageProcessor
+
+    from adapt import hardware
+    from adapt.contracts import Input
+    from adapt.models.checkpoint import UNLOADABLE, image_input, resolve
+
+    with suppress(UserError, LookupError, *UNLOADABLE):
+        with hardware.hub():
+            processor = AutoImageProcessor.from_pretrained(resolve(model.checkpoint)).to_dict()
+        side = (processor.get("size") or {}).get("longest_edge")
+        if side:
+            return Input(size=(side, side), resize="longest", interpolation="bilinear", crop=None)
+        return image_input(processor, model.values().get("image_size"))
+    return None
