@@ -13,6 +13,8 @@ from adapt.contracts import SourceConfig
 class DrawnConfig(SourceConfig):
     """Base of the `Config` of a source whose missing splits are drawn from train."""
 
+    path: str
+    """Where the data lie: a file or a folder."""
     validation: float = Field(0.15, ge=0, le=0.9)
     """Share of train for validation, when the data have none, of each class where pictures have one; 0 = none."""
     test: float = Field(0.15, ge=0, le=0.9)
