@@ -23,8 +23,8 @@ from adapt.vision.draw import overlay
 from adapt.vision.masks import unrle
 
 if TYPE_CHECKING:
-    from adapt.verbs.doctor import Seen
     from adapt.verbs.doctoring.objects import Found
+    from adapt.verbs.doctoring.rows import Seen
 
 SAMPLE = 12
 """Pictures of each split."""
