@@ -27,6 +27,8 @@ LISTED = 12
 LETTERS = 18
 """Of a name on a picture; in bars a few more, below pictures `CHIP`."""
 CHIP = 30
+TEXT = 160
+"""Of a caption."""
 TINTS = ("#0072b2", "#e69f00", "#009e73", "#8a8f98")
 """Of train, validation, test and others in bars (Okabe and Ito 2008)."""
 INSTEAD = "The list has it all: write=problems.csv."
@@ -61,6 +63,8 @@ class Frame:
     """Name and colour of its class, or of each of its objects."""
     words: str = ""
     """A line on it, its most important one."""
+    text: str = ""
+    """Its caption, or the question and the answer."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,7 @@ def _frame(frame: Frame) -> str:
     name = escape(frame.id)
     drawing = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{picture}{marks}</svg>'
     words = f"<b>{escape(frame.words)}</b>" if frame.words else ""
+    text = f"<div>{escape(frame.text if len(frame.text) <= TEXT else frame.text[: TEXT - 1] + '…')}</div>" if frame.text else ""
     counts = Counter(frame.classes)
     chips = "".join(
         _chip(label + (f" × {count}" if count > 1 else ""), _rgb(tint)) for (label, tint), count in counts.most_common(CHIPS)
@@ -229,7 +234,7 @@ def _frame(frame: Frame) -> str:
         if len(counts) > CHIPS
         else ""
     )
-    return f'{drawing}<figcaption>{words}<span class=id title="{name}">{name}</span>{chips}{rest}</figcaption>'
+    return f'{drawing}<figcaption>{words}<span class=id title="{name}">{name}</span>{chips}{rest}{text}</figcaption>'
 
 
 def _mark(mark: Mark, unit: float, size: tuple[int, int], named: bool, faint: bool) -> str:

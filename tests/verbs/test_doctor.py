@@ -113,7 +113,12 @@ def test_a_second_look_opens_nothing_and_a_changed_file_is_looked_at_again(tmp_p
     assert len(opened) == 1
 
 
-def test_a_memory_that_cannot_be_written_costs_time_and_nothing_else(tmp_path):
+def test_a_memory_that_cannot_be_read_or_written_costs_time_and_nothing_else(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "looks.sqlite").write_text("no data base " * 999)
+    assert looks(rows([stored(drawing(0))])).clear.all()
+    (tmp_path / "cache" / "looks.sqlite").unlink()
+    (tmp_path / "cache").rmdir()
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert looks(rows([stored(drawing(0))])).clear.all()
 
@@ -550,6 +555,16 @@ def test_by_default_the_sheet_lies_in_a_folder_of_its_own_and_costs_nothing_wher
     assert "No sheet: doctor/my_photos-" in capsys.readouterr().out
     assert main([*data, "sheet=doctor/page.html"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_captions_and_answers_are_on_the_page(tmp_path):
+    drawing(0).save(tmp_path / "a.png")
+    lines = [{"image": "a.png", "prefix": "caption en", "suffix": f"{EVIL} {'very ' * 99}long"}]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = "data={source: jsonl, path: lines.jsonl, validation: 0, test: 0}"
+    assert main(["doctor", "data", data, "sheet=page.html"]) == 0
+    (text,) = [text for text in Page(Path("page.html")).texts if text.startswith("caption en → <script>")]
+    assert len(text) == 160
 
 
 def test_a_map_without_objects_is_laid_over_its_picture(tmp_path):
