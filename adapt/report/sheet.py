@@ -25,8 +25,8 @@ BARS = 60
 LISTED = 12
 """Problems of a kind that the page lists."""
 LETTERS = 18
-"""Of a name on a picture; in bars a few more, below pictures `CHIP`."""
-CHIP = 30
+"""Of a name on a picture and beside a bar; below pictures `CHIP`."""
+CHIP = 24
 TEXT = 160
 """Of a caption."""
 TINTS = ("#0072b2", "#e69f00", "#009e73", "#8a8f98")
@@ -178,7 +178,7 @@ def _bars(bars: Bars) -> str:
             for split, counts in bars.counts.items()
             if counts[i]
         )
-        name, shown = escape(bars.names[i]), escape(_cut(bars.names[i], LETTERS + 4))
+        name, shown = escape(bars.names[i]), escape(_cut(bars.names[i], LETTERS))
         numbers = " · ".join(f"{counts[i]:,}" for counts in bars.counts.values())
         rows += f'<div><span title="{name}">{shown}</span><span class=bar>{parts}</span><small>{numbers}</small></div>'
     key = "".join(_chip(split, _tint(split)) for split in bars.counts)
@@ -247,7 +247,7 @@ def _mark(mark: Mark, unit: float, size: tuple[int, int], named: bool, faint: bo
     if not named or faint or not mark.name:
         return box
     text = _cut(mark.name, LETTERS)
-    wide = 6.8 * len(text) * unit  # of a letter of 11 pixels; a little too wide is no harm
+    wide = 7.6 * len(text) * unit  # of a letter of 11 pixels; a little too wide is no harm
     x, y = min(max(left, 0) + 3 * unit, max(size[0] - wide, 2 * unit)), min(max(top, 0) + 11.5 * unit, size[1] - 3 * unit)
     halo = f'stroke="#000b" stroke-width="{2.5 * unit:.3f}" paint-order="stroke" stroke-linejoin="round"'
     return f'{box}<text x="{x:.2f}" y="{y:.2f}" font-size="{11 * unit:.3f}" font-weight="600" fill="#fff" {halo}>{escape(text)}</text>'
