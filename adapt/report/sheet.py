@@ -25,6 +25,10 @@ BARS = 60
 LISTED = 12
 """Problems of a kind that the page lists."""
 LETTERS = 18
+"""Of a name on a picture and beside a bar; below pictures `CHIP`."""
+CHIP = 24
+TEXT = 160
+"""Of a caption."""
 TINTS = ("#0072b2", "#e69f00", "#009e73", "#8a8f98")
 """Of train, validation, test and others in bars (Okabe and Ito 2008)."""
 INSTEAD = "The list has it all: write=problems.csv."
@@ -59,6 +63,8 @@ class Frame:
     """Name and colour of its class, or of each of its objects."""
     words: str = ""
     """A line on it, its most important one."""
+    text: str = ""
+    """Its caption, or the question and the answer."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def colour(number: int, of: int) -> tuple[int, int, int]:
 def _head(sheet: Sheet) -> str:
     lines = "".join(f"<p class=note>{escape(line)}</p>" for line in sheet.lines)
     head, *rows = sheet.splits
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    names = "".join(f"<th>{escape(name)}</th>" for name in head[:-1]) + f"<th class=words>{escape(head[-1])}</th>"
     body = ""
     for first, *cells, words in rows:
         values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
@@ -172,8 +178,9 @@ def _bars(bars: Bars) -> str:
             for split, counts in bars.counts.items()
             if counts[i]
         )
-        name, numbers = escape(bars.names[i]), " · ".join(f"{counts[i]:,}" for counts in bars.counts.values())
-        rows += f'<div><span title="{name}">{name}</span><span class=bar>{parts}</span><small>{numbers}</small></div>'
+        name, shown = escape(bars.names[i]), escape(_cut(bars.names[i], LETTERS))
+        numbers = " · ".join(f"{counts[i]:,}" for counts in bars.counts.values())
+        rows += f'<div><span title="{name}">{shown}</span><span class=bar>{parts}</span><small>{numbers}</small></div>'
     key = "".join(_chip(split, _tint(split)) for split in bars.counts)
     few = " one" if len(order) < 8 else ""
     return f"<section><h2>{escape(bars.title)}</h2><p class=key>{key} {escape(note)}</p><div class='bars{few}'>{rows}</div></section>"
@@ -198,7 +205,7 @@ def _twins(twins: Sequence[Twins]) -> str:
     if not twins:
         return ""
     figures = "".join(
-        f"<figure class=sheet><div class=both><figure>{_frame(two.one)}</figure><figure>{_frame(two.other)}</figure></div>"
+        f"<figure><div class=both><figure>{_frame(two.one)}</figure><figure>{_frame(two.other)}</figure></div>"
         f"<figcaption>{escape(two.words)}</figcaption></figure>"
         for two in twins
     )
@@ -210,11 +217,14 @@ def _frame(frame: Frame) -> str:
     width, height = frame.size
     unit = 1 / min(WIDTH / width, HEIGHT / height)  # pixels of the picture in one of the page
     named = len(frame.marks) <= NAMED
-    marks = "".join(_mark(mark, unit, frame.size, named) for mark in sorted(frame.marks, key=lambda mark: mark.wrong))
+    order = sorted(frame.marks, key=lambda mark: mark.wrong)
+    faint = any(mark.wrong for mark in order)
+    marks = "".join(_mark(mark, unit, frame.size, named, faint and not mark.wrong) for mark in order)
     picture = f'<image href="{data_uri(frame.jpeg, "jpeg")}" width="{width}" height="{height}"/>'
     name = escape(frame.id)
     drawing = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{picture}{marks}</svg>'
     words = f"<b>{escape(frame.words)}</b>" if frame.words else ""
+    text = f"<div>{escape(frame.text if len(frame.text) <= TEXT else frame.text[: TEXT - 1] + '…')}</div>" if frame.text else ""
     counts = Counter(frame.classes)
     chips = "".join(
         _chip(label + (f" × {count}" if count > 1 else ""), _rgb(tint)) for (label, tint), count in counts.most_common(CHIPS)
@@ -224,26 +234,34 @@ def _frame(frame: Frame) -> str:
         if len(counts) > CHIPS
         else ""
     )
-    return f'{drawing}<figcaption>{words}<span class=id title="{name}">{name}</span>{chips}{rest}</figcaption>'
+    return f'{drawing}<figcaption>{words}<span class=id title="{name}">{name}</span>{chips}{rest}{text}</figcaption>'
 
 
-def _mark(mark: Mark, unit: float, size: tuple[int, int], named: bool) -> str:
+def _mark(mark: Mark, unit: float, size: tuple[int, int], named: bool, faint: bool) -> str:
+    """A box with its name; `unit` pixels of the picture are one of the page. A faint one stands beside what is wrong."""
     left, top, right, bottom = mark.box
     dash = f' stroke-dasharray="{4 * unit:.2f} {3 * unit:.2f}"' if mark.crowd else ""
+    dash += ' stroke-opacity=".45"' if faint else ""
     line = f'fill="none" stroke="{_rgb(mark.colour)}" stroke-width="{(3.5 if mark.wrong else 1.75) * unit:.3f}"{dash}'
     box = f'<rect x="{left:.2f}" y="{top:.2f}" width="{max(right - left, 0):.2f}" height="{max(bottom - top, 0):.2f}" {line}/>'
-    if not named or not mark.name:
+    if not named or faint or not mark.name:
         return box
-    text = mark.name if len(mark.name) <= LETTERS else f"{mark.name[: LETTERS - 1]}…"
-    wide = 6.2 * len(text) * unit  # of a letter of 11 pixels; a little too wide is no harm
+    text = _cut(mark.name, LETTERS)
+    wide = 7.6 * len(text) * unit  # of a letter of 11 pixels; a little too wide is no harm
     x, y = min(max(left, 0) + 3 * unit, max(size[0] - wide, 2 * unit)), min(max(top, 0) + 11.5 * unit, size[1] - 3 * unit)
     halo = f'stroke="#000b" stroke-width="{2.5 * unit:.3f}" paint-order="stroke" stroke-linejoin="round"'
     return f'{box}<text x="{x:.2f}" y="{y:.2f}" font-size="{11 * unit:.3f}" font-weight="600" fill="#fff" {halo}>{escape(text)}</text>'
 
 
 def _chip(name: str, tint: str) -> str:
-    return f'<span class=chip title="{escape(name)}"><i style="background:{tint}"></i><span>{escape(name)}</span></span>'
+    return f'<span class=chip title="{escape(name)}"><i style="background:{tint}"></i><span>{escape(_cut(name, CHIP))}</span></span>'
 
 
 def _rgb(tint: tuple[int, int, int]) -> str:
     return f"rgb({tint[0]} {tint[1]} {tint[2]})"
+
+
+def _cut(name: str, most: int) -> str:
+    """A name on one line, cut in its middle when it is long: what tells it from others is often its end."""
+    name = " ".join(name.split())
+    return name if len(name) <= most else f"{name[: most - 8]}…{name[-7:]}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import time
+from html.parser import HTMLParser
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -15,17 +18,19 @@ from datasets import Image as Stored
 from PIL import Image, ImageEnhance, ImageOps
 from pycocotools.mask import iou
 
+from adapt import hardware
 from adapt.cli import main
 from adapt.contracts import Input
 from adapt.data import emoji
 from adapt.data.world import read
 from adapt.plug import Plugin, UserError
 from adapt.recipe import load_recipe
-from adapt.verbs.doctor import examined, input_of
+from adapt.verbs.doctor import _joined
 from adapt.verbs.doctoring import alike, pictures
 from adapt.verbs.doctoring.counts import Balance, measured
 from adapt.verbs.doctoring.objects import TWICE, objects_of, scales
 from adapt.verbs.doctoring.request import Request, parse
+from adapt.verbs.doctoring.rows import examined, input_of
 from adapt.vision.masks import rle
 from adapt.vision.pictures import BOXES, MASKS, RGB
 
@@ -33,6 +38,7 @@ from adapt.vision.pictures import BOXES, MASKS, RGB
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hardware, "guard", lambda: None)  # it has been called; in an empty cache it would ask again
 
 
 def drawing(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
@@ -107,7 +113,12 @@ def test_a_second_look_opens_nothing_and_a_changed_file_is_looked_at_again(tmp_p
     assert len(opened) == 1
 
 
-def test_a_memory_that_cannot_be_written_costs_time_and_nothing_else(tmp_path):
+def test_a_memory_that_cannot_be_read_or_written_costs_time_and_nothing_else(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "looks.sqlite").write_text("no data base " * 999)
+    assert looks(rows([stored(drawing(0))])).clear.all()
+    (tmp_path / "cache" / "looks.sqlite").unlink()
+    (tmp_path / "cache").rmdir()
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert looks(rows([stored(drawing(0))])).clear.all()
 
@@ -255,7 +266,7 @@ def test_maps_of_one_value_are_found_but_for_what_nobody_judged():
     given = [stored(Image.fromarray(one.astype(np.uint8))) for one in maps]
     data = rows([stored(drawing(i)) for i in range(5)], segmentation=(Stored(), given))
     for _ in range(2):
-        seen = examined(DatasetDict(train=data), Request())
+        seen = examined(DatasetDict(train=data))
         found = [(one.id, one.problem, one.detail) for one in seen.problems]
         assert found == [
             ("p0", "empty mask", ""),
@@ -404,9 +415,8 @@ def test_what_the_source_has_told_is_not_told_again(capsys):
     """The embedded pictures are looked at by `check`, which finds the same boxes."""
     mask = rle(np.ones((72, 96), bool))
     data = with_objects({"bbox": [[0, 0, 99, 20]], "category": [0], "mask": [mask]})
-    seen = examined(DatasetDict(train=data), Request())
+    seen = examined(DatasetDict(train=data))
     from adapt.data.check import check
-    from adapt.verbs.doctor import _joined
 
     report = _joined(check(DatasetDict(train=data)), seen.problems)
     assert report.counts() == {"box off the image": 1}
@@ -419,3 +429,155 @@ def test_arguments_of_the_verb_are_taken_out_of_the_others():
     with pytest.raises(UserError, match="given twice"):
         parse(["data.path=x", "write=a", "write=b"])
     assert parse(["recipe=x"]).recipe
+
+
+# ------------------------------------------------------------------------------------------------------------------- sheet
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & 蚂蚁"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and texts."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, name: str) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def coco(root: Path, boxes: list[list[list[float]]], names: list[str], size: tuple[int, int] = (96, 72)) -> None:
+    """A COCO file with these boxes XYWH on each picture, their categories in turn."""
+    root.mkdir()
+    images, annotations = [], []
+    for i, given in enumerate(boxes):
+        drawing(i, size).save(root / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": size[0], "height": size[1]})
+        for box in given:
+            number = len(annotations)
+            about = {"id": number, "image_id": i, "category_id": number % len(names), "iscrowd": 0, "area": 1}
+            annotations.append(about | {"bbox": box})
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+    (root / "all.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def test_the_sheet_is_one_page_without_any_other_file_and_its_boxes_lie_where_they_are(capsys):
+    coco(Path("photos"), [[[10, 20, 30, 40]]], ["cat"])
+    data = ["data.path=photos", "data.validation=0", "data.test=0"]
+    assert main(["doctor", "data", *data, "sheet=page.html", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sheet"] == "page.html"
+    page = Page(Path("page.html"))
+    (image,), (box,), (drawn,) = page.all("image"), page.all("rect"), page.all("svg")
+    assert drawn["viewbox"] == "0 0 96 72"
+    assert [float(box[name]) for name in ("x", "y", "width", "height")] == [10, 20, 30, 40]
+    inside = Image.open(io.BytesIO(base64.b64decode(image["href"].removeprefix("data:image/jpeg;base64,"))))
+    assert inside.size == (96, 72)
+    theirs, ours = (np.asarray(one.convert("RGB"), float) for one in (drawing(0), inside))
+    assert np.abs(theirs - ours).mean() < 8
+    links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(link.startswith("data:") for link in links) and not page.all("script") and not page.all("link")
+
+
+def test_a_large_picture_is_scaled_and_its_boxes_with_it():
+    coco(Path("photos"), [[[100, 200, 300, 400]]], ["cat"], (1600, 1200))
+    assert main(["doctor", "data", "data.path=photos", "data.validation=0", "data.test=0", "sheet=page.html"]) == 0
+    (box,), (drawn,) = Page(Path("page.html")).all("rect"), Page(Path("page.html")).all("svg")
+    assert drawn["viewbox"] == "0 0 440 330"
+    assert [float(box[name]) for name in ("x", "y", "width", "height")] == [27.5, 55, 82.5, 110]
+
+
+def test_the_pictures_with_the_least_and_the_most_objects_are_shown_and_the_same_page_is_made_again():
+    boxes = [[[10, 10, 20, 20]] * 2 for _ in range(40)]
+    boxes[17], boxes[29] = [], [[3 * i, 2 * i, 20, 20] for i in range(15)]
+    coco(Path("photos"), boxes, ["cat", "dog"])
+    data = ["data.path=photos", "data.validation=0", "data.test=0"]
+    for name in ("a", "b"):
+        assert main(["doctor", "data", *data, f"sheet={name}.html"]) == 0
+    shown = [drawn["aria-label"] for drawn in Page(Path("a.html")).all("svg")]
+    assert shown[:2] == ["17.png", "29.png"] and len(shown) == len(set(shown)) == 12
+    assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
+
+
+def test_names_and_ids_are_text_on_the_page():
+    coco(Path("photos"), [[[10, 10, 40, 40], [10, 10, 40, 40]]], [EVIL])
+    assert main(["doctor", "data", "data.path=photos", "data.validation=0", "data.test=0", "sheet=page.html"]) == 0
+    page = Page(Path("page.html"))
+    assert not page.all("script") and not page.all("img")
+    assert EVIL in [one.get("title") for one in page.all("span")]
+
+
+def test_what_is_wrong_is_shown_and_drawn_thicker_than_the_others():
+    coco(Path("photos"), [[[50, 40, 30, 30], [10, 10, 2, 40]], [[5, 5, 60, 60]]], ["cat"])
+    assert main(["doctor", "data", "data.path=photos", "data.validation=0", "data.test=0", "sheet=page.html"]) == 0
+    page = Page(Path("page.html"))
+    assert "Boxes and masks to look at" in page.texts and "train: tiny box" in page.texts
+    first = page.all("rect")[:2]
+    assert [float(one["x"]) for one in first] == [50, 10]  # the wrong one last, above the other
+    assert float(first[1]["stroke-width"]) == pytest.approx(2 * float(first[0]["stroke-width"]), rel=0.01)
+
+
+def test_doubts_and_look_alikes_stand_side_by_side_on_the_page(tmp_path):
+    folder(tmp_path / "photos", "noto", 8, change=0.1)
+    assert main(["doctor", "data", "data.path=photos", "noise=true", "sheet=page.html"]) == 0
+    texts = Page(Path("page.html")).texts
+    assert {"Doubtful labels", "Pictures that look alike", "Some of train", "Some of test"} <= set(texts)
+    assert any("? Looks like " in text for text in texts) and any("of 64 bits differ." in text for text in texts)
+
+
+def test_many_classes_and_splits_without_a_picture_of_some_have_a_row_each():
+    coco(Path("photos"), [[[5, 5, 30, 30]] * 3 for _ in range(20)], [f"a long name of a class, number {i}" for i in range(100)])
+    assert main(["doctor", "data", "data.path=photos", "sheet=page.html"]) == 0
+    page = Page(Path("page.html"))
+    assert any("The 30 commonest and the 30 rarest of 100 classes." in text for text in page.texts)
+    assert len([one for one in page.all("span") if one.get("class") == "bar"]) == 60
+
+
+def test_by_default_the_sheet_lies_in_a_folder_of_its_own_and_costs_nothing_where_it_cannot(capsys):
+    coco(Path("my photos"), [[[10, 10, 40, 40]]], ["cat"])
+    data = ["doctor", "data", "data.path=my photos", "data.validation=0", "data.test=0"]
+    assert main([*data, "sheet=none"]) == 0 and not Path("doctor").exists()
+    assert main(data) == 0 and main(data) == 0
+    (page,) = Path("doctor").iterdir()
+    assert page.name.startswith("my_photos-") and f"Sheet: {page}" in capsys.readouterr().out
+    page.unlink()
+    page.parent.rmdir()
+    page.parent.write_text("a file where the folder should be")
+    assert main(data) == 0
+    assert "No sheet: doctor/my_photos-" in capsys.readouterr().out
+    assert main([*data, "sheet=doctor/page.html"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_captions_and_answers_are_on_the_page(tmp_path):
+    drawing(0).save(tmp_path / "a.png")
+    lines = [{"image": "a.png", "prefix": "caption en", "suffix": f"{EVIL} {'very ' * 99}long"}]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = "data={source: jsonl, path: lines.jsonl, validation: 0, test: 0}"
+    assert main(["doctor", "data", data, "sheet=page.html"]) == 0
+    (text,) = [text for text in Page(Path("page.html")).texts if text.startswith("caption en → <script>")]
+    assert len(text) == 160
+
+
+def test_a_map_without_objects_is_laid_over_its_picture(tmp_path):
+    from adapt.data.problems import Report
+    from adapt.data.split import Splits
+    from adapt.verbs.doctoring.sheet import draw
+
+    halves = np.zeros((72, 96), np.uint8)
+    halves[:, 48:] = 1
+    grey = stored(Image.new("RGB", (96, 72), (128, 128, 128)))
+    data = rows([grey], segmentation=(Stored(), [stored(Image.fromarray(halves))]))
+    splits = Splits({"train": data}, {"train": "here"})
+    path, _ = draw(examined(splits), Report(1), load_recipe("clip_lora").data, "page.html")
+    (image,) = Page(Path(path)).all("image")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["href"].partition(",")[2]))), int)
+    assert np.abs(shown[:, :40] - 128).max() < 12 and np.abs(shown[:, 60:] - 128).max() > 30

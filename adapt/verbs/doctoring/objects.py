@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,11 @@ def _boxes(column: pa.ChunkedArray) -> Boxes:
 
     def of(name: str, missing: Any) -> np.ndarray:
         values = pc.list_flatten(pc.struct_field(column, name)) if name in names else pa.array([])
-        return pc.fill_null(values, missing).to_numpy(zero_copy_only=False) if len(values) else np.full(counts.sum(), missing)
+        return (
+            pc.fill_null(values, missing).to_numpy(zero_copy_only=False)
+            if len(values) == counts.sum()
+            else np.full(counts.sum(), missing)
+        )
 
     starts = np.cumsum(counts) - counts
     masks = pc.list_flatten(pc.struct_field(column, "mask")).to_pylist() if "mask" in names else []
@@ -131,7 +135,7 @@ def _places(boxes: Boxes, sizes: np.ndarray, seen: Input | None) -> Iterator[tup
     good = (left < right) & (top < bottom)
     off = (left < -HALF) | (top < -HALF) | (right > width + HALF) | (bottom > height + HALF)
     off &= good & (width > 0)
-    small, words = _tiny(right - left, bottom - top, width, height, seen)
+    small, shown = _tiny(right - left, bottom - top, width, height, seen)
     for problem, which in (
         ("box reversed", ~good),
         ("box off the image", off),
@@ -139,21 +143,23 @@ def _places(boxes: Boxes, sizes: np.ndarray, seen: Input | None) -> Iterator[tup
     ):
         for i in np.flatnonzero(which):
             place = ", ".join(f"{value:g}" for value in boxes.bbox[i])
-            more = {"box off the image": f"; the image is {width[i]} × {height[i]}", "tiny box": f"; {words[i]}"}.get(
-                problem, ""
-            )
+            more = ""
+            if problem != "box reversed":
+                more = f"; the image is {width[i]} × {height[i]}" if problem == "box off the image" else f"; {shown(i)}"
             yield i, problem, f"object {boxes.number[i]}: {place}{more}"
 
 
-def _tiny(wide: np.ndarray, high: np.ndarray, width: np.ndarray, height: np.ndarray, seen: Input | None):
-    """Which boxes of these sides are tiny on pictures of these sides, bool[M]; and how large each is, in words."""
+def _tiny(
+    wide: np.ndarray, high: np.ndarray, width: np.ndarray, height: np.ndarray, seen: Input | None
+) -> tuple[np.ndarray, Callable[[int], str]]:
+    """Which boxes of these sides are tiny on pictures of these sides, bool[M]; and in words, how large one is."""
     if seen is None:
         small = (np.minimum(wide, high) < TINY) | (wide * high < SPECK * width * height)
-        return small, [f"{a:.3g} × {b:.3g} pixels" for a, b in zip(wide, high, strict=True)]
+        return small, lambda i: f"{wide[i]:.3g} × {high[i]:.3g} pixels"
     across, down = scales(seen, np.maximum(width, 1), np.maximum(height, 1))
-    wide, high = wide * across, high * down
-    words = [f"{a:.2g} × {b:.2g} pixels of the model's input" for a, b in zip(wide, high, strict=True)]
-    return (np.minimum(wide, high) < TINY) & (width > 0), words
+    across, down = wide * across, high * down
+    small = (np.minimum(across, down) < TINY) & (width > 0)
+    return small, lambda i: f"{across[i]:.2g} × {down[i]:.2g} pixels of the model's input"
 
 
 def scales(seen: Input, width: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

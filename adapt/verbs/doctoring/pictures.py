@@ -124,8 +124,15 @@ def _remembering(form: struct.Struct, look: Callable[[bytes], tuple], tick: Call
     memory = _opened()
 
     def known(key: str | None) -> tuple | None:
-        found = memory.execute("SELECT look FROM looks WHERE key = ?", (key,)).fetchone() if key else None
-        return form.unpack(found[0]) if found and len(found[0]) == form.size else None
+        with suppress(sqlite3.Error):
+            found = memory.execute("SELECT look FROM looks WHERE key = ?", (key,)).fetchone() if key else None
+            return form.unpack(found[0]) if found and len(found[0]) == form.size else None
+        return None
+
+    def keep(records: list[tuple[str, bytes]]) -> None:
+        with suppress(sqlite3.Error):
+            memory.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", records)
+            memory.commit()
 
     def remembered(kind: str, rows: Dataset, column: str) -> Iterator[tuple]:
         plain = rows.select_columns([column]).cast_column(column, Image(decode=False))
@@ -136,13 +143,11 @@ def _remembering(form: struct.Struct, look: Callable[[bytes], tuple], tick: Call
             new = [i for i, record in enumerate(records) if record is None]
             for i, record in zip(new, pool.map(partial(_looked_at, look), [values[i] for i in new]), strict=True):
                 records[i] = record
-                if record and keys[i]:
-                    memory.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", (keys[i], form.pack(*record)))
+            if new:
+                keep([(keys[i], form.pack(*records[i])) for i in new if records[i] and keys[i]])
             for record in records:
                 tick()
                 yield record or (NOTHING if form is LOOK else (SEVERAL,))
-        with suppress(sqlite3.Error):
-            memory.commit()
 
     # warnings of large and of slightly broken files are no news here
     with closing(memory), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings(action="ignore"):

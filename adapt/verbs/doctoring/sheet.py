@@ -23,8 +23,8 @@ from adapt.vision.draw import overlay
 from adapt.vision.masks import unrle
 
 if TYPE_CHECKING:
-    from adapt.verbs.doctor import Seen
     from adapt.verbs.doctoring.objects import Found
+    from adapt.verbs.doctoring.rows import Seen
 
 SAMPLE = 12
 """Pictures of each split."""
@@ -181,7 +181,7 @@ class _Frames:
         classes = [(mark.name, mark.colour) for mark in marks if not mark.crowd]
         if sample.get("label") is not None and 0 <= sample["label"] < len(self.labels):
             classes = [(self.labels[sample["label"]], colour(sample["label"], len(self.labels)))]
-        yield Frame(out.getvalue(), picture.size, self.seen.ids[split][row], marks, classes, words)
+        yield Frame(out.getvalue(), picture.size, self.seen.ids[split][row], marks, classes, words, _text(sample))
 
     def _marks(self, sample: dict[str, Any], small: Image.Image, wrong: int | None) -> tuple[list[Mark], Image.Image]:
         """A row's boxes in pixels of the small picture, and this with its masks laid over it."""
@@ -205,6 +205,14 @@ class _Frames:
         if not objects["bbox"] and sample.get("segmentation") is not None:
             masks, tints = _of_map(sample["segmentation"], small.size)
         return marks, overlay(small, np.stack(masks), tints) if masks else small
+
+
+def _text(sample: dict[str, Any]) -> str:
+    """What is said of a row: its caption, the first of several, or question and answer."""
+    if sample.get("suffix") is not None:
+        return " → ".join(filter(None, (sample.get("prefix"), sample["suffix"])))
+    caption = sample.get("caption") or ""
+    return caption if isinstance(caption, str) else next(iter(caption), "")
 
 
 def _by_turns(order: Sequence[int], labels: Sequence[int | None]) -> list[int]:
