@@ -230,8 +230,8 @@ def _regions(classes: np.ndarray, sure: dict[int, float], all_sure: float, names
 
     from adapt.vision.masks import box, rle
 
-    masks = []
-    for number in (np.bincount(classes.ravel()).nonzero()[0]).tolist():
+    masks, classes = [], np.asfortranarray(classes)  # once: run lengths go down the columns
+    for number in np.unique(classes).tolist():
         if number:
             mask = classes == number
             found = {"rle": rle(mask), "box": box(mask), "pixels": int(mask.sum()), "score": sure[number]}
