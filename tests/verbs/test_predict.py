@@ -460,18 +460,17 @@ def test_yolo_is_read_by_its_documentation(photos, by_hand):
     assert about["names"] == dict(enumerate(NAMES))
     pictures = sorted(path for path in Path("found/images").rglob("*") if path.suffix in (".png", ".jpg"))
     assert len(pictures) == 11
-    shared = {"0.jpg": "0.jpg.txt", "0.png": "0.png.txt"}
     answers = {row["path"]: [] for row in rows("found/scores.csv")}
     for row in rows("found/scores.csv"):
         answers[row["path"]].append(row)
     for path in pictures:
         name = path.relative_to("found/images")
-        labels = Path("found/labels") / shared.get(name.as_posix(), name.with_suffix(".txt"))
+        labels = Path("found/labels") / name.with_suffix(".txt")
         lines = [line.split() for line in labels.read_text().splitlines()]
-        assert len(lines) == len(answers.get(name.as_posix(), []))
+        assert len(lines) == len(answers.get(path.resolve().relative_to(photos).as_posix(), []))
         assert all(len(line) == 5 and 0 <= float(value) <= 1 for line in lines for value in line[1:])
     width, height = Image.open(photos / "0.jpg").size
-    kind, x, y, w, h = map(float, Path("found/labels/0.jpg.txt").read_text().split()[:5])
+    kind, x, y, w, h = map(float, Path("found/labels/0_jpg.txt").read_text().split()[:5])
     box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
     assert kind == 0
     assert box == pytest.approx([1.25, 2.5, 30.75, 20.0], abs=1e-4)
@@ -482,9 +481,9 @@ def test_voc_is_read_by_torchvision_and_counts_from_1(photos, by_hand):
 
     by_hand("detections", boxes, ["ant", "b<&>\x01ee", "cät"])
     asked(photos, "voc")
-    tree = ElementTree.parse("found/Annotations/0.jpg.xml").getroot()
+    tree = ElementTree.parse("found/Annotations/0_jpg.xml").getroot()
     told = VOCDetection.parse_voc_xml(tree)["annotation"]
-    assert told["filename"] == "0.jpg"
+    assert (told["filename"], told["path"]) == ("0_jpg.jpg", "0.jpg")
     assert told["size"] == {"width": "60", "height": "40", "depth": "3"}
     near, wide = told["object"]
     assert near["name"] == "ant"
@@ -502,8 +501,8 @@ def test_label_studio_gets_percent_and_its_own_names(photos, by_hand):
     tasks = json.loads(Path("found/tasks.json").read_text())
     assert len(tasks) == 11
     (said,) = tasks[0]["predictions"]
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=0.jpg"
-    assert tasks[-1]["data"]["image"] == "/data/local-files/?d=deep/%C3%BC.png"
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/0.jpg"
+    assert tasks[-1]["data"]["image"] == "/data/local-files/?d=photos/deep/%C3%BC.png"
     first = said["result"][0]
     assert first["value"]["rectanglelabels"] == ["ant"]
     assert first["value"]["x"] == pytest.approx(100 * 1.25 / 60)
@@ -530,7 +529,7 @@ def test_pngs_hold_the_classes_in_vocs_colours(photos, by_hand):
     by_hand("semantic_logits", logits)
     asked(photos, "png")
     assert yaml.safe_load(Path("found/classes.yaml").read_text()) == dict(enumerate(["background", *NAMES]))
-    mask = Image.open("found/masks/0.jpg.png")
+    mask = Image.open("found/masks/0_jpg.png")
     assert mask.mode == "P"
     assert mask.size == (60, 40)
     expected = F.interpolate(torch.from_numpy(logits(0))[None], (40, 60), mode="bilinear", align_corners=False)[0].argmax(0)
@@ -548,7 +547,7 @@ def test_masks_in_coco_are_rle_that_pycocotools_decodes(photos, by_hand):
     data = COCO("found/dataset.json")
     found = data.loadRes("found/results.json")
     for number, image in data.imgs.items():
-        name = {"0.jpg": "0.jpg.png", "0.png": "0.png.png"}.get(
+        name = {"0.jpg": "0_jpg.png", "0.png": "0_png.png"}.get(
             image["file_name"], Path(image["file_name"]).with_suffix(".png")
         )
         classes = np.asarray(Image.open(Path("found/masks") / name))
