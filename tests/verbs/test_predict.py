@@ -495,6 +495,69 @@ def test_voc_is_read_by_torchvision_and_counts_from_1(photos, by_hand):
     assert ElementTree.parse("found/Annotations/1.xml").findtext("object/name") == "b<&>?ee"
 
 
+def test_voc_with_a_list_is_what_torchvision_loads(photos, by_hand):
+    from torchvision.datasets import VOCDetection
+
+    by_hand("detections", boxes)
+    place = Path("root/VOCdevkit/VOC2012")
+    predict.of_file(Request(images=str(photos), file="x.onnx", to="voc", out=str(place)))
+    stems = sorted(path.relative_to(place / "JPEGImages").with_suffix("") for path in (place / "JPEGImages").rglob("*.jpg"))
+    (place / "ImageSets" / "Main").mkdir(parents=True)
+    (place / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    loaded = list(VOCDetection("root", image_set="train"))
+    assert len(loaded) == 11
+    for image, about in loaded:
+        theirs = about["annotation"]
+        assert theirs["size"] == {"width": str(image.width), "height": str(image.height), "depth": "3"}
+        assert image.size == Image.open(photos / theirs["path"]).size
+
+
+@pytest.mark.parametrize("source", ["yolo", "voc"])
+def test_our_own_source_reads_what_was_written(source, photos, by_hand):
+    from adapt import plug
+
+    for name in ("deep/a b.png", "deep/ü.png"):  # VOC has no folders in folders
+        (photos / name).unlink()
+    by_hand("detections", boxes)
+    asked(photos, source)
+    module = plug.load("data", source)
+    rows = module.load(module.Config(path="found", follow_links=True, validation=0, test=0))["train"]
+    asked(photos, "jsonl")
+    lines = [json.loads(line) for line in Path("found/predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = {"0.jpg": "0_jpg", "0.png": "0_png"}
+    read = {Path(row["id"]).stem: row["objects"] for row in rows}
+    for line in lines:
+        kept = [one["box"] for one in line["objects"] if one["name"]]
+        found = read[names.get(line["path"], Path(line["path"]).stem)]["bbox"]
+        np.testing.assert_allclose(
+            np.array(found).reshape(-1, 4), np.array(kept).reshape(-1, 4), atol=1e-4 if source == "yolo" else 0.5
+        )
+    assert len(read) == 9
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc", "png"])
+def test_pictures_of_one_stem_never_share_a_file(to, by_hand, tmp_path):
+    for name in ("a.jpg", "a.png", "a_jpg.png", "a_png_.jpg", "A.png"):
+        picture(tmp_path / "photos" / name, 0)
+    by_hand(*(("semantic_logits", logits) if to == "png" else ("detections", boxes)))
+    asked(tmp_path / "photos", to)
+    written = {"yolo": "labels/*.txt", "voc": "Annotations/*.xml", "png": "masks/*.png"}[to]
+    stems = sorted(path.stem for path in Path("found").glob(written))
+    assert stems == ["A", "a_jpg", "a_jpg_", "a_png", "a_png_"]
+    if to != "png":
+        links = {path.stem: path.resolve().name for path in Path("found").glob("*mages/*")}
+        assert links == {"A": "A.png", "a_jpg": "a_jpg.png", "a_jpg_": "a.jpg", "a_png": "a.png", "a_png_": "a_png_.jpg"}
+
+
+def test_only_pictures_that_were_answered_are_linked(photos, by_hand, tmp_path):
+    """A loader takes a picture without labels for one with nothing on it."""
+    (photos / "1.png").write_bytes(b"no picture")
+    (tmp_path / "list.txt").write_text("photos/1.png\nphotos/3.png\n")
+    by_hand("detections", boxes)
+    asked(tmp_path / "list.txt", "yolo")
+    assert [path.name for path in Path("found/images").iterdir()] == ["3.png"]
+
+
 def test_label_studio_gets_percent_and_its_own_names(photos, by_hand):
     by_hand("detections", boxes)
     asked(photos, "labelstudio")

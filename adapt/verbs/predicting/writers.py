@@ -135,6 +135,7 @@ def yolo(place: Path, told: Told) -> list[str]:
     """`labels/NAME.txt` (class, centre and size as shares of the picture), `scores.csv` (the score of each line), `data.yaml`.
 
     A picture without objects has an empty file: a negative. `images/NAME.SUFFIX` are links to the pictures, where YOLO looks for them.
+    Which pictures shall measure (`val`) is the user's to say.
     """
     import yaml
 
@@ -152,7 +153,7 @@ def yolo(place: Path, told: Told) -> list[str]:
                     shares += ((right - left) / line["width"], (bottom - top) / line["height"])
                     labels.write(f"{numbers[one['name']]} {' '.join(f'{share:.8f}' for share in shares)}\n")
                     table.writerow([line["id"], number, one["name"], one["score"]])
-    about = {"train": "images", "val": "images", "nc": len(told.names), "names": dict(enumerate(told.names))}
+    about = {"train": "images", "val": None, "nc": len(told.names), "names": dict(enumerate(told.names))}
     (place / "data.yaml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for name in ("images", "labels"):
         (place / name).mkdir(exist_ok=True)
