@@ -181,7 +181,9 @@ def _write(out: Path, to: str, write: writers.Writer, told: writers.Told, found:
 
 def _move(item: Path, target: Path) -> None:
     """Put a file or folder in the place of an older one."""
-    if target.is_dir() and not target.is_symlink():
+    if target.is_symlink():
+        target.unlink()
+    elif target.is_dir():
         shutil.rmtree(target)
     os.replace(item, target)
 

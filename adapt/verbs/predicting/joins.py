@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from adapt.verbs.answers import VALUES, probabilities
+from adapt.verbs.answers import VALUES
 from adapt.verbs.predicting.tiles import Box
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 EDGE = 0.01
 """Of a tile's side: a box that ends so near to an inner edge is cut by it."""
@@ -151,10 +152,10 @@ class _Map:
         step = max(1, VALUES // (len(seen[0][1]) * (right - left)))
         for start in range(top, bottom, step):
             rows = (start, min(start + step, bottom))
-            shares = sum(probabilities(enlarged(logits, tile, (left, right), rows)) for tile, logits in seen) / len(seen)
-            classes = shares.argmax(0)
+            shares = sum(enlarged(logits, tile, (left, right), rows).softmax(0) for tile, logits in seen) / len(seen)
+            best, classes = (values.numpy() for values in shares.max(0))
             self.classes[rows[0] : rows[1], left:right] = classes
-            self._sums += np.bincount(classes.ravel(), shares.max(0).ravel(), 256)
+            self._sums += np.bincount(classes.ravel(), best.ravel(), 256)
             self._counts += np.bincount(classes.ravel(), minlength=256)
 
 
@@ -162,20 +163,21 @@ def _within(cell: Box, tile: Box) -> bool:
     return tile[0] <= cell[0] and tile[1] <= cell[1] and tile[2] >= cell[2] and tile[3] >= cell[3]
 
 
-def enlarged(logits: np.ndarray, tile: Box, columns: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
-    """Logits float[C, h, w] of a tile → float32[C, H, W] for some of the picture's columns and rows, by bilinear interpolation."""
-    import numpy as np
+def enlarged(logits: np.ndarray, tile: Box, columns: tuple[int, int], rows: tuple[int, int]) -> Tensor:
+    """Logits float32[C, h, w] of a tile → [C, H, W] for some of the picture's columns and rows, by bilinear interpolation."""
+    import torch
 
     left, right, across = _places(logits.shape[2], tile[::2], columns)
     above, below, down = _places(logits.shape[1], tile[1::2], rows)
-    wide = logits[..., left] * (1 - across) + logits[..., right] * across
-    return (wide[:, above] * (1 - down[:, None]) + wide[:, below] * down[:, None]).astype(np.float32)
+    given = torch.from_numpy(logits)
+    wide = torch.lerp(given[..., left], given[..., right], across)
+    return torch.lerp(wide[:, above], wide[:, below], down[:, None])
 
 
-def _places(cells: int, ends: tuple[int, int], pixels: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _places(cells: int, ends: tuple[int, int], pixels: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """For each pixel of a range: the cells before and behind its centre, and the share of the second."""
-    import numpy as np
+    import torch
 
-    places = ((np.arange(*pixels) - ends[0] + 0.5) * cells / (ends[1] - ends[0]) - 0.5).clip(0, cells - 1).astype(np.float32)
-    before = places.astype(np.int64)
-    return before, (before + 1).clip(max=cells - 1), places - before
+    places = ((torch.arange(*pixels) - ends[0] + 0.5) * (cells / (ends[1] - ends[0])) - 0.5).clamp(0, cells - 1)
+    before = places.long()
+    return before, (before + 1).clamp(max=cells - 1), places - before

@@ -15,8 +15,9 @@ adapt predict file=FILE.onnx images=FOLDER|GLOB|LIST.txt [to=FORMAT] …
   to=jsonl         one JSON object a picture; every model. By default
   to=csv           classes and words: path, label, probability
   to=coco          boxes, masks as RLE: dataset.json and results.json
-  to=yolo          boxes: labels/, scores.csv, data.yaml
-  to=voc           boxes: Annotations/, whole pixels counted from 1
+  to=yolo          boxes: labels/, links in images/, scores.csv, data.yaml
+  to=voc           boxes: Annotations/, whole pixels counted from 1, and links
+                   in JPEGImages/
   to=labelstudio   boxes, classes: tasks.json with pre-annotations
   to=png           a class a pixel: masks/, classes.yaml
 

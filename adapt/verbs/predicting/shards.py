@@ -191,12 +191,17 @@ def record(answerer: Answerer, result: Any, size: tuple[int, int], score: float,
         score: boxes that are less sure are left out.
         all: keep the probability of each class.
     """
+    import numpy as np
+
+    if answerer.predictor == "detections":  # a detector tells hundreds of boxes that nobody asked for
+        sure = np.asarray(result["score"]) >= score
+        result = {name: np.asarray(result[name])[sure] for name in ("bbox", "category", "score")}
     answer = ANSWERS[answerer.predictor](result, lambda: size, answerer.names)
     if answerer.predictor == "class_logits":
         shares = {"probabilities": [float(share) for share in probabilities(result)]} if all else {}
         return answer | shares | {"sure": answer["probability"]}
     if answerer.predictor == "detections":
-        objects = [_inside(one, size) for one in answer["objects"] if one["score"] >= score]
+        objects = [_inside(one, size) for one in answer["objects"]]
         return {"objects": objects, "sure": min((one["score"] for one in objects), default=None)}
     if answerer.predictor == "semantic_logits":
         return _regions(answer["classes"], *_sure(answer["classes"], result), answerer.names)
@@ -230,8 +235,8 @@ def _regions(classes: np.ndarray, sure: dict[int, float], all_sure: float, names
 
     from adapt.vision.masks import box, rle
 
-    masks = []
-    for number in (np.bincount(classes.ravel()).nonzero()[0]).tolist():
+    masks, classes = [], np.asfortranarray(classes)  # once: run lengths go down the columns
+    for number in np.unique(classes).tolist():
         if number:
             mask = classes == number
             found = {"rle": rle(mask), "box": box(mask), "pixels": int(mask.sum()), "score": sure[number]}
