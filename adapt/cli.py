@@ -33,7 +33,6 @@ SURROUNDINGS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Get the right to write there, or work in another folder"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "Give another path"),
 }
-KNOWN = ("data.path", "recipe", "run", "write")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -340,10 +339,10 @@ def _report(rest: list[str]) -> Said:
 
 
 def _doctor(rest: list[str]) -> Said:
-    from adapt import hardware
-
-    hardware.guard()
     if not rest:
+        from adapt import hardware
+
+        hardware.guard()
         machine = hardware.describe()
         for name, value in machine.items():
             print(f"{name:<18} {value}")
@@ -354,20 +353,18 @@ def _doctor(rest: list[str]) -> Said:
 
 
 def _doctor_data(rest: list[str]) -> Said:
-    """Options of `data`, or a recipe with overrides; `write=FILE` keeps the whole list. Status 2 when there are severe problems."""
-    given = dict(argument.partition("=")[::2] for argument in rest)
-    options = [argument for argument in rest if not argument.startswith("write=")]
-    if "recipe" in given or "run" in given:
-        config = parse(options).data
-    elif not given.keys() & {"data", "data.path"}:
-        raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
-    elif unknown := sorted(name for name in given if name != "write" and name.split(".")[0] != "data"):
-        raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
-    else:
-        config = source(options)
+    """Of the data of a recipe, or of a source; status 2 when there are severe problems."""
+    from adapt.verbs.doctoring.request import parse as requested
+
+    request = requested(rest)
+    recipe = parse(rest) if request.recipe else None
+    config = recipe.data if recipe else source(rest)
+    from adapt import hardware
+
+    hardware.guard()
     from adapt.verbs.doctor import look
 
-    return look(config, given.get("write"))
+    return look(config, request, recipe and recipe.model)
 
 
 def _init(rest: list[str]) -> Said:

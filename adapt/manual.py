@@ -85,11 +85,11 @@ type as overrides. Without a name: all sections and plug-ins.
   adapt options distill logits
   adapt options evals.knn.k""",
     "doctor": """Describe this machine; or look for problems in your data.
-`doctor data` finds broken, repeated and mislabelled pictures of any source and
-says what to do about each. write=FILE.csv keeps the whole list.
+`doctor data` counts what is there, finds broken, repeated and mislabelled
+pictures and boxes of any source, says what to do, and draws a contact sheet.
 
   adapt doctor
-  adapt doctor data data.path=photos write=problems.csv""",
+  adapt doctor data data.path=photos write=problems.csv noise=true""",
 }
 """Verb → its page; the first line is what it does."""
 
@@ -124,6 +124,8 @@ def page(verb: str) -> str:
         from adapt.verbs.question import HELP
     elif verb == "predict":
         from adapt.verbs.predicting.request import HELP
+    elif verb == "doctor":
+        from adapt.verbs.doctoring.request import HELP
     else:
         return f"adapt {verb}: {PAGES[verb]}"
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

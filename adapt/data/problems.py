@@ -84,7 +84,17 @@ ANNOTATED = {
     "class left out": (False, "nothing to do: data.classes says so"),
     "passed over": (False, "nothing to do, if it is not needed"),
 }
-KINDS |= ANNOTATED
+# what only `adapt doctor data` looks for, in the rows of any source: see `verbs/doctoring`
+LOOKED = {
+    "tiny box": (False, "nothing to do, if the thing is so small; else correct the box, or give the model larger pictures"),
+    "object twice": (False, "delete one of the two, unless there are two such things at this place"),
+    "map of one value": (False, "nothing to do, if the whole picture is of one class; else draw the map again"),
+    "odd size": (False, "nothing to do, if pictures of such a size are expected"),
+    "near leak": (False, "look at both: if they show the same, delete one, or the score will be too high"),
+    "near duplicate": (False, "nothing to do, if small changes of a picture are wanted; else delete one of the two"),
+    "doubtful label": (False, "look at the picture: correct its class, or keep it"),
+}
+KINDS |= ANNOTATED | LOOKED
 
 
 class Bad(Exception):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,12 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from adapt.plug import ROOT
 from adapt.report import table
 from adapt.report.entries import Entry, Guard, Split, read
+from adapt.report.html import data_uri, document, section
 from adapt.run import atomic
 
-STYLE = ROOT / "assets" / "report.css"
 WORST = 12
 CLASSES = {"kept": "kept", "not shown": "unshown", "broken": "broken"}
 """A guard's state → its CSS class."""
@@ -45,11 +42,7 @@ def build(folder: Path) -> Path:
         _section("Confusion", _confusion, rows),
         _section("Lineage", _lineage, folder, rows),
     ]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(folder.resolve().name)}</title><style>{STYLE.read_text()}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>"
-    )
+    page = document(folder.resolve().name, parts)
     for name, text in (("report.md", markdown(folder, rows, numbers.guards, numbers.splits)), ("report.html", page)):
         with atomic(folder / name) as path:
             path.write_text(text, encoding="utf-8", errors="replace")
@@ -57,15 +50,7 @@ def build(folder: Path) -> Path:
 
 
 def _section(title: str, draw: Callable[..., str], *parts: Any) -> str:
-    """What `draw` makes of `parts`; where it fails, one line that says so (with ADAPT_DEBUG=1, the error itself)."""
-    try:
-        return draw(*parts)
-    except Exception as error:  # a figure must not end a verb after its training
-        if os.environ.get("ADAPT_DEBUG"):
-            raise
-        why = " ".join(str(error).split())[:200]
-        text = f"{title}: could not be drawn ({type(error).__name__}: {why}). The numbers are in metrics.json."
-        return f"<p class=note>{escape(text)}</p>"
+    return section(title, "The numbers are in metrics.json.", draw, *parts)
 
 
 def markdown(folder: Path, rows: Sequence[Entry], guards: Sequence[Guard], splits: Sequence[Split]) -> str:
@@ -174,7 +159,7 @@ def _details(entry: Entry, shown: bool, inside: str) -> str:
 
 
 def _image(png: bytes, text: str) -> str:
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f'<img alt="{escape(text)}" src="{data_uri(png)}">'
 
 
 def _text(path: Path) -> str:

@@ -18,7 +18,7 @@ from adapt.plug import UserError, counted
 from adapt.provenance import changed, of
 from adapt.recipe import Recipe
 from adapt.run import atomic
-from adapt.verbs.predicting import answerers, pictures, previews, writers
+from adapt.verbs.predicting import answerers, pictures, previews, tiles, writers
 from adapt.verbs.predicting.request import Request, place
 from adapt.verbs.predicting.shards import LEAST, Shards, fill
 
@@ -86,20 +86,22 @@ def _predict(request: Request, found: Pictures, answerer: Answerer, processes: P
     from adapt.progress import progress
 
     write = writers.writer(answerer.predictor, request.to)
+    tiling = tiles.tiling(request.tile, request.overlap, answerer.predictor, writers.CALLED[answerer.predictor])
     options = _options(request, answerer)
     digest = processes.share(found.digest() if processes.main else None)
     question = {"pictures": {"count": len(found.ids), "files": digest}, "model": answerer.made_of, "options": options}
+    question |= {"tiles": asdict(tiling)} if tiling else {}
     question["classes"] = of(answerer.names)
     out = place(request, of(question))
     if processes.keeps:
         _begin(out, question, found, request)
     processes.accelerator.wait_for_everyone()
-    shards = Shards(out, len(found.ids))
+    shards = Shards(out, len(found.ids), tiling is not None)
     known = _written(out, request.to)
     index, count = processes.place
     missing = [number for number in shards.missing() if number % count == index]
     with progress("predict", len(missing), shown=processes.main) as tick:
-        fill(shards, missing, found, answerer, options, request.batch, tick)
+        fill(shards, missing, found, answerer, options, request.batch, tick, tiling)
     processes.accelerator.wait_for_everyone()
     told = writers.Told(shards, found.root, found.ids, answerer.predictor, answerer.names, answerer.title, request.all)
     if processes.main and known is None:
@@ -179,7 +181,9 @@ def _write(out: Path, to: str, write: writers.Writer, told: writers.Told, found:
 
 def _move(item: Path, target: Path) -> None:
     """Put a file or folder in the place of an older one."""
-    if target.is_dir() and not target.is_symlink():
+    if target.is_symlink():
+        target.unlink()
+    elif target.is_dir():
         shutil.rmtree(target)
     os.replace(item, target)
 

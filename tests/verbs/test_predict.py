@@ -460,18 +460,17 @@ def test_yolo_is_read_by_its_documentation(photos, by_hand):
     assert about["names"] == dict(enumerate(NAMES))
     pictures = sorted(path for path in Path("found/images").rglob("*") if path.suffix in (".png", ".jpg"))
     assert len(pictures) == 11
-    shared = {"0.jpg": "0.jpg.txt", "0.png": "0.png.txt"}
     answers = {row["path"]: [] for row in rows("found/scores.csv")}
     for row in rows("found/scores.csv"):
         answers[row["path"]].append(row)
     for path in pictures:
         name = path.relative_to("found/images")
-        labels = Path("found/labels") / shared.get(name.as_posix(), name.with_suffix(".txt"))
+        labels = Path("found/labels") / name.with_suffix(".txt")
         lines = [line.split() for line in labels.read_text().splitlines()]
-        assert len(lines) == len(answers.get(name.as_posix(), []))
+        assert len(lines) == len(answers.get(path.resolve().relative_to(photos).as_posix(), []))
         assert all(len(line) == 5 and 0 <= float(value) <= 1 for line in lines for value in line[1:])
     width, height = Image.open(photos / "0.jpg").size
-    kind, x, y, w, h = map(float, Path("found/labels/0.jpg.txt").read_text().split()[:5])
+    kind, x, y, w, h = map(float, Path("found/labels/0_jpg.txt").read_text().split()[:5])
     box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
     assert kind == 0
     assert box == pytest.approx([1.25, 2.5, 30.75, 20.0], abs=1e-4)
@@ -482,9 +481,9 @@ def test_voc_is_read_by_torchvision_and_counts_from_1(photos, by_hand):
 
     by_hand("detections", boxes, ["ant", "b<&>\x01ee", "cät"])
     asked(photos, "voc")
-    tree = ElementTree.parse("found/Annotations/0.jpg.xml").getroot()
+    tree = ElementTree.parse("found/Annotations/0_jpg.xml").getroot()
     told = VOCDetection.parse_voc_xml(tree)["annotation"]
-    assert told["filename"] == "0.jpg"
+    assert (told["filename"], told["path"]) == ("0_jpg.jpg", "0.jpg")
     assert told["size"] == {"width": "60", "height": "40", "depth": "3"}
     near, wide = told["object"]
     assert near["name"] == "ant"
@@ -496,14 +495,77 @@ def test_voc_is_read_by_torchvision_and_counts_from_1(photos, by_hand):
     assert ElementTree.parse("found/Annotations/1.xml").findtext("object/name") == "b<&>?ee"
 
 
+def test_voc_with_a_list_is_what_torchvision_loads(photos, by_hand):
+    from torchvision.datasets import VOCDetection
+
+    by_hand("detections", boxes)
+    place = Path("root/VOCdevkit/VOC2012")
+    predict.of_file(Request(images=str(photos), file="x.onnx", to="voc", out=str(place)))
+    stems = sorted(path.relative_to(place / "JPEGImages").with_suffix("") for path in (place / "JPEGImages").rglob("*.jpg"))
+    (place / "ImageSets" / "Main").mkdir(parents=True)
+    (place / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    loaded = list(VOCDetection("root", image_set="train"))
+    assert len(loaded) == 11
+    for image, about in loaded:
+        theirs = about["annotation"]
+        assert theirs["size"] == {"width": str(image.width), "height": str(image.height), "depth": "3"}
+        assert image.size == Image.open(photos / theirs["path"]).size
+
+
+@pytest.mark.parametrize("source", ["yolo", "voc"])
+def test_our_own_source_reads_what_was_written(source, photos, by_hand):
+    from adapt import plug
+
+    for name in ("deep/a b.png", "deep/ü.png"):  # VOC has no folders in folders
+        (photos / name).unlink()
+    by_hand("detections", boxes)
+    asked(photos, source)
+    module = plug.load("data", source)
+    rows = module.load(module.Config(path="found", follow_links=True, validation=0, test=0))["train"]
+    asked(photos, "jsonl")
+    lines = [json.loads(line) for line in Path("found/predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = {"0.jpg": "0_jpg", "0.png": "0_png"}
+    read = {Path(row["id"]).stem: row["objects"] for row in rows}
+    for line in lines:
+        kept = [one["box"] for one in line["objects"] if one["name"]]
+        found = read[names.get(line["path"], Path(line["path"]).stem)]["bbox"]
+        np.testing.assert_allclose(
+            np.array(found).reshape(-1, 4), np.array(kept).reshape(-1, 4), atol=1e-4 if source == "yolo" else 0.5
+        )
+    assert len(read) == 9
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc", "png"])
+def test_pictures_of_one_stem_never_share_a_file(to, by_hand, tmp_path):
+    for name in ("a.jpg", "a.png", "a_jpg.png", "a_png_.jpg", "A.png"):
+        picture(tmp_path / "photos" / name, 0)
+    by_hand(*(("semantic_logits", logits) if to == "png" else ("detections", boxes)))
+    asked(tmp_path / "photos", to)
+    written = {"yolo": "labels/*.txt", "voc": "Annotations/*.xml", "png": "masks/*.png"}[to]
+    stems = sorted(path.stem for path in Path("found").glob(written))
+    assert stems == ["A", "a_jpg", "a_jpg_", "a_png", "a_png_"]
+    if to != "png":
+        links = {path.stem: path.resolve().name for path in Path("found").glob("*mages/*")}
+        assert links == {"A": "A.png", "a_jpg": "a_jpg.png", "a_jpg_": "a.jpg", "a_png": "a.png", "a_png_": "a_png_.jpg"}
+
+
+def test_only_pictures_that_were_answered_are_linked(photos, by_hand, tmp_path):
+    """A loader takes a picture without labels for one with nothing on it."""
+    (photos / "1.png").write_bytes(b"no picture")
+    (tmp_path / "list.txt").write_text("photos/1.png\nphotos/3.png\n")
+    by_hand("detections", boxes)
+    asked(tmp_path / "list.txt", "yolo")
+    assert [path.name for path in Path("found/images").iterdir()] == ["3.png"]
+
+
 def test_label_studio_gets_percent_and_its_own_names(photos, by_hand):
     by_hand("detections", boxes)
     asked(photos, "labelstudio")
     tasks = json.loads(Path("found/tasks.json").read_text())
     assert len(tasks) == 11
     (said,) = tasks[0]["predictions"]
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=0.jpg"
-    assert tasks[-1]["data"]["image"] == "/data/local-files/?d=deep/%C3%BC.png"
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/0.jpg"
+    assert tasks[-1]["data"]["image"] == "/data/local-files/?d=photos/deep/%C3%BC.png"
     first = said["result"][0]
     assert first["value"]["rectanglelabels"] == ["ant"]
     assert first["value"]["x"] == pytest.approx(100 * 1.25 / 60)
@@ -530,7 +592,7 @@ def test_pngs_hold_the_classes_in_vocs_colours(photos, by_hand):
     by_hand("semantic_logits", logits)
     asked(photos, "png")
     assert yaml.safe_load(Path("found/classes.yaml").read_text()) == dict(enumerate(["background", *NAMES]))
-    mask = Image.open("found/masks/0.jpg.png")
+    mask = Image.open("found/masks/0_jpg.png")
     assert mask.mode == "P"
     assert mask.size == (60, 40)
     expected = F.interpolate(torch.from_numpy(logits(0))[None], (40, 60), mode="bilinear", align_corners=False)[0].argmax(0)
@@ -548,7 +610,7 @@ def test_masks_in_coco_are_rle_that_pycocotools_decodes(photos, by_hand):
     data = COCO("found/dataset.json")
     found = data.loadRes("found/results.json")
     for number, image in data.imgs.items():
-        name = {"0.jpg": "0.jpg.png", "0.png": "0.png.png"}.get(
+        name = {"0.jpg": "0_jpg.png", "0.png": "0_png.png"}.get(
             image["file_name"], Path(image["file_name"]).with_suffix(".png")
         )
         classes = np.asarray(Image.open(Path("found/masks") / name))
@@ -764,7 +826,8 @@ def test_a_large_picture_is_enlarged_in_runs_of_rows_as_at_once(monkeypatch):
 
 def test_pictures_are_decoded_ahead_but_not_far():
     begun: list[int] = []
-    stream = shards.ahead(lambda number: begun.append(number) or number, range(100), 8)
+    jobs = (lambda number=number: begun.append(number) or number for number in range(100))
+    stream = shards.ahead(jobs, 8)
     assert next(stream) == 0
     assert len(begun) <= 8
     assert list(stream) == list(range(1, 100))

@@ -119,6 +119,13 @@ class Looked:
     prepared: Any = None
     problem: tuple[str, str] | None = None
     """Kind and detail."""
+    tile: tuple[int, int, int, int] | None = None
+    """Left, top, right, bottom in pixels, of a picture that is cut."""
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height of what the model sees: of the tile, or of the picture."""
+        return self.size if self.tile is None else (self.tile[2] - self.tile[0], self.tile[3] - self.tile[1])
 
 
 def look(pictures: Pictures, number: int, prepare: Callable[[Any], Any]) -> Looked:

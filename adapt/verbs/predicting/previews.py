@@ -16,11 +16,13 @@ MOST = 24
 """Pictures that are drawn."""
 SIDE = 512
 """Pixels of the longer side."""
+LARGE = 4096
+"""The same of a picture that is thinned out."""
 
 
 def write(place: Path, told: Told) -> None:
     """Draw the least sure pictures into `previews/`, the least sure first: NN-SURE-NAME.jpg. Words and embeddings have no such measure."""
-    from adapt.vision.pictures import open_picture, rgb
+    from adapt.verbs.predicting.tiles import large
 
     unsure = heapq.nsmallest(
         MOST, (line for line in told.lines() if line["sure"] is not None), lambda line: (line["sure"], line["number"])
@@ -28,9 +30,23 @@ def write(place: Path, told: Told) -> None:
     if unsure:
         place.joinpath("previews").mkdir()
     for number, line in enumerate(unsure, 1):
-        picture = rgb(open_picture({"path": str(told.root / line["id"]), "bytes": None}))
+        with large():
+            picture = _small(told.root / line["id"])
         name = re.sub(r"[^\w-]+", "_", Path(line["id"]).stem)[:60]
         _drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.jpg", quality=90)
+
+
+def _small(path: Path) -> Picture.Image:
+    """A picture, upright; a large one is thinned out before it is copied."""
+    from PIL import Image
+
+    from adapt.vision.pictures import open_picture, rgb
+
+    image = open_picture({"path": str(path), "bytes": None})
+    scale = LARGE / max(image.size)
+    if scale < 1:
+        image = image.resize([max(1, round(scale * side)) for side in image.size], Image.Resampling.NEAREST)
+    return rgb(image)
 
 
 def _drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Picture.Image:
@@ -39,7 +55,9 @@ def _drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Pi
 
         numbers = {name: number for number, name in enumerate(names)}
         objects = line["objects"]
-        found = {name: [one[key] for one in objects] for name, key in (("bbox", "box"), ("score", "score"))}
+        scale = [picture.width / line["width"], picture.height / line["height"]] * 2
+        found = {"bbox": [[side * by for side, by in zip(one["box"], scale, strict=True)] for one in objects]}
+        found["score"] = [one["score"] for one in objects]
         found["category"] = [numbers.get(one["name"], -1) for one in objects]
         return draw(picture, {"bbox": [], "category": []}, found, names, SIDE)
     small = picture.copy()

@@ -15,8 +15,9 @@ adapt predict file=FILE.onnx images=FOLDER|GLOB|LIST.txt [to=FORMAT] …
   to=jsonl         one JSON object a picture; every model. By default
   to=csv           classes and words: path, label, probability
   to=coco          boxes, masks as RLE: dataset.json and results.json
-  to=yolo          boxes: labels/, scores.csv, data.yaml
-  to=voc           boxes: Annotations/, whole pixels counted from 1
+  to=yolo          boxes: labels/, links in images/, scores.csv, data.yaml
+  to=voc           boxes: Annotations/, whole pixels counted from 1, and links
+                   in JPEGImages/
   to=labelstudio   boxes, classes: tasks.json with pre-annotations
   to=png           a class a pixel: masks/, classes.yaml
 
@@ -27,13 +28,18 @@ adapt predict file=FILE.onnx images=FOLDER|GLOB|LIST.txt [to=FORMAT] …
   all=true         classes: the probability of each class too
   text='…'         PaliGemma, Florence-2: what to ask of every picture
   batch=32         pictures at a time
+  tile=1024        boxes, a class a pixel: cut larger pictures into tiles of so
+                   many pixels a side, and join the answers; up to 536 million
+                   pixels a picture. Things larger than the overlap stay in
+                   pieces
+  overlap=0.2      the share of a tile's side that its neighbours see too
 
 A folder is searched with the folders in it. A list has a path a line, below
 the list's own folder. Pictures that cannot be read are in problems.csv.
 The same command goes on after a kill; with another to= it writes that format
 from the same answers. previews/ has the 24 least sure pictures."""
 FORMATS = ("jsonl", "csv", "coco", "yolo", "voc", "labelstudio", "png")
-KEYS = ("images", "to", "out", "by", "score", "all", "text", "batch", "file")
+KEYS = ("images", "to", "out", "by", "score", "all", "text", "batch", "tile", "overlap", "file")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Request:
     text: str | None = None
     """What is asked of every picture, by models that answer in words."""
     batch: int = 32
+    tile: int | None = None
+    """The side in pixels of the tiles that larger pictures are cut into; none: they stay whole."""
+    overlap: float | None = None
+    """The share of a tile's side that its neighbours see too; none: 0.2."""
 
 
 def parse(arguments: list[str]) -> Request:
@@ -93,6 +103,8 @@ def _values(given: dict[str, str]) -> dict[str, float | int | bool]:
     for name, read, right, words in (
         ("score", float, lambda value: math.isfinite(value) and 0 <= value <= 1, "a number from 0 to 1"),
         ("batch", int, lambda value: 1 <= value <= 4096, "a whole number from 1 to 4096"),
+        ("tile", int, lambda value: 32 <= value <= 8192, "a whole number of pixels from 32 to 8192"),
+        ("overlap", float, lambda value: math.isfinite(value) and 0 <= value <= 0.9, "a number from 0 to 0.9"),
         ("all", {"true": True, "false": False}.__getitem__, lambda value: True, "true or false"),
     ):
         if name in given:

@@ -25,7 +25,7 @@ MOST = 254
 """Classes that fit a PNG with a byte a pixel, beside the background and what nobody judged."""
 NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LOCAL = "/data/local-files/?d="
-"""Where Label Studio serves files of the machine that it runs on."""
+"""Where Label Studio serves files of the machine that it runs on: of folders below its document root, never of the root itself."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,18 @@ class Told:
         return self.shards.answered()
 
     def stems(self) -> dict[str, str]:
-        """Picture → its path without the suffix; with it, where another picture has the same."""
+        """Picture → its path without the suffix; of a.jpg and a.png, which would share one, a_jpg and a_png."""
         often = Counter(os.path.splitext(name)[0] for name in self.ids)
-        return {name: stem if often[stem := os.path.splitext(name)[0]] == 1 else name for name in self.ids}
+        taken, found = {stem for stem, count in often.items() if count == 1}, {}
+        for name in self.ids:
+            stem, suffix = os.path.splitext(name)
+            if often[stem] > 1:
+                stem = f"{stem}_{suffix[1:]}"
+                while stem in taken:
+                    stem += "_"
+                taken.add(stem)
+            found[name] = stem
+        return found
 
 
 # ---------------------------------------------------------------------------------------------------------- any, and words
@@ -125,7 +134,8 @@ def _coco_shape(one: dict[str, Any]) -> dict[str, Any]:
 def yolo(place: Path, told: Told) -> list[str]:
     """`labels/NAME.txt` (class, centre and size as shares of the picture), `scores.csv` (the score of each line), `data.yaml`.
 
-    A picture without objects has an empty file: a negative. `images` is a link to the pictures, where YOLO looks for them.
+    A picture without objects has an empty file: a negative. `images/NAME.SUFFIX` are links to the pictures, where YOLO looks for them.
+    Which pictures shall measure (`val`) is the user's to say.
     """
     import yaml
 
@@ -134,6 +144,7 @@ def yolo(place: Path, told: Told) -> list[str]:
         table = csv.writer(file)
         table.writerow(["path", "line", "class", "score"])
         for line in told.lines():
+            _link(place / "images" / f"{stems[line['id']]}{Path(line['id']).suffix}", told.root / line["id"])
             named = [one for one in line["objects"] if one["name"] is not None]
             with _text(place / "labels" / f"{stems[line['id']]}.txt") as labels:
                 for number, one in enumerate(named, 1):
@@ -142,18 +153,26 @@ def yolo(place: Path, told: Told) -> list[str]:
                     shares += ((right - left) / line["width"], (bottom - top) / line["height"])
                     labels.write(f"{numbers[one['name']]} {' '.join(f'{share:.8f}' for share in shares)}\n")
                     table.writerow([line["id"], number, one["name"], one["score"]])
-    about = {"train": "images", "val": "images", "nc": len(told.names), "names": dict(enumerate(told.names))}
+    about = {"train": "images", "val": None, "nc": len(told.names), "names": dict(enumerate(told.names))}
     (place / "data.yaml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    (place / "images").symlink_to(told.root, target_is_directory=True)
+    for name in ("images", "labels"):
+        (place / name).mkdir(exist_ok=True)
     return _nameless(told)
 
 
 def voc(place: Path, told: Told) -> list[str]:
-    """`Annotations/NAME.xml`: whole pixels counted from 1, the last one inside the box, as Pascal VOC's own; `score` beside the box."""
+    """`Annotations/NAME.xml`: whole pixels counted from 1, the last one inside the box, as Pascal VOC's own; `score` beside the box.
+
+    `JPEGImages/NAME.jpg` are links to the pictures: VOC's loaders look for this suffix, and see by its content what a file is. The lists
+    of splits, `ImageSets/Main/train.txt` and the like, are the user's.
+    """
     stems = told.stems()
     for line in told.lines():
         root = ElementTree.Element("annotation")
-        _xml(root, {"folder": str(Path(line["id"]).parent), "filename": Path(line["id"]).name, "segmented": 0})
+        stem = stems[line["id"]]
+        _link(place / "JPEGImages" / f"{stem}.jpg", told.root / line["id"])
+        about = {"folder": str(Path(stem).parent), "filename": f"{Path(stem).name}.jpg", "path": line["id"], "segmented": 0}
+        _xml(root, about)
         _xml(ElementTree.SubElement(root, "size"), {"width": line["width"], "height": line["height"], "depth": 3})
         for one in line["objects"]:
             if one["name"] is None:
@@ -165,9 +184,10 @@ def voc(place: Path, told: Told) -> list[str]:
             most = {"xmax": max(right, least["xmin"]), "ymax": max(bottom, least["ymin"])}
             _xml(ElementTree.SubElement(item, "bndbox"), least | most)
         ElementTree.indent(root)
-        with _text(place / "Annotations" / f"{stems[line['id']]}.xml") as file:
+        with _text(place / "Annotations" / f"{stem}.xml") as file:
             file.write(ElementTree.tostring(root, encoding="unicode") + "\n")
-    (place / "Annotations").mkdir(exist_ok=True)
+    for name in ("Annotations", "JPEGImages"):
+        (place / name).mkdir(exist_ok=True)
     return [*_nameless(told), "Boxes are rounded to whole pixels, as VOC has them."]
 
 
@@ -190,13 +210,14 @@ def labelstudio(place: Path, told: Told) -> list[str]:
                 value = {"choices": [line["label"]]}
                 found = [{"from_name": "label", "to_name": "image", "type": "choices", "value": value, "score": line["sure"]}]
             said = {"model_version": told.title, "result": found} | ({} if line["sure"] is None else {"score": line["sure"]})
-            yield {"data": {"image": LOCAL + quote(line["id"])}, "predictions": [said]}
+            yield {"data": {"image": LOCAL + quote(f"{told.root.name}/{line['id']}")}, "predictions": [said]}
 
     with _text(place / "tasks.json") as file:
         _list(file, tasks())
     return [
         *_nameless(told),
-        f"Label Studio serves the pictures with LOCAL_FILES_SERVING_ENABLED=true and {told.root} as document root.",
+        "Label Studio shows the pictures if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={told.root.parent}, and its project has the local storage {told.root}.",
     ]
 
 
@@ -294,6 +315,12 @@ def writer(predictor: str, to: str) -> Writer:
 def _text(path: Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     return open(path, "w", encoding="utf-8", newline="")
+
+
+def _link(place: Path, picture: Path) -> None:
+    """A link to a picture; its bytes stay where they are."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(picture)
 
 
 def _list(file: TextIO, items: Iterator[dict[str, Any]]) -> None:

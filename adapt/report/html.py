@@ -1,0 +1,42 @@
+"""What all our pages are made of: one file with its style and pictures inside; what cannot be drawn costs one line."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from adapt.plug import ROOT
+
+STYLE = ROOT / "assets" / "report.css"
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole page of these sections."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE.read_text()}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
+    )
+
+
+def section(title: str, instead: str, draw: Callable[..., str], *parts: Any) -> str:
+    """What `draw` makes of `parts`; where it fails, one line that says so (with ADAPT_DEBUG=1, the error itself).
+
+    Args:
+        instead: a sentence on where the same is to be found.
+    """
+    try:
+        return draw(*parts)
+    except Exception as error:  # a figure must not end a verb after its work
+        if os.environ.get("ADAPT_DEBUG"):
+            raise
+        why = " ".join(str(error).split())[:200]
+        return f"<p class=note>{escape(f'{title}: could not be drawn ({type(error).__name__}: {why}). {instead}')}</p>"
+
+
+def data_uri(data: bytes, kind: str = "png") -> str:
+    """A picture's bytes as the address of an image inside the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
