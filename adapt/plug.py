@@ -204,5 +204,6 @@ def nearest(word: object, have: Iterable[str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 → '1 weight', 2000 → '2,000 weights'."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    """1 → '1 weight', 2000 → '2,000 weights', 3 → '3 boxes'."""
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{number:,} {noun}{ending}"

@@ -7,7 +7,6 @@ is the same for all: looking at the pictures, keeping the rows, leaving out what
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple
@@ -16,12 +15,12 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset
 
 from adapt.data.check import repeated
-from adapt.data.listing import Listed, Listing, kept_names
+from adapt.data.listing import Listed, Listing, kept_names, left_out, single_class
 from adapt.data.objects import Objects
 from adapt.data.problems import Problem, Report
 from adapt.data.scan import Finding, scan
 from adapt.data.split import Splits, apart, by_split, drawn, grouped, limited, missing, percent
-from adapt.plug import UserError, counted
+from adapt.plug import UserError
 from adapt.provenance import stamp
 from adapt.run import atomic
 from adapt.vision.pictures import cache_folder, cached, digest
@@ -99,11 +98,10 @@ def _size(size: tuple[int, int]) -> str:
 
 def _of_classes(listing: Listing, pictures: Sequence[Listed], numbers: dict[str, int | None]) -> list[Listed]:
     """The pictures without a class or with one that is kept and that training sees; what is left out is noted."""
-    left = Counter(one.label for one in pictures if one.label is not None and numbers[one.label] is None)
-    listing.problems += [
-        Problem(name, "", "class left out", counted(number, "picture")) for name, number in sorted(left.items())
-    ]
-    pictures = [one for one in pictures if one.label not in left]
+    left = [one.label for one in pictures if one.label is not None and numbers[one.label] is None]
+    listing.problems += left_out(left)
+    gone = set(left)
+    pictures = [one for one in pictures if one.label not in gone]
     known = {numbers[one.label] for one in pictures if one.label is not None and one.split in ("", "train")}
     if not known:  # all are for one split, which is drawn from then
         known = {numbers[one.label] for one in pictures if one.label is not None}
@@ -116,7 +114,7 @@ def _refuse_one_class(config, pictures: Sequence[Listed]) -> None:
     """Raises a `UserError`, when pictures have classes and all the same one."""
     found = {config.classes.get(one.label, one.label) for one in pictures if one.label is not None}
     if len(found) == 1:
-        raise UserError(f"data.path: only one class, {found.pop()!r}, in {config.path!r}. A classifier needs two or more.")
+        raise single_class(found.pop(), config.path)
 
 
 # ------------------------------------------------------------------------------------------------------------------ rows

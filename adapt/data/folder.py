@@ -77,20 +77,17 @@ def load(config: Config):
 
 def _called(config: Config, rows: list[dict], report: Report) -> list[dict]:
     """The rows with their classes' names after `data.classes`; those of classes that are left out are counted in the report."""
-    from collections import Counter
-
-    from adapt.data.listing import kept_names
-    from adapt.data.problems import Problem
-    from adapt.plug import counted
+    from adapt.data.listing import kept_names, left_out
 
     found = sorted({row["class"] for row in rows} - {None})
     kept, numbers = kept_names(found, config.classes)
     called = {name: None if number is None else kept[number] for name, number in zip(found, numbers, strict=True)} | {
         None: None
     }
-    left = Counter(row["class"] for row in rows if row["class"] is not None and called[row["class"]] is None)
-    report.problems += [Problem(name, "", "class left out", counted(number, "picture")) for name, number in left.items()]
-    return [row | {"class": called[row["class"]]} for row in rows if row["class"] not in left]
+    left = [row["class"] for row in rows if row["class"] is not None and called[row["class"]] is None]
+    report.problems += left_out(left)
+    gone = set(left)
+    return [row | {"class": called[row["class"]]} for row in rows if row["class"] not in gone]
 
 
 def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:

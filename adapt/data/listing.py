@@ -6,7 +6,8 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -140,6 +141,18 @@ def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[li
         raise UserError("data.classes leaves out all classes of the data. Leave one in.")
     numbers = {name: number for number, name in enumerate(kept)}
     return kept, [None if name is None else numbers[name] for name in new]
+
+
+def left_out(labels: Iterable[str]) -> list[Problem]:
+    """What is told of the pictures that `data.classes` leaves out, by their labels."""
+    from adapt.data.problems import Problem
+
+    return [Problem(name, "", "class left out", counted(number, "picture")) for name, number in sorted(Counter(labels).items())]
+
+
+def single_class(name: str, path: str) -> UserError:
+    """The error, where all pictures have the same class."""
+    return UserError(f"data.path: only one class, {name!r}, in {path!r}. A classifier needs two or more.")
 
 
 def printable(text: str) -> str:

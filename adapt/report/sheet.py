@@ -229,11 +229,7 @@ def _frame(frame: Frame) -> str:
     chips = "".join(
         _chip(label + (f" × {count}" if count > 1 else ""), _rgb(tint)) for (label, tint), count in counts.most_common(CHIPS)
     )
-    rest = (
-        f" <small>{counted(len(counts) - CHIPS, 'more class').replace('classs', 'classes')}</small>"
-        if len(counts) > CHIPS
-        else ""
-    )
+    rest = f" <small>{counted(len(counts) - CHIPS, 'more class')}</small>" if len(counts) > CHIPS else ""
     return f'{drawing}<figcaption>{words}<span class=id title="{name}">{name}</span>{chips}{rest}{text}</figcaption>'
 
 

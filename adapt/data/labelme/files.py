@@ -52,9 +52,7 @@ def listed(root: Path, images: Path, config) -> Listing:
     listing.problems += passed_over(config.path, counts)
     others = [name for name in pictures if name not in seen and Path(name).with_suffix("").as_posix() not in beside]
     listing.pictures += [Listed(name, name, "", told=False) for name in others]
-    listing.origin = {split: f"{split} in {config.path!r}" for split in ("train", "validation", "test")} | {
-        "": repr(config.path)
-    }
+    listing.origin = {split: f"{split} in {config.path!r}" for split in SPLIT_FOLDERS.values()} | {"": repr(config.path)}
     return listing
 
 

@@ -13,7 +13,6 @@ from adapt.data.scan import SPLIT_FOLDERS
 from adapt.plug import UserError, counted, nearest
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-SPLITS = ("train", "validation", "test")
 PATHS = ("path", "image", "file", "filename")
 LABELS = ("label", "class")
 MANY = re.compile(r"(label|class)(s|es)?[ _.-]?\d*")
@@ -56,7 +55,9 @@ def listed(file: Path, root: Path, config) -> Listing:
             f"data.path: {config.path!r} has no picture for train, only for {min(given)}. Give some the split train."
         )
     listing.names = sorted({picture.label for picture in listing.pictures} - {None})
-    listing.origin = {split: f"the rows {split} of {config.path!r}" for split in SPLITS} | {"": repr(config.path)}
+    listing.origin = {split: f"the rows {split} of {config.path!r}" for split in SPLIT_FOLDERS.values()} | {
+        "": repr(config.path)
+    }
     return listing
 
 

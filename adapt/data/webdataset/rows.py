@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
 from adapt.data.check import repeated
+from adapt.data.listing import single_class
 from adapt.data.problems import Problem, Report
 from adapt.data.scan import Finding
 from adapt.data.split import SPLITS, Splits, apart, drawn, grouped, limited, missing, percent
@@ -192,7 +193,7 @@ def _code(config, samples: Gathered, labels: list[str]) -> None:
     if not samples.names:
         return
     if len(set(labels)) < 2:
-        raise UserError(f"data.path: only one class, {labels[0]!r}, in {config.path!r}. A classifier needs two or more.")
+        raise single_class(labels[0], config.path)
     places = {name: place for place, name in enumerate(samples.names)}
     numbers = np.full(len(samples.table), -1)
     numbers[samples.rows] = [places[label] for label in labels]

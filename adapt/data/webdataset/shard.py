@@ -18,6 +18,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
+from adapt.data.listing import printable
 from adapt.data.scan import inspect
 from adapt.data.webdataset.tars import Shard
 from adapt.provenance import stamp
@@ -177,7 +178,7 @@ class _Reader:
             why = "links, devices and sparse files"
         elif name.startswith("/") or ".." in name.split("/"):
             why = "files whose names lead out of the tar"
-        elif name.encode("utf-8", "replace").decode() != name:
+        elif printable(name) != name:
             why = "files whose names are not UTF-8"
         elif META.match(name) or key is None:
             why = "files without a key, such as .hidden or __meta__"
@@ -284,4 +285,4 @@ def _json(data: bytes) -> dict:
 
 def _plain(text: str) -> str:
     """A text without blanks at its ends and without halves of characters, which JSON can spell and no file can hold."""
-    return text.strip().encode("utf-8", "replace").decode("utf-8")
+    return printable(text.strip())

@@ -123,7 +123,7 @@ def doubtful(splits: DatasetDict, looks: Mapping[str, Looks], model: Plugin | No
     if len(set(labels[judged])) < 2:
         raise UserError(
             f"noise: two classes or more need {FOLDS} pictures or more each, to doubt a label by the others; here "
-            f"{counted(len(set(labels[judged])), 'class').replace('classs', 'classes')} of {len(names)} have as many. Leave noise=true out."
+            f"{counted(len(set(labels[judged])), 'class')} of {len(names)} have as many. Leave noise=true out."
         )
     features, called = _features(labelled, looks, model)
     classes, own = np.unique(labels[judged], return_inverse=True)
