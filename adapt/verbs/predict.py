@@ -18,6 +18,8 @@ from adapt.plug import UserError, counted
 from adapt.provenance import changed, of
 from adapt.recipe import Recipe
 from adapt.run import atomic
+from adapt.verbs.formats.boxes import linked
+from adapt.verbs.formats.told import Told
 from adapt.verbs.predicting import answerers, pictures, previews, tiles, writers
 from adapt.verbs.predicting.request import Request, place
 from adapt.verbs.predicting.shards import LEAST, Shards, fill
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from adapt.verbs.predicting.answerers import Answerer
     from adapt.verbs.predicting.pictures import Pictures
     from adapt.verbs.processes import Processes
+
+Problems = list[tuple[str, str, str]]
+"""Pictures without an answer: id, kind, detail."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,9 @@ def _predict(request: Request, found: Pictures, answerer: Answerer, processes: P
     with progress("predict", len(missing), shown=processes.main) as tick:
         fill(shards, missing, found, answerer, options, request.batch, tick, tiling)
     processes.accelerator.wait_for_everyone()
-    told = writers.Told(shards, found.root, found.ids, answerer.predictor, answerer.names, answerer.title, request.all)
+    told = Told(shards.answered, found.ids, answerer.names, answerer.title, linked(found.root), found.root, all=request.all)
     if processes.main and known is None:
-        _write(out, request.to, write, told, found)
+        _write(out, request.to, write, told, [*found.problems, *shards.problems()])
     processes.accelerator.wait_for_everyone()
     files, notes, problems = processes.share(list((_written(out, request.to) or {}).values()))
     answered = len(found.ids) + len(found.problems) - problems
@@ -164,13 +169,13 @@ def _written(out: Path, to: str) -> dict[str, Any] | None:
     return noted if noted and all((out / name).exists() for name in noted["files"]) else None
 
 
-def _write(out: Path, to: str, write: writers.Writer, told: writers.Told, found: Pictures) -> None:
+def _write(out: Path, to: str, write: writers.Writer, told: Told, unanswered: Problems) -> None:
     """Write a format's files, drawings and the list of problems; then note that they are whole."""
     with atomic(out / ".shards" / to) as folder:
         folder.mkdir()
         notes = write(folder, told)
         previews.write(folder, told)
-        problems = _problems(folder / "problems.csv", told, found)
+        problems = _problems(folder / "problems.csv", unanswered)
         files = sorted(item.name for item in folder.iterdir())
         for name in files:
             _move(folder / name, out / name)
@@ -188,20 +193,16 @@ def _move(item: Path, target: Path) -> None:
     os.replace(item, target)
 
 
-def _problems(path: Path, told: writers.Told, found: Pictures) -> int:
+def _problems(path: Path, unanswered: Problems) -> int:
     """Write what has no answer, and what to do about it; returns how many."""
     from adapt.data.problems import KINDS
 
-    lines = ((line["id"], *line["problem"]) for line in told.shards.lines() if "problem" in line)
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "problem", "detail", "todo"])
-        count = 0
-        for source in (found.problems, lines):
-            for name, kind, detail in source:
-                table.writerow([name, kind, detail, KINDS[kind][1]])
-                count += 1
-    return count
+        for name, kind, detail in unanswered:
+            table.writerow([name, kind, detail, KINDS[kind][1]])
+    return len(unanswered)
 
 
 def sentences(answered: Answered) -> list[str]:

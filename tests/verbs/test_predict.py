@@ -28,10 +28,10 @@ from adapt.run import Run
 from adapt.students import classifier, detector, embedder, pixels
 from adapt.verbs import predict
 from adapt.verbs.answers import enlarged
+from adapt.verbs.formats.plain import colour
 from adapt.verbs.outcome import Outcome
 from adapt.verbs.predicting import answerers, shards
 from adapt.verbs.predicting.request import HELP, Request, parse
-from adapt.verbs.predicting.writers import colour
 from adapt.vision.images import view
 
 SPEC = {"size": (64, 64), "resize": 72, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}

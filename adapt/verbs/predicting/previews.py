@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
-    from adapt.verbs.predicting.writers import Told
+    from adapt.verbs.formats.told import Told
 
 MOST = 24
 """Pictures that are drawn."""
@@ -75,7 +75,7 @@ def _veiled(picture: Picture.Image, masks: list[dict[str, Any]]) -> Picture.Imag
     import numpy as np
     from PIL import Image
 
-    from adapt.verbs.predicting.writers import colour
+    from adapt.verbs.formats.plain import colour
     from adapt.vision.draw import overlay
     from adapt.vision.masks import unrle
 

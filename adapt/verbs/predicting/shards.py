@@ -92,6 +92,10 @@ class Shards:
         """The pictures that have an answer."""
         return (line for line in self.lines() if "problem" not in line)
 
+    def problems(self) -> list[tuple[str, str, str]]:
+        """The others: id, kind, detail."""
+        return [(line["id"], *line["problem"]) for line in self.lines() if "problem" in line]
+
 
 def fill(
     shards: Shards,
