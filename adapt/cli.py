@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adapt.verbs.predicting.request import Request
 
 VERBS = tuple(PAGES)
-ALONE = ("init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
+ALONE = ("convert", "init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
 """What one process does, whatever the number that a launcher started."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """How a launcher tells a process that it has others beside it."""
@@ -367,6 +367,19 @@ def _doctor_data(rest: list[str]) -> Said:
     return look(config, request, recipe and recipe.model)
 
 
+def _convert(rest: list[str]) -> Said:
+    """Write the data of a recipe, or of a source, in another format."""
+    from adapt.verbs.converting.request import parse as requested
+
+    request = requested(rest)
+    config = parse(rest).data if request.recipe else source(rest)
+    from adapt.verbs.convert import convert
+
+    converted = convert(config, request)
+    print(*converted.sentences(), sep="\n")
+    return 0, converted.document()
+
+
 def _init(rest: list[str]) -> Said:
     """Look at a folder; write a recipe for it."""
     file = next((argument.partition("=")[2] for argument in rest if argument.startswith("write=")), None)
@@ -379,6 +392,7 @@ def _init(rest: list[str]) -> Said:
 
 
 OWN: dict[str, Callable[[list[str]], Said]] = {
+    "convert": _convert,
     "doctor": _doctor,
     "init": _init,
     "options": lists.sections,

@@ -120,6 +120,16 @@ class Reader:
     def _wrong(self, name: str, split: str, kind: str, detail: str) -> None:
         self.listing.problems.append(Problem(name, split, kind, detail))
 
+    def picture(self, part: Part, number: Any) -> Listed | None:
+        """The picture that a file gives this id; none, if there is none."""
+        with suppress(TypeError):  # a list is no id
+            return self._pictures[part.path].get(number) if type(number) is not bool else None
+        return None
+
+    def pictures(self, part: Part) -> list[Listed]:
+        """The pictures of a file."""
+        return [picture for picture in self._pictures[part.path].values() if picture]
+
     # ---------------------------------------------------------------------------------------------------------- annotations
 
     def read(self, objects: Objects) -> None:

@@ -102,12 +102,15 @@ class Stream:
         return UserError(f"data.path: {where}: no JSON: {reason}. Correct it, or copy the file again.")
 
 
-def elements(path: Path, wanted: Collection[str], counts: dict[str, int] | None = None) -> Iterator[tuple[str, Any]]:
+def elements(
+    path: Path, wanted: Collection[str], counts: dict[str, int] | None = None, others: dict[str, Any] | None = None
+) -> Iterator[tuple[str, Any]]:
     """The elements of a JSON object's lists: (key, element), in the order of the file.
 
     Args:
         wanted: the keys whose lists are told; another value of such a key is a mistake.
         counts: all keys are added to it, with the number of their elements.
+        others: what is no list is added to it.
 
     Raises:
         UserError: the file is no JSON object, with line and column.
@@ -131,8 +134,12 @@ def elements(path: Path, wanted: Collection[str], counts: dict[str, int] | None 
                     number += 1
                     if key in wanted:
                         yield key, element
-            elif stream.value() is not None and key in wanted:
-                raise UserError(f"data.path: {path.name}: {key!r} must be a list.")
+            else:
+                value = stream.value()
+                if value is not None and key in wanted:
+                    raise UserError(f"data.path: {path.name}: {key!r} must be a list.")
+                if others is not None:
+                    others[key] = value
             if counts is not None:
                 counts[key] = counts.get(key, 0) + number
             if stream.skip(",}") == "}":

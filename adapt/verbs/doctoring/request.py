@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +78,23 @@ def parse(arguments: list[str]) -> Request:
         )
     if "write" in given and not given["write"]:
         raise UserError("write: no file. Write write=problems.csv.")
-    return Request(given.get("write"), sheet, noise == "true", _of_recipe([one.partition("=")[0] for one in arguments]))
+    return Request(given.get("write"), sheet, noise == "true", of_recipe(arguments, "doctor data", KNOWN))
 
 
-def _of_recipe(names: list[str]) -> bool:
-    """Is a recipe or a run named? Raises a `UserError` where neither is, and no data either."""
+def of_recipe(arguments: Sequence[str], verb: str, known: Sequence[str]) -> bool:
+    """Is a recipe or a run named, in what is left of a verb's arguments? Else they are of `data` alone.
+
+    Args:
+        known: what the verb takes, for messages.
+
+    Raises:
+        UserError: no data are named, or something else beside them.
+    """
+    names = [one.partition("=")[0] for one in arguments]
     if {"recipe", "run"} & set(names):
         return True
-    if not {"data", "data.path"} & set(names):
-        raise UserError("doctor data: which pictures? Write data.path=FOLDER, or recipe=NAME.")
+    if not {"data", "data.path", "data.source"} & set(names):
+        raise UserError(f"{verb}: which pictures? Write data.path=FOLDER, or recipe=NAME.")
     if unknown := sorted(name for name in names if name.split(".")[0] != "data"):
-        raise UserError(f"doctor data: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], KNOWN)}")
+        raise UserError(f"{verb}: {unknown[0]!r} is unknown without recipe=.{nearest(unknown[0], known)}")
     return False

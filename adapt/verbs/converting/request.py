@@ -1,0 +1,68 @@
+"""What `adapt convert` is asked for, as it is typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapt.plug import UserError, nearest
+from adapt.verbs.doctoring.request import of_recipe
+
+HELP = """adapt convert data.path=PATH|recipe=NAME to=FORMAT out=FOLDER [data.KEY=value …]
+
+  to=coco          boxes, masks as RLE, captions: annotations/*.json, images/.
+                   What is COCO's already is copied word by word: ids, areas,
+                   supercategories, polygons and what else stands there
+  to=yolo          boxes: labels/SPLIT, images/SPLIT, data.yaml
+  to=voc           boxes: Annotations/, JPEGImages/, ImageSets/Main; whole pixels
+  to=labelstudio   boxes or classes: tasks.json with annotations, images/
+  to=png           a class a pixel: images/SPLIT, masks/SPLIT, classes.yaml
+  to=csv           classes: labels.csv with path, label and split, images/
+  to=folder        classes: SPLIT/CLASS/
+
+  pictures=link    what lies beside: links to the pictures, or pictures=copy
+
+All that `data` takes holds: data.classes='{cat: animal, dog: null}',
+data.limit=100, data.group=…, data.seed=1, data.on_error=skip. Splits are as
+given, or drawn. What a format cannot hold is said, with a count."""
+FORMATS = ("coco", "yolo", "voc", "labelstudio", "png", "csv", "folder")
+KEYS = ("to", "out", "pictures")
+KNOWN = (*KEYS, "data.path", "recipe", "run")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, beside the data."""
+
+    to: str
+    """One of `FORMATS`."""
+    out: str
+    """A new or empty folder."""
+    copy: bool = False
+    """Copy the pictures; else links lead to them."""
+    recipe: bool = False
+    """Are the data those of a recipe or a run? Else of `data.path`, or `data`."""
+
+
+def parse(arguments: list[str]) -> Request:
+    """Take the verb's own arguments out of the others, which are those of the data or of a recipe.
+
+    Raises:
+        UserError: one is missing, repeated, or not what it takes.
+    """
+    given: dict[str, str] = {}
+    for argument in list(arguments):
+        name, _, value = argument.partition("=")
+        if name in KEYS:
+            if name in given:
+                raise UserError(f"{name}: given twice. Give it once.")
+            given[name] = value
+            arguments.remove(argument)
+    for name, example in (("to", "to=coco"), ("out", "out=FOLDER")):
+        if not given.get(name):
+            raise UserError(f"{name}: missing. Write {example}. Formats: {', '.join(FORMATS)}.")
+    if given["to"] not in FORMATS:
+        raise UserError(f"to: there is no format {given['to']!r}.{nearest(given['to'], FORMATS)}")
+    pictures = given.get("pictures", "link")
+    if pictures not in ("link", "copy"):
+        raise UserError(f"pictures: {pictures!r} is not link or copy.")
+    return Request(given["to"], given["out"], pictures == "copy", of_recipe(arguments, "convert", KNOWN))

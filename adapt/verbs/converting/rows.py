@@ -1,0 +1,188 @@
+"""The rows of a data set as the writers of formats want them: a line a picture; see `formats/told.py`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Image
+
+from adapt.data.scan import ORIENTATION
+from adapt.progress import progress
+from adapt.verbs.formats.told import FOLDER_OF, link
+from adapt.vision.classes import category_names
+from adapt.vision.pictures import open_picture, reason
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".ppm", "MPO": ".jpg"}
+"""Pillow's format → the suffix of a picture that has no file; others: their name."""
+
+
+@dataclass
+class Rows:
+    """The pictures of all splits that say something, each with a name of its own.
+
+    Args:
+        splits: as a source returns them; `unlabelled` is passed over.
+        copy: pictures are copied; else links lead to those that have files.
+    """
+
+    splits: DatasetDict
+    copy: bool
+    ids: list[str] = field(default_factory=list)
+    """A path for each picture, with `/`, below the folder that they share; each once."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """Of the classes: of the `objects`, of the pictures (`label`)."""
+    holds: set[str] = field(default_factory=set)
+    """What the rows say: objects, mask (of objects, or a map of classes), label, caption."""
+
+    def __post_init__(self):
+        self._rows = {split: _undecoded(rows) for split, rows in self.splits.items() if split in FOLDER_OF}
+        features = next(iter(self._rows.values())).features
+        self.holds = {name for name in ("objects", "label", "caption") if name in features}
+        if "objects" in features:
+            self.names["objects"] = category_names(features)
+            if "mask" in features["objects"] or "segmentation" in features:
+                self.holds.add("mask")
+        if "label" in features:
+            self.names["label"] = list(features["label"].names)
+        self._sizes = array("i")
+        self._name()
+
+    def _name(self) -> None:
+        """Open each picture once: its size, and its name."""
+        root, taken = self._root(), set()
+        with progress("look at pictures", sum(map(len, self._rows.values()))) as tick:
+            for _, row in self._each():
+                picture = _opened(row)
+                self._sizes.extend(_upright(picture))
+                path = row["image"]["path"] if row["image"]["bytes"] is None else None
+                name = os.path.relpath(path, root).replace(os.sep, "/") if path else _file_name(row, picture)
+                stem, suffix = os.path.splitext(name)
+                number = 2
+                while name in taken:
+                    name, number = f"{stem}_{number}{suffix}", number + 1
+                taken.add(name)
+                self.ids.append(name)
+                tick()
+
+    def _root(self) -> str:
+        """The folder that all files lie in."""
+        root = ""
+        for rows in self._rows.values():
+            for value in rows.select_columns("image")["image"]:
+                if value["bytes"] is None:
+                    folder = os.path.dirname(value["path"])
+                    root = os.path.commonpath([root, folder]) if root else folder
+        return root
+
+    def _each(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for split, rows in self._rows.items():
+            for row in rows:
+                yield split, row
+
+    def splits_told(self) -> list[str]:
+        """The splits that are converted."""
+        return list(self._rows)
+
+    def lines(self, only: str | None = None) -> Iterator[dict[str, Any]]:
+        """A line for each picture.
+
+        Args:
+            only: the pictures of this split.
+        """
+        number = 0
+        for split, rows in self._rows.items():
+            if only in (None, split):
+                for place, row in enumerate(rows, number):
+                    width, height = self._sizes[2 * place], self._sizes[2 * place + 1]
+                    line = {"id": self.ids[place], "number": place, "width": width, "height": height, "row": row}
+                    yield line | {"split": FOLDER_OF[split]} | self._told(row)
+            number += len(rows)
+
+    def _told(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What a row says."""
+        told: dict[str, Any] = {}
+        if type(row.get("image_id")) is int:
+            told["image_id"] = row["image_id"]
+        if "label" in self.names:
+            told["label"] = self.names["label"][row["label"]]
+        if row.get("caption"):
+            told["captions"] = [row["caption"]] if isinstance(row["caption"], str) else list(row["caption"])
+        if "objects" in self.names:
+            told["objects"] = _objects(row["objects"] or {}, self.names["objects"])
+        return told
+
+    def put(self, line: dict[str, Any], place: Path) -> None:
+        """A line's picture at a place: a link, a copy, or the bytes that the row holds."""
+        value = line["row"]["image"]
+        if value["bytes"] is None and not self.copy:
+            link(place, Path(value["path"]))
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if value["bytes"] is None:
+            shutil.copyfile(value["path"], place)
+        else:
+            place.write_bytes(value["bytes"])
+
+
+def _undecoded(rows: Dataset) -> Dataset:
+    """The rows, whose pictures stay bytes or paths."""
+    for name in ("image", "segmentation"):
+        if name in rows.column_names:
+            rows = rows.cast_column(name, Image(decode=False))
+    return rows
+
+
+def _opened(row: dict[str, Any]):
+    """The picture of a row, its header read.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    from adapt.plug import UserError
+
+    try:
+        return open_picture(row["image"])
+    except Exception as error:  # decoders raise nearly anything on broken bytes
+        name = row.get("id") or row["image"]["path"]
+        raise UserError(f"data: picture {name!r}: {reason(error)}. See all such pictures with: adapt doctor data") from None
+
+
+def _upright(picture) -> tuple[int, int]:
+    """Width and height in pixels, turned as EXIF says."""
+    width, height = picture.size
+    return (height, width) if picture.getexif().get(ORIENTATION, 1) in range(5, 9) else (width, height)
+
+
+def _file_name(row: dict[str, Any], picture) -> str:
+    """A path for a picture that has no file: its id, as far as that can be one."""
+    parts = re.split(r"[/\\]", str(row.get("id") or "picture"))
+    clean = [re.sub(r"[\x00-\x1f:*?\"<>|]", "_", part).strip(" .")[:100] for part in parts]
+    suffix = SUFFIX_OF.get(picture.format, f".{picture.format.lower()}")
+    name = "/".join(filter(None, clean)) or "picture"
+    return name if name.lower().endswith(suffix) else name + suffix
+
+
+def _objects(objects: dict[str, list], names: list[str]) -> list[dict[str, Any]]:
+    from pycocotools.mask import area
+
+    masks, crowds = objects.get("mask"), objects.get("iscrowd")
+    found = []
+    for place, (box, category) in enumerate(zip(objects.get("bbox", []), objects.get("category", []), strict=True)):
+        one = {"name": names[category], "box": list(box)}
+        if crowds and crowds[place]:
+            one["crowd"] = True
+        if masks:
+            code = masks[place]
+            one |= {"rle": code, "pixels": int(area({"size": code["size"], "counts": code["counts"].encode("ascii")}))}
+        found.append(one)
+    return found
