@@ -6,20 +6,15 @@ import errno
 import json
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adapt import lists
+from adapt.commands import OWN, first, options, parse, ready, requested
 from adapt.lists import Said
 from adapt.manual import PAGES, overview, page
 from adapt.plug import UserError, nearest
-from adapt.recipe import Recipe, available, load_recipe, source
-
-if TYPE_CHECKING:
-    from adapt.verbs.predicting.request import Request
+from adapt.recipe import Recipe
 
 VERBS = tuple(PAGES)
 ALONE = ("convert", "init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
@@ -64,7 +59,7 @@ def checked(arguments: Sequence[str]) -> int:
             raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
         given = [argument for argument in rest if argument != "--json"]
         if verb == "predict":
-            _requested(given)
+            requested(given)
         else:
             parse(given).data.check_paths()
         return 0, {}
@@ -127,27 +122,10 @@ def _mistake(error: Exception, text: str) -> Said:
 
 
 def _stopped(status: int, text: str, start: str = "") -> Said:
-    if not _first(text):
+    if not first(text):
         return status, {}
     print(start + text, file=sys.stderr)
     return status, {"error": {"message": text, "problems": text.splitlines()}}
-
-
-def _first(text: str) -> bool:
-    """Is this the first of a launcher's processes on this machine to say so? It alone speaks.
-
-    Not the main one: the launcher kills it when another has failed, and it may have nothing to tell.
-    """
-    place = os.environ.get("TORCHELASTIC_ERROR_FILE")  # of torchrun and accelerate: …/attempt_0/RANK/error.json
-    if not place:
-        return True
-    try:
-        Path(place).parents[1].joinpath(f"told-{zlib.crc32(text.encode())}").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:
-        pass  # better twice than never
-    return True
 
 
 def _run(arguments: list[str]) -> Said:
@@ -158,14 +136,14 @@ def _run(arguments: list[str]) -> Said:
         raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
     if verb in OWN:
         return OWN[verb](rest)
-    options = _options(verb, rest)
+    own = options(verb, rest)
     recipe = ready(rest)
     from adapt import hardware
 
     hardware.guard()
     from adapt import pipeline
 
-    outcome = getattr(pipeline, verb)(recipe, **options)
+    outcome = getattr(pipeline, verb)(recipe, **own)
     return show(outcome, recipe)
 
 
@@ -175,52 +153,6 @@ def _help(verbs: list[str]) -> Said:
     text = page(verbs[0]) if verbs else overview()
     print(text)
     return 0, {"help": text}
-
-
-def parse(arguments: list[str]) -> Recipe:
-    """`recipe=…` or `run=…`, and overrides → the recipe.
-
-    Raises:
-        UserError: neither is given, the recipe is wrong, or the run folder is another recipe's.
-    """
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    overrides = [argument for argument in arguments if not argument.startswith(("recipe=", "run="))]
-    if given.get("run"):
-        from adapt.run import Run
-
-        path = Run.from_folder(Path(given["run"])).path
-        if not given.get("recipe"):
-            _of_this_version(path)
-        recipe = load_recipe(given.get("recipe") or path / "recipe.yaml", overrides)
-        Run.from_folder(path, recipe)
-        Run(path).at_home(recipe)
-        return recipe
-    if not given.get("recipe"):
-        raise UserError(f"recipe: missing. Write recipe=NAME or recipe=FILE.yaml. Have: {', '.join(available('recipes'))}.")
-    return load_recipe(given["recipe"], overrides)
-
-
-def ready(arguments: list[str]) -> Recipe:
-    """`parse`, for a verb that begins: the data are there, and what other data change is said."""
-    recipe = parse(arguments)
-    recipe.data.check_paths()
-    for note in recipe.notes:
-        if _first(note):
-            print(note)
-    return recipe
-
-
-def _of_this_version(path: Path) -> None:
-    """A run's own recipe must read as it is."""
-    try:
-        load_recipe(path / "recipe.yaml")
-    except UserError as error:
-        first, *more = str(error).splitlines()
-        others = f" (and {len(more)} more)" if more else ""
-        raise UserError(
-            f"run: {str(path)!r} is of another version of Adapt: {first.rstrip('.')}{others}. Begin a new run with recipe=…; the "
-            "report in the folder still opens."
-        ) from None
 
 
 def show(outcome, recipe: Recipe) -> Said:
@@ -235,174 +167,6 @@ def show(outcome, recipe: Recipe) -> Said:
     document = {"run": str(outcome.path), "entries": outcome.entries, "guards": outcome.guards, "ok": outcome.ok}
     document |= {"report": str(page) if page.exists() else None, "notes": recipe.notes}
     return 1 if recipe.strict and not outcome.ok else 0, document
-
-
-def _options(verb: str, rest: list[str]) -> dict[str, Any]:
-    """Take a verb's own options out of its arguments: `scale=` and `keep=` of merge, `extend=` of finetune.
-
-    Raises:
-        UserError: a value is not what the option takes.
-    """
-    options: dict[str, Any] = {}
-    for argument in list(rest):
-        name, _, text = argument.partition("=")
-        if (verb, name) == ("merge", "budget"):
-            raise UserError("budget: of merge it is called keep now: keep=0.9 keeps 90 % of what zero-shot had right.")
-        if name in TAKES.get(verb, {}):
-            read, words = TAKES[verb][name]
-            try:
-                options[name] = read(text)
-            except ValueError:
-                raise UserError(f"{name}: {text!r} is not {words}.") from None
-            rest.remove(argument)
-    return options
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def _epochs(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-TAKES: dict[str, dict[str, tuple[Callable[[str], Any], str]]] = {
-    "merge": {
-        "scale": (lambda text: text if text == "sweep" else _share(text), "a number from 0 to 1, or the word sweep"),
-        "keep": (_share, "a number from 0 to 1"),
-    },
-    "finetune": {"extend": (_epochs, "a number of epochs, 1 or more")},
-}
-"""Verb → its own options: how each is read, and what it takes, in words."""
-
-
-def _prompt(rest: list[str]) -> Said:
-    """Print the answer, and write it."""
-    from adapt.verbs.question import files
-    from adapt.verbs.question import parse as questioned
-
-    question, out = questioned(rest)
-    recipe = ready(rest)
-    from adapt import hardware
-
-    hardware.guard()
-    from adapt.pipeline import prompt
-
-    answer = prompt(recipe, question)
-    print(*answer.lines, *answer.write(out), sep="\n")
-    return 0, {"answer": answer.found, "lines": answer.lines, "files": [str(path) for path in files(out) if path.exists()]}
-
-
-def _requested(rest: list[str]) -> tuple[Recipe | None, Request]:
-    """What `predict` is asked, and the recipe whose run answers; none: an exported file."""
-    from adapt.verbs.predicting.request import parse as requested
-
-    request = requested(rest)
-    return None if request.file else parse(rest), request
-
-
-def _predict(rest: list[str]) -> Said:
-    """Answer for pictures, and say where the answers lie."""
-    recipe, request = _requested(rest)
-    from adapt import hardware
-
-    hardware.guard()
-    from accelerate import PartialState
-
-    from adapt.pipeline import predict
-    from adapt.verbs.predict import sentences
-
-    answered = predict(recipe, request)
-    if PartialState().is_main_process:
-        print(*sentences(answered), sep="\n")
-    return 0, answered.document()
-
-
-def _report(rest: list[str]) -> Said:
-    given = dict(argument.partition("=")[::2] for argument in rest)
-    from adapt.run import Run
-
-    path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
-    if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
-        raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
-    from adapt.pipeline import report
-
-    page = report(path)
-    print(f"Report: {page}")
-    return 0, {"run": str(path), "report": str(page)}
-
-
-def _doctor(rest: list[str]) -> Said:
-    if not rest:
-        from adapt import hardware
-
-        hardware.guard()
-        machine = hardware.describe()
-        for name, value in machine.items():
-            print(f"{name:<18} {value}")
-        return 0, {"machine": machine}
-    if rest[0] != "data":
-        raise UserError(f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, or `adapt doctor data data.path=FOLDER`.")
-    return _doctor_data(rest[1:])
-
-
-def _doctor_data(rest: list[str]) -> Said:
-    """Of the data of a recipe, or of a source; status 2 when there are severe problems."""
-    from adapt.verbs.doctoring.request import parse as requested
-
-    request = requested(rest)
-    recipe = parse(rest) if request.recipe else None
-    config = recipe.data if recipe else source(rest)
-    from adapt import hardware
-
-    hardware.guard()
-    from adapt.verbs.doctor import look
-
-    return look(config, request, recipe and recipe.model)
-
-
-def _convert(rest: list[str]) -> Said:
-    """Write the data of a recipe, or of a source, in another format."""
-    from adapt.verbs.converting.request import parse as requested
-
-    request = requested(rest)
-    config = parse(rest).data if request.recipe else source(rest)
-    from adapt.verbs.convert import convert
-
-    converted = convert(config, request)
-    print(*converted.sentences(), sep="\n")
-    return 0, converted.document()
-
-
-def _init(rest: list[str]) -> Said:
-    """Look at a folder; write a recipe for it."""
-    file = next((argument.partition("=")[2] for argument in rest if argument.startswith("write=")), None)
-    paths = [argument.removeprefix("data.path=") for argument in rest if not argument.startswith("write=")]
-    if len(paths) != 1 or not paths[0]:
-        raise UserError("init: which folder? Write adapt init FOLDER, and write=FILE.yaml for another name of the recipe.")
-    from adapt.verbs.init import init
-
-    return init(paths[0], file)
-
-
-OWN: dict[str, Callable[[list[str]], Said]] = {
-    "convert": _convert,
-    "doctor": _doctor,
-    "init": _init,
-    "options": lists.sections,
-    "predict": _predict,
-    "prompt": _prompt,
-    "recipes": lists.recipes,
-    "report": _report,
-    "runs": lists.folders,
-}
-"""Verbs that do not end with a table of numbers."""
 
 
 if __name__ == "__main__":

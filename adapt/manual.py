@@ -58,12 +58,12 @@ alone. A killed run goes on with the same command, and no picture is lost.
 
   adapt predict run=runs/clip_lora-1a2b3c4d images=photos to=csv
   adapt predict file=model.int8.onnx images='photos/*.jpg' to=coco out=found""",
-    "convert": """Write your data in another format, with the splits and classes you want.
+    "convert": """Write your data, with splits and classes, in another format.
 Any source that Adapt reads; COCO to COCO keeps every entry word by word. What
 a format cannot hold is said. Pictures are linked, or copied.
 
   adapt convert data.path=photos to=yolo out=photos_yolo
-  adapt convert data.path=COCO to=coco out=less data.classes='{cup: null}'""",
+  adapt convert data.path=COCO to=coco out=b data.classes='{cup: null}'""",
     "report": """Write a run's report anew, from the numbers in its folder.
 report.html has curves, confusion, mistakes and pictures; report.md the table.
 Every other verb does this at its end.

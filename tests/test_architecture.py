@@ -28,6 +28,7 @@ LAYERS = [
     {"finetune", "__main__"},
     {"launch"},
     {"cli"},
+    {"commands"},
     {"lists", "manual"},
     {"pipeline"},
     {"verbs"},

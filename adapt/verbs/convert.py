@@ -64,8 +64,9 @@ def convert(config: SourceConfig, request: Request) -> Converted:
     with atomic(out) as folder:
         folder.mkdir()
         if config.source == "coco" and request.to == "coco":
-            from adapt.data.coco.again import write_again
+            from adapt.data.coco.again import file_names, write_again
 
+            rows.rename(file_names(config))
             kept = {line["row"]["id"]: (line["split"], line["id"]) for line in rows.lines()}
             write_again(config, folder / "annotations", kept)
             pictures(folder, rows)

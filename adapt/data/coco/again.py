@@ -1,5 +1,6 @@
-"""COCO's files written again, for the pictures that are kept: every entry word by word, but for file names and classes that the user
-renames. So ids, areas, supercategories, polygons, run lengths, keypoints and what else a file has stay as they are."""
+"""COCO's files written again, for the pictures that are kept: every entry word by word, but for classes that the user renames, and for
+file names where two pictures have the same. So ids, areas, supercategories, polygons, run lengths, keypoints and what else a file has stay
+as they are."""
 
 from __future__ import annotations
 
@@ -37,6 +38,19 @@ def write_again(config, place: Path, kept: Mapping[str, tuple[str, str]]) -> Non
             if some:
                 with open(place / f"{kind}_{split}.json", "w", encoding="utf-8") as file:
                     _write(file, reader, some, mine, config)
+
+
+def file_names(config) -> dict[str, str]:
+    """Row's id → its file name as COCO's files have it; empty where that cannot stay: two rows have the same, or it leaves its folder."""
+    reader = Reader(config)
+    found: dict[str, str] = {}
+    for part in reader.parts:
+        for one in head(part.path, HEAD)[1]["images"]:
+            picture = reader.picture(part, one.get("id")) if isinstance(one, dict) else None
+            if picture:
+                found[picture.id] = one["file_name"]
+    outside = any("\\" in name or name.startswith("/") or {"..", ".", ""} & {*name.split("/")} for name in found.values())
+    return {} if outside or len(set(found.values())) < len(found) else found
 
 
 def _write(file: TextIO, reader: Reader, parts: list[Part], mine: dict[str, str], config) -> None:

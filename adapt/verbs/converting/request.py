@@ -19,7 +19,8 @@ HELP = """adapt convert data.path=PATH|recipe=NAME to=FORMAT out=FOLDER [data.KE
   to=csv           classes: labels.csv with path, label and split, images/
   to=folder        classes: SPLIT/CLASS/
 
-  pictures=link    what lies beside: links to the pictures, or pictures=copy
+  pictures=link    hard links to the pictures, which need no room, and copies
+                   on another disk; pictures=copy: copies in any case
 
 All that `data` takes holds: data.classes='{cat: animal, dog: null}',
 data.limit=100, data.group=…, data.seed=1, data.on_error=skip. Splits are as
@@ -38,7 +39,7 @@ class Request:
     out: str
     """A new or empty folder."""
     copy: bool = False
-    """Copy the pictures; else links lead to them."""
+    """Copy the pictures; else they are hard links, where the disk can have them."""
     recipe: bool = False
     """Are the data those of a recipe or a run? Else of `data.path`, or `data`."""
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from datasets import Image
 
 from adapt.data.scan import ORIENTATION
 from adapt.progress import progress
-from adapt.verbs.formats.told import FOLDER_OF, link
+from adapt.verbs.formats.told import FOLDER_OF
 from adapt.vision.classes import category_names
 from adapt.vision.pictures import open_picture, reason
 
@@ -32,7 +33,7 @@ class Rows:
 
     Args:
         splits: as a source returns them; `unlabelled` is passed over.
-        copy: pictures are copied; else links lead to those that have files.
+        copy: pictures are copied; else their files get another name, as far as the file system can do that.
     """
 
     splits: DatasetDict
@@ -89,6 +90,16 @@ class Rows:
             for row in rows:
                 yield split, row
 
+    def rename(self, names: dict[str, str]) -> None:
+        """Call pictures by other names, if there is one for each row.
+
+        Args:
+            names: row's id → another path.
+        """
+        rows = [row_id for rows in self._rows.values() for row_id in rows["id"][:]]
+        if names.keys() >= set(rows):
+            self.ids = [names[row_id] for row_id in rows]
+
     def splits_told(self) -> list[str]:
         """The splits that are converted."""
         return list(self._rows)
@@ -122,16 +133,18 @@ class Rows:
         return told
 
     def put(self, line: dict[str, Any], place: Path) -> None:
-        """A line's picture at a place: a link, a copy, or the bytes that the row holds."""
+        """A line's picture at a place: the same file under another name, a copy, or the bytes that the row holds."""
         value = line["row"]["image"]
-        if value["bytes"] is None and not self.copy:
-            link(place, Path(value["path"]))
-            return
         place.parent.mkdir(parents=True, exist_ok=True)
-        if value["bytes"] is None:
-            shutil.copyfile(value["path"], place)
-        else:
+        if value["bytes"] is not None:
             place.write_bytes(value["bytes"])
+            return
+        path = os.path.realpath(value["path"])
+        if not self.copy:
+            with suppress(OSError):  # another file system, or one without hard links
+                os.link(path, place)
+                return
+        shutil.copyfile(path, place)
 
 
 def _undecoded(rows: Dataset) -> Dataset:
