@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from adapt.plug import UserError, nearest
 from adapt.verbs.doctoring.request import of_recipe
 
-HELP = """adapt convert data.path=PATH|recipe=NAME to=FORMAT out=FOLDER [data.KEY=value …]
+HELP = """adapt convert data.path=PATH|recipe=NAME to=FORMAT out=FOLDER [data.KEY=… …]
 
   to=coco          boxes, masks as RLE, captions: annotations/*.json, images/.
                    What is COCO's already is copied word by word: ids, areas,
                    supercategories, polygons and what else stands there
   to=yolo          boxes: labels/SPLIT, images/SPLIT, data.yaml
-  to=voc           boxes: Annotations/, JPEGImages/, ImageSets/Main; whole pixels
+  to=voc           boxes: Annotations/, JPEGImages/, ImageSets/Main; in pixels
   to=labelstudio   boxes or classes: tasks.json with annotations, images/
   to=png           a class a pixel: images/SPLIT, masks/SPLIT, classes.yaml
   to=csv           classes: labels.csv with path, label and split, images/
