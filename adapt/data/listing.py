@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from adapt.data.problems import Problem
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""A file's name that needs no thought."""
+
+
 @dataclass(frozen=True, eq=False)
 class Listed:
     """A picture that a file names, or that lies beside one."""
@@ -84,6 +88,8 @@ class Places:
             name: `/` and `\\` both separate; an absolute one is good if it lies below the root.
             start: path below the root that relative names start from.
         """
+        if _PLAIN.fullmatch(name) and _plain(start):  # nearly all are, and there are hundreds of thousands of them
+            return f"{start}/{name}" if start else name
         name = name.strip().replace("\\", "/")
         if name.startswith("/"):
             name, start = posixpath.relpath(name, self.root.as_posix()), ""
@@ -124,6 +130,12 @@ class Places:
         if wrong:
             raise Bad(*wrong)
         return path
+
+
+@cache
+def _plain(folder: str) -> bool:
+    """Is it a path below the root that needs no thought?"""
+    return not folder or all(map(_PLAIN.fullmatch, folder.split("/")))
 
 
 def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[list[str], list[int | None]]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 
 from adapt.data.problems import Problem, Report
@@ -73,8 +74,9 @@ def stratified(keys: Sequence[str], labels: Sequence, validation: float, test: f
 
 def by_split(dataset: Dataset, split: Sequence[str]) -> dict[str, Dataset]:
     """Split → its rows; only splits that have rows."""
-    rows = {name: [i for i, value in enumerate(split) if value == name] for name in (*SPLITS, "unlabelled")}
-    return {name: dataset.select(indices) for name, indices in rows.items() if indices}
+    names = np.asarray(split, object)
+    rows = {name: np.flatnonzero(names == name) for name in (*SPLITS, "unlabelled")}
+    return {name: dataset.select(indices) for name, indices in rows.items() if len(indices)}
 
 
 def percent(share: float) -> str:
@@ -106,6 +108,8 @@ def drawn(
         also: further splits that the data have.
     """
     shares = missing(config, [*given, *also])
+    if not any(shares.values()):
+        return [split or "train" for split in given]
     pool = [i for i, split in enumerate(given) if split in ("", "train")]
     keys = _together(*([column[i] for i in pool] for column in (digests, groups or names)))
     first: dict[int, int] = {}

@@ -110,12 +110,15 @@ class Reader:
 
     def _found(self, part: Part, name: str) -> tuple[str | None, tuple[str, str] | None]:
         """A file name → the path below the root; or kind and detail of what is wrong."""
-        tried = [self._places.below(name, folder) for folder in part.folders]
-        places = [path for path in tried if path is not None]
-        if not places:
+        first = None
+        for folder in part.folders:
+            path = self._places.below(name, folder)
+            if path is not None and os.path.lexists(os.path.join(self.root, path)):
+                return path, self._places.wrong(path)
+            first = first or path
+        if first is None:
             return None, ("leads outside", f"{name!r} in {part.path.name}")
-        path = next((path for path in places if os.path.lexists(os.path.join(self.root, path))), places[0])
-        return path, self._places.wrong(path)
+        return first, self._places.wrong(first)
 
     def _wrong(self, name: str, split: str, kind: str, detail: str) -> None:
         self.listing.problems.append(Problem(name, split, kind, detail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from adapt.data.places import expanded
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.plug import UserError
+from adapt.vision.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,12 @@ def _folders(root: Path, path: Path) -> tuple[str, ...]:
     own = path.parent.relative_to(root).as_posix()
     name = path.stem.rpartition("_")[2]  # train2017 of instances_train2017
     places = [own, f"{own}/images", f"{own}/{path.stem}", f"{own}/{name}", name, f"images/{name}", "images", ""]
-    return tuple(dict.fromkeys(place.removeprefix("./") for place in places if (root / place).is_dir()))
+    return tuple(dict.fromkeys(place.removeprefix("./") for place in places if _holds(root / place)))
+
+
+def _holds(folder: Path) -> bool:
+    """May pictures lie in or below it?"""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as items:
+        return any(item.is_dir() or item.name.lower().endswith(SUFFIXES) for item in items)
