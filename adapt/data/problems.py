@@ -14,6 +14,7 @@ from pathlib import Path
 from adapt.plug import UserError, counted
 from adapt.run import atomic
 
+LEFT_OUT = "class left out"
 # problem → (is it severe, what to do)
 KINDS = {
     "unreadable": (True, "replace the file with one that opens in an image viewer, or delete it"),
@@ -81,7 +82,7 @@ ANNOTATED = {
     "bad label": (True, "write class, centre x, centre y, width, height, or class and polygon; all but the class from 0 to 1"),
     "unreadable annotations": (True, "copy or write the file again"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),
-    "class left out": (False, "nothing to do: data.classes says so"),
+    LEFT_OUT: (False, "nothing to do: data.classes says so"),
     "passed over": (False, "nothing to do, if it is not needed"),
 }
 # what only `adapt doctor data` looks for, in the rows of any source: see `verbs/doctoring`
