@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adapt.plug import UserError, counted
 from adapt.run import atomic
+from adapt.vision.depth import REFUSED
 
 LEFT_OUT = "class left out"
 # problem → (is it severe, what to do)
@@ -54,11 +55,18 @@ KINDS = {
     "passed over": (False, "nothing to do, unless it was meant to be read"),
     "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),
+    "16 bit": (
+        False,
+        "nothing to do, unless it is dark: the upper 8 bits are read; where only the lower ones are used, multiply the values when "
+        "saving, those of 12 bit by 16",
+    ),
+    "fourth channel": (False, "nothing to do, if the first three are red, green and blue: the fourth is not read"),
     "turned": (False, "nothing to do: turned upright when read"),
     "many frames": (False, "nothing to do: the first frame is used"),
     "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
     "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
 }
+KINDS |= {kind: (True, todo) for kind, todo in REFUSED.items()}
 # the same of annotation files, tables and labelling tools' exports
 ANNOTATED = {
     "bad row": (True, "correct the row, or delete it"),

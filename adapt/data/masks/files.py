@@ -21,6 +21,7 @@ from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.vision.classes import IGNORE
+from adapt.vision.depth import bits
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 
@@ -148,10 +149,11 @@ def read(path: Path) -> np.ndarray:
         ValueError, OSError: it cannot be read, or its pixels are colours.
     """
     with open_picture({"path": str(path), "bytes": None}) as image:
+        exact = bits(image) == 8  # of colours with 16 bits Pillow keeps the upper 8
         image.load()
         if image.mode in NUMBERS:
             return np.asarray(image).astype(np.int64)
-        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") else None
+        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") and exact else None
         if channels is None or (channels != channels[..., :1]).any():
             raise ValueError(
                 f"its pixels are colours ({image.mode}); a mask has one number for each pixel: grey, palette or 16 bit"
