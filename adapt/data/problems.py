@@ -88,6 +88,11 @@ ANNOTATED = {
     "picture of another size": (True, "annotate the picture as it is now, or put back the one that was annotated"),
     "bad entry": (True, "correct it, or delete it"),
     "bad label": (True, "write class, centre x, centre y, width, height, or class and polygon; all but the class from 0 to 1"),
+    "four corners": (
+        False,
+        "nothing to do, if they are outlines: write task: segment into the yaml; oriented boxes lose their angle, since each is read as its "
+        "outline and an upright box around it",
+    ),
     "unreadable annotations": (True, "copy or write the file again"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),
     LEFT_OUT: (False, "nothing to do: data.classes says so"),
