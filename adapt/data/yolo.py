@@ -133,9 +133,8 @@ def _keypoints(file: Path, content: dict) -> int:
     shape = content.get("kpt_shape")
     if shape is None and content.get("task") != "pose":
         return 0
-    if not (
-        isinstance(shape, list) and len(shape) == 2 and type(shape[0]) is int and 0 < shape[0] < 1000 and shape[1] in (2, 3)
-    ):
+    numbers = isinstance(shape, list) and len(shape) == 2 and all(type(each) is int for each in shape)
+    if not numbers or not 0 < shape[0] < 1000 or shape[1] not in (2, 3):
         raise UserError(
             f"data.path: {file.name}: kpt_shape: {str(shape)[:60]} must be the number of keypoints and 2 or 3, such as [17, 3]: x, y and, "
             "with 3, whether it is seen."
