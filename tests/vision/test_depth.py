@@ -200,6 +200,21 @@ def test_predict_lists_it_with_the_same_words(tmp_path):
         assert f"{kind} ({detail})".startswith(REFUSED[name][1])
 
 
+@pytest.mark.parametrize("name", ["by Pillow.png", "by Pillow.pgm", "big.tif", "white is 0.tif", "turned.tif"])
+def test_tiles_and_previews_show_the_pixels_of_the_whole_picture(tmp_path, name):
+    from adapt.verbs.predicting.pictures import Pictures
+    from adapt.verbs.predicting.previews import _small
+    from adapt.verbs.predicting.tiles import Tiling, cut
+
+    (tmp_path / name).write_bytes(GREYS.get(name) or tiff(GREY, turned=6))
+    whole = rgb(open_picture({"path": str(tmp_path / name)}))
+    shown = [look() for look in cut(Pictures(tmp_path, [name], []), [0], np.asarray, Tiling(5, 0.2))]
+    assert len(shown) > 3
+    for tile in shown:
+        assert (tile.prepared == np.asarray(whole.crop(tile.tile))).all()
+    assert (np.asarray(_small(tmp_path / name)) == np.asarray(whole)).all()
+
+
 def test_next_steps_are_said():
     with pytest.raises(Refused, match="convert it to 8 or unsigned 16 bit, all pictures by the same range"):
         eight(open_picture({"bytes": REFUSED["float.tif"][0]}))
