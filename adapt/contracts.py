@@ -435,8 +435,8 @@ class ObjectiveConfig(Plugin):
 class LabelsObjectiveConfig(ObjectiveConfig):
     """Base of the `Config` of an objective whose student can learn from people's labels too, without a teacher: its baseline."""
 
-    needs: ClassVar[str]
-    """The column of people's labels."""
+    needs: ClassVar[tuple[str, ...]]
+    """Columns of people's labels, of which one is enough; `objects.mask` is a part of `objects`."""
     idle = frozenset({"as_", "baseline"})
 
     teacher: Literal["adapted", "zero-shot", "labels"] = "adapted"

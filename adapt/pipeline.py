@@ -89,7 +89,8 @@ def road(recipe: Recipe) -> Outcome:
     if recipe.distill and not kept.taught(session):
         from adapt.students.cnn import create
 
-        create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be fetched is told of before the training
+        create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be had is told of before the training
+        distill.need_labels(session)
     finetune.finetune(session)
     if recipe.distill:
         distill.distill(session)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
@@ -23,7 +24,7 @@ from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.run import atomic
-from adapt.vision.masks import unrle
+from adapt.vision.held import wrong_boxes, wrong_masks
 from adapt.vision.pictures import cache_folder, digest
 
 
@@ -155,27 +156,11 @@ def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> It
 
 def _objects(objects: dict, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
     """Kinds and details of wrong boxes float[N, 4] XYXY and masks (COCO RLE) on an image of `size` (width, height)."""
-    for number, (left, top, right, bottom) in enumerate(objects.get("bbox") or []):
-        where = f"object {number}: {left:g}, {top:g}, {right:g}, {bottom:g}"
-        if not (left < right and top < bottom):
-            yield "box reversed", where
-        # half a pixel is rounding
-        elif size and (left < -0.5 or top < -0.5 or right > size[0] + 0.5 or bottom > size[1] + 0.5):
-            yield "box off the image", f"{where}; the image is {size[0]} × {size[1]}"
-    for number, code in enumerate(objects.get("mask") or []):
-        height, width = code["size"]
-        if size and (width, height) != size:
-            yield "mask off the image", f"object {number}: {width} × {height}; the image is {size[0]} × {size[1]}"
-        elif not _drawn(code):
-            yield "mask off the image", f"object {number}: no pixel, or no run lengths"
-
-
-def _drawn(code: dict) -> bool:
-    """Has the mask (COCO RLE) a pixel?"""
-    try:
-        return bool(unrle(code).any())
-    except ValueError:
-        return False
+    boxes, masks = np.array(objects.get("bbox") or [], float).reshape(-1, 4), objects.get("mask") or []
+    numbers = range(max(len(boxes), len(masks)))
+    sizes = np.tile(size or (0, 0), (len(numbers), 1))
+    yield from ((kind, detail) for _, kind, detail in wrong_boxes(boxes, sizes[: len(boxes)], numbers))
+    yield from ((kind, detail) for _, kind, detail in wrong_masks(masks, sizes, numbers))
 
 
 def _classes(splits: dict[str, Dataset]) -> Iterator[Problem]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from adapt.contracts import SourceConfig
 
@@ -54,10 +54,23 @@ def expression(pattern: str) -> str:
     return pattern
 
 
+def _texts(names: Any) -> Any:
+    """{1: cat} → {'1': cat}: where the data have numbers alone, these are the classes' names, and YAML reads them as numbers."""
+    return {_text(name): _text(other) for name, other in names.items()} if isinstance(names, dict) else names
+
+
+def _text(name: Any) -> Any:
+    return str(name) if type(name) is int else name
+
+
+Renamed = Annotated[dict[str, str | None], BeforeValidator(_texts)]
+"""Name of a class → its new name; none: left out."""
+
+
 class ClassesConfig(DrawnConfig):
     """Base of the `Config` of a source whose pictures, or things on them, have classes."""
 
-    classes: dict[str, str | None] = {}
+    classes: Renamed = {}
     """Name of a class → another name, which may be that of another class: then they are joined; null leaves out what is of it."""
     follow_links: bool = False
     """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""

@@ -155,11 +155,11 @@ def kept_names(names: Sequence[str], classes: dict[str, str | None]) -> tuple[li
     return kept, [None if name is None else numbers[name] for name in new]
 
 
-def left_out(labels: Iterable[str]) -> list[Problem]:
-    """What is told of the pictures that `data.classes` leaves out, by their labels."""
-    from adapt.data.problems import Problem
+def left_out(labels: Iterable[str], what: str = "picture") -> list[Problem]:
+    """What is told of the pictures, or objects, that `data.classes` leaves out, by their labels."""
+    from adapt.data.problems import LEFT_OUT, Problem
 
-    return [Problem(name, "", "class left out", counted(number, "picture")) for name, number in sorted(Counter(labels).items())]
+    return [Problem(name, "", LEFT_OUT, counted(number, what)) for name, number in sorted(Counter(labels).items())]
 
 
 def single_class(name: str, path: str) -> UserError:

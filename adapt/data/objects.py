@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from adapt.data.listing import Listed, Listing
 from adapt.data.outlines import inside, whole
-from adapt.data.problems import Bad, Problem
+from adapt.data.problems import LEFT_OUT, Bad, Problem
 from adapt.plug import counted
 from adapt.vision.masks import box as around
 from adapt.vision.masks import unrle
@@ -115,7 +115,7 @@ class Objects:
             for row, where in self._lacking.items():
                 self.wrong(row, where, Bad("object without mask", ""))
         for category, number in sorted(self._left_out.items()):
-            self.problems.append(Problem(self.classes[category], "", "class left out", counted(number, "object")))
+            self.problems.append(Problem(self.classes[category], "", LEFT_OUT, counted(number, "object")))
         features = self._features(masked)
         rows = np.asarray(self._rows, np.int64)
         order = np.argsort(rows, kind="stable")

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from adapt.data.problems import Bad
 from adapt.plug import counted
 from adapt.vision.masks import box as around
-from adapt.vision.masks import rle, unrle
+from adapt.vision.masks import lengths, rle
 
 ROUNDING = 1.0
 """Pixels: what lies outside the picture by less is clipped."""
@@ -113,13 +113,10 @@ def run_lengths(code: dict, size: tuple[int, int]) -> dict:
         if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != width * height:
             raise Bad("bad run lengths", f"they must be whole numbers with the sum {width * height:,}")
         return _filled(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
-    try:
-        drawn = unrle({"size": [height, width], "counts": counts}).any() if isinstance(counts, str) else None
-    except (ValueError, MemoryError):
-        drawn = None
-    if drawn is None:
+    pixels, whole = lengths([counts if isinstance(counts, str) else None])
+    if whole != width * height:
         raise Bad("bad run lengths", short(counts))
-    if not drawn:
+    if not pixels:
         raise Bad("mask without pixels", "")
     return {"size": [height, width], "counts": counts}
 

@@ -50,6 +50,22 @@ def located(root: Path, name: str) -> tuple[Path | None, bool]:
         return None, True
 
 
+def file_of(path: str, wanted: str) -> Path:
+    """The file that `data.path` names, absolute.
+
+    Args:
+        wanted: what to give, for the message.
+
+    Raises:
+        UserError: there is none.
+    """
+    file = expanded(path)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else f"is no file, looked in {Path.cwd()}"
+        raise UserError(f"data.path: {path!r} {what}. Give {wanted}.")
+    return file.resolve()
+
+
 def present(path: str) -> Path:
     """The file or folder of that path, absolute.
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from adapt.plug import UserError, counted
 from adapt.run import atomic
+from adapt.vision.depth import REFUSED
 
+LEFT_OUT = "class left out"
 # problem → (is it severe, what to do)
 KINDS = {
     "unreadable": (True, "replace the file with one that opens in an image viewer, or delete it"),
@@ -53,11 +55,18 @@ KINDS = {
     "passed over": (False, "nothing to do, unless it was meant to be read"),
     "unused class": (False, "nothing to do, if no picture of it is expected"),
     "wrong mode": (False, "nothing to do: converted to RGB when read"),
+    "16 bit": (
+        False,
+        "nothing to do, unless it is dark: the upper 8 bits are read; where only the lower ones are used, multiply the values when "
+        "saving, those of 12 bit by 16",
+    ),
+    "fourth channel": (False, "nothing to do, if the first three are red, green and blue: the fourth is not read"),
     "turned": (False, "nothing to do: turned upright when read"),
     "many frames": (False, "nothing to do: the first frame is used"),
     "link": (False, "links to folders are not followed: set data.follow_links=true, or copy the folder to this place"),
     "link in a circle": (False, "nothing to do: it leads to a folder that it lies in, and is not followed"),
 }
+KINDS |= {kind: (True, todo) for kind, todo in REFUSED.items()}
 # the same of annotation files, tables and labelling tools' exports
 ANNOTATED = {
     "bad row": (True, "correct the row, or delete it"),
@@ -79,9 +88,14 @@ ANNOTATED = {
     "picture of another size": (True, "annotate the picture as it is now, or put back the one that was annotated"),
     "bad entry": (True, "correct it, or delete it"),
     "bad label": (True, "write class, centre x, centre y, width, height, or class and polygon; all but the class from 0 to 1"),
+    "four corners": (
+        False,
+        "nothing to do, if they are outlines: write task: segment into the yaml; oriented boxes lose their angle, since each is read as its "
+        "outline and an upright box around it",
+    ),
     "unreadable annotations": (True, "copy or write the file again"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),
-    "class left out": (False, "nothing to do: data.classes says so"),
+    LEFT_OUT: (False, "nothing to do: data.classes says so"),
     "passed over": (False, "nothing to do, if it is not needed"),
 }
 # what only `adapt doctor data` looks for, in the rows of any source: see `verbs/doctoring`

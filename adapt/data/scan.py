@@ -17,10 +17,11 @@ from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.run import atomic
-from adapt.vision.pictures import SUFFIXES, cache_folder, digest, open_picture, reason
+from adapt.vision.depth import Refused, bits, channels, eight
+from adapt.vision.pictures import ORIENTATION, SUFFIXES, cache_folder, digest, open_picture, reason
 
 # what `rgb` can convert
-MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -30,10 +31,9 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-ORIENTATION = 0x0112
 THIN = 100
 """Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
-VERSION = 2
+VERSION = 3
 """To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
 
@@ -62,11 +62,14 @@ def inspect(value: dict) -> Finding:
     try:
         with warnings.catch_warnings(action="ignore"):  # of large and of slightly broken files: the first is a problem below
             image = open_picture({"bytes": data})
-            mode, turned = image.mode, image.getexif().get(ORIENTATION, 1)
-            width, height = image.size
+            mode, deep, own = image.mode, bits(image), channels(image)  # before EXIF, for which a PNG's pixels are read
+            (width, height), turned, size = image.size, image.getexif().get(ORIENTATION, 1), upright_size(image)
             many = image.format != "MPO" and getattr(image, "is_animated", False)
+            frames = f"{image.n_frames:,} in {image.format}" if many and image.format == "TIFF" else image.format or ""
             image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
-            image.load()
+            image = eight(image)
+    except Refused as refused:
+        return Finding(name, None, [(refused.kind, refused.detail)])
     except Picture.DecompressionBombError as error:
         return Finding(name, None, [("decompression bomb", reason(error))])
     except Exception as error:  # decoders raise nearly anything on broken bytes
@@ -77,13 +80,29 @@ def inspect(value: dict) -> Finding:
         problems.append(("too thin", f"{width} × {height}"))
     if mode not in MODES:
         return Finding(name, None, [("unreadable", f"no conversion from {mode} to RGB")])
-    if mode != "RGB":
+    if deep == 16:
+        problems.append(("16 bit", f"{mode}, up to {_brightest(image)} of 255 when read"))
+    elif mode != "RGB":
         problems.append(("wrong mode", mode))
+    if own == 4 and mode == "RGB":
+        problems.append(("fourth channel", ""))
     if turned in range(2, 9):
         problems.append(("turned", f"EXIF orientation {turned}"))
     if many:
-        problems.append(("many frames", image.format or ""))
-    return Finding(name, (height, width) if turned in range(5, 9) else (width, height), problems)
+        problems.append(("many frames", frames))
+    return Finding(name, size, problems)
+
+
+def upright_size(image: Picture.Image) -> tuple[int, int]:
+    """Width and height in pixels of a picture that is open and not read yet, after turning as EXIF says; Pillow turns a TIFF's itself."""
+    turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return image.size[::-1] if turned else image.size
+
+
+def _brightest(image: Picture.Image) -> int:
+    """The largest value of a picture's channels but alpha."""
+    extremes = image.getextrema()
+    return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
 def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:

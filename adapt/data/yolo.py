@@ -9,8 +9,11 @@
 
 images/train/a.jpg has labels/train/a.txt: the last `images` of its path becomes `labels`; without one, the text lies beside it. A line is
 `class x y width height`, the centre and the size as shares of the picture's, or `class x y x y x y …`, a polygon, which is mask and box.
-Where every object has a polygon, there are masks. With `kpt_shape`, keypoints are passed over. No text, or an empty one: nothing is
-there. Oriented boxes are four points too and are read as polygons.
+Where every object has a polygon, there are masks. With `kpt_shape`, as for poses, the box of a line is read, and its keypoints are passed
+over and counted. No text, or an empty one: nothing is there.
+
+Oriented boxes are refused where the yaml says `task: obb`. A line of one is that of a polygon of four points too, so without `task` it is
+read as such, and where all polygons of the data are like that, the report says so.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ MOST = 1 << 24
 """Bytes of a text; what is larger is refused."""
 ROUNDED = 1e-5
 """Of a number with six digits or more: so far it may lie outside of 0 to 1."""
+BOX = 2
+"""Corners of a line that is a box: centre and size."""
 KEYS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -55,8 +60,9 @@ def load(config: Config) -> Splits:
     """
     from adapt.data.annotated import load_listed
 
-    listing, numbers, points = _listing(config, *_yaml(config.path))
-    return load_listed(config, listing, lambda objects: _read(objects, numbers, points))
+    file, content = _yaml(config.path)
+    listing, numbers, points = _listing(config, file, content)
+    return load_listed(config, listing, lambda objects: _read(objects, numbers, points, bool(content.get("task"))))
 
 
 # --------------------------------------------------------------------------------------------------------------- listing
@@ -113,11 +119,27 @@ def _names(file: Path, content: dict) -> dict[int, str]:
     return names
 
 
-def _keypoints(content: dict) -> int:
-    """Numbers of keypoints at the end of each line."""
+def _keypoints(file: Path, content: dict) -> int:
+    """Numbers of keypoints at the end of each line.
+
+    Raises:
+        UserError: the yaml says that the lines are of oriented boxes, or of poses and not of which.
+    """
+    if content.get("task") == "obb":
+        raise UserError(
+            f"data.path: {file.name}: task: obb, and oriented boxes cannot be learnt. Write task: segment, and each is a polygon of four "
+            "points with an upright box around it; for these boxes alone, set data.masks=false too."
+        )
     shape = content.get("kpt_shape")
-    good = isinstance(shape, list) and len(shape) == 2 and all(type(each) is int and 0 < each < 1000 for each in shape)
-    return shape[0] * shape[1] if good else 0
+    if shape is None and content.get("task") != "pose":
+        return 0
+    numbers = isinstance(shape, list) and len(shape) == 2 and all(type(each) is int for each in shape)
+    if not numbers or not 0 < shape[0] < 1000 or shape[1] not in (2, 3):
+        raise UserError(
+            f"data.path: {file.name}: kpt_shape: {str(shape)[:60]} must be the number of keypoints and 2 or 3, such as [17, 3]: x, y and, "
+            "with 3, whether it is seen."
+        )
+    return shape[0] * shape[1]
 
 
 def _listing(config: Config, file: Path, content: dict) -> tuple[Listing, dict[int, int], int]:
@@ -127,7 +149,7 @@ def _listing(config: Config, file: Path, content: dict) -> tuple[Listing, dict[i
 
     root = file.parent
     names = _names(file, content)
-    numbers, points = {number: place for place, number in enumerate(sorted(names))}, _keypoints(content)
+    numbers, points = {number: place for place, number in enumerate(sorted(names))}, _keypoints(file, content)
     listing = Listing(root, names=[names[number] for number in numbers], made_of=[file])
     places = Places(root, config.follow_links)
     start = places.below(str(content.get("path") or ".")) or "."
@@ -229,15 +251,21 @@ def _texts(listing: Listing, places: Places) -> None:
 # ----------------------------------------------------------------------------------------------------------------- texts
 
 
-def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
-    """Add the objects of all texts."""
+def _read(objects: Objects, numbers: dict[int, int], points: int, said: bool) -> None:
+    """Add the objects of all texts.
+
+    Args:
+        said: does the yaml say which task they are for? Else polygons may be oriented boxes.
+    """
     from collections import Counter
 
     from adapt.data.listing import passed_over
-    from adapt.data.problems import Bad
+    from adapt.data.problems import Bad, Problem
+    from adapt.plug import counted
     from adapt.progress import progress
 
     over: Counter[str] = Counter()
+    corners: Counter[int] = Counter()
     with progress("read labels", len(objects.pictures)) as tick:
         for row, picture in enumerate(objects.pictures):
             tick()
@@ -251,13 +279,17 @@ def _read(objects: Objects, numbers: dict[int, int], points: int) -> None:
                 if not line.strip():
                     continue
                 where = f"{picture.key}, line {number}"
+                words = line.split()
                 try:
-                    category, box, mask = _object(line.split(), objects.sizes[row], numbers, points, objects.masks)
+                    category, box, mask = _object(words, objects.sizes[row], numbers, points, objects.masks)
                     objects.add(row, category, where, box, mask)
-                    over["keypoints"] += bool(points)
+                    over["keypoints"] += bool(points) and len(words) == 5 + points
+                    corners[len(words) // 2] += 1
                 except Bad as wrong:
                     objects.wrong(row, where, wrong)
     objects.problems += passed_over("labels", over)
+    if set(corners) - {BOX} == {4} and not said and not points:
+        objects.problems.append(Problem("labels", "", "four corners", counted(corners[4], "polygon")))
 
 
 def _object(

@@ -25,7 +25,7 @@ class Config(LabelsObjectiveConfig):
     """A CNN student, and how it learns."""
 
     version = 2
-    needs = "label"
+    needs = ("label",)
 
     temperature: float = Field(2.0, gt=0)
     """T of both softmaxes."""

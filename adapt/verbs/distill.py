@@ -19,9 +19,31 @@ def distill(session: Session) -> None:
     """Teach a small CNN what the model knows, from cached teacher outputs; and its baseline, if it is wanted."""
     need(session.recipe.distill, "distill", "{name: logits}")
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
+    need_labels(session)
     _one(session)
     if session.recipe.distill.wants_baseline:
         _baseline(session)
+
+
+def need_labels(session: Session) -> None:
+    """Look for people's labels, where they are to teach.
+
+    Raises:
+        UserError: there are none.
+    """
+    config = session.recipe.distill
+    if not config.from_labels and not config.wants_baseline:
+        return
+    have: list[str] = []
+    for name, feature in session.data["train"].features.items():
+        have += [name, *(f"{name}.{part}" for part in (feature if isinstance(feature, dict) else ()))]
+    if not set(config.needs) & set(have):
+        asked, instead = "distill.baseline: true", "Leave it out."
+        if config.from_labels:
+            asked, instead = "distill.teacher: 'labels'", "Set distill.teacher=adapted."
+        raise UserError(
+            f"{asked}, but the training data have no column {' or '.join(config.needs)}. Have: {', '.join(have)}. {instead}"
+        )
 
 
 def _one(session: Session) -> None:
@@ -204,20 +226,11 @@ def _save_student(session: Session, student, start: bool | str) -> None:
 
 
 def _student_rows(session: Session):
-    """Training rows with their labels, and unlabelled ones; where people's labels teach, the labelled alone.
-
-    Raises:
-        UserError: people's labels are to teach, and there are none.
-    """
+    """Training rows with their labels, and unlabelled ones; where people's labels teach, the labelled alone, with their maps of classes."""
     from datasets import concatenate_datasets
 
-    config = session.recipe.distill
-    if config.from_labels and config.needs not in session.data["train"].column_names:
-        raise UserError(
-            f"distill.teacher: 'labels', but the training data have no column {config.needs}. Have: "
-            f"{', '.join(session.data['train'].column_names)}. Set distill.teacher=adapted."
-        )
-    splits = ("train",) if config.from_labels else ("train", "unlabelled")
-    wanted = ("image", "label", "objects", "caption")
+    from_labels = session.recipe.distill.from_labels
+    splits = ("train",) if from_labels else ("train", "unlabelled")
+    wanted = ("image", "label", "objects", "caption", *(("id", "segmentation") if from_labels else ()))
     parts = [session.data[name] for name in splits if name in session.data]
     return concatenate_datasets([part.select_columns([c for c in wanted if c in part.column_names]) for part in parts])

@@ -173,11 +173,16 @@ class Outcome:
 
 
 def _rows(images: Sequence) -> Dataset:
-    """Pictures of any kind → rows with `id` and `image`."""
+    """Pictures of any kind → rows with `id` and `image`.
+
+    Raises:
+        UserError: nobody can say what a picture looks like; see `vision/depth.py`.
+    """
     from datasets import Dataset, Features, Value
     from PIL import Image as Picture
 
-    from adapt.vision.pictures import RGB, encoded
+    from adapt.vision.depth import Refused
+    from adapt.vision.pictures import RGB, encoded, rgb
 
     rows: dict[str, list] = {"id": [], "image": []}
     for number, image in enumerate(images):
@@ -188,5 +193,8 @@ def _rows(images: Sequence) -> Dataset:
             continue
         picture = image if isinstance(image, Picture.Image) else Picture.fromarray(image)
         rows["id"].append(str(number))
-        rows["image"].append(encoded(picture))
+        try:
+            rows["image"].append(encoded(rgb(picture)))
+        except Refused as refused:
+            raise UserError(f"predict: picture {number}: {refused}.") from None
     return Dataset.from_dict(rows, features=Features(id=Value("string"), image=RGB()))

@@ -27,7 +27,7 @@ def class_map(sample: dict[str, Any]) -> np.ndarray:
     if "mask" not in objects:
         raise UserError(
             f"data: sample {sample.get('id', '?')!r} has no masks to learn classes of pixels from. Give data with "
-            "segmentation or objects.mask, or set model.task=features."
+            "segmentation or objects.mask; dinov2 learns without them with model.task=features."
         )
     out = np.zeros((sample["image"].height, sample["image"].width), np.int64)
     for code in (code for code, crowd in zip(objects["mask"], objects.get("iscrowd") or [], strict=False) if crowd):

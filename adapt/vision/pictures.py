@@ -1,4 +1,4 @@
-"""Pictures as Arrow columns: bytes or paths on disk, RGB when a row is looked at, transparency over white."""
+"""Pictures as Arrow columns: bytes or paths on disk, RGB when a row is looked at, transparency over white; 16 bits: see `depth.py`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from logging import getLogger
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset, Image, List, Value
 from datasets.features.features import register_feature
 from PIL import Image as Picture
@@ -17,11 +17,14 @@ from PIL import ImageOps
 
 from adapt import hardware
 from adapt.plug import UserError
+from adapt.vision.depth import Refused, eight, unknown
 
 # What Pillow may open: not EPS, which starts a program, and nothing that no camera or browser writes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".avif", ".heic", ".heif")
 SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".ico")
+ORIENTATION = 0x0112
+"""EXIF's tag: from 5 on, a picture is turned by a quarter."""
 # Objects of a picture: boxes float[N, 4] XYXY in its pixels (right and bottom edges exclusive), masks COCO RLE.
 BOXES = List(List(Value("float32"), length=4))
 MASKS = List({"size": List(Value("int32"), length=2), "counts": Value("string")})
@@ -57,9 +60,17 @@ def open_picture(value: dict) -> Picture.Image:
     data = value["path"] if value.get("bytes") is None else io.BytesIO(value["bytes"])
     if data is None:
         raise ValueError("no picture in this row")
-    picture = Picture.open(data, formats=FORMATS)
+    getLogger(
+        "PIL.TiffImagePlugin"
+    ).disabled = True  # what it prints of too many channels, `unknown` says by the picture's name
+    try:
+        picture = Picture.open(data, formats=FORMATS)
+    except Picture.UnidentifiedImageError:
+        raise unknown(data) from None
     if picture.width * picture.height > (Picture.MAX_IMAGE_PIXELS or float("inf")):
         raise Picture.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
+    if picture.format == "TIFF" and picture.getexif().get(ORIENTATION, 1) > 4:
+        picture.filename = ""  # Pillow maps a file that it knows the name of into memory, with the sides of the turned picture
     return picture
 
 
@@ -70,17 +81,18 @@ def reason(error: Exception) -> str:
     if isinstance(error, Picture.UnidentifiedImageError):
         return f"not an image in a known format ({', '.join(FORMATS)})"
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Refused):
+        return text
     return f"too many pixels ({text[:100]})" if isinstance(error, Picture.DecompressionBombError) else text[:150]
 
 
 def rgb(image: Picture.Image) -> Picture.Image:
-    """Any picture → RGB: turned as its EXIF tag says, 16-bit and float values scaled to 0–255, transparency laid over white."""
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        high = image.getextrema()[1]
-        scale = 255 if image.mode == "F" and high <= 1 else 255 / 65535 if image.mode.startswith("I;16") or high > 255 else 1
-        image = Picture.fromarray(np.clip(np.asarray(image) * float(scale), 0, 255).round().astype(np.uint8))
+    """Any picture → RGB: turned as its EXIF tag says, the upper 8 of 16 bits, transparency laid over white.
+
+    Raises:
+        Refused: its values have no fixed range, or it has more than four channels.
+    """
+    image = ImageOps.exif_transpose(eight(image))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Picture.new("RGB", image.size, "white")

@@ -91,6 +91,14 @@ def test_options_are_handed_over_and_those_that_the_source_lacks_are_refused(tmp
         chosen(Config(path=path, test_from="val"))
 
 
+@pytest.mark.parametrize("name", ["masks", "folder", "table"])
+def test_names_of_classes_are_handed_over(tmp_path, name):
+    first = {"masks": "1", "folder": "a", "table": "a"}[name]
+    splits = load(Config(path=write(tmp_path / "mine", LAYOUTS[name]), validation=0, test=0, classes={first: "new"}))
+    features = splits["train"].features
+    assert "new" in (features["objects"]["category"].feature if name == "masks" else features["label"]).names
+
+
 def test_two_layouts_are_refused_with_both_named(tmp_path):
     path = write(tmp_path, LAYOUTS["table"] | LAYOUTS["labelme"])
     with pytest.raises(UserError) as error:

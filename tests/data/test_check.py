@@ -35,7 +35,7 @@ def broken(photos, make, tmp_path):
         "decompression bomb.png": make.bomb(),
         "decompression bomb of the smaller kind.png": make.bomb(10_000, 10_000),
         "wrong mode, cmyk.jpg": make.encode(make.picture(52, mode="CMYK")),
-        "wrong mode, 16 bit.png": make.encode(Image.fromarray(np.full((4, 4), 9000, np.uint16)), "PNG"),
+        "16 bit.png": make.encode(Image.fromarray(np.full((4, 4), 9000, np.uint16)), "PNG"),
         "wrong mode, alpha.png": make.encode(make.picture(53, mode="RGBA"), "PNG"),
         "too thin.png": make.encode(make.picture(57, (1, 101)), "PNG"),
         "turned.jpg": make.encode(make.picture(54), exif=exif),
@@ -62,6 +62,9 @@ def test_each_problem_is_found_and_nothing_else(broken):
     found = {(problem.id.split("/")[-1], problem.problem) for problem in report.problems}
     named = {(name, kind) for name, kind in found if kind in name}
     assert {kind for _, kind in named} == set(KINDS) - set(ANNOTATED) - set(LOOKED) - {
+        "no fixed range",  # what files of other depths are: see tests/vision/test_depth.py
+        "many channels",
+        "fourth channel",
         "unseen class",
         "unused class",
         "leak",

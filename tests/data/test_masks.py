@@ -139,6 +139,83 @@ def test_palette_and_grey_written_as_rgb_are_read(shapes):
     assert row["objects"]["bbox"] == [[8, 2, 14, 9]]
 
 
+def recoded(mask: np.ndarray, numbers: dict[int, int]) -> np.ndarray:
+    """A mask with other numbers, written out."""
+    return np.array([[numbers[value] for value in row] for row in mask.tolist()], np.uint8)
+
+
+DOG = drawn([(1, (3, 2, 9, 9)), (255, (0, 15, 24, 16)), (2, (18, 3, 22, 14))])
+"""The mask of picture 3: a cat, a dog, and a strip that nobody judged."""
+
+
+@pytest.mark.parametrize(
+    ("called", "names", "numbers", "objects"),
+    [
+        ({"dog": "hound"}, ["cat", "hound"], {0: 0, 1: 1, 2: 2, 255: 255}, [0, 1]),
+        ({"dog": "cat"}, ["cat"], {0: 0, 1: 1, 2: 1, 255: 255}, [0]),
+        ({"cat": "pet", "dog": "pet"}, ["pet"], {0: 0, 1: 1, 2: 1, 255: 255}, [0]),
+        ({"cat": None}, ["dog"], {0: 0, 1: 0, 2: 1, 255: 255}, [0]),
+    ],
+)
+def test_classes_are_renamed_joined_and_left_out_in_objects_and_map(shapes, called, names, numbers, objects):
+    splits = load(Config(path=str(shapes), classes=called))
+    row = by_id(splits)["images/3.jpg"]
+    assert splits["train"].features["objects"]["category"].feature.names == names
+    assert (np.asarray(row["segmentation"]) == recoded(DOG, numbers)).all()
+    assert row["objects"]["category"] == objects
+    for category, code, bbox in zip(row["objects"]["category"], row["objects"]["mask"], row["objects"]["bbox"], strict=True):
+        here = recoded(DOG, numbers) == category + 1
+        assert (unrle(code) == here).all() and bbox == box(here)
+    left = [(problem.id, problem.problem, problem.detail) for problem in splits.report.problems]
+    assert left == ([("cat", "class left out", "10 objects")] if None in called.values() else [])
+
+
+def test_a_picture_of_left_out_classes_alone_is_kept_as_background(shapes):
+    row = by_id(load(Config(path=str(shapes), classes={"cat": None})))["images/2.jpg"]
+    assert row["objects"]["bbox"] == [] and np.unique(np.asarray(row["segmentation"])).tolist() == [0, 255]
+
+
+def test_two_numbers_of_one_name_in_classes_yaml_are_one_class(shapes):
+    (shapes / "classes.yaml").write_text("{0: background, 1: pet, 2: pet}")
+    splits = load(Config(path=str(shapes)))
+    assert splits["train"].features["objects"]["category"].feature.names == ["pet"]
+    assert by_id(splits)["images/3.jpg"]["objects"]["category"] == [0]
+
+
+def test_instances_of_joined_classes_stay_objects_of_their_own(shapes):
+    (shapes / "classes.yaml").unlink()
+    for i in range(10):
+        values = [(1001, (1, 1, 5, 5)), (1002, (8, 1, 12, 5)), (2001, (15, 6, 20, 12)), (3001, (0, 13, 3, 15))]
+        Picture.fromarray(drawn(values, np.uint16)).save(shapes / "masks" / f"{i}.png")
+    # YAML reads the classes' numbers, which are their names, as numbers
+    config = Config(path=str(shapes), kind="instance", divisor=1000, classes={1: "thing", 2: "thing", 3: None})
+    row = load(config)["train"][0]
+    assert row["objects"]["bbox"] == [[1, 1, 5, 5], [8, 1, 12, 5], [15, 6, 20, 12]] and row["objects"]["category"] == [0, 0, 0]
+    assert np.bincount(np.asarray(row["segmentation"]).ravel()).tolist() == [16 * 24 - 32 - 30, 32 + 30]
+    row = load(Config(path=str(shapes), kind="instance", classes={"object": "cell"}))
+    assert row["train"].features["objects"]["category"].feature.names == ["cell"]
+
+
+def test_more_classes_than_a_map_holds_can_be_joined(shapes):
+    (shapes / "classes.yaml").write_text("\n".join(f"{number}: c{number % 2}x{number}" for number in range(1, 400)))
+    with pytest.raises(UserError, match="398 classes in the masks"):  # but for 255
+        load(Config(path=str(shapes)))
+    joined = {f"c{number % 2}x{number}": f"c{number % 2}" for number in range(1, 400) if number != 255}
+    assert load(Config(path=str(shapes), classes=joined))["train"].features["objects"]["category"].feature.names == ["c1", "c0"]
+
+
+def test_other_names_of_classes_are_read_anew_and_wrong_ones_are_one_line(shapes):
+    for called in ({}, {"cat": None}, {"cat": "puss"}, {}):
+        row = by_id(load(Config(path=str(shapes), classes=called)))["images/3.jpg"]
+        assert len(row["objects"]["bbox"]) == (1 if None in called.values() else 2)
+    with pytest.raises(
+        UserError, match=r"data\.classes: the data have no class 'cats'\. Did you mean 'cat'\? Have: cat, dog\."
+    ):
+        load(Config(path=str(shapes), classes={"cats": "dog"}))
+    with pytest.raises(UserError, match=r"data\.classes leaves out all classes"):
+        load(Config(path=str(shapes), classes={"cat": None, "dog": None}))
+
+
 def spoil(root):
     (root / "masks" / "0.png").unlink()
     Picture.new("L", (10, 10), 1).save(root / "masks" / "1.png")

@@ -47,7 +47,7 @@ def test_a_transparent_palette_is_laid_over_white(make):
 
 
 def test_sixteen_bits_keep_their_shades(make):
-    # a plain conversion clips everything above 255 to white
+    # a plain conversion clips everything above 255 to white; see tests/vision/test_depth.py
     deep = Picture.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16))
     assert pixels(make.encode(deep, "PNG"))[0, :, 0].tolist() == [0, 128, 255]
 

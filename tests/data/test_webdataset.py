@@ -140,6 +140,40 @@ def test_a_name_that_two_classes_share_gets_its_number(tmp_path):
     assert splits.report.problems[0].detail == "line 3 has 'crane' again, and is called 'crane (2)'"
 
 
+def test_classes_are_renamed_joined_and_left_out_by_name(tmp_path):
+    path = benchmark(tmp_path / "cars")
+    write(tmp_path / "cars" / "train" / "2.tar", *({"cls": 2} for _ in range(4)), start=50)
+    write(tmp_path / "cars" / "test" / "2.tar", *({"cls": 3} for _ in range(2)), start=150)
+    for split in ("train", "test"):
+        (tmp_path / "cars" / split / "nshards.txt").write_text("3\n")
+    (tmp_path / "cars" / "classnames.txt").write_text("sports car\nold van\nbus\ncoach\n")
+
+    def opened(**classes):
+        return load(Config(path=path, validation=0, classes=classes))
+
+    splits = opened(coach="bus", bus="bus")  # a class of the test alone, joined with one that training sees
+    assert splits["test"].features["label"].names == ["sports car", "old van", "bus"] and splits["test"]["label"][-2:] == [2, 2]
+    assert [problem.problem for problem in splits.report.problems] == ["passed over"]
+    splits = opened(bus=None, coach=None, **{"old van": "van"})
+    assert splits["train"].features["label"].names == ["sports car", "van"]
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 12, "test": 6}
+    left = [(problem.id, problem.detail) for problem in splits.report.problems if problem.problem == "class left out"]
+    assert left == [("bus", "4 pictures"), ("coach", "2 pictures")]
+    with pytest.raises(UserError, match=r"data\.classes: the data have no class 'van'\. Did you mean 'old van'\?"):
+        opened(van=None)
+    with pytest.raises(UserError, match="only one class, 'car'"):
+        opened(bus="car", coach="car", **{"sports car": "car", "old van": "car"})
+
+
+def test_numbers_without_names_are_called_by_classes(tmp_path):
+    write(tmp_path / "a.tar", *({"cls": i % 4} for i in range(12)))
+    splits = load(Config(path=str(tmp_path / "a.tar"), validation=0, test=0, classes={0: "cat", 2: "cat", 1: "dog", 3: None}))
+    assert splits["train"].features["label"].names == ["cat", "dog"] and splits["train"]["label"][:] == [0, 1, 0] * 3
+    write(tmp_path / "b.tar", {"txt": "a cat"}, {"txt": "a dog"})
+    with pytest.raises(UserError, match=r"data\.classes: no sample has a class"):
+        load(Config(path=str(tmp_path / "b.tar"), classes={"cat": "dog"}))
+
+
 def test_other_members_are_counted_and_never_read(tmp_path):
     write(tmp_path / "a.tar", *({"cls": i, "pyd": b"cos\nsystem\n.", "npy": b"x", "seg.png": b"y"} for i in range(2)))
     write(tmp_path / "b.tar", *({"cls": i, "npy": b"x"} for i in range(2)), start=2)

@@ -104,6 +104,36 @@ def test_keypoints_are_passed_over_with_a_count(shelf):
     assert [problem.detail for problem in splits.report.problems] == ["keypoints: 5 times"]
 
 
+def test_boxes_without_keypoints_are_not_counted_among_those_that_have_some(shelf):
+    (shelf / "data.yaml").write_text("train: images/train\ntask: pose\nkpt_shape: [2, 2]\nnames: [cup, plate]\n")
+    for file in shelf.glob("labels/*/*.txt"):
+        file.write_text("0 0.5 0.5 0.25 0.2 0.4 0.4 0.6 0.6\n1 0.5 0.5 0.25 0.2\n")
+    splits = load(Config(path=str(shelf)))
+    assert len(splits["train"][0]["objects"]["bbox"]) == 2 and "mask" not in splits["train"][0]["objects"]
+    assert [problem.detail for problem in splits.report.problems] == ["keypoints: 5 times"]
+
+
+CORNERS = "0 0.5 0.1 0.9 0.5 0.5 0.9 0.1 0.5"
+"""A square that stands on its corner: a polygon, or an oriented box."""
+
+
+@pytest.mark.parametrize(
+    ("task", "others", "told"),
+    [("", "", 1), ("", LINES[0], 1), ("", "0 0.1 0.1 0.9 0.2 0.5 0.8", 0), ("task: segment\n", "", 0)],
+)
+def test_four_corners_are_a_polygon_and_told_once_unless_the_yaml_says_what_they_are(shelf, task, others, told):
+    (shelf / "data.yaml").write_text(f"{task}train: images/train\nnames: [cup, plate]\n")
+    for file in shelf.glob("labels/train/*.txt"):
+        file.write_text(f"{CORNERS}\n{others}\n")
+    splits = load(Config(path=str(shelf), masks=LINES[0] != others))
+    row = splits["train"][0]
+    np.testing.assert_allclose(row["objects"]["bbox"][0], [4, 3, 36, 27])
+    if LINES[0] != others:
+        assert codes.area(row["objects"]["mask"][0]) == pytest.approx(0.32 * 40 * 30, rel=0.03)
+    found = [(problem.problem, problem.detail) for problem in splits.report.problems]
+    assert found == [("four corners", "5 polygons")] * told and not splits.report.severe
+
+
 def test_a_changed_text_is_read_again(shelf):
     load(Config(path=str(shelf)))
     (shelf / "labels" / "val" / "0.txt").write_text("1 0.5 0.5 1 1")
@@ -164,6 +194,16 @@ FILES = {
     "mapping": ("train: {a: b}\nnames: [cup, plate]", r"train must name folders or lists of pictures"),
     "tag": ("train: !!python/object/apply:os.system [ls]\nnames: [cup]", r"data\.yaml"),
     "broken": ("train: [images/train\nnames: ]", r"data\.yaml"),
+    "oriented": (
+        "train: images/train\nnames: [cup]\ntask: obb",
+        r"task: obb, and oriented boxes cannot be learnt\. Write task: segment",
+    ),
+    "pose of nothing": (
+        "train: images/train\nnames: [cup]\ntask: pose",
+        r"kpt_shape: None must be the number of keypoints and 2 or 3",
+    ),
+    "keypoints": ("train: images/train\nnames: [cup]\nkpt_shape: 17", r"kpt_shape: 17 must be"),
+    "keypoints in 4": ("train: images/train\nnames: [cup]\nkpt_shape: [17, 4]", r"kpt_shape: \[17, 4\] must be"),
 }
 
 

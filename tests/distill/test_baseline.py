@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adapt import pipeline
 from adapt.cli import main
@@ -61,6 +63,67 @@ def test_peoples_boxes_teach_a_detector_where_no_teacher_finds_any():
     (entry,) = outcome.entries
     assert entry["name"] == "student boxes-test_resnet-labels" and "map50" in entry["metrics"]
     assert boxes.Config(name="boxes", teacher="labels").called == "boxes-resnet18-labels"
+
+
+TINY = "student: test_resnet, pretrained: false, size: 64, width: 16, stride: 4, train: {epochs: 1}"
+
+
+def test_peoples_class_maps_teach_a_student_of_pixels(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    for folder in ("images", "masks"):
+        (tmp_path / "shapes" / folder).mkdir(parents=True)
+    for i in range(12):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8)).save(
+            tmp_path / f"shapes/images/{i}.png"
+        )
+        mask = np.zeros((48, 64), np.uint8)
+        mask[4:30, i : i + 20], mask[40:] = 1 + i % 2, 255
+        Image.fromarray(mask).save(tmp_path / f"shapes/masks/{i}.png")
+    data = f"data={{source: masks, path: {tmp_path / 'shapes'}}}"
+    options = [data, "evals=[{name: semantic, pictures: 0}]", "export=[]", "tracker=none"]
+    outcome = pipeline.distill(
+        load_recipe("sam_semantic_student", [*options, f"distill={{name: semantic, teacher: labels, {TINY}}}"])
+    )
+    (entry,) = outcome.entries
+    assert entry["name"] == "student semantic-test_resnet-labels" and entry["main"] == "miou"
+    assert open_student(outcome.path / "student" / "semantic-test_resnet-labels").classes == ["1", "2"]
+    assert not list((outcome.path / "cache").glob("labels-*")), "no teacher was asked"
+    made = json.loads((outcome.path / "manifest.json").read_text())["stages"]["distill semantic-test_resnet-labels"]["made_of"]
+    assert made["others"] == {}, "nor CLIP"
+
+
+def test_a_student_of_pixels_is_held_against_its_baseline(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    few = ["data.train=6", "data.validation=2", "data.test=4", "data.size=64", "export=[]", "tracker=none"]
+    own = f"distill={{name: semantic, teacher: zero-shot, proposals: boxes, min_probability: 0, baseline: true, {TINY}}}"
+    recipe = load_recipe(
+        "sam_semantic_student", [*few, "evals=[{name: semantic, pictures: 0}, {name: segmentation, pictures: 0}]", own]
+    )
+    pipeline.evaluate(recipe)
+    outcome = pipeline.distill(recipe)
+    entries = {entry["name"]: entry for entry in outcome.entries}
+    names = [f"{role} semantic-test_resnet" for role in ("labels", "student")]
+    assert list(entries) == ["zero-shot", *names, f"{names[1]}-labels"]
+    theirs = entries[f"{names[1]}-labels"]
+    assert theirs["against"] == names[1] and len(theirs["change"]) == 3
+    assert f"by people's labels alone {theirs['metrics']['miou']:.1%}: " in capsys.readouterr().out
+    assert "| CNN student semantic-test_resnet-labels |" in (outcome.path / "report.md").read_text()
+
+
+def test_without_class_maps_and_masks_it_is_one_clear_line_before_any_training(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            noise = np.random.default_rng(ord(name[0]) + 9 * i).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "photos" / name / f"{i}.png")
+    data = [f"data={{source: folder, path: {tmp_path / 'photos'}}}", "evals=[{name: zeroshot}]", "export=[]", "tracker=none"]
+    said = r"but the training data have no column segmentation or objects\.mask\. Have: id, image, label\."
+    own = f"distill={{name: semantic, teacher: labels, {TINY}}}"
+    with pytest.raises(UserError, match=rf"distill\.teacher: 'labels', {said} Set distill\.teacher=adapted\."):
+        pipeline.road(load_recipe("clip_lora", [*data, own]))
+    with pytest.raises(UserError, match=rf"distill\.baseline: true, {said} Leave it out\."):
+        pipeline.road(load_recipe("clip_lora", [*data, f"distill={{name: semantic, baseline: true, {TINY}}}"]))
+    assert not list(tmp_path.glob("runs/*/adapter")), "it is told before the model is trained"
 
 
 def test_without_labels_it_is_one_clear_line(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from adapt.contracts import Augment
+from adapt.contracts import Augment, Lesson
 from adapt.data.emoji_scenes import compose
 from adapt.distill import semantic
 from adapt.distill.semantic import naming
@@ -19,7 +19,7 @@ from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks, crop
 from adapt.students.pixels import Lraspp
-from adapt.vision.masks import unrle_many
+from adapt.vision.masks import rle, unrle_many
 from adapt.vision.pictures import BOXES, MASKS, RGB
 
 NAMES = ["red apple", "banana", "guitar", "cat face", "motorcycle"]
@@ -234,6 +234,51 @@ def test_the_loss_is_the_mean_over_judged_pixels(scenes):
     assert net(one)[0].item() == 0, "nothing judged, nothing learned"
 
 
+def test_pixels_that_are_not_judged_send_no_gradient(scenes, monkeypatch):
+    net = learner(scenes)
+    logits = torch.randn(2, 6, SIDE, SIDE, requires_grad=True)
+    monkeypatch.setattr(net.student, "forward", lambda images: logits)
+    one = batch(net, perfect(scenes).select(range(2)))
+    one["segmentation"][:, 10:50, 20:60] = 255
+    loss, _ = net(one)
+    loss.backward()
+    sent = logits.grad.abs().sum(1) > 0
+    assert not sent[:, 10:50, 20:60].any() and sent.sum() == 2 * (SIDE**2 - 40 * 40)
+    p = logits.detach().log_softmax(1).gather(1, one["segmentation"].long().clamp(max=5)[:, None])[:, 0]
+    assert loss.item() == pytest.approx(-p[one["segmentation"] != 255].double().mean().item(), rel=1e-5)
+
+
+def test_people_s_maps_come_from_the_column_or_from_the_masks_of_objects(scenes):
+    net = learner(scenes, teacher="labels", size=32)
+    assert semantic.lesson(config(teacher="labels"), Segmenter(scenes), None) == Lesson()
+    for row, drawn in zip(scenes, perfect(scenes), strict=True):
+        item = net.preprocess(row, True)["segmentation"]
+        centres = (np.arange(32) * 3) + 1  # the nearest of 96 pixels
+        assert (item.numpy() == truth({name: row[name] for name in ("id", "objects")})[np.ix_(centres, centres)]).all()
+        assert torch.equal(net.preprocess(drawn, True)["segmentation"], item)
+
+
+def test_crowds_and_unjudged_pixels_of_people_teach_nothing(scenes):
+    net = learner(scenes, teacher="labels")
+    row = scenes[0]
+    crowd = np.zeros((SIDE, SIDE), bool)
+    crowd[:40] = True
+    objects = {"bbox": [[0, 0, SIDE, 40]], "category": [0], "mask": [rle(crowd)], "iscrowd": [1]}
+    item = net.preprocess({"id": "a", "image": row["image"], "objects": objects}, True)["segmentation"].numpy()
+    assert (item[:40] == 255).all() and (item[40:] == 0).all()
+    drawn = Picture.fromarray(np.where(crowd, 255, 2).astype(np.uint8))
+    item = net.preprocess({"id": "a", "image": row["image"], "segmentation": drawn}, True)["segmentation"].numpy()
+    assert (item[:40] == 255).all() and (item[40:] == 2).all()
+
+
+def test_a_class_that_the_data_do_not_name_is_one_line(scenes):
+    drawn = Picture.new("L", (SIDE, SIDE), 6)
+    with pytest.raises(
+        UserError, match=r"sample 'a': its segmentation has the class 6, and the data name 5: 0 is the background"
+    ):
+        learner(scenes).preprocess({"id": "a", "image": scenes[0]["image"], "segmentation": drawn}, True)
+
+
 def test_maps_follow_the_views_of_their_pictures(scenes):
     """A picture that shows its own map is, after augmentation, still the picture of its map."""
     net = learner(scenes)
@@ -308,7 +353,7 @@ def test_the_maps_depend_on_the_options_that_are_named_and_on_no_others(scenes):
     for proposals in ("automatic", "boxes"):
         options = Asked(config(proposals=proposals, automatic=Automatic(points_per_side=4)), asked)
         labels(options, Segmenter(rows), rows)
-    assert asked == set(semantic.Config.labelled_by)
+    assert asked - {"from_labels"} == set(semantic.Config.labelled_by)
 
 
 class Asked:

@@ -110,6 +110,15 @@ def test_an_unreadable_picture_is_named(outcome, tmp_path):
         outcome.predict([tmp_path / "bad.png"])
 
 
+def test_a_picture_of_sixteen_bits_is_the_same_by_its_path_and_as_an_array_and_one_without_a_range_is_named(outcome, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (70, 90)).astype(np.uint16)
+    Picture.fromarray(deep).save(tmp_path / "deep.png")
+    answers = outcome.predict([tmp_path / "deep.png", deep, Picture.open(tmp_path / "deep.png"), (deep >> 8).astype(np.uint8)])
+    assert answers == [answers[0]] * 4
+    with pytest.raises(UserError, match=r"predict: picture 1: no fixed range \(floating-point numbers of 32 bit\); convert it"):
+        outcome.predict([deep, deep / np.float32(65535)])
+
+
 def test_a_model_that_waits_for_prompts_says_how_to_ask_it(monkeypatch):
     recipe = load_recipe("sam_lora", ["tracker=none"])
     monkeypatch.setattr("adapt.verbs.kept.adapted", lambda session: session.family)

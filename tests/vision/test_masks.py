@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+from pycocotools import mask as coco
 
-from adapt.vision.masks import box, rle, singles, unrle
+from adapt.vision.masks import box, lengths, rle, singles, unrle
 
 
 def test_run_lengths_are_cocos():
@@ -13,6 +14,23 @@ def test_run_lengths_are_cocos():
     assert np.array_equal(unrle(rle(mask)), mask)
     assert box(mask) == [2, 1, 4, 3]
     assert box(np.zeros((3, 4), bool)) == [0, 0, 0, 0]
+
+
+def test_run_lengths_are_counted_as_pycocotools_draws_them():
+    random = np.random.default_rng(0)
+    masks = [random.random(random.integers(1, 90, 2)) < random.choice([0, 0.02, 0.5, 1]) for _ in range(200)]
+    masks.append(np.zeros((3000, 2000), bool))  # a number of five characters
+    masks[-1][100:2900, 100:1900] = True
+    area, whole = lengths([rle(mask)["counts"] for mask in masks])
+    assert area.tolist() == [int(mask.sum()) for mask in masks] and whole.tolist() == [mask.size for mask in masks]
+
+
+def test_texts_that_are_no_run_lengths_are_told_from_those_that_are():
+    uneven = coco.frPyObjects({"size": [3, 4], "counts": [7, 2, 1, 2]}, 3, 4)["counts"].decode()
+    minus = "720" + chr(48 + 0b11101)  # the fourth number is 2 - 3
+    area, whole = lengths([uneven, "", None, "7Q", minus, "o" * 20 + "0", "\n", "72"])
+    assert area.tolist() == [4, 0, 0, -1, -1, -1, -1, 2] and whole.tolist() == [12, 0, 0, -1, -1, -1, -1, 9]
+    assert [len(values) for values in lengths([])] == [0, 0]
 
 
 def test_crowds_are_no_single_things():

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from adapt.contracts import SourceConfig
+from adapt.data.config import Renamed
 from adapt.data.places import existing, expanded
 from adapt.plug import UserError, settings
 
@@ -37,7 +38,7 @@ class Config(SourceConfig):
     """Where a missing test comes from, for sources that have this option."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the split."""
-    classes: dict[str, str | None] = {}
+    classes: Renamed = {}
     """Name of a class → another name; null leaves it out; for sources that have this option."""
     group: str | None = None
     """What is drawn into one split, as the source says it: a regular expression, or a column."""

@@ -17,11 +17,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from adapt.data.config import AnnotatedConfig
-from adapt.data.places import existing, expanded
-from adapt.plug import UserError
+from adapt.data.places import existing, file_of
 
 if TYPE_CHECKING:
     from adapt.data.split import Splits
+
+WANTED = "the .json file that Label Studio has exported (JSON or JSON-MIN)"
 
 
 class Config(AnnotatedConfig):
@@ -44,7 +45,7 @@ class Config(AnnotatedConfig):
 
     def check_paths(self) -> None:
         """The export and the pictures' folder must be there."""
-        file_of(self.path)
+        file_of(self.path, WANTED)
         if self.images:
             existing(self.images, "data.images")
 
@@ -64,21 +65,6 @@ def load(config: Config) -> Splits:
     from adapt.data.labelstudio.regions import read
     from adapt.data.labelstudio.tasks import listed
 
-    file = file_of(config.path)
+    file = file_of(config.path, WANTED)
     root = existing(config.images, "data.images") if config.images else file.parent
     return load_listed(config, listed(file, root, config), read)
-
-
-def file_of(path: str):
-    """The export, absolute.
-
-    Raises:
-        UserError: there is none.
-    """
-    from pathlib import Path
-
-    file = expanded(path)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else f"is no file, looked in {Path.cwd()}"
-        raise UserError(f"data.path: {path!r} {what}. Give the .json file that Label Studio has exported (JSON or JSON-MIN).")
-    return file.resolve()

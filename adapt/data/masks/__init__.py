@@ -12,6 +12,10 @@
     data: {source: masks, path: city, kind: instance, divisor: 1000}      # 26003 is the third car: class 26
 
 Grey, palette (Pascal VOC) and 16-bit PNGs are read. Masks are read once; the rows are kept in `$ADAPT_CACHE/masks`.
+
+`data.classes` renames classes, joins those that get the same name (with kind class, they are one object then), and leaves out those that
+get null: they are no objects, and their pixels become background, 0, as those of the boxes and polygons that other sources leave out. They
+are judged: a model must learn that they are none of the classes. Pixels that nobody should judge have the number `data.ignore` in the masks.
 """
 
 from __future__ import annotations
@@ -20,12 +24,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.data.config import DrawnConfig
+from adapt.data.config import ClassesConfig
 from adapt.data.places import existing
 from adapt.plug import UserError
 
 
-class Config(DrawnConfig):
+class Config(ClassesConfig):
     """Where pictures and masks lie, and what a mask's numbers mean."""
 
     source: str = "masks"
@@ -48,8 +52,6 @@ class Config(DrawnConfig):
     """The number of pixels that nobody judged; none: there is none."""
     test_from: Literal["train", "val"] = "train"
     """Where a missing test comes from: a share of train; or the folder val, and then validation is a share of train."""
-    follow_links: bool = False
-    """Follow links to folders and files, also those that lead out of the folder; only regular files are opened."""
 
     def check_paths(self) -> None:
         """The folder must be there."""
@@ -65,8 +67,8 @@ def load(config: Config):
         judged).
 
     Raises:
-        UserError: no folder, no pictures, no mask that can be used; a classes.yaml that is none; with `on_error: stop`, pictures or
-            masks that cannot be used.
+        UserError: no folder, no pictures, no mask that can be used; a classes.yaml that is none; `data.classes` names a class that the data
+            have not, or leaves out all; with `on_error: stop`, pictures or masks that cannot be used.
     """
     from adapt.data.masks.files import classes, rows
     from adapt.data.masks.pairs import look, pairs
@@ -75,8 +77,7 @@ def load(config: Config):
 
     root = existing(config.path, "data.path")
     found, problems = pairs(root, config)
-    numbers = classes(root, config, found)
-    table = rows(root, config, look(root, found, problems), numbers)
+    table = rows(root, config, look(root, found, problems), classes(root, config, found))
     report = Report(len(found), problems + _problems(table))
     if config.on_error == "stop" and report.severe:
         raise report.error("data.path")
@@ -96,11 +97,16 @@ def load(config: Config):
 
 
 def _problems(table) -> list:
-    """What was found wrong when the masks were read."""
-    from adapt.data.problems import Problem
+    """What was found wrong when the masks were read; objects of classes that are left out are counted."""
+    from collections import Counter
 
-    return [
+    from adapt.data.listing import left_out
+    from adapt.data.problems import LEFT_OUT, Problem
+
+    found = [
         Problem(row["id"], row["split"], problem["kind"], problem["detail"])
         for row in table.select_columns(["id", "split", "problems"])
         for problem in row["problems"]
     ]
+    gone = Counter(problem.detail for problem in found if problem.problem == LEFT_OUT)
+    return [problem for problem in found if problem.problem != LEFT_OUT] + left_out(gone, "object")

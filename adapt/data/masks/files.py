@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
+from adapt.data.listing import kept_names
 from adapt.data.masks.pairs import Pair
+from adapt.data.problems import LEFT_OUT
 from adapt.data.scan import Finding
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.vision.classes import IGNORE
+from adapt.vision.depth import bits
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS, RGB, cache_folder, cached, digest, encoded, open_picture, reason
 
@@ -29,13 +33,34 @@ UNNAMED = 64
 SHOWN = 5
 
 
-def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
-    """The classes' numbers in the masks → their names, in the order of the categories.
+@dataclass(frozen=True)
+class Classes:
+    """What the numbers in the masks mean."""
+
+    numbers: dict[int, str]
+    """A number → the name of its class in the data, in their order."""
+    names: list[str]
+    """The categories, as `data.classes` calls them."""
+    categories: dict[int, int | None]
+    """A number → its category; none: it is left out."""
+
+
+def classes(root: Path, config, found: Sequence[Pair]) -> Classes:
+    """The classes' numbers in the masks, their names, and the categories that `data.classes` makes of them.
 
     Raises:
         UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes; without
-            classes.yaml, the numbers are shades of grey.
+            classes.yaml, the numbers are shades of grey; `data.classes` names a class that is not there, or leaves out all.
     """
+    numbers = _numbers(root, config, found)
+    names, places = kept_names(list(numbers.values()), config.classes)
+    if not 1 <= len(names) <= MOST:
+        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.")
+    return Classes(numbers, names, dict(zip(numbers, places, strict=True)))
+
+
+def _numbers(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
+    """The classes' numbers in the masks → their names, as classes.yaml says, or as the masks have them."""
     file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
     if file:
         content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
@@ -55,10 +80,7 @@ def classes(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
             ignored = f"{config.background} and {config.ignore}: if {config.ignore} is the thing, set data.ignore=null."
             empty = f"empty: they hold {config.background} alone, the background. Draw something in one, or name it in data.background."
             raise UserError(f"data.path: all masks of {str(root)!r} are {ignored if config.ignore in values else empty}")
-    names = {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
-    if not 1 <= len(names) <= MOST:
-        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.")
-    return names
+    return {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
 
 
 def _values(root: Path, config, found: Sequence[Pair]) -> set[int]:
@@ -127,10 +149,11 @@ def read(path: Path) -> np.ndarray:
         ValueError, OSError: it cannot be read, or its pixels are colours.
     """
     with open_picture({"path": str(path), "bytes": None}) as image:
+        exact = bits(image) == 8  # of colours with 16 bits Pillow keeps the upper 8
         image.load()
         if image.mode in NUMBERS:
             return np.asarray(image).astype(np.int64)
-        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") else None
+        channels = np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "LA") and exact else None
         if channels is None or (channels != channels[..., :1]).any():
             raise ValueError(
                 f"its pixels are colours ({image.mode}); a mask has one number for each pixel: grey, palette or 16 bit"
@@ -141,17 +164,18 @@ def read(path: Path) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------------- rows
 
 
-def rows(root: Path, config, good: dict[Pair, Finding], numbers: dict[int, str]) -> Dataset:
+def rows(root: Path, config, good: dict[Pair, Finding], known: Classes) -> Dataset:
     """A row for each picture that can be read, memory-mapped; masks that have not changed are not read again."""
     stamps = [(pair.id, pair.split, finding.digest, *stamp(pair.mask)) for pair, finding in good.items()]
-    meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(numbers.items()))
+    called = sorted(config.classes.items())
+    meaning = (config.kind, config.divisor, config.background, config.ignore, sorted(known.numbers.items()), *called)
     key = digest(2, str(root), config.masks, config.suffix, meaning, stamps)
 
     def build(path: Path) -> None:
-        with ArrowWriter(path=str(path), features=_features(list(numbers.values())), writer_batch_size=100) as writer:
+        with ArrowWriter(path=str(path), features=_features(known.names), writer_batch_size=100) as writer:
             with progress("read masks", len(good)) as tick:
                 for pair, finding in good.items():
-                    writer.write(_row(root, config, pair, finding, numbers))
+                    writer.write(_row(root, config, pair, finding, known))
                     tick()
             writer.finalize()
 
@@ -165,30 +189,41 @@ def _features(names: list[str]) -> Features:
     return Features(id=text, image=RGB(), objects=objects, segmentation=Image(), split=text, digest=text, problems=problems)
 
 
-def _row(root: Path, config, pair: Pair, finding: Finding, numbers: dict[int, str]) -> dict:
-    """A row, whose `problems` say why its mask cannot be used."""
+def _row(root: Path, config, pair: Pair, finding: Finding, known: Classes) -> dict:
+    """A row, whose `problems` say why its mask cannot be used, and the classes of its objects that are left out."""
     row = {"id": pair.id, "split": pair.split, "digest": finding.digest, "image": {"path": str(root / pair.id), "bytes": None}}
     empty = {"objects": {"bbox": [], "category": [], "mask": []}, "segmentation": None}
     try:
         mask = read(pair.mask)
     except (OSError, ValueError, Picture.DecompressionBombError) as error:
         return row | empty | {"problems": [{"kind": "unreadable mask", "detail": reason(error)}]}
-    problems = list(_wrong(config, mask, finding, numbers))
+    problems = list(_wrong(config, mask, finding, known.numbers))
     if any(problem["kind"] != "empty mask" for problem in problems):
         return row | empty | {"problems": problems}
-    places = {number: place for place, number in enumerate(numbers)}
-    values, classes = np.unique(mask), np.zeros(mask.shape, np.uint8)
+    classes = np.where(mask == config.ignore, IGNORE, 0).astype(np.uint8)
     objects: dict[str, list] = {"bbox": [], "category": [], "mask": []}
-    for value in values.tolist():
-        number = _class(value, config)
-        here = mask == value
-        if number is None:
-            classes[here] = IGNORE if value == config.ignore else 0
+    for number, values in _things(config, mask, known):
+        category = known.categories[number]
+        if category is None:
+            problems.append({"kind": LEFT_OUT, "detail": known.numbers[number]})
             continue
-        classes[here] = places[number] + 1
-        for name, item in (("bbox", box(here)), ("category", places[number]), ("mask", rle(here))):
+        here = np.isin(mask, values)
+        classes[here] = category + 1
+        for name, item in (("bbox", box(here)), ("category", category), ("mask", rle(here))):
             objects[name].append(item)
     return row | {"objects": objects, "segmentation": encoded(Picture.fromarray(classes)), "problems": problems}
+
+
+def _things(config, mask: np.ndarray, known: Classes) -> list[tuple[int, list[int]]]:
+    """The objects on a mask int[H, W], a class's number and the numbers of the pixels of each; with kind class, all of a category are one."""
+    found = [(value, number) for value in np.unique(mask).tolist() if (number := _class(value, config)) is not None]
+    if config.kind == "instance":
+        return [(number, [value]) for value, number in found]
+    things: dict[object, tuple[int, list[int]]] = {}
+    for value, number in found:
+        category = known.categories[number]
+        things.setdefault(known.numbers[number] if category is None else category, (number, []))[1].append(value)
+    return list(things.values())
 
 
 def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import field_validator
 
 from adapt.data.config import ClassesConfig, expression
-from adapt.data.places import existing, expanded
+from adapt.data.places import existing, expanded, file_of
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Config(ClassesConfig):
 
     def check_paths(self) -> None:
         """The table and the pictures' folder must be there."""
-        file_of(self.path, SUFFIXES)
+        _table(self.path)
         if self.images:
             existing(self.images, "data.images")
 
@@ -79,23 +79,19 @@ def load(config: Config) -> Splits:
     from adapt.data.annotated import load_listed
     from adapt.data.table.rows import listed
 
-    file = file_of(config.path, SUFFIXES)
+    file = _table(config.path)
     root = existing(config.images, "data.images") if config.images else file.parent
     return load_listed(config, listed(file, root, config), lambda objects: None)
 
 
-def file_of(path: str, suffixes: tuple[str, ...]) -> Path:
-    """The file that `data.path` names, absolute.
+def _table(path: str) -> Path:
+    """The table that `data.path` names, absolute.
 
     Raises:
         UserError: there is none, or it is of another kind.
     """
-    from pathlib import Path
-
-    file = expanded(path)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else f"is no file, looked in {Path.cwd()}"
-        raise UserError(f"data.path: {path!r} {what}. Give a file: {', '.join(suffixes)}.")
-    if file.suffix.lower() not in suffixes:
-        raise UserError(f"data.path: {path!r} ends in {file.suffix!r}. Give a file: {', '.join(suffixes)}.")
-    return file.resolve()
+    wanted = f"a file: {', '.join(SUFFIXES)}"
+    file = file_of(path, wanted)
+    if (suffix := expanded(path).suffix).lower() not in SUFFIXES:
+        raise UserError(f"data.path: {path!r} ends in {suffix!r}. Give {wanted}.")
+    return file

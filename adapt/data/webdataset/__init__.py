@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapt.data.config import DrawnConfig
+from adapt.data.config import ClassesConfig
 
 if TYPE_CHECKING:
     from adapt.data.split import Splits
 
 
-class Config(DrawnConfig):
+class Config(ClassesConfig):
     """Where the tars lie, and how their samples are split."""
 
     source: str = "webdataset"
@@ -49,7 +49,8 @@ def load(config: Config) -> Splits:
 
     Raises:
         UserError: there is no tar, no tar for train, no sample that can be used, or a single class; the disk is too small; samples have
-            several classes each; with `on_error: stop`, samples or tars that cannot be used.
+            several classes each; `data.classes` names a class that the data have not, or leaves out all; with `on_error: stop`, samples or
+            tars that cannot be used.
     """
     from adapt.data.problems import Report
     from adapt.data.webdataset.rows import classified, gathered, splits

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
 from adapt.data.check import repeated
-from adapt.data.listing import single_class
-from adapt.data.problems import Problem, Report
+from adapt.data.listing import kept_names, left_out, single_class
+from adapt.data.problems import LEFT_OUT, Problem, Report
 from adapt.data.scan import Finding
 from adapt.data.split import SPLITS, Splits, apart, drawn, grouped, limited, missing, percent
 from adapt.data.webdataset.shard import kept
@@ -23,8 +23,10 @@ from adapt.plug import UserError, counted
 from adapt.progress import progress
 from adapt.vision.pictures import cache_folder
 
-UNSEEN = ("unseen class", "")
-"""Of a sample whose class training never sees; reported once a class."""
+UNSEEN, LEFT = ("unseen class", ""), (LEFT_OUT, "")
+"""Of a sample whose class training never sees, or which `data.classes` leaves out."""
+TOLD = (UNSEEN, LEFT)
+"""What is reported once a class."""
 
 
 @dataclass
@@ -121,14 +123,16 @@ def classified(config, samples: Gathered, names: list[str], report: Report) -> N
     labels, ids, splits = (samples.values(name) for name in ("label", "id", "split"))
     captioned = [row is not None for row in samples.values("caption")]
     if any(label is not None for label in labels):
-        samples.names, wrong = _known(labels, splits, names, report)
+        samples.names, wrong = _known(config, labels, splits, names, report)
+    elif config.classes:
+        raise UserError("data.classes: no sample has a class (.cls, or label in .json). Leave the option out.")
     elif any(captioned):
         wrong = [None if there else ("bad entry", "no caption") for there in captioned]
     else:
         wrong = [None] * len(ids)
         _refuse_vectors(config, report)
     report.problems += [
-        Problem(name, split, *why) for name, split, why in zip(ids, splits, wrong, strict=True) if why and why != UNSEEN
+        Problem(name, split, *why) for name, split, why in zip(ids, splits, wrong, strict=True) if why and why not in TOLD
     ]
     if config.on_error == "stop" and report.severe:
         raise report.error("data.path")
@@ -156,17 +160,24 @@ def _refuse_vectors(config, report: Report) -> None:
         )
 
 
-def _known(labels: list, splits: list[str], names: list[str], report: Report) -> tuple[list[str], list[tuple[str, str] | None]]:
-    """The classes' names; and for each row why its class cannot be used, none where it can. `labels` become names."""
+def _known(
+    config, labels: list, splits: list[str], names: list[str], report: Report
+) -> tuple[list[str], list[tuple[str, str] | None]]:
+    """The classes' names after `data.classes`; and for each row why its class cannot be used, none where it can. `labels` become names."""
     reads = {label: _read(label, names) for label in set(labels)}
-    wrong = [reads[label] if isinstance(reads[label], tuple) else None for label in labels]
-    labels[:] = [label if why else reads[label] for label, why in zip(labels, wrong, strict=True)]
+    have = names or sorted({name for name in reads.values() if isinstance(name, str)}, key=_order)
+    kept, numbers = kept_names(have, config.classes)
+    called = {name: LEFT if number is None else kept[number] for name, number in zip(have, numbers, strict=True)}
+    report.problems += left_out(reads[label] for label in labels if called.get(reads[label]) == LEFT)
+    means = {label: called[name] if isinstance(name, str) else name for label, name in reads.items()}
+    wrong = [means[label] if isinstance(means[label], tuple) else None for label in labels]
+    labels[:] = [label if why else means[label] for label, why in zip(labels, wrong, strict=True)]
     told = [(label, split) for label, split, why in zip(labels, splits, wrong, strict=True) if not why]
     seen = {label for label, split in told if split in ("", "train")}
     report.problems += [Problem(label, split, "unseen class") for label, split in sorted(set(told)) if label not in seen]
-    report.problems += [Problem(name, "train", "unused class") for name in names if name not in seen]
+    report.problems += [Problem(name, "train", "unused class") for name in (kept if names else []) if name not in seen]
     wrong = [why or (None if label in seen else UNSEEN) for label, why in zip(labels, wrong, strict=True)]
-    return names or sorted(seen, key=_order), wrong
+    return kept if names else [name for name in kept if name in seen], wrong
 
 
 def _read(label: str | None, names: list[str]) -> str | tuple[str, str]:

@@ -36,7 +36,7 @@ HUMAN = ("objects", "label", "caption", "suffix", "count")
 class Config(LabelsObjectiveConfig):
     """A detector, and which of the teacher's boxes it learns from."""
 
-    needs = "objects"
+    needs = ("objects",)
     labelled_by = ("ask", "score", "nms", "empty")
     renamed = {"least": "min_score"}
 

@@ -7,6 +7,11 @@
 With `proposals: automatic` no label is used here, with `proposals: boxes` the boxes of `objects` are; masks and categories never are. An
 adapted teacher has learned from masks before.
 
+    distill: {name: semantic, teacher: labels, student: resnet18}
+
+people's class maps → the student: the column `segmentation`, or the masks of `objects` (`vision/maps.py`). Neither a teacher nor CLIP is
+asked. Pixels of 255, and those of crowds, teach nothing.
+
 Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels); Howard et al. 2019 (LR-ASPP), arXiv:1905.02244.
 """
 
@@ -18,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from adapt.contracts import Augment, Lesson, ObjectiveConfig, Predictor, Train
+from adapt.contracts import Augment, LabelsObjectiveConfig, Lesson, Predictor, Train
 from adapt.plug import UserError
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
@@ -39,16 +44,17 @@ IGNORE = 255
 """Pixels that teach nothing."""
 
 
-class Config(ObjectiveConfig):
+class Config(LabelsObjectiveConfig):
     """How the maps are made, and the CNN that learns them."""
 
     version = 2
     uses_words = True
+    needs = ("segmentation", "objects.mask")
     labelled_by = ("proposals", "automatic", "clip", "words", "min_probability", "max_area")
     renamed = {"sure": "min_probability", "most": "max_area"}
 
-    teacher: Literal["adapted", "zero-shot"] = "adapted"
-    """Who finds the things: the adapted model, or the model as it comes."""
+    teacher: Literal["adapted", "zero-shot", "labels"] = "adapted"
+    """Who finds the things: the adapted model, the model as it comes, or nobody: people's class maps alone."""
     proposals: Literal["automatic", "boxes"] = "automatic"
     """automatic: all that the teacher finds; boxes: the masks of the boxes in `objects`, whose categories are not looked at."""
     automatic: Automatic = Automatic()
@@ -80,11 +86,12 @@ class Config(ObjectiveConfig):
 
     @property
     def others(self) -> tuple[str, ...]:
-        return (self.clip,)
+        return () if self.from_labels else (self.clip,)
 
 
 def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) -> Lesson:
-    """The maps of the teacher and CLIP, made once of whole pictures; nothing of the teacher is cached a view.
+    """The maps of the teacher and CLIP, made once of whole pictures; nothing of the teacher is cached a view. Where people's maps teach,
+    nothing.
 
     Args:
         teacher: with the `classes` to be told apart; see `adapt/prompting/automatic.py` for what else it needs.
@@ -97,6 +104,8 @@ def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) 
         raise UserError(
             f"distill.name: 'semantic' needs 1 to {IGNORE - 1} class words; the data names {len(teacher.classes)} classes."
         )
+    if config.from_labels:
+        return Lesson()
     propose = proposals(config, teacher)
 
     def drawing() -> Draw:
@@ -114,7 +123,7 @@ def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) 
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
-    """A student of pixels that learns from rows as `label` gives them.
+    """A student of pixels that learns from rows as `label` gives them, or from people's.
 
     Args:
         live: no use here: a teacher in the loop would make the same maps again and again.

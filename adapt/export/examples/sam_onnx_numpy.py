@@ -89,12 +89,30 @@ def weights(have: int, wanted: int) -> np.ndarray:
 
 
 def read(path: str) -> np.ndarray:
-    """uint8[H, W, 3], RGB."""
+    """uint8[H, W, 3], RGB, as the student was taught: upright, of 16 bits the upper 8, transparency over white."""
     if path.endswith(".npy"):
         return np.load(path)
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    return np.asarray(Image.open(path).convert("RGB"))
+    with open(path, "rb") as file:  # by its name, Pillow 12.3 garbles a TIFF that is turned
+        image = Image.open(file)
+        image.load()
+    tags = image.tag_v2 if image.format == "TIFF" else {}  # 262: what 0 means; 277: channels
+    grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if tags.get(277, 1) > 4 or (image.mode in ("I", "F") and not grey):
+        raise SystemExit(f"{path}: nobody knows what it looks like. Save it in RGB or grey, with 8 or unsigned 16 bit.")
+    if grey:
+        values = (np.asarray(image) >> 8).astype(np.uint8)
+        upper = Image.fromarray(255 - values if tags.get(262) == 0 else values)
+        upper.info = {name: value for name, value in image.info.items() if name != "transparency"}
+        image = upper
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return np.asarray(image.convert("RGB"))
 
 
 def write(path: str, mask: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapt.prompting.tokens import overlap
+from adapt.vision.held import standing, wrong_boxes, wrong_masks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,8 +25,6 @@ SPECK = 1e-4
 """Share of the picture: a smaller box is tiny as well, where no model is known."""
 TWICE = 0.9
 """An IoU above this: two boxes of one class are of one thing."""
-HALF = 0.5
-"""Pixels by which a box may leave its picture: rounding."""
 BATCH = 1000
 
 
@@ -89,7 +88,14 @@ def objects_of(split: str, rows: Dataset, sizes: np.ndarray, names: list[str], s
         each.append(np.bincount(boxes.row[~boxes.crowd], minlength=len(part)))
         categories.append(boxes.category[~boxes.crowd])
         crowds += int(boxes.crowd.sum())
-        for check in (_places(boxes, own, seen), _twice(boxes, names), _masks(boxes, own)):
+        around = own[boxes.row]
+        checks = (
+            wrong_boxes(boxes.bbox, around, boxes.number),
+            _small(boxes, around, seen),
+            _twice(boxes, names),
+            wrong_masks(boxes.masks, around, boxes.number),
+        )
+        for check in checks:
             found += [
                 Found(split, start + int(boxes.row[i]), int(boxes.number[i]), problem, detail) for i, problem, detail in check
             ]
@@ -128,25 +134,13 @@ def _boxes(column: pa.ChunkedArray) -> Boxes:
 # ------------------------------------------------------------------------------------------------------------------- checks
 
 
-def _places(boxes: Boxes, sizes: np.ndarray, seen: Input | None) -> Iterator[tuple[int, str, str]]:
-    """Boxes that are none, that leave the picture, or that are too small to be seen: number, problem, detail."""
+def _small(boxes: Boxes, sizes: np.ndarray, seen: Input | None) -> Iterator[tuple[int, str, str]]:
+    """Boxes that are too small to be seen: number, problem, detail; `sizes`: of each one's picture, int[M, 2]."""
     left, top, right, bottom = boxes.bbox.T
-    width, height = sizes[boxes.row].T
-    good = (left < right) & (top < bottom)
-    off = (left < -HALF) | (top < -HALF) | (right > width + HALF) | (bottom > height + HALF)
-    off &= good & (width > 0)
-    small, shown = _tiny(right - left, bottom - top, width, height, seen)
-    for problem, which in (
-        ("box reversed", ~good),
-        ("box off the image", off),
-        ("tiny box", good & ~off & small & ~boxes.crowd),
-    ):
-        for i in np.flatnonzero(which):
-            place = ", ".join(f"{value:g}" for value in boxes.bbox[i])
-            more = ""
-            if problem != "box reversed":
-                more = f"; the image is {width[i]} × {height[i]}" if problem == "box off the image" else f"; {shown(i)}"
-            yield i, problem, f"object {boxes.number[i]}: {place}{more}"
+    small, shown = _tiny(right - left, bottom - top, *sizes.T, seen)
+    for i in np.flatnonzero(standing(boxes.bbox, sizes)[1] & small & ~boxes.crowd):
+        place = ", ".join(f"{value:g}" for value in boxes.bbox[i])
+        yield i, "tiny box", f"object {boxes.number[i]}: {place}; {shown(i)}"
 
 
 def _tiny(
@@ -190,28 +184,3 @@ def _twice(boxes: Boxes, names: list[str]) -> Iterator[tuple[int, str, str]]:
                         a, b = boxes.number[own[other]], boxes.number[own[first + one]]
                         name = names[label] if 0 <= label < len(names) else "no class"
                         yield own[first + one], "object twice", f"objects {a} and {b}: {name!r}, IoU {shared[one, other]:.2f}"
-
-
-def _masks(boxes: Boxes, sizes: np.ndarray) -> Iterator[tuple[int, str, str]]:
-    """Masks of another size than their picture, and masks without a pixel."""
-    for i, code in enumerate(boxes.masks):
-        if code is None:
-            continue
-        size = tuple(code["size"] or ())[::-1]
-        picture = tuple(int(side) for side in sizes[boxes.row[i]])
-        if picture[0] and size != picture:
-            shown = " × ".join(map(str, size)) or "no size"
-            detail = f"object {boxes.number[i]}: {shown}; the image is {picture[0]} × {picture[1]}"
-            yield i, "mask off the image", detail
-        elif not _pixels(code):
-            yield i, "mask off the image", f"object {boxes.number[i]}: no pixel, or no run lengths"
-
-
-def _pixels(code: dict) -> int:
-    """Of a mask, COCO RLE; 0 where the run lengths are none."""
-    from pycocotools.mask import area
-
-    try:
-        return int(area({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}))
-    except (ValueError, AttributeError, TypeError):
-        return 0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Image
 
-from adapt.data.scan import ORIENTATION
+from adapt.data.scan import upright_size
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.vision.classes import IGNORE
@@ -88,7 +88,7 @@ def seen(data: bytes) -> tuple[int, int, int, int, bool]:
     name = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     try:
         image = open_picture({"bytes": data})
-        size = image.size[::-1] if image.getexif().get(ORIENTATION, 1) in range(5, 9) else image.size
+        size = upright_size(image)
         image.draft("RGB", (ENOUGH, ENOUGH))
         return name, *size, *perceptual(rgb(image))
     except Exception:  # decoders raise nearly anything on broken bytes; the source's own look says what is wrong

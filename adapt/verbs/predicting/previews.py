@@ -40,9 +40,10 @@ def _small(path: Path) -> Picture.Image:
     """A picture, upright; a large one is thinned out before it is copied."""
     from PIL import Image
 
+    from adapt.vision.depth import eight
     from adapt.vision.pictures import open_picture, rgb
 
-    image = open_picture({"path": str(path), "bytes": None})
+    image = eight(open_picture({"path": str(path), "bytes": None}))
     scale = LARGE / max(image.size)
     if scale < 1:
         image = image.resize([max(1, round(scale * side)) for side in image.size], Image.Resampling.NEAREST)

@@ -105,16 +105,15 @@ def _opened(pictures: Pictures, number: int, side: int) -> Image | None:
     from PIL import ImageOps
 
     from adapt.data.scan import MODES, THIN
-    from adapt.vision.pictures import open_picture, rgb
+    from adapt.vision.depth import eight
+    from adapt.vision.pictures import open_picture
 
     try:
         image = open_picture({"path": str(pictures.root / pictures.ids[number]), "bytes": None})
         sides = [min(side, length) for length in image.size]
         if max(image.size) <= side or max(sides) > THIN * min(sides) or image.mode not in MODES:
             return None
-        image.load()
-        if image.mode in ("I", "F"):  # scaled by the brightest pixel of the whole picture
-            return rgb(image)
+        image = eight(image)  # of a tile nothing says where its numbers come from
         ImageOps.exif_transpose(image, in_place=True)
         return image
     except Exception:  # decoders raise nearly anything on broken bytes
