@@ -42,7 +42,7 @@ LAYERS = [
     {"overrides", "mistakes"},
     {"other_data", "architectures", "provenance"},
     {"contracts"},
-    {"plug", "hardware", "progress"},
+    {"plug", "hardware", "progress", "ahead"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 PROBES = {

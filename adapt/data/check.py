@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from adapt.data.places import existing
 from adapt.data.problems import Problem, Report
-from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, scan, walk
+from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, quiet, scan, walk
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
@@ -43,7 +43,7 @@ def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Rep
     splits = data if isinstance(data, dict) else {"": data}
     report = Report()
     seen: dict = {}
-    with progress("check pictures", sum(map(len, splits.values()))) as tick:
+    with progress("check pictures", sum(map(len, splits.values()))) as tick, quiet():
         for split, rows in splits.items():
             report.pictures += len(rows)
             report.problems += _rows(split, rows, seen, tick)

@@ -7,12 +7,14 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image as Picture
 
+from adapt.ahead import ahead
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
@@ -33,6 +35,8 @@ SPLIT_FOLDERS = {
 }
 THIN = 100
 """Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
+AHEAD = 64
+"""Pictures that are opened before their turn."""
 VERSION = 3
 """To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
@@ -50,7 +54,10 @@ class Finding:
 
 
 def inspect(value: dict) -> Finding:
-    """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it."""
+    """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it.
+
+    Pillow warns of large and of slightly broken files, which is no news: call it within `quiet()`.
+    """
     try:
         data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
     except (OSError, TypeError, ValueError) as error:
@@ -60,14 +67,13 @@ def inspect(value: dict) -> Finding:
     name = hashlib.blake2b(data, digest_size=16).hexdigest()
     problems = []
     try:
-        with warnings.catch_warnings(action="ignore"):  # of large and of slightly broken files: the first is a problem below
-            image = open_picture({"bytes": data})
-            mode, deep, own = image.mode, bits(image), channels(image)  # before EXIF, for which a PNG's pixels are read
-            (width, height), turned, size = image.size, image.getexif().get(ORIENTATION, 1), upright_size(image)
-            many = image.format != "MPO" and getattr(image, "is_animated", False)
-            frames = f"{image.n_frames:,} in {image.format}" if many and image.format == "TIFF" else image.format or ""
-            image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
-            image = eight(image)
+        image = open_picture({"bytes": data})
+        mode, deep, own = image.mode, bits(image), channels(image)  # before EXIF, for which a PNG's pixels are read
+        (width, height), turned, size = image.size, image.getexif().get(ORIENTATION, 1), upright_size(image)
+        many = image.format != "MPO" and getattr(image, "is_animated", False)
+        frames = f"{image.n_frames:,} in {image.format}" if many and image.format == "TIFF" else image.format or ""
+        image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
+        image = eight(image)
     except Refused as refused:
         return Finding(name, None, [(refused.kind, refused.detail)])
     except Picture.DecompressionBombError as error:
@@ -93,6 +99,11 @@ def inspect(value: dict) -> Finding:
     return Finding(name, size, problems)
 
 
+def quiet() -> AbstractContextManager:
+    """Without warnings. They are of the whole process: threads share one such context."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def upright_size(image: Picture.Image) -> tuple[int, int]:
     """Width and height in pixels of a picture that is open and not read yet, after turning as EXIF says; Pillow turns a TIFF's itself."""
     turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(5, 9)
@@ -112,12 +123,13 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    stamps = {name: stamp(root / name) for name in ids}
+    paths = {name: os.path.join(root, name) for name in ids}
+    stamps = {name: stamp(path) for name, path in paths.items()}
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
     try:
-        with progress(title, len(new)) as tick:
-            for name in new:
-                finding = inspect({"path": str(root / name), "bytes": None})
+        looks = ahead((partial(inspect, {"path": paths[name], "bytes": None}) for name in new), AHEAD)
+        with progress(title, len(new)) as tick, quiet(), closing(looks):
+            for name, finding in zip(new, looks, strict=True):
                 known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
                 tick()
     finally:

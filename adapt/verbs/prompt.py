@@ -77,11 +77,13 @@ def _way(family, question: Question, name: str) -> str:
 def _open(path: str, name: str) -> Picture.Image:
     """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
     from adapt.data.problems import KINDS
-    from adapt.data.scan import inspect
+    from adapt.data.scan import inspect, quiet
     from adapt.vision.pictures import open_picture, rgb
 
     value = {"path": str(Path(path).expanduser()), "bytes": None}
-    for kind, detail in inspect(value).problems:
+    with quiet():
+        problems = inspect(value).problems
+    for kind, detail in problems:
         if KINDS[kind][0]:
             why = f"{kind} ({detail})" if detail else kind
             raise UserError(f"{name}: {path!r} is not a usable picture: {why}. Give another file.")

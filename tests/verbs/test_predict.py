@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
+from adapt.ahead import ahead
 from adapt.cli import main
 from adapt.export import gate
 from adapt.export import onnx as target
@@ -827,7 +828,7 @@ def test_a_large_picture_is_enlarged_in_runs_of_rows_as_at_once(monkeypatch):
 def test_pictures_are_decoded_ahead_but_not_far():
     begun: list[int] = []
     jobs = (lambda number=number: begun.append(number) or number for number in range(100))
-    stream = shards.ahead(jobs, 8)
+    stream = ahead(jobs, 8)
     assert next(stream) == 0
     assert len(begun) <= 8
     assert list(stream) == list(range(1, 100))

@@ -19,7 +19,7 @@ from datasets.arrow_writer import ArrowWriter
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from adapt.data.listing import printable
-from adapt.data.scan import inspect
+from adapt.data.scan import inspect, quiet
 from adapt.data.webdataset.tars import Shard
 from adapt.provenance import stamp
 from adapt.vision.pictures import RGB, SUFFIXES, cache_folder, cached, digest
@@ -232,7 +232,8 @@ class _Reader:
         for _ in pictures[1:]:
             self._count("second pictures of a sample")
         data = sample[pictures[0]]
-        finding = inspect({"bytes": data, "path": None})
+        with quiet():
+            finding = inspect({"bytes": data, "path": None})
         row = self._bad(key, finding.problems) | {"digest": finding.digest}
         if finding.size is None:
             return row

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Image
 
-from adapt.data.scan import ORIENTATION
+from adapt.data.scan import upright_size
 from adapt.progress import progress
 from adapt.verbs.formats.told import FOLDER_OF
 from adapt.vision.classes import category_names
@@ -64,7 +64,7 @@ class Rows:
         with progress("look at pictures", sum(map(len, self._rows.values()))) as tick:
             for _, row in self._each():
                 picture = _opened(row)
-                self._sizes.extend(_upright(picture))
+                self._sizes.extend(upright_size(picture))
                 path = row["image"]["path"] if row["image"]["bytes"] is None else None
                 name = os.path.relpath(path, root).replace(os.sep, "/") if path else _file_name(row, picture)
                 stem, suffix = os.path.splitext(name)
@@ -168,12 +168,6 @@ def _opened(row: dict[str, Any]):
     except Exception as error:  # decoders raise nearly anything on broken bytes
         name = row.get("id") or row["image"]["path"]
         raise UserError(f"data: picture {name!r}: {reason(error)}. See all such pictures with: adapt doctor data") from None
-
-
-def _upright(picture) -> tuple[int, int]:
-    """Width and height in pixels, turned as EXIF says."""
-    width, height = picture.size
-    return (height, width) if picture.getexif().get(ORIENTATION, 1) in range(5, 9) else (width, height)
 
 
 def _file_name(row: dict[str, Any], picture) -> str:

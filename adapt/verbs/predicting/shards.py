@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from adapt.ahead import ahead
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.verbs.answers import ANSWERS, probabilities
@@ -40,8 +39,6 @@ THREADS = max(1, min(8, (os.cpu_count() or 1) - 1))
 """That decode while the model runs, which has a core to itself."""
 LEAST = 0.3
 """Score of a box that is kept, unless another is asked for."""
-
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def fill(
 
     places = [place for number in numbers for place in shards.numbers(number)]
     whole = (partial(look, pictures, place, answerer.prepare) for place in places)
-    decoding = ahead(cut(pictures, places, answerer.prepare, tiling) if tiling else whole, batch + 2 * THREADS)
+    decoding = ahead(cut(pictures, places, answerer.prepare, tiling) if tiling else whole, batch + 2 * THREADS, THREADS)
     with warnings.catch_warnings(), closing(decoding) as looked, large() if tiling else nullcontext():
         warnings.filterwarnings("ignore", module="PIL")  # of slightly broken files
         for number, mine in groupby(looked, lambda one: one.number // shards.each):
@@ -133,21 +130,6 @@ def fill(
                 file.flush()
                 os.fsync(file.fileno())
             tick()
-
-
-def ahead(jobs: Iterable[Callable[[], Done]], most: int) -> Iterator[Done]:
-    """Each job's result, in their order, done in threads; so many jobs, at most, are begun before their results are asked for."""
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        waiting: deque = deque()
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) >= most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _answers(looked: Iterable[Looked], answerer: Answerer, batch: int) -> Iterator[tuple[Looked, Any]]:
