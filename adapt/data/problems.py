@@ -80,6 +80,7 @@ ANNOTATED = {
     "bad entry": (True, "correct it, or delete it"),
     "bad label": (True, "write class, centre x, centre y, width, height, or class and polygon; all but the class from 0 to 1"),
     "unreadable annotations": (True, "copy or write the file again"),
+    "order of boxes": (False, "nothing to do, if the boxes lie on their things; else say it in data.boxes"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),
     "class left out": (False, "nothing to do: data.classes says so"),
     "passed over": (False, "nothing to do, if it is not needed"),
