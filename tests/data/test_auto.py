@@ -51,6 +51,13 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_an_imagefolder_is_known_by_its_metadata(tmp_path, place):
+    line = json.dumps({"file_name": "0.png", "objects": {"bbox": [[1, 1, 9, 9]], "categories": [0]}})
+    guess = recognise(write(tmp_path / "mine", {f"{place}0.png": 0, f"{place}metadata.jsonl": line}))
+    assert guess.source == "hub" and guess.why == f"{place}metadata.jsonl describes the pictures as datasets' imagefolder does"
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_known_by_its_files(tmp_path, name):
     guess = recognise(write(tmp_path / "mine", LAYOUTS[name]))
