@@ -136,7 +136,8 @@ def test_the_data_decide_the_order_where_one_alone_fits(folder, order):
 
 def test_two_orders_that_fit_are_asked_about_and_two_that_mean_the_same_are_not(folder):
     with pytest.raises(
-        UserError, match=r"3, 4, 10, 6 of 'train/0', can be read in 2 ways .* data\.boxes=xywh .* data\.boxes=xyxy"
+        UserError,
+        match=r"3, 4, 10, 6 of 'train/0', can be read in 2 ways that fit the only box.* data\.boxes=xywh .* data\.boxes=xyxy",
     ):
         load(Config(path=folder({"bbox": [[3.0, 4, 10, 6]], "label": [0]})))
     rows = load(Config(path=folder({"bbox": [[0.0, 0, 20, 12]], "label": [0]})))["train"]
@@ -161,7 +162,8 @@ def test_an_order_that_the_data_contradict_is_told_with_the_one_that_fits(folder
 def test_a_few_bad_boxes_are_named_or_left_out_where_the_order_is_said(folder):
     path = folder({"bbox": [[0.0, 0, 3, 16]], "label": [0]}, {"bbox": [[20.0, 9, 10, 6]], "label": [0]})
     with pytest.raises(
-        UserError, match=r"no order fits all 2 boxes: xywh fits 1; xyxy fits 1; cxcywh fits 0\. .*data\.boxes=xywh"
+        UserError,
+        match=r"no order fits all 2 boxes: xywh fits 1; xyxy fits 1; cxcywh fits 0\. A box .*: 20, 9, 10, 6 of 'train/1'\.",
     ):
         load(Config(path=path))
     with pytest.raises(UserError, match=r"'train/1': box off the image \(object 0: 20, 9, 30, 15; the image is 24 × 16\)"):
@@ -235,7 +237,11 @@ WRONG = {
     ),
     "no box": (GOOD | {"bbox": [None]}, r"box unreadable \(object 0: None\)"),
     "a number lacks": (GOOD | {"bbox": [[4.0, 2, None, 10]]}, r"box unreadable \(object 0: \[4\.0, 2\.0, None, 10\.0\]\)"),
-    "endless": (GOOD | {"bbox": [[4.0, 2, 1e999, 10]]}, r"box unreadable|cannot be read"),
+    "no number": (GOOD | {"bbox": [[4.0, 2, float("nan"), 10]]}, r"box unreadable \(object 0: \[4\.0, 2\.0, nan, 10\.0\]\)"),
+    "a number far out": (
+        GOOD | {"bbox": [[4.0, 2, 1e300, 10]]},
+        r"box unreadable \(object 0: \[4\.0, 2\.0, 1e\+300, 10\.0\]\)",
+    ),
     "more boxes": (GOOD | {"bbox": [[4.0, 2, 16, 10]] * 2}, r"box unreadable \(2 bbox, 1 category: not as many of each\)"),
     "no category": (GOOD | {"category": [None]}, r"unknown category \(object 0: None; the data have 0, 1 …\)"),
     "a category beyond": (GOOD | {"category": [7]}, r"unknown category \(object 0: 7; the data have 0, 1 …\)"),
@@ -326,6 +332,56 @@ def test_without_an_order_such_columns_are_passed_over_aloud(folder, objects, ca
     assert splits["train"].column_names == ["id", "image"]
     assert "has no boxes with categories, and is left out" in capsys.readouterr().out
     assert [one.detail for one in splits.report.problems] == ["the column objects: 1 time"]
+
+
+LINE = '{"file_name": "0000.png", "objects": {"bbox": [[1, 2, 3, 4]], "categories": [0]}}'
+"""A good line."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([LINE, LINE[:60]], "line 2: it is not JSON"),
+        ([LINE, "[1]"], "line 2: it is not a JSON object"),
+        ([LINE.replace("[0]", '["cat"]'), LINE], r"line 2: objects\.categories\[\] holds a number, and a text in line 1"),
+        (
+            [LINE, '{"file_name": "0000.png", "objects": [{"bbox": [1, 2, 3, 4]}]}'],
+            "line 2: objects holds a list, and an object",
+        ),
+        ([LINE, LINE.replace("3", "1e999")], r"line 2: objects\.bbox\[\]\[\] holds an endless number, and a number in line 1"),
+        ([LINE.replace("file_name", "name")], "line 1: it has no file_name; have: name, objects"),
+        ([LINE.replace("0000.png", "../../secret.png")], r"line 1: file_name '\.\./\.\./secret\.png' leads outside"),
+        ([LINE.replace("0000.png", "/etc/passwd")], "line 1: file_name '/etc/passwd' leads outside"),
+        ([LINE.replace("0000.png", "https://a.b/c.png")], "line 1: file_name 'https://a.b/c.png' leads outside"),
+        ([LINE.replace("[0]", '["\\ud800"]')], "line 1: half a character"),
+        ([LINE.replace("[0]", "[" * 1500 + "]" * 1500)], "line 1: nested too deeply"),
+        ([], "train/metadata.jsonl is empty"),
+    ],
+)
+def test_a_bad_line_of_metadata_is_named_by_its_number(folder, tmp_path, lines, message):
+    path = folder(TWO)
+    (tmp_path / "set" / "train" / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(
+        UserError, match=rf"^data\.path: train/metadata\.jsonl.*{message.removeprefix('train/metadata.jsonl')}"
+    ) as error:
+        load(Config(path=path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_line_of_two_gigabytes_is_not_read(folder, tmp_path):
+    path = folder(TWO)
+    with open(tmp_path / "set" / "train" / "metadata.jsonl", "ab") as file:
+        file.truncate(1 << 31)
+    with pytest.raises(UserError, match=r"train/metadata\.jsonl, line 1: longer than 67,108,864 bytes"):
+        load(Config(path=path))
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(folder, tmp_path):
+    path = folder(TWO, TWO)
+    first = load(Config(path=path))["train"]["objects"][:]
+    file = tmp_path / "set" / "train" / "metadata.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load(Config(path=path))["train"]["objects"][:] == first
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"1": 2}', '{"a": "b"}', "{}"])

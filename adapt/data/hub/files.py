@@ -37,6 +37,7 @@ def read(config) -> tuple[dict[str, Dataset], list[Path]]:
     from huggingface_hub import constants
 
     from adapt import hardware
+    from adapt.data.hub.metadata import check_lines
     from adapt.data.hub.saved import read_saved
 
     files = local_files(config.path)
@@ -44,6 +45,8 @@ def read(config) -> tuple[dict[str, Dataset], list[Path]]:
     if not files and folder.is_dir() and saved(folder):
         names = {name for theirs in OWN_NAMES.values() for name in theirs}
         return read_saved(folder.resolve(), names), [folder.resolve()]
+    if not files and folder.is_dir():
+        check_lines(folder)
     try:
         if files:
             kind = files[0].suffix.lower()
@@ -57,6 +60,8 @@ def read(config) -> tuple[dict[str, Dataset], list[Path]]:
             found = dict(load_dataset(config.path, config.subset))
         return found, [Path(cache).resolve() for cache in caches]
     except Exception as error:  # datasets raises its own, the hub's, pyarrow's and fsspec's errors
+        if not files and folder.is_dir():
+            check_lines(folder, parse=True)
         raise _explain(config, error, local=bool(files) or folder.is_dir()) from None
 
 

@@ -21,7 +21,7 @@ from adapt.data.hub.columns import flat, refuse, sides, without
 from adapt.data.hub.orders import corners, decided
 from adapt.data.hub.words import numbered
 from adapt.data.listing import passed_over
-from adapt.data.outlines import numbers, polygons, run_lengths, short
+from adapt.data.outlines import numbers, numeric, polygons, run_lengths, short
 from adapt.data.problems import Bad, Problem
 from adapt.plug import UserError
 from adapt.progress import progress
@@ -223,6 +223,8 @@ def _object(one: dict[str, Any], size: tuple[int, int], texts: bool, held: dict[
     """
     category, crowd = one["category"], one.get("iscrowd") or 0
     box = numbers(one["bbox"], 4)
+    if not all(map(numeric, box)):
+        raise Bad("box unreadable", short(box))
     if category is None or (held and not texts and category not in held):
         have = ", ".join(map(str, list(held)[:5]))
         raise Bad("unknown category", f"{short(category)}; the data have {have} …" if held else "none")

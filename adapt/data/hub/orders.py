@@ -64,16 +64,12 @@ def decided(asked: str, boxes: np.ndarray, sizes: np.ndarray, called: Callable[[
             raise _contradicted(asked, boxes, good[asked], fitting, called)
         return asked, []
     if not fitting:
-        shown = "; ".join(f"{order} fits {int(good[order].sum()):,}" for order in likely)
-        raise UserError(
-            f"data.boxes: no order fits all {counted(len(boxes), 'box')}: {shown}. Say which it is, data.boxes={likely[0]} "
-            "(data.on_error=skip then leaves out pictures with boxes that leave them), or data.boxes=null: boxes are not read."
-        )
+        raise _none(boxes, good, called)
     first = corners(boxes, fitting[0], sizes)
     differs = [np.flatnonzero((corners(boxes, order, sizes) != first).any(1)) for order in fitting[1:]]
     if any(map(len, differs)):
         raise _several(boxes, fitting, called, next(int(rows[0]) for rows in differs if len(rows)))
-    said = f"{fitting[0]} ({_words(fitting[0])}), the only order that fits all {counted(len(boxes), 'box')}"
+    said = f"{fitting[0]} ({_words(fitting[0])}), the only order that fits {_every(boxes)}"
     print(f"data: boxes are taken as {said}. The same by name: data.boxes={fitting[0]}")
     return fitting[0], [Problem("objects", "", "order of boxes", said)]
 
@@ -96,21 +92,36 @@ def _contradicted(
             f"as {asked} ({_words(asked)}), {len(wrong):,} of {counted(len(boxes), 'box')} are reversed or leave their pictures"
         )
     else:
-        wrong, what = [0], f"the numbers of all {counted(len(boxes), 'box')} are 0 to 1, and {asked} is in pixels"
+        wrong, what = [0], f"the numbers of {_every(boxes)} are 0 to 1, and {asked} is in pixels"
     others = " or ".join(f"data.boxes={order} ({_words(order)})" for order in fitting)
     return UserError(f"data.boxes: {what}, such as {called(wrong[0])}: {_shown(boxes[wrong[0]])}. All fit with {others}.")
+
+
+def _none(boxes: np.ndarray, good: dict[str, np.ndarray], called: Callable[[int], str]) -> UserError:
+    best = max(good, key=lambda order: good[order].sum())
+    wrong = int(np.flatnonzero(~good[best])[0])
+    shown = "; ".join(f"{order} fits {int(fits.sum()):,}" for order, fits in good.items())
+    return UserError(
+        f"data.boxes: no order fits {_every(boxes)}: {shown}. A box that is not {best}: {_shown(boxes[wrong])} of {called(wrong)}. "
+        f"Correct such boxes; or say the order, data.boxes={best}, and data.on_error=skip leaves out pictures with boxes that leave "
+        "them; or data.boxes=null: boxes are not read."
+    )
 
 
 def _several(boxes: np.ndarray, fitting: list[str], called: Callable[[int], str], row: int) -> UserError:
     ways = " or ".join(f"data.boxes={order} ({_words(order)})" for order in fitting)
     return UserError(
-        f"data.boxes: the numbers of a box, such as {_shown(boxes[row])} of {called(row)}, can be read in {len(fitting)} ways in which "
-        f"all {counted(len(boxes), 'box')} lie on their pictures. Say which: {ways}; or data.boxes=null: boxes are not read."
+        f"data.boxes: the numbers of a box, such as {_shown(boxes[row])} of {called(row)}, can be read in {len(fitting)} ways that "
+        f"fit {_every(boxes)}. Say which: {ways}; or data.boxes=null: boxes are not read."
     )
 
 
 def _words(order: str) -> str:
     return WORDS[order.removeprefix(RELATIVE)] + (", 0 to 1" if order.startswith(RELATIVE) else "")
+
+
+def _every(boxes: np.ndarray) -> str:
+    return f"all {len(boxes):,} boxes" if len(boxes) > 1 else "the only box"
 
 
 def _shown(box: np.ndarray) -> str:
