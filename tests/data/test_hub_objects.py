@@ -96,6 +96,16 @@ def test_another_column_can_be_named(folder):
         load(Config(path=folder(TWO, column="things"), objects="thing"))
 
 
+def test_beside_something_else_to_learn_objects_are_read_when_they_are_asked_for(folder, capsys):
+    path = folder(TWO, TWO, caption=["a cat", "a dog"])
+    splits = load(Config(path=path))
+    assert set(splits["train"].column_names) == {"id", "image", "caption"}
+    assert "objects is there, beside caption, and left out. To read it: data.objects=objects" in capsys.readouterr().out
+    assert [one.detail for one in splits.report.problems if one.problem == "passed over"] == ["the column objects: 2 times"]
+    for options in ({"objects": "objects"}, {"boxes": "xywh"}):
+        assert set(load(Config(path=path, **options))["train"].column_names) == {"id", "image", "caption", "objects"}
+
+
 # ------------------------------------------------------------------------------------------------------------------ orders
 
 
@@ -334,56 +344,6 @@ def test_without_an_order_such_columns_are_passed_over_aloud(folder, objects, ca
     assert [one.detail for one in splits.report.problems] == ["the column objects: 1 time"]
 
 
-LINE = '{"file_name": "0000.png", "objects": {"bbox": [[1, 2, 3, 4]], "categories": [0]}}'
-"""A good line."""
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([LINE, LINE[:60]], "line 2: it is not JSON"),
-        ([LINE, "[1]"], "line 2: it is not a JSON object"),
-        ([LINE.replace("[0]", '["cat"]'), LINE], r"line 2: objects\.categories\[\] holds a number, and a text in line 1"),
-        (
-            [LINE, '{"file_name": "0000.png", "objects": [{"bbox": [1, 2, 3, 4]}]}'],
-            "line 2: objects holds a list, and an object",
-        ),
-        ([LINE, LINE.replace("3", "1e999")], r"line 2: objects\.bbox\[\]\[\] holds an endless number, and a number in line 1"),
-        ([LINE.replace("file_name", "name")], "line 1: it has no file_name; have: name, objects"),
-        ([LINE.replace("0000.png", "../../secret.png")], r"line 1: file_name '\.\./\.\./secret\.png' leads outside"),
-        ([LINE.replace("0000.png", "/etc/passwd")], "line 1: file_name '/etc/passwd' leads outside"),
-        ([LINE.replace("0000.png", "https://a.b/c.png")], "line 1: file_name 'https://a.b/c.png' leads outside"),
-        ([LINE.replace("[0]", '["\\ud800"]')], "line 1: half a character"),
-        ([LINE.replace("[0]", "[" * 1500 + "]" * 1500)], "line 1: nested too deeply"),
-        ([], "train/metadata.jsonl is empty"),
-    ],
-)
-def test_a_bad_line_of_metadata_is_named_by_its_number(folder, tmp_path, lines, message):
-    path = folder(TWO)
-    (tmp_path / "set" / "train" / "metadata.jsonl").write_text("\n".join(lines))
-    with pytest.raises(
-        UserError, match=rf"^data\.path: train/metadata\.jsonl.*{message.removeprefix('train/metadata.jsonl')}"
-    ) as error:
-        load(Config(path=path))
-    assert "\n" not in str(error.value)
-
-
-def test_a_line_of_two_gigabytes_is_not_read(folder, tmp_path):
-    path = folder(TWO)
-    with open(tmp_path / "set" / "train" / "metadata.jsonl", "ab") as file:
-        file.truncate(1 << 31)
-    with pytest.raises(UserError, match=r"train/metadata\.jsonl, line 1: longer than 67,108,864 bytes"):
-        load(Config(path=path))
-
-
-def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(folder, tmp_path):
-    path = folder(TWO, TWO)
-    first = load(Config(path=path))["train"]["objects"][:]
-    file = tmp_path / "set" / "train" / "metadata.jsonl"
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
-    assert load(Config(path=path))["train"]["objects"][:] == first
-
-
 @pytest.mark.parametrize("text", ["{", "[1]", '{"1": 2}', '{"a": "b"}', "{}"])
 def test_a_file_of_names_that_is_none_is_one_line(folder, tmp_path, text):
     path = folder(GOOD)
@@ -394,11 +354,11 @@ def test_a_file_of_names_that_is_none_is_one_line(folder, tmp_path, text):
 
 
 def test_a_second_look_opens_no_picture(folder, monkeypatch):
-    from adapt.data.hub import objects
+    from adapt.data.hub import annotations
 
     opened = []
-    look = objects.sides
-    monkeypatch.setattr(objects, "sides", lambda value: opened.append(1) or look(value))
+    look = annotations.sides
+    monkeypatch.setattr(annotations, "sides", lambda value: opened.append(1) or look(value))
     path = folder(TWO, TWO)
     first = load(Config(path=path))["train"]["objects"][:]
     assert len(opened) == 2

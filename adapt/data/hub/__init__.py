@@ -53,7 +53,8 @@ class Config(DrawnConfig):
     caption: str | None = None
     """Their column of captions, a text or a list of texts; none: `caption`, if there is one."""
     objects: str | None = None
-    """Their column of boxes and what is said of them; none: `objects`, if there is one."""
+    """Their column of boxes and what is said of them; none: `objects`, if there is one, and if there is nothing else to learn or `boxes`
+    says its order."""
     boxes: Order | None = "auto"
     """The order of the numbers of their boxes: left, top, right, bottom (xyxy); left, top, width, height (xywh, as COCO's); centre x,
     centre y, width, height (cxcywh); in pixels, or as shares of the picture from 0 to 1 (relative_…). auto: the only order in which all

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, List
 
-from adapt.data.hub.columns import by_number, class_values, flat
+from adapt.data.hub.columns import by_number, class_values
+from adapt.data.hub.rows import flat
 from adapt.data.listing import kept_names, left_out
 from adapt.data.problems import Problem
 from adapt.plug import UserError, counted, nearest

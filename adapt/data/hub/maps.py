@@ -13,7 +13,7 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image as Picture
 
 from adapt.data.check import picture_stamps
-from adapt.data.hub.columns import flat, refuse, sides, without
+from adapt.data.hub.rows import flat, refuse, sides, without
 from adapt.data.hub.words import numbered
 from adapt.data.listing import kept_names
 from adapt.data.masks.files import found_classes, read, things, usable, wrong

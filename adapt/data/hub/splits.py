@@ -6,8 +6,9 @@ from itertools import islice, product
 
 from datasets import Dataset, ReadInstruction, concatenate_datasets
 
-from adapt.data.hub.columns import digests, labelled
+from adapt.data.hub.columns import labelled
 from adapt.data.hub.files import OWN_NAMES
+from adapt.data.hub.rows import digests
 from adapt.data.problems import Problem
 from adapt.data.split import HELD_OUT, SPLITS, apart, by_split, drawn, grouped, percent, stratified
 from adapt.plug import UserError, counted
