@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +60,20 @@ def test_a_class_map_makes_the_rows_that_the_source_masks_makes_of_it(scenes, tm
     assert rows.features["objects"]["category"].feature.names == ["3", "7"]
     assert plain(rows) == plain(theirs)
     assert np.asarray(rows[0]["segmentation"])[0, ::6].tolist() == [0, 1, 2, 255]
+
+
+def test_an_imagefolder_names_its_maps_in_a_column(tmp_path, make):
+    (tmp_path / "set" / "train" / "maps").mkdir(parents=True)
+    lines = []
+    for i in range(3):
+        make.picture(i).save(tmp_path / "set" / "train" / f"{i}.png")
+        Picture.fromarray(grid(0, 1 + i % 2)).save(tmp_path / "set" / "train" / "maps" / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "mask_file_name": f"maps/{i}.png"}))
+    (tmp_path / "set" / "train" / "metadata.jsonl").write_text("\n".join(lines))
+    (tmp_path / "set" / "classes.yaml").write_text("{0: background, 1: cat, 2: dog}")
+    rows = load(Config(path=str(tmp_path / "set")))["train"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
+    assert [each["category"] for each in rows["objects"][:]] == [[0], [1], [0]]
 
 
 def test_names_are_those_of_the_option_and_the_background_can_be_a_class(scenes):

@@ -9,6 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, LargeList, List, Value
 from pycocotools import mask as coco
 
+from adapt.data.coco import Config as CocoConfig
+from adapt.data.coco import load as read_coco
 from adapt.data.hub import Config, load
 from adapt.data.hub.orders import corners
 from adapt.plug import UserError
@@ -235,6 +237,23 @@ def test_masks_are_left_out_when_boxes_are_enough(folder):
     splits = load(Config(path=folder(BOXES | {"segmentation": [[SHAPE], [OTHER]]}), boxes="xywh", masks=False))
     assert "mask" not in splits["train"].features["objects"]
     assert [one.detail for one in splits.report.problems] == ["segmentation of objects: 2 times"]
+
+
+def test_the_objects_are_those_of_the_same_annotations_in_cocos_json(folder, tmp_path):
+    shapes = {"segmentation": [[SHAPE, OTHER], [OTHER]], "iscrowd": [0, 1], "category_id": [7, 3]}
+    objects = {"bbox": BOXES["bbox"]} | shapes
+    path = folder(objects, objects)
+    annotations = [
+        {"id": 2 * i + j, "image_id": i} | {name: values[j] for name, values in objects.items()}
+        for i in range(2)
+        for j in range(2)
+    ]
+    images = [{"id": i, "file_name": f"{i:04}.png", "width": 24, "height": 16} for i in range(2)]
+    categories = [{"id": 3, "name": "3"}, {"id": 7, "name": "7"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "set" / "train" / "all.json").write_text(json.dumps(content))
+    theirs = read_coco(CocoConfig(path=f"{path}/train/all.json", validation=0, test=0))["train"]
+    assert load(Config(path=path, boxes="xywh"))["train"]["objects"][:] == theirs["objects"][:]
 
 
 # --------------------------------------------------------------------------------------------------------- what is not good

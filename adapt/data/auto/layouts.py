@@ -18,6 +18,10 @@ HEAD = 1 << 16
 """Bytes of a file that are looked at."""
 MOST = 20_000
 """Files and folders that are looked at."""
+IN_DATA = re.compile(r"data/[^/]+\.parquet$", re.IGNORECASE)
+"""Files of a data set as the hub has it."""
+NAMED = re.compile(r"(train|training|val|valid|validation|dev|test|testing)[-_.]")
+"""Names by which `datasets` tells splits."""
 EACH = 3
 """Files of one kind in one folder that are opened."""
 
@@ -231,8 +235,13 @@ def _tables(look: Look) -> Iterator[Guess]:
         column = _table(look.root / name)
         if column:
             yield Guess("table", f"{name} has a column {column}", {"path": look.joined(name)})
-    if tops and all(name.endswith(".parquet") for name in tops) and not any(_table(look.root / name) for name in tops[:EACH]):
-        yield Guess("hub", f"{tops[0]} holds the pictures themselves", {"path": look.joined("*.parquet")})
+    held = [name for name in tops if name.endswith(".parquet")] or [
+        name for name in look.ending(".parquet") if IN_DATA.match(name)
+    ]
+    if held and len(held) >= len(tops) and not any(_table(look.root / name) for name in held[:EACH]):
+        split = any(NAMED.match(name.rpartition("/")[2].lower()) for name in held)
+        path = look.typed if split or "/" in held[0] else look.joined("*.parquet")
+        yield Guess("hub", f"{held[0]} holds the pictures themselves", {"path": path})
 
 
 def _jsons(look: Look) -> Iterator[Guess]:
