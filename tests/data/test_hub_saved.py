@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, load_from_disk
 
@@ -104,6 +106,17 @@ def linked(path, target):
     path.symlink_to(target)
 
 
+def shifted(folder):
+    """A column of texts alone, the last of which ends far behind the end of the file."""
+    table, path, offsets = pa.table({"text": ["a" * 333, "b" * 444]}), folder / FIRST, struct.pack("<iii", 0, 333, 777)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    assert path.read_bytes().count(offsets) == 1
+    path.write_bytes(path.read_bytes().replace(offsets, struct.pack("<iii", 0, 333, 1 << 20)))
+    (folder / "dataset_info.json").write_text('{"features": {"text": {"dtype": "string", "_type": "Value"}}}')
+    named(folder, FIRST)
+
+
 def named(folder, name):
     state = json.loads((folder / "state.json").read_text())
     state["_data_files"] = [{"filename": name}]
@@ -132,6 +145,11 @@ WRONG = {
         lambda one: (one / "dataset_info.json").write_text('{"features": {"image": {"_type": "Nothing"}}}'),
         r"'one' cannot be read \(ValueError: ",
     ),
+    "names of classes that are none": (
+        lambda one: (one / "dataset_info.json").write_text('{"features": {"label": {"_type": "ClassLabel", "names": [{}]}}}'),
+        r"'one/dataset_info\.json' has classes whose names are no texts",
+    ),
+    "offsets that lead out of the file": (lambda one: shifted(one), r"'one' cannot be read \(ArrowInvalid: "),
     "a path upwards": (lambda one: named(one, "../secret.arrow"), r"names '\.\./secret\.arrow', which leads outside"),
     "an absolute path": (lambda one: named(one, "/etc/passwd"), r"names '/etc/passwd', which leads outside"),
     "a number for a name": (lambda one: named(one, 3), r"'one/state\.json' names no data files"),

@@ -43,7 +43,8 @@ def read_saved(root: Path, names: set[str]) -> dict[str, Dataset]:
 def _rows(root: Path, folder: Path) -> Dataset:
     """The rows of one data set; their fingerprint is that of the files, not what the files say."""
     state = _json(root, folder / STATE)
-    _json(root, folder / INFO)
+    if not _named(_json(root, folder / INFO)):
+        raise UserError(f"data.path: {_shown(root, folder / INFO)} has classes whose names are no texts. {AGAIN}")
     listed = state.get("_data_files")
     names = [each.get("filename") if isinstance(each, dict) else None for each in listed] if isinstance(listed, list) else []
     if not names or not all(isinstance(name, str) for name in names):
@@ -54,11 +55,23 @@ def _rows(root: Path, folder: Path) -> Dataset:
         _whole(root, folder / name)
     try:
         rows = load_from_disk(str(folder), keep_in_memory=False)
+        # offsets that lead out of the file would end the process when a row is looked at; pictures are not read for this
+        rows.data.table.validate(full=True)
     except Exception as error:  # datasets raises its own and pyarrow's errors, and whatever its reading of JSON ends in
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"data.path: {_shown(root, folder)} cannot be read ({why}). {AGAIN}") from None
     stamps = [stamp(folder / name) for name in (STATE, INFO, *names)]
     return Dataset(rows.data, info=rows.info, split=rows.split, fingerprint=digest(str(folder), names, stamps))
+
+
+def _named(value: object) -> bool:
+    """Are the names of all classes in a description of columns texts?"""
+    if isinstance(value, list):
+        return all(map(_named, value))
+    if not isinstance(value, dict):
+        return True
+    names = value.get("names", []) if value.get("_type") == "ClassLabel" else []
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and all(map(_named, value.values()))
 
 
 def _whole(root: Path, file: Path) -> None:
