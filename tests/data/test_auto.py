@@ -63,6 +63,7 @@ def test_an_imagefolder_is_known_by_its_metadata(tmp_path, place):
     ("names", "path", "sizes"),
     [
         (["a.parquet", "b.parquet"], "/*.parquet", {"train": 8}),
+        (["part1.parquet", "part2.parquet"], "", {"train": 4, "test": 4}),
         (["train.parquet", "test.parquet"], "", {"train": 4, "test": 4}),
         (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], "", {"train": 4, "test": 4}),
     ],
@@ -73,6 +74,9 @@ def test_parquet_with_pictures_is_known_and_keeps_its_splits(tmp_path, make, nam
         pictures = [{"bytes": make.encode(make.picture(4 * start + i)), "path": None} for i in range(4)]
         rows = Dataset.from_dict({"image": pictures, "label": [0, 1, 0, 1]}, Features(image=Image(), label=ClassLabel(2)))
         rows.to_parquet(tmp_path / "mine" / name)
+    if "part" in names[0]:
+        card = "configs:\n- config_name: default\n  data_files:\n  - {split: train, path: part1.parquet}\n"
+        (tmp_path / "mine" / "README.md").write_text(f"---\n{card}  - {{split: test, path: part2.parquet}}\n---\n# Mine\n")
     guess = recognise(str(tmp_path / "mine"))
     assert (guess.source, guess.options) == ("hub", {"path": f"{tmp_path / 'mine'}{path}"})
     splits = load(Config(path=str(tmp_path / "mine"), validation=0, test=0))

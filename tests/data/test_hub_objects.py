@@ -91,6 +91,17 @@ def test_names_of_numbers_are_those_of_the_option_or_of_the_file(folder, tmp_pat
     assert load(Config(path=path))["train"].features["objects"]["category"].feature.names == ["cat", "dog"]
 
 
+def test_names_that_are_given_stand_in_the_place_of_those_of_the_data(tmp_path, make):
+    feature = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=["0", "1", "2", "3"]))}
+    objects = [{"bbox": TWO["bbox"], "category": [3, 1]}]
+    images = [{"bytes": make.encode(make.picture()), "path": None}]
+    rows = Dataset.from_dict({"image": images, "objects": objects}, Features(image=Image(), objects=feature))
+    rows.to_parquet(tmp_path / "a.parquet")
+    rows = load(Config(path=str(tmp_path / "a.parquet"), id2label={1: "cat", 3: "dog"}))["train"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
+    assert rows[0]["objects"]["category"] == [1, 0]
+
+
 def test_another_column_can_be_named(folder):
     rows = load(Config(path=folder(TWO, column="things"), objects="things"))["train"]
     assert set(rows.column_names) == {"id", "image", "objects"}

@@ -239,7 +239,8 @@ def _tables(look: Look) -> Iterator[Guess]:
         name for name in look.ending(".parquet") if IN_DATA.match(name)
     ]
     if held and len(held) >= len(tops) and not any(_table(look.root / name) for name in held[:EACH]):
-        split = any(NAMED.match(name.rpartition("/")[2].lower()) for name in held)
+        card = "data_files:" in _head(look.root / "README.md")  # says which files are which split
+        split = card or any(NAMED.match(name.rpartition("/")[2].lower()) for name in held)
         path = look.typed if split or "/" in held[0] else look.joined("*.parquet")
         yield Guess("hub", f"{held[0]} holds the pictures themselves", {"path": path})
 

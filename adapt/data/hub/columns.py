@@ -54,9 +54,8 @@ def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
         if config.segmentation and config.objects:
             raise UserError("data.segmentation and data.objects both say what is on the pictures. Leave one of the two out.")
         if config.segmentation:
-            names = {ours: theirs for ours, theirs in names.items() if ours != "objects"} | {
-                "segmentation": config.segmentation
-            }
+            names.pop("objects")
+            names["segmentation"] = config.segmentation
         if config.label is None and isinstance(rows.features.get("label"), Image):
             names.pop("label")
     kept: dict[str, str] = {}
@@ -71,12 +70,12 @@ def _kept(rows: Dataset, split: str, config) -> dict[str, str]:
             pictures = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
             hint = f" Pictures are in: {', '.join(pictures)}." if ours in ("image", "segmentation") and pictures else ""
             raise UserError(f"data.{ours}: no column {theirs!r} in {split}.{hint}{nearest(theirs, rows.column_names)}")
-    return kept | (_class_map(rows, split) if set(kept) == {"image"} and split != "unlabelled" else {})
+    return kept | (_class_map(rows, split, config.image) if set(kept) == {"image"} and split != "unlabelled" else {})
 
 
-def _class_map(rows: Dataset, split: str) -> dict[str, str]:
+def _class_map(rows: Dataset, split: str, image: str) -> dict[str, str]:
     """The column of class maps, where it is the only one that it can be: `segmentation` → theirs."""
-    found = [name for name in MAPS if isinstance(rows.features.get(name), Image)]
+    found = [name for name in MAPS if name != image and isinstance(rows.features.get(name), Image)]
     if len(found) > 1:
         raise UserError(
             f"data.segmentation: {split} has several columns that could be class maps: {', '.join(found)}. "

@@ -6,6 +6,7 @@ What depends on all rows, the order of the numbers and the names of the categori
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,8 @@ def standard_objects(parts: dict[str, Dataset], config, problems: list[Problem])
     if config.boxes is None or unasked or not all(fields.values()):
         return parts | _left_out(foreign, config, beside if unasked and all(fields.values()) else [], problems)
     known = numbered(config)
+    if config.id2label:
+        fields = {split: replace(one, classes=None) for split, one in fields.items()}
     tables = {split: gathered(rows, split, fields[split], known) for split, rows in foreign.items()}
     bad = {split: _wrong(table) for split, table in tables.items()}
     masked = _masked(tables, bad)
@@ -93,15 +96,13 @@ def _left_out(foreign: dict[str, Dataset], config, beside: list[str], problems: 
     if config.boxes is None:
         why = "and left out, since data.boxes is null."
     elif beside:
-        why = (
-            f"beside {' and '.join(beside)}, and left out. To read it: data.objects=objects, or say the order of "
-            "the boxes in data.boxes."
-        )
+        why = f"beside {' and '.join(beside)}, and left out. To read it: data.objects=objects, or their order in data.boxes."
     else:
         why = f"but has no boxes with categories, and is left out. It holds {held}."
-    print(f"data: the column objects is there, {why}")
+    name = config.objects or "objects"
+    print(f"data: the column {name} is there, {why}")
     for split, rows in foreign.items():
-        problems += passed_over(split, {"the column objects": len(rows) - rows.data.column("objects").null_count})
+        problems += passed_over(split, {f"the column {name}": len(rows) - rows.data.column("objects").null_count})
     return {split: rows.remove_columns("objects") for split, rows in foreign.items()}
 
 

@@ -70,7 +70,7 @@ def _named(value: object) -> bool:
         return all(map(_named, value))
     if not isinstance(value, dict):
         return True
-    names = value.get("names", []) if value.get("_type") == "ClassLabel" else []
+    names = (value.get("names") or []) if value.get("_type") == "ClassLabel" else []
     return isinstance(names, list) and all(isinstance(name, str) for name in names) and all(map(_named, value.values()))
 
 

@@ -38,7 +38,9 @@ def completed(config, parts: dict[str, Dataset]) -> tuple[dict[str, Dataset], li
             places = stratified(ids, labels, shares.get("validation", 0), shares.get("test", 0), config.seed)
         parts |= by_split(train, places)
     splits = {name: parts[name] for name in (*SPLITS, "unlabelled") if name in parts}
-    return {name: rows.remove_columns("group") if "group" in rows.column_names else rows for name, rows in splits.items()}, torn
+    if groups:
+        splits |= {name: rows.remove_columns("group") for name, rows in splits.items() if name != "unlabelled"}
+    return splits, torn
 
 
 def _groups(config, parts: dict[str, Dataset]) -> dict[str, list[str]] | None:
@@ -57,9 +59,8 @@ def _groups(config, parts: dict[str, Dataset]) -> dict[str, list[str]] | None:
 
 def _flat(columns: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     """Split → values: all values, and the split of each."""
-    return [each for values in columns.values() for each in values], [
-        split for split, values in columns.items() for _ in values
-    ]
+    splits = [split for split, values in columns.items() for _ in values]
+    return [each for values in columns.values() for each in values], splits
 
 
 def _share(config, split: str, train: Dataset) -> float:
