@@ -72,7 +72,11 @@ def picture_stamps(splits: dict[str, Dataset], name: str = "image") -> list[tupl
     files: set[str] = set()
     for rows in splits.values():
         column = rows.data.column(name)
-        files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
+        bare, paths = pc.is_null(pc.struct_field(column, "bytes")), pc.struct_field(column, "path")
+        if rows._indices is not None:  # of a selection the column still has all rows
+            chosen = rows._indices.column(0)
+            bare, paths = bare.take(chosen), paths.take(chosen)
+        files |= set(paths.filter(bare).to_pylist())
     return [(path, *stamp(path)) for path in sorted(files)]
 
 

@@ -139,6 +139,20 @@ def test_a_map_that_cannot_be_used_is_one_line_and_is_left_out_with_skip(scenes,
     assert splits["train"]["id"] == ["train/0"] and len(splits.report.severe) == 1
 
 
+def test_pictures_that_are_not_there_are_left_out_where_there_are_no_classes(tmp_path, make):
+    lines = [{"file_name": f"{i}.png", "mask_file_name": f"map{i}.png"} for i in range(3)]
+    (tmp_path / "set").mkdir()
+    for i, line in enumerate(lines):
+        make.picture(i).save(tmp_path / "set" / line["file_name"])
+        Picture.fromarray(grid(0, 1)).save(tmp_path / "set" / line["mask_file_name"])
+    (tmp_path / "set" / "metadata.jsonl").write_text(
+        "\n".join(map(json.dumps, [*lines, {"file_name": None}, {"file_name": "x.png"}]))
+    )
+    splits = load(Config(path=str(tmp_path / "set"), on_error="skip"))
+    assert splits["train"]["id"] == ["train/0", "train/1", "train/2"]
+    assert [one.id for one in splits.report.severe] == ["train/3", "train/4"]
+
+
 def test_shades_of_grey_are_no_classes(scenes):
     smooth = np.tile(np.linspace(0, 255, 24).astype(np.uint8), (16, 1))
     with pytest.raises(
