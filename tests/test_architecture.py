@@ -52,7 +52,6 @@ PROBES = {
     "models/dinov2/family.py": 1,  # configurations without register tokens have no such field
     "models/sam/checkpoints.py": 1,  # torch's modules with weights of their own
     "models/clip/open_clip.py": 1,  # open_clip gives SigLIP a bias and CLIP none
-    "data/hub/objects.py": 1,  # a feature of datasets has a type or is nested
     "data/scan.py": 1,  # Pillow's formats with several frames
     "vision/classes.py": 2,  # datasets writes lists in two ways; a feature has names or has none
 }

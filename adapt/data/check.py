@@ -53,14 +53,8 @@ def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Rep
 
 def check_rows(splits: DatasetDict) -> Report:
     """`check` of rows; those that have not changed since the last time are not opened again."""
-    files: set[str] = set()
-    for rows in splits.values():
-        column = rows.data.column("image")
-        files |= set(pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes"))).to_pylist())
-    stamps = [(path, *stamp(path)) for path in sorted(files)]
-    memory = (
-        cache_folder("scans") / f"{digest(VERSION, [(name, rows._fingerprint) for name, rows in splits.items()], stamps)}.json"
-    )
+    prints = [(name, rows._fingerprint) for name, rows in splits.items()]
+    memory = cache_folder("scans") / f"{digest(VERSION, prints, picture_stamps(splits))}.json"
     try:
         known = json.loads(memory.read_text())
         return Report(known["pictures"], [Problem(*each) for each in known["problems"]])
@@ -72,6 +66,19 @@ def check_rows(splits: DatasetDict) -> Report:
     ):  # a memory that cannot be written costs time and nothing else
         temporary.write_text(json.dumps({"pictures": report.pictures, "problems": list(map(astuple, report.problems))}))
     return report
+
+
+def picture_stamps(splits: dict[str, Dataset], name: str = "image") -> list[tuple]:
+    """What changes when a picture file that rows name in a column does: the paths, and what `stamp` has of each."""
+    files: set[str] = set()
+    for rows in splits.values():
+        column = rows.data.column(name)
+        bare, paths = pc.is_null(pc.struct_field(column, "bytes")), pc.struct_field(column, "path")
+        if rows._indices is not None:  # of a selection the column still has all rows
+            chosen = rows._indices.column(0)
+            bare, paths = bare.take(chosen), paths.take(chosen)
+        files |= set(paths.filter(bare).to_pylist())
+    return [(path, *stamp(path)) for path in sorted(files)]
 
 
 def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, list[dict]]:

@@ -7,6 +7,15 @@ from pathlib import Path
 
 from adapt.plug import UserError
 
+STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"
+"""Files by which a folder that `datasets`' `save_to_disk` wrote is known."""
+
+
+def saved(folder: Path) -> bool:
+    """Has `save_to_disk` of `datasets` written the folder?"""
+    one = (folder / STATE).is_file() and ((folder / INFO).is_file() or any(folder.glob("*.arrow")))
+    return one or (folder / DICT).is_file()
+
 
 def expanded(path: str | Path) -> Path:
     """A path with `~` as the home folder it means; as it is, where there is no such user."""

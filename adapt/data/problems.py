@@ -94,6 +94,7 @@ ANNOTATED = {
         "outline and an upright box around it",
     ),
     "unreadable annotations": (True, "copy or write the file again"),
+    "order of boxes": (False, "nothing to do, if the boxes lie on their things; else say it in data.boxes"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),
     LEFT_OUT: (False, "nothing to do: data.classes says so"),
     "passed over": (False, "nothing to do, if it is not needed"),

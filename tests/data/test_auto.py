@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as Picture
 
 from adapt import plug
 from adapt.data.auto import Config, chosen, load
@@ -23,7 +24,7 @@ def write(root, files: dict) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(what, int):
             noise = np.random.default_rng(what).integers(0, 256, (16, 24, 3), np.uint8)
-            Image.fromarray(noise if "masks" not in name else noise[..., 0] // 128).save(path)
+            Picture.fromarray(noise if "masks" not in name else noise[..., 0] // 128).save(path)
         else:
             path.write_text(what if isinstance(what, str) else json.dumps(what))
     return str(root)
@@ -49,6 +50,37 @@ LAYOUTS = {
     },
     "voc": {"Annotations/0.xml": "<annotation><filename>0.png</filename></annotation>", "JPEGImages/0.png": 0},
 }
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_an_imagefolder_is_known_by_its_metadata(tmp_path, place):
+    line = json.dumps({"file_name": "0.png", "objects": {"bbox": [[1, 1, 9, 9]], "categories": [0]}})
+    guess = recognise(write(tmp_path / "mine", {f"{place}0.png": 0, f"{place}metadata.jsonl": line}))
+    assert guess.source == "hub" and guess.why == f"{place}metadata.jsonl describes the pictures as datasets' imagefolder does"
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "sizes"),
+    [
+        (["a.parquet", "b.parquet"], "/*.parquet", {"train": 8}),
+        (["part1.parquet", "part2.parquet"], "", {"train": 4, "test": 4}),
+        (["train.parquet", "test.parquet"], "", {"train": 4, "test": 4}),
+        (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], "", {"train": 4, "test": 4}),
+    ],
+)
+def test_parquet_with_pictures_is_known_and_keeps_its_splits(tmp_path, make, names, path, sizes):
+    for start, name in enumerate(names):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        pictures = [{"bytes": make.encode(make.picture(4 * start + i)), "path": None} for i in range(4)]
+        rows = Dataset.from_dict({"image": pictures, "label": [0, 1, 0, 1]}, Features(image=Image(), label=ClassLabel(2)))
+        rows.to_parquet(tmp_path / "mine" / name)
+    if "part" in names[0]:
+        card = "configs:\n- config_name: default\n  data_files:\n  - {split: train, path: part1.parquet}\n"
+        (tmp_path / "mine" / "README.md").write_text(f"---\n{card}  - {{split: test, path: part2.parquet}}\n---\n# Mine\n")
+    guess = recognise(str(tmp_path / "mine"))
+    assert (guess.source, guess.options) == ("hub", {"path": f"{tmp_path / 'mine'}{path}"})
+    splits = load(Config(path=str(tmp_path / "mine"), validation=0, test=0))
+    assert {name: len(rows) for name, rows in splits.items()} == sizes
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -93,10 +93,11 @@ def foreign(tmp_path, make):
     return write
 
 
-def test_boxes_of_others_are_left_out_aloud_until_their_order_is_said(foreign, capsys):
-    assert load(foreign())["train"].column_names == ["id", "image"]
-    said = capsys.readouterr().out
-    assert "objects is there, but not in the standard form" in said and "data.boxes=xywh" in said
+def test_boxes_are_left_out_aloud_if_they_are_not_to_be_read(foreign, capsys):
+    splits = load(foreign(boxes=None))
+    assert splits["train"].column_names == ["id", "image"]
+    assert "objects is there, and left out, since data.boxes is null" in capsys.readouterr().out
+    assert [(one.problem, one.detail) for one in splits.report.problems] == [("passed over", "the column objects: 4 times")]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +116,17 @@ def test_boxes_of_others_become_ours(foreign, kind, categories, names):
 
 
 def test_boxes_in_another_order_are_found(foreign):
-    with pytest.raises(UserError, match=r"'train/0': box reversed .*0: 12, 9, 10, 6.*"):
+    with pytest.raises(
+        UserError, match=r"as xyxy .*, 6 of 6 boxes are .*, such as 'train/0': 12, 9, 10, 6\. .*data\.boxes=xywh"
+    ):
         load(foreign(box=(12.0, 9, 10, 6), boxes="xyxy"))
-    with pytest.raises(UserError, match=r"'train/0': box off the image"):
-        load(foreign(box=(12.0, 9, 22, 15), boxes="xywh"))
-    with pytest.raises(UserError, match=r"data\.boxes: row 0 of train has 2 boxes and 2 categories, or a box that is not four"):
+    with pytest.raises(
+        UserError, match=r"as xywh .*, 6 of 6 boxes are .*, such as 'train/0': 12, 9, 23, 15\. .*data\.boxes=xyxy"
+    ):
+        load(foreign(box=(12.0, 9, 23, 15), boxes="xywh"))
+    with pytest.raises(UserError, match=r"'train/0': box unreadable \(object 0: \[1\.0, 2\.0\]\)"):
         load(foreign(box=(1.0, 2), boxes="xywh"))
-    with pytest.raises(UserError, match=r"data\.boxes: objects of train must hold bbox, .* category, numbers or names"):
+    with pytest.raises(UserError, match=r"data\.boxes: objects of train must hold bbox .* category_id, numbers or names"):
         load(foreign(kind=Value("float64"), categories=(0.5, 1), boxes="xywh"))
 
 
@@ -164,7 +169,7 @@ def test_rows_that_cannot_be_read_at_all_are_left_out_and_listed(foreign, tmp_pa
     feature = rows.features["objects"]
     rows.remove_columns("objects").add_column("objects", objects, feature=feature).to_parquet(tmp_path / "more.parquet")
     config = Config(path=str(tmp_path / "more.parquet"), boxes="xywh")
-    with pytest.raises(UserError, match=r"row 0 of train has 2 boxes and 2 categories, .* data\.on_error=skip leaves it out"):
+    with pytest.raises(UserError, match=r"'train/2': box unreadable \(2 bbox, 1 category: not as many of each\)"):
         load(config)
     splits = load(config.model_copy(update={"on_error": "skip"}))
     assert splits["train"]["id"] == ["train/1", "train/3"]

@@ -13,7 +13,8 @@ from datasets import Dataset, Features
 from PIL import Image
 
 from adapt.data.check import check, inspect
-from adapt.data.masks.files import read as mask_of
+from adapt.data.masks.files import read
+from adapt.data.scan import quiet
 from adapt.export.examples import sam_onnx_numpy as example
 from adapt.plug import UserError
 from adapt.vision.depth import Refused, bits, eight
@@ -121,6 +122,10 @@ REFUSED = {
         "unreadable (a TIFF with 2 channels of 16 bit cannot be read; save",
     ),
 }
+
+
+def mask_of(path) -> np.ndarray:
+    return read({"path": str(path), "bytes": None})
 
 
 @pytest.mark.parametrize("name", GREYS)

@@ -3,8 +3,9 @@
     data: {source: auto, path: photos}
     data.path=photos                                # of a recipe of the embedded world: the same
 
-Known by their files: coco, folder, hub (Parquet with pictures, metadata.jsonl), jsonl, labelme, labelstudio, masks, table, voc,
-webdataset (tars), yolo. What could be two is refused with both named. Options that are not here belong to one source alone: name it in `data.source`.
+Known by their files: coco, folder, hub (Parquet with pictures, metadata.jsonl, folders of save_to_disk), jsonl, labelme, labelstudio,
+masks, table, voc, webdataset (tars), yolo. What could be two is refused with both named. Options that are not here belong to one source
+alone: name it in `data.source`.
 """
 
 from __future__ import annotations

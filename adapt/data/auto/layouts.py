@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapt.data.places import existing, expanded
+from adapt.data.places import DICT, INFO, STATE, existing, expanded, saved
 from adapt.data.scan import SPLIT_FOLDERS
 from adapt.data.table.rows import PATHS
 from adapt.plug import UserError
@@ -18,6 +18,10 @@ HEAD = 1 << 16
 """Bytes of a file that are looked at."""
 MOST = 20_000
 """Files and folders that are looked at."""
+IN_DATA = re.compile(r"data/[^/]+\.parquet$", re.IGNORECASE)
+"""Files of a data set as the hub has it."""
+NAMED = re.compile(r"(train|training|val|valid|validation|dev|test|testing)[-_.]")
+"""Names by which `datasets` tells splits."""
 EACH = 3
 """Files of one kind in one folder that are opened."""
 
@@ -201,7 +205,7 @@ def _masks(look: Look) -> Iterator[Guess]:
 
 def _lines(look: Look) -> Iterator[Guess]:
     tops = [name for name in look.ending(".jsonl") if "/" not in name]
-    if hub := [name for name in look.files if name in ("metadata.jsonl", "metadata.csv", "metadata.parquet")]:
+    if hub := [name for name in look.files if _describes(name)]:
         yield Guess("hub", f"{hub[0]} describes the pictures as datasets' imagefolder does", {"path": look.typed})
         return
     by_split = {SPLIT_FOLDERS[Path(name).stem.lower()]: name for name in tops if Path(name).stem.lower() in SPLIT_FOLDERS}
@@ -213,19 +217,39 @@ def _lines(look: Look) -> Iterator[Guess]:
         yield from (Guess("jsonl", f"{name} has JSON lines", {"path": look.joined(name)}) for name in tops[:EACH])
 
 
+def _describes(name: str) -> bool:
+    """Is it the metadata of an imagefolder, of all its pictures or of a split's?"""
+    folder, _, file = name.rpartition("/")
+    return file in ("metadata.jsonl", "metadata.csv", "metadata.parquet") and folder.lower() in ("", *SPLIT_FOLDERS)
+
+
+def _saved(look: Look) -> Iterator[Guess]:
+    if saved(look.root):
+        known = next(name for name in (DICT, STATE) if name in look.files)
+        yield Guess("hub", f"{known} is of a folder that datasets' save_to_disk wrote", {"path": look.typed})
+
+
 def _tables(look: Look) -> Iterator[Guess]:
     tops = [name for name in look.ending(".csv", ".tsv", ".parquet") if "/" not in name and not name.startswith("metadata.")]
     for name in tops[:EACH]:
         column = _table(look.root / name)
         if column:
             yield Guess("table", f"{name} has a column {column}", {"path": look.joined(name)})
-    if tops and all(name.endswith(".parquet") for name in tops) and not any(_table(look.root / name) for name in tops[:EACH]):
-        yield Guess("hub", f"{tops[0]} holds the pictures themselves", {"path": look.joined("*.parquet")})
+    held = [name for name in tops if name.endswith(".parquet")] or [
+        name for name in look.ending(".parquet") if IN_DATA.match(name)
+    ]
+    if held and len(held) >= len(tops) and not any(_table(look.root / name) for name in held[:EACH]):
+        card = "data_files:" in _head(look.root / "README.md")  # says which files are which split
+        split = card or any(NAMED.match(name.rpartition("/")[2].lower()) for name in held)
+        path = look.typed if split or "/" in held[0] else look.joined("*.parquet")
+        yield Guess("hub", f"{held[0]} holds the pictures themselves", {"path": path})
 
 
 def _jsons(look: Look) -> Iterator[Guess]:
     kinds: dict[str, list[str]] = {}
     for name in look.few(".json"):
+        if name.rpartition("/")[2] in (STATE, INFO, DICT) and saved(look.root):  # names of columns, and no annotations
+            continue
         if kind := _json(_head(look.root / name)):
             kinds.setdefault(kind, []).append(name)
     for kind in ("coco", "labelme"):
@@ -257,5 +281,5 @@ def _tars(look: Look) -> Iterator[Guess]:
         yield Guess("webdataset", f"{found[0]} is a tar, and no picture lies beside it", {"path": look.typed})
 
 
-LAYOUTS: tuple[Callable[[Look], Iterator[Guess]], ...] = (_masks, _lines, _tables, _jsons, _yamls, _xml, _tars)
+LAYOUTS: tuple[Callable[[Look], Iterator[Guess]], ...] = (_saved, _masks, _lines, _tables, _jsons, _yamls, _xml, _tars)
 """Layouts with annotations; a folder of pictures without any is one of classes."""

@@ -1,13 +1,31 @@
-"""Other people's objects → ours: boxes float[N, 4] XYXY in pixels, categories with names."""
+"""Other people's objects → ours: boxes float[N, 4] XYXY in pixels, categories with names, masks as COCO RLE.
+
+What depends on all rows, the order of the numbers and the names of the categories, is done here with whole columns.
+"""
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, List, Value
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from adapt.data.hub.columns import without
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from adapt.data.hub.annotations import Fields, fields_of, gathered
+from adapt.data.hub.orders import corners, decided
+from adapt.data.hub.rows import flat, refuse, without
+from adapt.data.hub.words import numbered
+from adapt.data.listing import passed_over
+from adapt.data.outlines import short
 from adapt.data.problems import Problem
 from adapt.plug import UserError
-from adapt.vision.pictures import BOXES, MASKS
+from adapt.vision.pictures import BOXES, MASKS, digest
+
+OTHERS = ("label", "caption", "suffix")
+"""Columns beside which objects are read only if somebody asks for them, in `data.objects` or `data.boxes`."""
+BATCH = 1000
 
 
 def ours(feature) -> bool:
@@ -15,98 +33,184 @@ def ours(feature) -> bool:
     return isinstance(feature, dict) and feature.get("mask") == MASKS
 
 
-def standard_objects(
-    parts: dict[str, Dataset], order: str | None, on_error: str, problems: list[Problem]
-) -> dict[str, Dataset]:
-    """Splits whose column `objects`, where there is one, has bbox and category as ours; a split without boxes that can be read loses it.
+def standard_objects(parts: dict[str, Dataset], config, problems: list[Problem]) -> dict[str, Dataset]:
+    """Splits whose column `objects`, where there is one, has bbox, category and, where there are such, mask and iscrowd as ours; objects
+    that are not read are taken out.
 
     Args:
         parts: splits, some with a column `objects`; those that are `ours` stay as they are.
-        order: of the numbers of a box: xyxy, xywh, or none: nobody said, and boxes are not read.
-        on_error: stop, or skip: rows whose boxes cannot be read are left out and added to `problems`.
+        config: of `hub`: boxes, masks, id2label, on_error.
+        problems: what is left out or passed over is added to it.
 
     Raises:
-        UserError: the column does not hold lists of boxes and of categories, or, with `stop`, holds another number of each.
+        UserError: the order of boxes is not the one that is said, or one of several; the column holds no boxes and categories, though
+            their order is said; with `on_error: stop`, objects that cannot be used.
     """
     foreign = {
         split: rows for split, rows in parts.items() if "objects" in rows.column_names and not ours(rows.features["objects"])
     }
     if not foreign:
         return parts
-    if order is None:
-        print(
-            "data: the column objects is there, but not in the standard form with masks in run lengths, and is left out. "
-            f"It holds {_short(foreign)}. If that is bbox (in pixels) and category: data.boxes=xyxy (left, top, right, bottom) "
-            "or data.boxes=xywh (left, top, width, height)."
-        )
-        return parts | {split: rows.remove_columns("objects") for split, rows in foreign.items()}
+    fields = {split: fields_of(rows.features["objects"], config.masks) for split, rows in foreign.items()}
+    beside = [name for name in OTHERS if name in parts["train"].column_names]
+    unasked = bool(beside) and config.boxes == "auto" and config.objects is None
+    if config.boxes is None or unasked or not all(fields.values()):
+        return parts | _left_out(foreign, config, beside if unasked and all(fields.values()) else [], problems)
+    known = numbered(config)
+    if config.id2label:
+        fields = {split: replace(one, classes=None) for split, one in fields.items()}
+    tables = {split: gathered(rows, split, fields[split], known) for split, rows in foreign.items()}
+    bad = {split: _wrong(table) for split, table in tables.items()}
+    masked = _masked(tables, bad)
+    refuse(foreign, bad, config.on_error)
+    order, said = decided(config.boxes, *_flat_boxes(foreign, tables))
+    names, places = _classes(fields, tables, known)
+    crowds = any("iscrowd" in field.names for field in fields.values())  # in all splits or in none
+    feature = {"bbox": BOXES, "category": List(ClassLabel(names=names))} | ({"mask": MASKS} if masked else {})
+    feature |= {"iscrowd": List(Value("int8"))} if crowds else {}
+    problems += said
+    read = {}
     for split, rows in foreign.items():
-        foreign[split] = without(rows, split, _wrong(rows, split, on_error), problems)
-    read = {split: _read(rows, order) for split, rows in foreign.items()}
-    named = next(iter(foreign.values())).features["objects"]["category"].feature
-    names = named.names if isinstance(named, ClassLabel) else None
-    values = sorted({value for rows in read.values() for row in rows for value in row["category"]})
-    label = ClassLabel(names=names or [str(value) for value in values] or ["object"])
-    if not names:
-        places = {value: place for place, value in enumerate(values)}
-        read = {
-            split: [row | {"category": [places[value] for value in row["category"]]} for row in rows]
-            for split, rows in read.items()
-        }
-    crowds = any("iscrowd" in row for rows in read.values() for row in rows)
-    if crowds:  # in all splits or in none
-        read = {split: [{"iscrowd": [0] * len(row["bbox"])} | row for row in rows] for split, rows in read.items()}
-    feature = {"bbox": BOXES, "category": List(label)} | ({"iscrowd": List(Value("int8"))} if crowds else {})
-    return parts | {
-        split: foreign[split].remove_columns("objects").add_column("objects", rows, feature=feature)
-        for split, rows in read.items()
-    }
+        count = sum(len(pc.list_flatten(part["bbox"])) for part in _batches(tables[split]))
+        problems += passed_over(split, {f"{name} of objects": count for name in fields[split].over})
+        column = _column(tables[split], order, places[split], feature)
+        key = digest(rows._fingerprint, tables[split]._fingerprint, order, names, masked, crowds)
+        added = flat(rows).remove_columns("objects").add_column("objects", column, feature=feature, new_fingerprint=key)
+        read[split] = without(added, split, bad[split], problems)
+    return parts | read
 
 
-def _wrong(rows: Dataset, split: str, on_error: str) -> dict[int, tuple[str, str]]:
-    """Row number → kind and detail of what is wrong with its boxes."""
-    feature = rows.features["objects"]
-    parts = [feature.get(name) for name in ("bbox", "category")] if isinstance(feature, dict) else [None, None]
-    boxes, categories = (part.feature if isinstance(part, List) else None for part in parts)
-    numbers = boxes.feature if isinstance(boxes, List) else None
-    kinds = [getattr(each, "dtype", "") for each in (numbers, categories)]
-    if not kinds[0].startswith(("float", "int")) or not kinds[1].startswith(("int", "uint", "string", "large_string")):
+def _left_out(foreign: dict[str, Dataset], config, beside: list[str], problems: list[Problem]) -> dict[str, Dataset]:
+    """The splits without objects, which is said; raises a `UserError` where somebody has said how boxes are to be read.
+
+    Args:
+        beside: columns that could be learnt as well, where objects are left out for these.
+    """
+    split, rows = next(iter(foreign.items()))
+    held = short(rows.features["objects"], 200)
+    if config.boxes not in (None, "auto"):
         raise UserError(
-            f"data.boxes: objects of {split} must hold bbox, four numbers each, and category, numbers or names. It holds {feature}."
+            f"data.boxes: objects of {split} must hold bbox or boxes, four numbers each, and category, categories, label, labels or "
+            f"category_id, numbers or names. It holds {held}."
         )
-    bad = {}
-    for number, row in enumerate(rows["objects"][:]):
-        bbox, category, crowds = _pair(row)
-        counts = [len(each) for each in (bbox, category, crowds) if each is not None]
-        if len(set(counts)) > 1 or any(len(box) != 4 for box in bbox) or None in category:
-            more = "" if crowds is None else f" and {len(crowds)} iscrowd"
-            what = f"{len(bbox)} boxes and {len(category)} categories{more}, or a box that is not four numbers"
-            if on_error == "stop":
-                raise UserError(
-                    f"data.boxes: row {number} of {split} has {what}. Correct it; data.on_error=skip leaves it out."
-                )
-            bad[number] = ("box unreadable", what)
-    return bad
+    if config.boxes is None:
+        why = "and left out, since data.boxes is null."
+    elif beside:
+        why = f"beside {' and '.join(beside)}, and left out. To read it: data.objects=objects, or their order in data.boxes."
+    else:
+        why = f"but has no boxes with categories, and is left out. It holds {held}."
+    name = config.objects or "objects"
+    print(f"data: the column {name} is there, {why}")
+    for split, rows in foreign.items():
+        problems += passed_over(split, {f"the column {name}": len(rows)})
+    return {split: rows.remove_columns("objects") for split, rows in foreign.items()}
 
 
-def _read(rows: Dataset, order: str) -> list[dict]:
-    """Each row's boxes XYXY and categories as they are, and iscrowd, if there is such."""
-    found = []
-    for row in rows["objects"][:]:
-        bbox, category, crowds = _pair(row)
-        if order == "xywh":
-            bbox = [[left, top, left + width, top + height] for left, top, width, height in bbox]
-        more = {} if crowds is None else {"iscrowd": [int(crowd or 0) for crowd in crowds]}
-        found.append({"bbox": bbox, "category": category} | more)
-    return found
+# ---------------------------------------------------------------------------------------------------------------- columns
 
 
-def _pair(row: dict | None) -> tuple[list, list, list | None]:
-    """bbox, category and, if there is such, iscrowd (COCO's: a region of many things) of a row."""
-    objects = row or {}
-    return list(objects.get("bbox") or []), list(objects.get("category") or []), objects.get("iscrowd")
+def _batches(table: Dataset) -> Iterator[dict[str, pa.Array]]:
+    """The columns of some rows at a time."""
+    for part in table.with_format("arrow").iter(batch_size=BATCH):
+        yield {name: part[name].combine_chunks() for name in part.column_names}
 
 
-def _short(foreign: dict[str, Dataset], most: int = 200) -> str:
-    text = str(next(iter(foreign.values())).features["objects"])
-    return text[:most] + (" …" if len(text) > most else "")
+def _wrong(table: Dataset) -> dict[int, list[tuple[str, str]]]:
+    """Row number → kinds and details of what is wrong with its objects."""
+    rows = np.flatnonzero(pc.greater(pc.list_value_length(table.data.column("problems")), 0).to_numpy())
+    found = table.select_columns(["problems"]).select(rows)["problems"][:]
+    return {int(row): [(each["kind"], each["detail"]) for each in several] for row, several in zip(rows, found, strict=True)}
+
+
+def _masked(tables: dict[str, Dataset], bad: dict[str, dict[int, list]]) -> bool:
+    """Has any object a mask? Then those that have none are wrong."""
+    lacking: dict[str, list[tuple[int, int]]] = {}
+    some = False
+    for split, table in tables.items():
+        start = 0
+        for part in _batches(table):
+            values, owner = pc.list_flatten(part["mask"]), pc.list_parent_indices(part["mask"]).to_numpy()
+            bare = np.flatnonzero(pc.is_null(values).to_numpy(zero_copy_only=False))
+            some |= len(bare) < len(values)
+            first = np.searchsorted(owner, owner[bare])
+            lacking.setdefault(split, []).extend(zip((start + owner[bare]).tolist(), (bare - first).tolist(), strict=True))
+            start += len(part["mask"])
+    for split, objects in lacking.items() if some else ():
+        for row, number in objects:
+            bad[split].setdefault(row, []).append(("object without mask", f"object {number}"))
+    return some
+
+
+def _flat_boxes(foreign: dict[str, Dataset], tables: dict[str, Dataset]) -> tuple[np.ndarray, np.ndarray, Callable[[int], str]]:
+    """All boxes float64[M, 4], the sizes of their pictures int[M, 2], and how messages call a box of a number."""
+    boxes, sizes, rows, ids = [np.zeros((0, 4))], [np.zeros((0, 2), int)], [np.zeros(0, int)], []
+    for split, table in tables.items():
+        start = len(ids)
+        ids += foreign[split]["id"][:]
+        for part in _batches(table):
+            owner = pc.list_parent_indices(part["bbox"]).to_numpy()
+            boxes.append(_numbers(part["bbox"]))
+            sizes.append(np.stack([part["width"].to_numpy(), part["height"].to_numpy()], 1)[owner])
+            rows.append(start + owner)
+            start += len(part["bbox"])
+    row = np.concatenate(rows)
+    return np.concatenate(boxes), np.concatenate(sizes), lambda number: repr(ids[row[number]])
+
+
+def _numbers(bbox: pa.Array) -> np.ndarray:
+    return pc.list_flatten(pc.list_flatten(bbox)).to_numpy().reshape(-1, 4)
+
+
+def _classes(fields: dict[str, Fields], tables: dict[str, Dataset], known: dict[int, str]):
+    """The names of all categories; and for each split, the values that its categories have and the number among the names of each."""
+    values = {split: _seen(table) for split, table in tables.items()}
+    named = {split: dict(enumerate(one.classes)) if one.classes else known for split, one in fields.items()}
+    if len({one.texts for one in fields.values()}) > 1:
+        raise UserError("data.objects: categories are names in one split and numbers in another. Write them in one way.")
+    every = sorted({value for seen in values.values() for value in seen})
+    first = [name for held in named.values() for name in held.values()]
+    names = list(dict.fromkeys(first or map(str, every))) or ["object"]
+    numbers = {name: number for number, name in enumerate(names)}
+    places = {}
+    for split, held in named.items():
+        pairs = held if held and not fields[split].texts else {value: str(value) for value in values[split]}
+        for name in pairs.values():  # of a split without names beside one that has some
+            numbers.setdefault(name, len(numbers))
+        places[split] = list(pairs), [numbers[name] for name in pairs.values()]
+    return list(numbers), places
+
+
+def _seen(table: Dataset) -> list:
+    """The different values of the categories."""
+    found = [pc.unique(pc.list_flatten(part["category"])).to_pylist() for part in _batches(table)]
+    return sorted({value for part in found for value in part})
+
+
+def _column(table: Dataset, order: str, places: tuple[Sequence, Sequence[int]], feature: dict) -> pa.ChunkedArray:
+    """The objects of all rows as ours."""
+    kind = Features(objects=feature).arrow_schema.field("objects").type
+    keys, numbers = places
+    chunks = []
+    for part in _batches(table):
+        owner = pc.list_parent_indices(part["bbox"]).to_numpy()
+        sizes = np.stack([part["width"].to_numpy(), part["height"].to_numpy()], 1)[owner]
+        boxes = corners(_numbers(part["bbox"]), order, sizes).astype(np.float32)
+        categories = pc.list_flatten(part["category"])
+        index = pc.index_in(categories, pa.array(keys, categories.type)).to_numpy(zero_copy_only=False)
+        flat_columns = {
+            "bbox": pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
+            "category": pa.array(np.asarray(numbers, np.int64)[index.astype(int)]),
+            "mask": _codes(pc.list_flatten(part["mask"]), sizes) if "mask" in feature else None,
+            "iscrowd": pc.list_flatten(part["iscrowd"]),
+        }
+        counts = pc.list_value_length(part["bbox"]).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        lists = [pa.ListArray.from_arrays(offsets, flat_columns[name]) for name in feature]
+        chunks.append(pa.StructArray.from_arrays(lists, list(feature)).cast(kind))
+    return pa.chunked_array(chunks, kind)
+
+
+def _codes(counts: pa.Array, sizes: np.ndarray) -> pa.StructArray:
+    """Run lengths as COCO RLE."""
+    size = pa.FixedSizeListArray.from_arrays(pa.array(sizes[:, ::-1].astype(np.int32).ravel()), 2)
+    return pa.StructArray.from_arrays([size, counts], ["size", "counts"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,61 +52,98 @@ def classes(root: Path, config, found: Sequence[Pair]) -> Classes:
         UserError: classes.yaml is no list of names and no mapping of numbers to names; there are no or too many classes; without
             classes.yaml, the numbers are shades of grey; `data.classes` names a class that is not there, or leaves out all.
     """
-    numbers = _numbers(root, config, found)
-    names, places = kept_names(list(numbers.values()), config.classes)
-    if not 1 <= len(names) <= MOST:
-        raise UserError(f"data.path: {len(names)} classes in the masks of {str(root)!r}; 1 to {MOST} can be used.")
-    return Classes(numbers, names, dict(zip(numbers, places, strict=True)))
-
-
-def _numbers(root: Path, config, found: Sequence[Pair]) -> dict[int, str]:
-    """The classes' numbers in the masks → their names, as classes.yaml says, or as the masks have them."""
-    file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
-    if file:
-        content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        names = dict(enumerate(content)) if isinstance(content, list) else content
-        if not isinstance(names, dict) or not all(
-            isinstance(key, int) and isinstance(name, str) for key, name in names.items()
-        ):
-            raise UserError(
-                f"data.path: {file.name} must map numbers to names, such as {{0: background, 1: cat}}, or list names."
-            )
-    elif config.kind == "instance" and not config.divisor:
+    names = listed_classes(root)
+    if names is None and config.kind == "instance" and not config.divisor:
         names = {1: "object"}
-    else:
-        values = _values(root, config, found)
-        names = {number: str(number) for number in sorted({_class(value, config) for value in values} - {None})}
-        if not names and values:
-            ignored = f"{config.background} and {config.ignore}: if {config.ignore} is the thing, set data.ignore=null."
-            empty = f"empty: they hold {config.background} alone, the background. Draw something in one, or name it in data.background."
-            raise UserError(f"data.path: all masks of {str(root)!r} are {ignored if config.ignore in values else empty}")
-    return {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
+    elif names is None:
+        masks = ((pair.mask.relative_to(root).as_posix(), {"path": str(pair.mask), "bytes": None}) for pair in found)
+        names = found_classes(config, masks, len(found), str(root))
+    return known_classes(names, config, config.classes, str(root))
 
 
-def _values(root: Path, config, found: Sequence[Pair]) -> set[int]:
+def listed_classes(root: Path) -> dict[int, str] | None:
+    """The numbers and names of classes.yaml in a folder; none, where there is no such file.
+
+    Raises:
+        UserError: it is no list of names and no mapping of numbers to names.
+    """
+    file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
+    if file is None:
+        return None
+    content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    names = dict(enumerate(content)) if isinstance(content, list) else content
+    if not isinstance(names, dict) or not all(isinstance(key, int) and isinstance(name, str) for key, name in names.items()):
+        raise UserError(f"data.path: {file.name} must map numbers to names, such as {{0: background, 1: cat}}, or list names.")
+    return names
+
+
+def found_classes(
+    config, masks: Iterable[tuple[str, dict]], total: int, whole: str, remedy: str = "name the classes in classes.yaml"
+) -> dict[int, str]:
+    """The classes that masks have, with their numbers as names.
+
+    Args:
+        masks: how messages call each, and the picture as an `Image` column stores it; `total` of them.
+        whole: how messages call all.
+        remedy: what to do where numbers are shades of grey and are meant.
+
+    Raises:
+        UserError: the numbers are shades of grey; all masks are empty.
+    """
+    values = _values(config, masks, total, remedy)
+    names = {number: str(number) for number in sorted({_class(value, config) for value in values} - {None})}
+    if not names and values:
+        ignored = f"{config.background} and {config.ignore}: if {config.ignore} is the thing, set data.ignore=null."
+        empty = (
+            f"empty: they hold {config.background} alone, the background. Draw something in one, or name it in data.background."
+        )
+        raise UserError(f"data.path: all masks of {whole!r} are {ignored if config.ignore in values else empty}")
+    return names
+
+
+def known_classes(names: dict[int, str], config, called: Mapping[str, str | None], whole: str) -> Classes:
+    """The classes that are things: not the background, and not what is ignored; and what `data.classes` makes of them.
+
+    Args:
+        names: number → name.
+        config: with background and ignore.
+        called: `data.classes`.
+        whole: how messages call all masks.
+
+    Raises:
+        UserError: there are none, or too many; `called` has a name that is none of theirs, or leaves out all.
+    """
+    numbers = {number: name for number, name in sorted(names.items()) if number not in (config.background, config.ignore)}
+    kept, places = kept_names(list(numbers.values()), called)
+    if not 1 <= len(kept) <= MOST:
+        raise UserError(f"data.path: {len(kept)} classes in the masks of {whole!r}; 1 to {MOST} can be used.")
+    return Classes(numbers, kept, dict(zip(numbers, places, strict=True)))
+
+
+def _values(config, masks: Iterable[tuple[str, dict]], total: int, remedy: str) -> set[int]:
     """All numbers in the masks.
 
     Raises:
         UserError: these are shades of grey, which smooth edges, scaling or JPEG leave, and no numbers of classes.
     """
-    first: dict[int, Path] = {}
+    first: dict[int, str] = {}
     solid: set[int] = set()
-    with progress("read masks", len(found)) as tick:
-        for pair in found:
+    with progress("read masks", total) as tick:
+        for place, value in masks:
             with suppress(OSError, ValueError, Picture.DecompressionBombError):  # named when the rows are made
-                mask = read(pair.mask)
-                first = dict.fromkeys(np.unique(mask).tolist(), pair.mask) | first
+                mask = read(value)
+                first = dict.fromkeys(np.unique(mask).tolist(), place) | first
                 solid |= _solid(mask)
             tick()
     numbers = {_class(value, config) for value in first} - {None}
     thin = sorted(set(first) - solid - {config.background, config.ignore})
     shades = len(thin) >= 3 and len({_class(value, config) for value in thin} - {None}) > len(numbers) / 2
     if len(numbers) > UNNAMED or shades or _smooth(set(first), solid, config.background):
-        place = first[(thin or sorted(first))[0]].relative_to(root).as_posix()
+        place = first[(thin or sorted(first))[0]]
         raise UserError(
             f"data.path: the masks are neither binary nor class numbers: values {_some(sorted(first))} ({len(first)} in all), "
             f"{len(thin)} of them in thin rims or dots alone, as in {place!r}. Threshold them at 128 and set data.ignore=null, "
-            "or name the classes in classes.yaml."
+            f"or {remedy}."
         )
     return set(first)
 
@@ -142,13 +179,13 @@ def _class(number: int, config) -> int | None:
     return number // config.divisor if number >= config.divisor else None
 
 
-def read(path: Path) -> np.ndarray:
-    """The numbers of a mask, int64[H, W].
+def read(value: dict) -> np.ndarray:
+    """The numbers of a mask, as an `Image` column stores it, int64[H, W].
 
     Raises:
         ValueError, OSError: it cannot be read, or its pixels are colours.
     """
-    with open_picture({"path": str(path), "bytes": None}) as image:
+    with open_picture(value) as image:
         exact = bits(image) == 8  # of colours with 16 bits Pillow keeps the upper 8
         image.load()
         if image.mode in NUMBERS:
@@ -194,24 +231,32 @@ def _row(root: Path, config, pair: Pair, finding: Finding, known: Classes) -> di
     row = {"id": pair.id, "split": pair.split, "digest": finding.digest, "image": {"path": str(root / pair.id), "bytes": None}}
     empty = {"objects": {"bbox": [], "category": [], "mask": []}, "segmentation": None}
     try:
-        mask = read(pair.mask)
+        mask = read({"path": str(pair.mask), "bytes": None})
     except (OSError, ValueError, Picture.DecompressionBombError) as error:
         return row | empty | {"problems": [{"kind": "unreadable mask", "detail": reason(error)}]}
-    problems = list(_wrong(config, mask, finding, known.numbers))
+    problems = list(wrong(config, mask, finding.size, known.numbers))
     if any(problem["kind"] != "empty mask" for problem in problems):
         return row | empty | {"problems": problems}
+    columns, left = things(config, mask, known)
+    return row | columns | {"problems": problems + [{"kind": LEFT_OUT, "detail": name} for name in left]}
+
+
+def things(config, mask: np.ndarray, known: Classes) -> tuple[dict, list[str]]:
+    """A mask int[H, W] as `objects` and as `segmentation`, a PNG: 0 background, k + 1 the category k, 255 not judged; and for each thing
+    that is left out the name of its class."""
     classes = np.where(mask == config.ignore, IGNORE, 0).astype(np.uint8)
     objects: dict[str, list] = {"bbox": [], "category": [], "mask": []}
+    left = []
     for number, values in _things(config, mask, known):
         category = known.categories[number]
         if category is None:
-            problems.append({"kind": LEFT_OUT, "detail": known.numbers[number]})
+            left.append(known.numbers[number])
             continue
         here = np.isin(mask, values)
         classes[here] = category + 1
         for name, item in (("bbox", box(here)), ("category", category), ("mask", rle(here))):
             objects[name].append(item)
-    return row | {"objects": objects, "segmentation": encoded(Picture.fromarray(classes)), "problems": problems}
+    return {"objects": objects, "segmentation": encoded(Picture.fromarray(classes))}, left
 
 
 def _things(config, mask: np.ndarray, known: Classes) -> list[tuple[int, list[int]]]:
@@ -226,11 +271,11 @@ def _things(config, mask: np.ndarray, known: Classes) -> list[tuple[int, list[in
     return list(things.values())
 
 
-def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):
-    """Kinds and details of what is wrong with a mask int[H, W]."""
-    if mask.shape[::-1] != finding.size:
-        turned = " (turned by its EXIF tag)" if mask.shape == finding.size else ""
-        detail = f"{mask.shape[1]} × {mask.shape[0]}; the picture is {finding.size[0]} × {finding.size[1]}{turned}"
+def wrong(config, mask: np.ndarray, size: tuple[int, int], numbers: dict[int, str], named: str = "classes.yaml has"):
+    """Kinds and details of what is wrong with a mask int[H, W] of a picture of a width and height; `named`: what names the classes."""
+    if mask.shape[::-1] != size:
+        turned = " (turned by its EXIF tag)" if mask.shape == size else ""
+        detail = f"{mask.shape[1]} × {mask.shape[0]}; the picture is {size[0]} × {size[1]}{turned}"
         yield {"kind": "mask of another size", "detail": detail}
     values = set(np.unique(mask).tolist())
     present = {_class(value, config) for value in values} - {None}
@@ -243,7 +288,7 @@ def _wrong(config, mask: np.ndarray, finding: Finding, numbers: dict[int, str]):
     if unknown:
         yield {
             "kind": "unknown class",
-            "detail": f"{_some(unknown)}; classes.yaml has {', '.join(map(str, list(numbers)[:SHOWN]))} …",
+            "detail": f"{_some(unknown)}; {named} {', '.join(map(str, list(numbers)[:SHOWN]))} …",
         }
     if not present:
         yield {"kind": "empty mask", "detail": ""}
