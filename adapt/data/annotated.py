@@ -18,7 +18,7 @@ from adapt.data.check import repeated
 from adapt.data.listing import Listed, Listing, kept_names, left_out, single_class
 from adapt.data.objects import Objects
 from adapt.data.problems import Problem, Report
-from adapt.data.scan import Finding, scan
+from adapt.data.scan import Finding, many_objects, scan
 from adapt.data.split import Splits, apart, by_split, drawn, grouped, limited, missing, percent
 from adapt.plug import UserError
 from adapt.provenance import stamp
@@ -31,6 +31,7 @@ VERSION = 2
 """To be raised when rows are made otherwise, so that kept ones are made again."""
 
 
+@many_objects()
 def load_listed(config, listing: Listing, read: Callable[[Objects], None]) -> Splits:
     """The splits of listed pictures; what `read` adds is kept, so that files that have not changed are not read again.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,19 @@ def _brightest(image: Picture.Image) -> int:
     return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """While hundreds of thousands of objects are made that stay, Python's collector would go through all of them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@many_objects()
 def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[str, Finding]:
     """Inspect the files `root/id`; those that have not changed since the last time are not opened again."""
     memory = cache_folder("scans") / f"{digest(VERSION, str(root))}.json"

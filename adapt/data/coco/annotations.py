@@ -18,6 +18,7 @@ from adapt.data.objects import Objects
 from adapt.data.outlines import numbers, polygons, run_lengths, short
 from adapt.data.places import present
 from adapt.data.problems import Bad, Problem
+from adapt.data.scan import many_objects
 from adapt.plug import UserError
 from adapt.progress import progress
 
@@ -35,6 +36,7 @@ class Reader:
         UserError: there is no such file, or it is no JSON of COCO's.
     """
 
+    @many_objects()
     def __init__(self, config):
         self.root, self.parts = parts(present(config.path), config.images)
         self.listing = Listing(self.root, made_of=[part.path for part in self.parts])
