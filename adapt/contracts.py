@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from adapt.plug import Plugin, Spec
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------------------- training
+
+
+MOST_THREADS = 256
 
 
 class Drawing(Spec):
@@ -107,10 +110,17 @@ class Train(Spec):
     """Optimiser steps between checkpoints, from which a killed run resumes."""
     cache: bool = False
     """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
-    workers: int = Field(0, ge=0)
-    """Data-loading processes for each training process."""
+    workers: int | Literal["auto"] = "auto"
+    """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
     """Random views."""
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _threads(cls, workers: object) -> object:
+        if workers == "auto" or (type(workers) is int and 0 <= workers <= MOST_THREADS):
+            return workers
+        raise ValueError(f"it can be auto, or a number of threads from 0 to {MOST_THREADS}")
 
 
 # ------------------------------------------------------------------------------------------- pictures, and who is asked

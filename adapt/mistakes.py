@@ -37,7 +37,8 @@ def explain(error: ValidationError, place: str, root: type[Spec], recipe: type[S
             options = _section(root, problem["loc"]).options()
             lines[path] = f"{path}: got {short(problem['input'])}; write a mapping of its options. Have: {', '.join(options)}."
         else:
-            lines.setdefault(path, f"{path}: got {short(problem['input'])}; {problem['msg'][0].lower()}{problem['msg'][1:]}.")
+            why = problem["msg"].removeprefix("Value error, ")
+            lines.setdefault(path, f"{path}: got {short(problem['input'])}; {why[0].lower()}{why[1:]}.")
     return list(lines.values())
 
 

@@ -16,16 +16,20 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from adapt import hardware
+from adapt.ahead import ahead
 from adapt.plug import ROOT
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 PACKAGES += ("open-clip-torch", "timm", "datasets", "onnx", "onnxruntime")
+BLOCK = 500
+"""Files that are looked up at once."""
 YOUNG = 2.0
 """Seconds: a file that changed so lately may change again within the clock's tick, so its digest is not remembered."""
 
@@ -58,15 +62,42 @@ def stamp(path: str | os.PathLike) -> list[int]:
 
 def digests(paths: Iterable[str | os.PathLike]) -> Iterator[bytes]:
     """SHA-256 of each file's content, in order; files that have not changed since the last time are not read."""
+    paths = iter(paths)
     with _memory() as memory:
-        for path in paths:
-            key = ":".join(map(str, stamp(path)))
-            known = memory.execute("SELECT digest FROM digests WHERE stamp = ?", (key,)).fetchone()
-            if known is None:
-                known = (_sha256(path),)
-                if time.time() - os.stat(path).st_ctime > YOUNG:
-                    memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (key, known[0]))
-            yield known[0]
+        while part := list(islice(paths, BLOCK)):
+            stamps = [stamp(path) for path in part]
+            known = _known(memory, stamps)
+            new = [i for i, one in enumerate(stamps) if _key(one) not in known]
+            read = dict(zip(new, ahead((partial(_sha256, part[i]) for i in new), BLOCK), strict=True))
+            _remember(memory, [(stamps[i], digest) for i, digest in read.items()])
+            yield from (read[i] if i in read else known[_key(one)] for i, one in enumerate(stamps))
+
+
+def remember(found: Iterable[tuple[list[int], bytes]]) -> None:
+    """Digests that were made when files were read for something else.
+
+    Args:
+        found: the file's `stamp` before it was read, and SHA-256 of what was read.
+    """
+    with _memory() as memory:
+        _remember(memory, found)
+
+
+def _key(stamp: list[int]) -> str:
+    return ":".join(map(str, stamp))
+
+
+def _known(memory: sqlite3.Connection, stamps: list[list[int]]) -> dict[str, bytes]:
+    marks = ",".join("?" * len(stamps))
+    return dict(memory.execute(f"SELECT stamp, digest FROM digests WHERE stamp IN ({marks})", list(map(_key, stamps))))
+
+
+def _remember(memory: sqlite3.Connection, found: Iterable[tuple[list[int], bytes]]) -> None:
+    """Keep digests, but for those of files that may change again within the clock's tick."""
+    now = time.time()
+    rows = [(_key(stamp), digest) for stamp, digest in found if now - stamp[-1] / 1e9 > YOUNG]
+    with suppress(sqlite3.Error):
+        memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", rows)
 
 
 @contextmanager

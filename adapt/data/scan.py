@@ -18,7 +18,7 @@ from PIL import Image as Picture
 from adapt.ahead import ahead
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.provenance import stamp
+from adapt.provenance import remember, stamp
 from adapt.run import atomic
 from adapt.vision.depth import Refused, bits, channels, eight
 from adapt.vision.pictures import ORIENTATION, SUFFIXES, cache_folder, digest, open_picture, reason
@@ -117,6 +117,15 @@ def _brightest(image: Picture.Image) -> int:
     return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
+def _looked(path: str) -> tuple[Finding, bytes | None]:
+    """What one look at a file told, and SHA-256 of its bytes; none, where they cannot be read."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return inspect({"path": path, "bytes": None}), None
+    return inspect({"path": path, "bytes": data}), hashlib.sha256(data).digest()
+
+
 @contextmanager
 def many_objects() -> Iterator[None]:
     """While hundreds of thousands of objects are made that stay, Python's collector would go through all of them again and again."""
@@ -140,15 +149,19 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
     paths = {name: os.path.join(root, name) for name in ids}
     stamps = {name: stamp(path) for name, path in paths.items()}
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
+    digests: list[tuple[list[int], bytes]] = []
     try:
-        looks = ahead((partial(inspect, {"path": paths[name], "bytes": None}) for name in new), AHEAD)
+        looks = ahead((partial(_looked, paths[name]) for name in new), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
-            for name, finding in zip(new, looks, strict=True):
+            for name, (finding, whole) in zip(new, looks, strict=True):
+                if whole:
+                    digests.append((stamps[name], whole))
                 known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
                 tick()
     finally:
         with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
             if new:
+                remember(digests)  # for fingerprints, which then read nothing
                 with atomic(memory) as temporary:
                     temporary.write_text(json.dumps(known))
     findings = {}

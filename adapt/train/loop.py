@@ -91,7 +91,8 @@ def fit(
             epoch, inside = divmod(step, epoch_steps)
             views.epoch = epoch
             rows = order(seed, epoch, len(views), train.batch)[inside : inside + total - step]
-            for batch in batches(views, rows, family.collate, train.workers, rank, world):
+            mine = (step_rows[rank::world] for step_rows in rows)
+            for batch in batches(views, mine, family.collate, train.workers, world):
                 began = time.perf_counter()
                 _set_lr(optimizer, train, step, total)
                 while True:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 
 from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.train.views import Views
+from adapt.train.views import Views, batches, streamed
 
 
 @torch.inference_mode()
@@ -45,14 +46,17 @@ def predict(
     family.eval()
     if predictor.takes == "rows":
         return _of_rows(predictor, dataset, batch, accelerator, title, name, options)
-    loader = DataLoader(Views(dataset, family.preprocess, None), batch_size=batch, collate_fn=family.collate)
-    loader = accelerator.prepare_data_loader(loader)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    rows = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
+    turns = [rows[start : start + world] for start in range(0, len(rows), world)]  # a batch for each process
+    mine = [turn[min(rank, len(turn) - 1)] for turn in turns]
     parts, done = [], 0
-    with progress(title, len(loader), shown=accelerator.is_main_process) as tick:
-        for item in loader:
+    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate, world=world)
+    with progress(title, len(turns), shown=accelerator.is_main_process) as tick:
+        for turn, item in zip(turns, items, strict=True):
             with accelerator.autocast():
-                output = predictor(item["image"].float())
-            parts.append(accelerator.gather_for_metrics(output.float()).cpu().numpy())
+                output = predictor(item["image"].to(accelerator.device, non_blocking=True).float())
+            parts.append(_gathered(output.float(), [len(each) for each in turn], batch, accelerator))
             if not finite(parts[-1]):
                 raise _refusal(name, dataset, done + next(i for i, row in enumerate(parts[-1]) if not finite(row)))
             done += len(parts[-1])
@@ -60,18 +64,27 @@ def predict(
     return np.concatenate(parts)
 
 
+def _gathered(output: torch.Tensor, sizes: list[int], batch: int, accelerator: Accelerator) -> np.ndarray:
+    """The rows of all processes' batches, in their order, which have these sizes; what is above them is dropped."""
+    if accelerator.num_processes > 1:
+        short = output.new_zeros((batch - len(output), *output.shape[1:]))
+        output = accelerator.gather(torch.cat([output, short])).unflatten(0, (-1, batch))
+        output = torch.cat([part[:size] for part, size in zip(output, sizes, strict=False)])
+    return output.cpu().numpy()
+
+
 def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
     """Each process takes a run of the rows."""
     results: list = []
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
-        starts = range(0, len(mine), batch)
-        with progress(title, len(starts), shown=accelerator.is_main_process) as tick:
-            for start in starts:
-                numbers = mine[start : start + batch]
+        parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
+        samples = streamed((partial(_looked_up, dataset, numbers) for numbers in parts), world=accelerator.num_processes)
+        with progress(title, len(parts), shown=accelerator.is_main_process) as tick, closing(samples):
+            for numbers, rows in zip(parts, samples, strict=True):
                 own = {option: [values[number] for number in numbers] for option, values in options.items()}
                 with accelerator.autocast():
-                    found = predictor([dataset[number] for number in numbers], **own)
+                    found = predictor(rows, **own)
                 wrong = [number for number, result in zip(numbers, found, strict=True) if not finite(result)][:1]
                 if wrong:
                     break
@@ -82,6 +95,10 @@ def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator
     if wrong:
         raise _refusal(name, dataset, min(wrong))
     return results
+
+
+def _looked_up(dataset, numbers: list[int]) -> list[dict[str, Any]]:
+    return [dataset[number] for number in numbers]
 
 
 def finite(value: Any) -> bool:

@@ -1,49 +1,85 @@
-"""Which rows, in which order, under which seeds: everything a function of (seed, epoch, step), so nothing needs saving."""
+"""Which rows, in which order, under which seeds: everything a function of (seed, epoch, step), so nothing needs saving.
+
+Pictures are decoded in threads while the network works, batches ahead of it; who decodes, and when, changes no bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+import torch
+from torch import Tensor
 
+from adapt.ahead import ahead, threads
 from adapt.vision.augment import view_seed
 
+KEPT = 1 << 29
+"""Bytes of prepared pictures that stay in memory, of all processes of a machine together: small sets are decoded once."""
+BEFORE = 2
+"""Batches for each thread that are begun before their turn."""
 
-class Views(Dataset):
+Done = TypeVar("Done")
+
+
+class Views:
     """Rows of a `datasets.Dataset` as items of a family; when training, each carries the seed of its random view.
 
     Args:
         seed: of the random views; none: no views, as in evaluation.
         views: how many views a row has; epoch e shows view e modulo `views`; 0: a new one in every epoch.
         extra: (view, row number) → what is added to an item, such as a teacher's output for just this view.
+        keep: bytes of prepared rows that may stay in memory.
     """
 
-    def __init__(self, rows, preprocess: Callable[[dict, bool], dict], seed: int | None, views: int = 0, extra=None):
+    def __init__(
+        self, rows, preprocess: Callable[[dict, bool], dict], seed: int | None, views: int = 0, extra=None, keep: int = KEPT
+    ):
         self.rows, self.preprocess, self.seed, self.views, self.extra = rows, preprocess, seed, views, extra
         self.epoch = 0
+        self.keep = keep
+        self._kept: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._item(int(index), self.rows[int(index)])
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.items([number])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """A batch at once: one look-up in the Arrow table instead of one a row."""
-        columns = self.rows[indices]
-        samples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [self._item(index, sample) for index, sample in zip(indices, samples, strict=True)]
+    def items(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """A batch's rows as items, in their order."""
+        missing = [number for number in numbers if number not in self._kept]
+        found = dict(zip(missing, self._prepared(missing), strict=True)) if missing else {}
+        return [self._item(number, found[number] if number in found else self._kept[number]) for number in numbers]
 
-    def _item(self, index: int, sample: dict[str, Any]) -> dict[str, Any]:
-        item = self.preprocess(sample, self.seed is not None)
+    def _prepared(self, numbers: list[int]) -> Iterator[dict[str, Any]]:
+        """Rows that are looked up in the Arrow table at once; what fits stays in memory."""
+        columns = self.rows[numbers]
+        for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
+            item = self.preprocess(dict(zip(columns, values, strict=True)), self.seed is not None)
+            self.keep -= (size := _bytes(item))
+            if self.keep >= 0:
+                self._kept[number] = item
+            else:
+                self.keep += size
+            yield item
+
+    def _item(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
+        item = dict(item)
         if self.seed is not None:
             view = self.epoch % self.views if self.views else self.epoch
             item["seed"] = view_seed(self.seed, view, index)
             if self.extra:
                 item |= self.extra(view, index)
         return item
+
+
+def _bytes(item: dict[str, Any]) -> int:
+    """What an item takes in memory, about."""
+    return 500 + sum(value.nbytes if isinstance(value, Tensor | np.ndarray) else 100 for value in item.values())
 
 
 def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
@@ -53,11 +89,34 @@ def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
     return np.resize(permutation, steps * batch).reshape(steps, batch)
 
 
-def batches(views: Views, rows: np.ndarray, collate: Callable, workers: int, rank: int, world: int) -> Iterator[dict]:
-    """The batches of this process: every `world`-th row of each step's batch, beginning with `rank`.
+def batches(
+    views: Views, steps: Iterable[Sequence[int]], collate: Callable, workers: int | str = "auto", world: int = 1
+) -> Iterator[dict]:
+    """The batches of one process.
 
     Args:
-        rows: int64[steps, batch], from `order`.
+        steps: the numbers of its rows, for each batch.
+        workers, world: see `streamed`.
     """
-    mine = [step[rank::world].tolist() for step in rows]
-    return iter(DataLoader(views, batch_sampler=mine, collate_fn=collate, num_workers=workers))
+    return streamed((partial(_batch, views, collate, list(map(int, step))) for step in steps), workers, world)
+
+
+def _batch(views: Views, collate: Callable, numbers: list[int]) -> dict[str, Any]:
+    batch = collate(views.items(numbers))
+    if torch.cuda.is_available():  # copied to the GPU while it works
+        batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return batch
+
+
+def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int = 1) -> Iterator[Done]:
+    """The jobs' results, in their order, done in threads before their turn.
+
+    Args:
+        workers: threads; 0: each job in its turn; auto: a core each, shared by `world` processes.
+    """
+    number = max(1, threads() // world) if workers == "auto" else int(workers)
+    if not number:
+        yield from (job() for job in jobs)
+        return
+    with closing(ahead(jobs, BEFORE * number, number)) as results:
+        yield from results

@@ -120,7 +120,7 @@ def test_every_epoch_has_its_own_views_unless_they_are_few():
 
     def seen(epoch: int) -> int:
         views.epoch = epoch
-        return views[3]["seed"]
+        return views.items([3])[0]["seed"]
 
     assert len({seen(epoch) for epoch in range(5)}) == 5
     views.views = 2

@@ -1,0 +1,172 @@
+"""Rows on their way to the network: the same bits whoever decodes them, never far ahead, and in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, Features, Value
+from PIL import Image
+from torch import nn
+
+from adapt.contracts import Augment, Predictor, Train
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+from adapt.train.learner import Learner
+from adapt.train.loop import fit
+from adapt.train.predict import predict
+from adapt.train.views import Views, batches, order, streamed
+from adapt.vision.augment import augment
+from adapt.vision.images import collate
+from adapt.vision.pictures import RGB, encoded
+
+PICTURES = 24
+
+
+@pytest.fixture(scope="module")
+def rows() -> Dataset:
+    draw = np.random.default_rng(0)
+    images = [encoded(Image.fromarray(draw.integers(0, 256, (30 + n, 40, 3), np.uint8))) for n in range(PICTURES)]
+    features = Features(id=Value("string"), image=RGB(), label=Value("int64"))
+    return Dataset.from_dict(
+        {"id": list(map(str, range(PICTURES))), "image": images, "label": [n % 3 for n in range(PICTURES)]}, features
+    )
+
+
+def prepared(sample: dict, train: bool) -> dict:
+    pixels = torch.from_numpy(np.asarray(sample["image"].resize((16, 16)))).permute(2, 0, 1).contiguous()
+    return {"image": pixels} | ({"label": sample["label"]} if train else {})
+
+
+@pytest.mark.parametrize("workers", [1, 4, "auto"])
+def test_batches_are_the_same_whoever_decodes(rows, workers):
+    def all_of(workers) -> list[dict]:
+        views = Views(rows, prepared, 0)
+        found = []
+        for views.epoch in range(3):
+            found += batches(views, order(0, views.epoch, len(rows), 8), collate, workers)
+        return found
+
+    for one, two in zip(all_of(0), all_of(workers), strict=True):
+        assert one.keys() == two.keys() == {"image", "label", "seed"}
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Head(Learner):
+    """Classes from the pixels, of random views."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+
+    def forward(self, batch):
+        return nn.functional.cross_entropy(self.layers(batch["image"] / 255), batch["label"]), {}
+
+    def preprocess(self, sample, train):
+        return prepared(sample, train)
+
+    def collate(self, items):
+        return collate(items)
+
+    def augment(self, batch, config):
+        return batch | {"image": augment(batch["image"], batch["seed"], config)}
+
+
+def test_a_training_ends_in_the_same_bits_with_0_1_and_4_workers(rows, tmp_path):
+    def trained(workers: int) -> torch.Tensor:
+        head = Head()
+        train = Train(epochs=3, batch=8, lr=1e-2, workers=workers, augment=Augment())
+        fit(head, Views(rows, head.preprocess, 0), train, 0, tmp_path / str(workers), Accelerator(cpu=True))
+        return head.layers[1].weight.detach().clone()
+
+    first = trained(0)
+    assert torch.equal(first, trained(1)) and torch.equal(first, trained(4))
+    assert not torch.equal(first, Head().layers[1].weight)
+
+
+def test_later_epochs_decode_nothing_while_the_memory_holds(rows):
+    opened: list[str] = []
+
+    def counting(sample: dict, train: bool) -> dict:
+        opened.append("x")
+        return prepared(sample, train)
+
+    def epochs(keep: int) -> int:
+        opened.clear()
+        views = Views(rows, counting, 0, keep=keep)
+        for views.epoch in range(3):
+            list(batches(views, order(0, views.epoch, PICTURES, 8), collate, 2))
+        return len(opened)
+
+    each = 500 + 3 * 16 * 16 + 100  # bytes of an item, about
+    assert epochs(keep=PICTURES * each) == PICTURES
+    assert epochs(keep=0) == 3 * PICTURES
+    assert epochs(keep=10 * each) == 10 + 3 * (PICTURES - 10)
+
+
+def test_what_is_kept_is_not_changed_by_what_a_batch_gets(rows):
+    views = Views(rows, prepared, 0, extra=lambda view, row: {"features": torch.full((2,), view)})
+    first = views.items([3])[0]
+    views.epoch = 1
+    second = views.items([3])[0]
+    assert first["seed"] != second["seed"] and first["features"].tolist() == [0, 0] and second["features"].tolist() == [1, 1]
+
+
+def test_jobs_begin_before_their_turn_but_not_far_before():
+    begun, lock = [], threading.Lock()
+
+    def job(number: int) -> int:
+        with lock:
+            begun.append(number)
+        return number
+
+    results = streamed((partial(job, number) for number in range(100)), workers=2)
+    assert next(results) == 0
+    time.sleep(0.1)
+    assert 1 < len(begun) <= 6  # two for each thread before their turn, and the one that was asked for
+    assert list(results) == list(range(1, 100))
+    begun.clear()
+    alone = streamed((partial(job, number) for number in range(10)), workers=0)
+    assert next(alone) == 0 and begun == [0]
+
+
+def test_an_error_of_a_thread_is_the_loops_own_and_stops_the_others():
+    def job(number: int) -> int:
+        if number == 3:
+            raise ValueError("number 3")
+        return number
+
+    found = []
+    with pytest.raises(ValueError, match="number 3"):
+        for number in streamed((partial(job, number) for number in range(1000)), workers=4):
+            found.append(number)
+    assert found == [0, 1, 2]
+
+
+@pytest.mark.parametrize("batch", [1, 5, PICTURES, 100])
+def test_predictions_are_in_the_order_of_the_rows(rows, batch):
+    class Family(nn.Module):
+        def preprocess(self, sample, train):
+            return prepared(sample, train)
+
+        def collate(self, items):
+            return collate(items)
+
+    mean = Predictor(lambda images: images.mean((1, 2, 3))[:, None], "images")
+    found = predict(mean, Family(), rows, batch, Accelerator(cpu=True))
+    wanted = [prepared(row, False)["image"].float().mean().item() for row in rows]
+    assert np.allclose(found[:, 0], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [-1, 257, 2.5, True, None, "many"])
+def test_a_wrong_number_of_workers_is_one_line(wrong):
+    with pytest.raises(UserError) as caught:
+        load_recipe("clip_lora", [f"train.workers={'null' if wrong is None else wrong}"])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("train.workers: got ") and "it can be auto, or a number of threads from 0 to 256" in line
