@@ -28,13 +28,21 @@ def labels(dataset, bank, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]
     return np.asarray(dataset["label"]), np.asarray(bank["label"]), dataset.features["label"].names
 
 
-def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protocol: dict[str, Any], **more: float) -> Result:
-    """Top-1, its interval, the table and the confusion of class probabilities float[N, C]; `more` metrics beside them."""
+def result(
+    config, best: np.ndarray, confidence: np.ndarray, truth: np.ndarray, dataset, protocol: dict[str, Any], **more: float
+) -> Result:
+    """Top-1, its interval, the table and the confusion; `more` metrics beside them.
+
+    Args:
+        best: the classes that rows are given to, int64[N], as `metrics.answers` has them.
+        confidence: their probabilities, float[N].
+        truth: the rows' labels, int64[N].
+    """
     names = dataset.features["label"].names
-    best = metrics.answers(probabilities, truth)
     correct = best == truth
-    seen = np.unique(truth)
-    mean = float(np.mean([correct[truth == label].mean() for label in seen]))
+    count = np.bincount(truth)
+    seen = count > 0
+    mean = float(np.mean(np.bincount(truth, correct)[seen] / count[seen]))
     own = {
         name: value for name, value in config.model_dump(mode="json").items() if name not in ("name", "bootstrap", "pictures")
     }
@@ -47,7 +55,7 @@ def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protoc
             "id": list(dataset["id"]),
             "label": [names[i] for i in truth],
             "prediction": [names[i] for i in best],
-            "confidence": probabilities.max(1).tolist(),
+            "confidence": confidence.tolist(),
             "correct": correct.tolist(),
         },
         figures={"classes": names, "confusion": metrics.confusion(truth, best, len(names))},
