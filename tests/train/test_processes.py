@@ -212,6 +212,13 @@ def main(folder: Path) -> None:
         checkpoint.save(own / "state.pt", STATE)
     torch.save(checkpoint.shared_load(own / "state.pt", accelerator), own / "shared.pt")
     assert processes.shared(rank, accelerator) == 0
+    assert processes.once(lambda: {"rank": rank}) == {"rank": 0}
+    try:
+        processes.once(lambda: 1 // rank)  # division by zero on the main process alone
+    except (ZeroDivisionError, RuntimeError) as error:
+        assert isinstance(error, RuntimeError if rank else ZeroDivisionError)
+    else:
+        raise AssertionError("the main process's failure is everyone's")
 
 
 if __name__ == "__main__":

@@ -35,9 +35,7 @@ class Bank:
         self.rows, self.device = _unit(rows), torch.device(device or hardware.device())
         self.single = torch.from_numpy(self.rows).float().to(self.device)
 
-    def nearest(
-        self, queries: np.ndarray, count: int, itself: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, count: int, itself: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `count` nearest rows of each query and the next one, if there is one, which tells whether the last ties.
 
         Args:
