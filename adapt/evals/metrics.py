@@ -12,7 +12,6 @@ import evaluate
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
-
 BLOCK = 2**20
 """Numbers of one array in memory: logits are looked at in blocks of rows."""
 FULL = 200

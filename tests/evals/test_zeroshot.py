@@ -72,7 +72,7 @@ def many(n: int = 2000, classes: int = 300):
 
 
 def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
-    rows, labels, logits = many()
+    rows, _, logits = many()
     results = []
     for block in (10**9, 1, 12_345):
         monkeypatch.setattr(scores, "BLOCK", block)

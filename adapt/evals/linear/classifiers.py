@@ -13,7 +13,6 @@ from adapt import hardware
 from adapt.evals import metrics
 from adapt.train.precision import full
 
-
 BLOCK = 2**24
 """Numbers of one array in memory."""
 
