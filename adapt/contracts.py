@@ -585,12 +585,12 @@ class Latency(Part):
 
 
 class Confused(Part):
-    """The counts of a confusion that are not zero: of many classes nearly all are."""
+    """The counts of a confusion that are not zero, in three lists of one length: of many classes nearly all are zero."""
 
     label: list[int]
     prediction: list[int]
     count: list[int]
-    """How many rows of `label` were taken for `prediction`; one list an attribute, as long as the others."""
+    """How many rows of `label` were taken for `prediction`."""
 
 
 class Entry(Part):

@@ -25,7 +25,7 @@ def labels(dataset, bank, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]
     for rows, what in ((dataset, "the measured split"), (bank, "bank_split")):
         if "label" not in rows.column_names:
             raise UserError(f"evals: {name} needs labels, and {what} has none. Have: {', '.join(rows.column_names)}.")
-    return np.asarray(dataset["label"]), np.asarray(bank["label"]), dataset.features["label"].names
+    return np.asarray(dataset["label"][:]), np.asarray(bank["label"][:]), dataset.features["label"].names
 
 
 def result(
@@ -52,7 +52,7 @@ def result(
         intervals={config.name: bootstrap.interval(bootstrap.mean(correct), config.bootstrap)},
         floor=float(np.bincount(truth).max() / len(truth)),
         table={
-            "id": list(dataset["id"]),
+            "id": dataset["id"][:],
             "label": [names[i] for i in truth],
             "prediction": [names[i] for i in best],
             "confidence": confidence.tolist(),

@@ -48,7 +48,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals.metrics import Classification, confusion
     from adapt.evals.result import Result
 
-    labels = np.asarray(dataset["label"])
+    labels = np.asarray(dataset["label"][:])
     metric = Classification(keep_in_memory=True)
     metrics = metric.compute(predictions=predict(dataset), references=labels, top=config.top, bins=config.bins)
     rows = metric.rows
@@ -59,7 +59,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         intervals={f"top{k}": interval(mean(rows.rank < k), config.bootstrap) for k in (1, config.top)},
         floor=float(np.bincount(labels).max() / len(labels)),
         table={
-            "id": list(dataset["id"]),
+            "id": dataset["id"][:],
             "label": [names[i] for i in labels],
             "prediction": [names[i] for i in rows.answer],
             "confidence": rows.confidence.tolist(),

@@ -64,9 +64,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
     truth, stands, names = feature_bank.labels(dataset, bank, config.name)
     embeddings, stored = predict(dataset, config.predictor), predict(bank, config.predictor)
-    own = set(dataset["id"]) & set(bank["id"]) if "id" in bank.column_names else set()
-    place = {name: row for row, name in enumerate(bank["id"])} if own else {}
-    itself = [place.get(name, -1) for name in dataset["id"]]
+    place = {name: row for row, name in enumerate(bank["id"][:])} if "id" in bank.column_names else {}
+    itself = [place.get(name, -1) for name in dataset["id"][:]]
     ks = sorted({config.k, *(k for k in config.also if k <= len(stands))})
 
     def decided() -> tuple[dict[int, np.ndarray], np.ndarray]:

@@ -58,7 +58,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     from adapt.evals.semantic import class_maps
 
     names = class_maps.names(dataset)
-    table: dict[str, list] = {"id": list(dataset["id"])}
+    table: dict[str, list] = {"id": dataset["id"][:]}
     total, maps = 0, []
     for i, (truth, found, sure) in enumerate(_pairs(predict, dataset)):
         if found.max(initial=0) >= len(names):

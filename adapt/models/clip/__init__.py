@@ -37,7 +37,7 @@ class Config(FamilyConfig):
     and step. Evaluation averages all."""
     train_tokens: int = Field(16384, ge=1)
     """Tokens of texts, at most, that a learning text tower reads at each step, beside those of the batch's own classes: of more
-    classes than this holds, a part is drawn anew at each step. In training a token takes about 0.4 MB of a ViT-B's text tower in fp32."""
+    classes than this holds, a part is drawn anew at each step. In training a token takes about 0.5 MB of a ViT-B's text tower in fp32."""
     image_size: int | None = Field(None, ge=8, le=2048)
     """Another input size in pixels, position embeddings interpolated; none: the checkpoint's own (transformers only)."""
 

@@ -204,9 +204,9 @@ class Clip(Family):
     def _most(self, templates: list[str]) -> int:
         """How many classes a step reads at most beside the batch's own: those whose texts `train_tokens` holds."""
         if self._fitting is None:
-            longest = max(templates, key=len)
+            longest, many = max(templates, key=len), len(templates) if self.config.train_templates else 1
             tokens = self.towers.tokenise([longest.replace("{}", name) for name in self.classes]).shape[1]
-            self._fitting = max(words.FEWEST, self.config.train_tokens // (tokens * max(1, self.config.train_templates)))
+            self._fitting = max(words.FEWEST, self.config.train_tokens // (tokens * many))
             if self._fitting < len(self.classes) and main_process():
                 print(
                     f"finetune: the texts of {len(self.classes):,} classes, {tokens} tokens each, are more than model.train_tokens="

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,11 +102,10 @@ def embedded(classes: list[str], templates: list[str], encode: Callable[[list[st
 
 def fixed(part: nn.Module) -> bool:
     """Is what a module makes of its input a function of its tensors alone? Not with adapters, which have scales, nor with hooks."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return not any(
-        isinstance(each, BaseTunerLayer) or each._forward_hooks or each._forward_pre_hooks for each in part.modules()
-    )
+    peft = sys.modules.get("peft.tuners.tuners_utils")  # seconds to import; where nobody has, there is no layer of its
+    parts = list(part.modules())
+    adapted = peft is not None and any(isinstance(each, peft.BaseTunerLayer) for each in parts)
+    return not adapted and not any(each._forward_hooks or each._forward_pre_hooks for each in parts)
 
 
 def key(about: str, tensors: Mapping[str, Tensor], tokens: Tensor, classes: list[str], templates: list[str]) -> str:
@@ -130,6 +130,6 @@ def kept(name: str, build: Callable[[], Tensor], device: torch.device) -> Tensor
     with suppress(OSError, KeyError, SafetensorError):
         return load_file(path)["classifier"].to(device)
     found = build()
-    with suppress(OSError, UserError), atomic(path) as temporary:
+    with suppress(OSError, UserError, SafetensorError), atomic(path) as temporary:
         save_file({"classifier": found.detach().cpu().contiguous()}, temporary)
     return found
