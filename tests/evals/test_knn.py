@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset
 from PIL import Image
 from sklearn.decomposition import PCA
@@ -79,6 +80,17 @@ def test_what_single_precision_cannot_tell_is_looked_at_again(apart):
     assert not (near == itself[:, None]).any()
     every = np.stack(list(neighbours.Bank(bank).all_of(queries, itself)))
     np.testing.assert_allclose(np.take_along_axis(every, near, 1), cosines, atol=2e-12)
+
+
+def test_coarser_products_are_looked_at_again_too(monkeypatch):
+    """With TF32 or bfloat16 the candidates are others; what is uncertain then is computed in double precision."""
+    random = np.random.default_rng(0)
+    bank, queries, none = random.normal(size=(300, 24)), random.normal(size=(40, 24)), np.full(40, -1)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    coarse = neighbours.Bank(bank)
+    coarse.single = coarse.single.bfloat16().float()
+    _, cosines = coarse.nearest(queries, 20, none)
+    np.testing.assert_allclose(cosines, double(queries, bank, 21, none), atol=2e-12)
 
 
 def test_shares_do_not_depend_on_how_rows_are_split_into_blocks(monkeypatch):

@@ -50,8 +50,7 @@ class Bank:
         near, known = self._candidates(unit, own, min(wide + MORE, len(self.rows)))
         exact = self._exact(unit, near, own)
         near, exact = _ordered(near, exact, wide)
-        error = 2.0**-22 * (unit.shape[1] + 2)  # twice the bound of a dot product of unit vectors: Higham 2002, §3.1
-        unsure = np.flatnonzero(exact[:, -1] <= known + error)
+        unsure = np.flatnonzero(exact[:, -1] <= known + _error(unit.shape[1]))
         for query, every in zip(unsure, self.all_of(queries[unsure], own[unsure]), strict=True):
             best = np.argpartition(-every, wide - 1)[None, :wide]
             near[query], exact[query] = (part[0] for part in _ordered(best, every[best], wide))
@@ -81,7 +80,7 @@ class Bank:
             best = cosines.topk(wide, dim=1, sorted=False)
             near[rows] = best.indices.cpu().numpy()
             if wide < len(self.rows):
-                last[rows] = best.values.amin(1).double().cpu().numpy()
+                last[rows] = best.values.amin(1).cpu().double().numpy()
         return near, last
 
     def _exact(self, unit: np.ndarray, near: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -93,6 +92,13 @@ class Bank:
             out[rows] = np.matmul(self.rows[near[rows]], unit[rows, :, None])[..., 0]
         out[near == own[:, None]] = -np.inf
         return out
+
+
+def _error(width: int) -> float:
+    """How far a cosine in single precision may be off, at most: twice the bound of a dot product of unit vectors (Higham 2002, §3.1)."""
+    if torch.get_float32_matmul_precision() != "highest":  # TF32 or bfloat16 by the user's leave: 8 bits, at least
+        return 2.0**-6
+    return 2.0**-22 * (width + 2)
 
 
 def _numbers(itself: Sequence[int] | None, count: int) -> np.ndarray:
