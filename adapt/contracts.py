@@ -594,6 +594,15 @@ class Latency(Part):
     """The part that was timed, such as `image tower`; empty: all of it."""
 
 
+class Confused(Part):
+    """The counts of a confusion that are not zero, in three lists of one length: of many classes nearly all are zero."""
+
+    label: list[int]
+    prediction: list[int]
+    count: list[int]
+    """How many rows of `label` were taken for `prediction`."""
+
+
 class Entry(Part):
     """One measured model: a row of the table."""
 
@@ -621,8 +630,8 @@ class Entry(Part):
     left_out: int = 0
     """Pictures of the data that could not be used."""
     classes: list[str] = []
-    confusion: list[list[int]] | None = None
-    """Counts [C, C]: rows are labels, columns predictions."""
+    confusion: list[list[int]] | Confused | None = None
+    """Counts [C, C]: rows are labels, columns predictions; of many classes those that are not zero."""
     reliability: dict[str, list[float]] | None = None
     """confidence, accuracy and count of each bin."""
 

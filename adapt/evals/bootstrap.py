@@ -82,7 +82,7 @@ def pictures(rows) -> list[str]:
     import hashlib
 
     if "image" not in rows.column_names:
-        return list(rows["id"])
+        return rows["id"][:]
     first: dict[str | bytes, str] = {}
     out: list[str] = []
     for part in rows.select_columns(["id", "image"]).with_format("arrow").iter(256):

@@ -25,16 +25,24 @@ def labels(dataset, bank, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]
     for rows, what in ((dataset, "the measured split"), (bank, "bank_split")):
         if "label" not in rows.column_names:
             raise UserError(f"evals: {name} needs labels, and {what} has none. Have: {', '.join(rows.column_names)}.")
-    return np.asarray(dataset["label"]), np.asarray(bank["label"]), dataset.features["label"].names
+    return np.asarray(dataset["label"][:]), np.asarray(bank["label"][:]), dataset.features["label"].names
 
 
-def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protocol: dict[str, Any], **more: float) -> Result:
-    """Top-1, its interval, the table and the confusion of class probabilities float[N, C]; `more` metrics beside them."""
+def result(
+    config, best: np.ndarray, confidence: np.ndarray, truth: np.ndarray, dataset, protocol: dict[str, Any], **more: float
+) -> Result:
+    """Top-1, its interval, the table and the confusion; `more` metrics beside them.
+
+    Args:
+        best: the classes that rows are given to, int64[N], as `metrics.answers` has them.
+        confidence: their probabilities, float[N].
+        truth: the rows' labels, int64[N].
+    """
     names = dataset.features["label"].names
-    best = metrics.answers(probabilities, truth)
     correct = best == truth
-    seen = np.unique(truth)
-    mean = float(np.mean([correct[truth == label].mean() for label in seen]))
+    count = np.bincount(truth)
+    seen = count > 0
+    mean = float(np.mean(np.bincount(truth, correct)[seen] / count[seen]))
     own = {
         name: value for name, value in config.model_dump(mode="json").items() if name not in ("name", "bootstrap", "pictures")
     }
@@ -44,10 +52,10 @@ def result(config, probabilities: np.ndarray, truth: np.ndarray, dataset, protoc
         intervals={config.name: bootstrap.interval(bootstrap.mean(correct), config.bootstrap)},
         floor=float(np.bincount(truth).max() / len(truth)),
         table={
-            "id": list(dataset["id"]),
+            "id": dataset["id"][:],
             "label": [names[i] for i in truth],
             "prediction": [names[i] for i in best],
-            "confidence": probabilities.max(1).tolist(),
+            "confidence": confidence.tolist(),
             "correct": correct.tolist(),
         },
         figures={"classes": names, "confusion": metrics.confusion(truth, best, len(names))},

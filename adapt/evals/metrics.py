@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -11,9 +12,51 @@ import evaluate
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
+BLOCK = 2**20
+"""Numbers of one array in memory: logits are looked at in blocks of rows."""
+FULL = 200
+"""Classes up to which a confusion is stored with its zeros."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What logits say of each row's label: all that the metrics need."""
+
+    rank: np.ndarray
+    """int64[N], see `rank`."""
+    answer: np.ndarray
+    """int64[N], see `answers`."""
+    confidence: np.ndarray
+    """The largest probability, float64[N]."""
+    truth: np.ndarray
+    """The probability of the label, float64[N]."""
+    first: np.ndarray
+    """Is the label's probability above all others? bool[N]."""
+
+    @classmethod
+    def of(cls, logits: np.ndarray, labels: np.ndarray) -> Judged:
+        """Look at logits float[N, C] and labels int[N], block by block."""
+        step = max(1, BLOCK // max(1, logits.shape[1]))
+        parts = [_judged(logits[i : i + step], labels[i : i + step]) for i in range(0, max(1, len(labels)), step)]
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def reliability(self, bins: int) -> dict[str, list]:
+        """See `reliability`."""
+        return _binned(self.confidence, self.first, bins)
+
+
+def _judged(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The fields of `Judged` for a few rows."""
+    probabilities, place = softmax(logits), rank(logits, labels)
+    truth = probabilities[np.arange(len(labels)), labels]
+    return place, _answers(logits, labels, place), probabilities.max(1), truth, rank(probabilities, labels) < 1
+
 
 class Classification(evaluate.Metric):
     """Top-1, top-k, mean per class, ECE and NLL of class logits. A tie with another class is no hit."""
+
+    rows: Judged
+    """Of the logits that were computed last."""
 
     def _info(self):
         features = datasets.Features(
@@ -26,16 +69,22 @@ class Classification(evaluate.Metric):
             features=features,
         )
 
+    def compute(self, *, predictions=None, references=None, **options) -> dict[str, float]:
+        """As any metric's; arrays are looked at where they lie, not copied into Arrow."""
+        if predictions is None:  # `add` and `add_batch` have brought them
+            return super().compute(**options)
+        return self._compute(predictions, references, **options)
+
     def _compute(self, predictions, references, top: int = 5, bins: int = 15) -> dict[str, float]:
-        logits, labels = np.asarray(predictions), np.asarray(references)
-        probabilities, place, best = softmax(logits), rank(logits, labels), answers(logits, labels)
-        truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
+        labels = np.asarray(references)
+        self.rows = rows = Judged.of(np.asarray(predictions), labels)
+        recall = recall_score(labels, rows.answer, labels=np.unique(labels), average="macro", zero_division=0)
         return {
-            "top1": float((place < 1).mean()),
-            f"top{top}": float((place < top).mean()),
-            "mean_per_class": float(recall_score(labels, best, labels=np.unique(labels), average="macro", zero_division=0)),
-            "ece": calibration_error(reliability(probabilities, labels, bins)),
-            "nll": float(-np.log(truth).mean()),
+            "top1": float((rows.rank < 1).mean()),
+            f"top{top}": float((rows.rank < top).mean()),
+            "mean_per_class": float(recall),
+            "ece": calibration_error(rows.reliability(bins)),
+            "nll": float(-np.log(np.clip(rows.truth, 1e-12, None)).mean()),
         }
 
 
@@ -52,8 +101,13 @@ def rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The class of the highest score, int64[N]; where the label ties with another class, the other."""
+    return _answers(scores, labels, rank(scores, labels))
+
+
+def _answers(scores: np.ndarray, labels: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The same, of known ranks int[N]."""
     best = scores.argmax(1)
-    tied = np.flatnonzero((best == labels) & (rank(scores, labels) > 0))
+    tied = np.flatnonzero((best == labels) & (place > 0))
     rest = np.where(np.arange(scores.shape[1]) == labels[tied, None], -np.inf, scores[tied])
     best[tied] = rest.argmax(1)
     return best
@@ -61,13 +115,20 @@ def answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """float[N, C] → probabilities, float64[N, C]."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+    shifted = logits.astype(np.float64)
+    shifted -= logits.max(1, keepdims=True)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(1, keepdims=True)
+    return shifted
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, list]:
     """Equal-width bins of the largest probability: edges [bins + 1]; count, mean confidence and accuracy [bins]."""
-    confidence, correct = probabilities.max(1), rank(probabilities, labels) < 1
+    return _binned(probabilities.max(1), rank(probabilities, labels) < 1, bins)
+
+
+def _binned(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list]:
+    """The same, of the largest probability float[N] and whether it is the label's alone, bool[N]."""
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (lower, upper], as Guo et al.
     count = np.bincount(place, minlength=bins)
@@ -82,9 +143,21 @@ def calibration_error(bins: dict[str, list]) -> float:
     return float((gaps * count).sum() / max(1, count.sum()))
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> list[list[int]]:
-    """Counts [C, C]: rows are labels, columns are predictions."""
-    return confusion_matrix(labels, predictions, labels=range(classes)).tolist()
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> list[list[int]] | dict[str, list[int]]:
+    """Counts [C, C]: rows are labels, columns are predictions; of more than `FULL` classes only those that
+    are not zero, as `contracts.Confused` has them."""
+    if classes <= FULL:
+        return confusion_matrix(labels, predictions, labels=range(classes)).tolist()
+    pairs, counts = np.unique(labels.astype(np.int64) * classes + predictions, return_counts=True)
+    return {"label": (pairs // classes).tolist(), "prediction": (pairs % classes).tolist(), "count": counts.tolist()}
+
+
+def stored(matrix: np.ndarray) -> list[list[int]] | dict[str, list[int]]:
+    """Counts int[C, C], as `confusion` gives them."""
+    if len(matrix) <= FULL:
+        return matrix.tolist()
+    label, prediction = matrix.nonzero()
+    return {"label": label.tolist(), "prediction": prediction.tolist(), "count": matrix[label, prediction].tolist()}
 
 
 def floor(points: Iterable[dict[Any, float]]) -> float:

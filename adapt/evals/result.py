@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,15 @@ class Result:
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What the report draws."""
+
+
+def counts(confusion: list[list[int]] | dict[str, list[int]]) -> Iterator[tuple[int, int, int]]:
+    """(label, prediction, count) of all counts of a confusion that are not zero, however it is stored."""
+    if isinstance(confusion, dict):
+        yield from zip(confusion["label"], confusion["prediction"], confusion["count"], strict=True)
+        return
+    for label, row in enumerate(confusion):
+        yield from ((label, prediction, count) for prediction, count in enumerate(row) if count)
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

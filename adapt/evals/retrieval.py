@@ -59,7 +59,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     for row, each in enumerate(own):
         for text in each:
             shown[text].append(row)
-    place = {name: row for row, name in enumerate(dataset["id"])}
+    place = {name: row for row, name in enumerate(dataset["id"][:])}
     scores = predict(dataset.select([place[name] for name in ids]), texts=list(texts))
     found, nearest = ranks(scores, own)
     back, _ = ranks(scores.T, shown)

@@ -45,31 +45,30 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
 
     from adapt.evals.bootstrap import interval, mean
-    from adapt.evals.metrics import Classification, answers, confusion, rank, reliability, softmax
+    from adapt.evals.metrics import Classification, confusion
     from adapt.evals.result import Result
 
-    labels, logits = np.asarray(dataset["label"]), np.asarray(predict(dataset), np.float64)
-    probabilities, predictions = softmax(logits), answers(logits, labels)
+    labels = np.asarray(dataset["label"][:])
     metric = Classification(keep_in_memory=True)
-    metrics = metric.compute(predictions=logits, references=labels, top=config.top, bins=config.bins)
-    ranks = rank(logits, labels)
+    metrics = metric.compute(predictions=predict(dataset), references=labels, top=config.top, bins=config.bins)
+    rows = metric.rows
     names = dataset.features["label"].names
     return Result(
         metrics=metrics,
         protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
-        intervals={f"top{k}": interval(mean(ranks < k), config.bootstrap) for k in (1, config.top)},
+        intervals={f"top{k}": interval(mean(rows.rank < k), config.bootstrap) for k in (1, config.top)},
         floor=float(np.bincount(labels).max() / len(labels)),
         table={
-            "id": list(dataset["id"]),
+            "id": dataset["id"][:],
             "label": [names[i] for i in labels],
-            "prediction": [names[i] for i in predictions],
-            "confidence": probabilities.max(1).tolist(),
-            "correct": (ranks < 1).tolist(),
+            "prediction": [names[i] for i in rows.answer],
+            "confidence": rows.confidence.tolist(),
+            "correct": (rows.rank < 1).tolist(),
         },
         figures={
             "classes": names,
-            "confusion": confusion(labels, predictions, len(names)),
-            "reliability": reliability(probabilities, labels, config.bins),
+            "confusion": confusion(labels, rows.answer, len(names)),
+            "reliability": rows.reliability(config.bins),
         },
     )
 

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from adapt.evals.result import counts
 from adapt.report import table
 from adapt.report.entries import Entry, Guard, Split, read
 from adapt.report.html import data_uri, document, section
@@ -231,12 +232,11 @@ def _confusion(rows: Sequence[Entry]) -> str:
     entry = next((entry for entry in reversed(rows) if entry.confusion), None)
     if entry is None:
         return ""
-    names, counts = entry.classes, entry.confusion
-    pairs = [
-        (counts[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]
-    ]
+    names = entry.classes
+    found = entry.confusion if isinstance(entry.confusion, list) else entry.confusion.model_dump()
+    pairs = [(count, names[i], names[j]) for i, j, count in counts(found) if i != j]
     worst = "".join(f"<li>{escape(a)} → {escape(b)}: {count}</li>" for count, a, b in sorted(pairs, reverse=True)[:10])
-    drawing = charts.confusion(counts, names) if len(names) <= 100 else ""
+    drawing = charts.confusion(found, names) if isinstance(found, list) and len(names) <= 100 else ""
     return f"<section><h2>Confusion: {escape(entry.title)}</h2><ul class=pairs>{worst}</ul><div class=wide>{drawing}</div></section>"
 
 

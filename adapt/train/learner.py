@@ -31,5 +31,12 @@ class Learner(Asked, nn.Module):
         """Of a contrastive loss: the loss of the embeddings of all rows, those of other processes too, and scalars to log."""
         raise NotImplementedError
 
+    def begin(self, seed: int) -> None:
+        """Called before each optimiser step; what the loss draws for a whole step, whatever its parts, it draws by this seed.
+
+        Args:
+            seed: a function of the run's seed and the step, the same on every process.
+        """
+
     def stepped(self) -> None:
         """Called after each optimiser step: a weight that has bounds is put back into them."""

@@ -24,6 +24,9 @@ from adapt.train.learner import Learner
 from adapt.train.views import Views, batches, order
 from adapt.vision.augment import view_seed
 
+WHOLE = 2**63
+"""In the place of a process's number: of a step as a whole."""
+
 
 def fit(
     family: Learner,
@@ -127,6 +130,7 @@ def _step(
     """One optimiser step over `accumulate` micro-batches; returns the logs, averaged over them and over the processes."""
     family.train()
     optimizer.zero_grad()
+    family.begin(view_seed(seed, step, WHOLE))
     own = view_seed(seed, step, accelerator.process_index)  # dropout: a function of the step
     logs = gradient(family, batch, accumulate, train.augment, own, accelerator)
     if train.clip:

@@ -5,13 +5,13 @@ Only the main process reads the disk: nodes need not share one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import TensorInformation, broadcast, broadcast_object_list, get_data_structure, recursively_apply
 from torch import Tensor
 
@@ -73,6 +73,26 @@ def shared(value: Any, accelerator: Accelerator) -> Any:
     if not main:
         value = recursively_apply(_empty, about[0], test_type=lambda part: isinstance(part, TensorInformation))
     return recursively_apply(lambda tensor: broadcast(tensor.to(accelerator.device)).cpu(), value)
+
+
+def once(function: Callable[[], Any]) -> Any:
+    """What a function without collectives gives: the main process alone computes it, for all of them.
+
+    Raises:
+        RuntimeError: on the others, when it has failed on the main one, which raises its own error.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return function()
+    found: list[Any] = [None, False]
+    try:
+        if state.is_main_process:
+            found = [function(), True]
+    finally:
+        broadcast_object_list(found)
+    if not found[1]:
+        raise RuntimeError("the main process has failed")
+    return found[0]
 
 
 def _empty(about: TensorInformation) -> Tensor:

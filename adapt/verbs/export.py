@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from adapt import plug
 from adapt.contracts import Artifact, Deployable
+from adapt.evals.result import counts
 from adapt.plug import settings
 from adapt.run import atomic
 from adapt.verbs import guards, kept, measuring, scores
@@ -86,11 +87,20 @@ def _classes(session: Session, fp32: dict, int8: dict) -> str:
     """A sentence on the class that int8 changes most; every class's change in accuracy is noted in the entry."""
     if "confusion" not in int8:
         return ""
-    accuracy = [[row[i] / max(sum(row), 1) for i, row in enumerate(entry["confusion"])] for entry in (fp32, int8)]
+    accuracy = [_recall(entry) for entry in (fp32, int8)]
     change = {name: after - before for name, before, after in zip(int8["classes"], *accuracy, strict=True)}
     scores.update(session, int8["name"], class_change=change)
     most = max(change, key=lambda name: abs(change[name]))
     return f"It changes {most!r} most of all classes: {100 * change[most]:+.1f} points. " if change[most] else ""
+
+
+def _recall(entry: dict) -> list[float]:
+    """The share of each class's pictures that were right; 0 of a class without any."""
+    right, every = ([0] * len(entry["classes"]) for _ in range(2))
+    for label, prediction, count in counts(entry["confusion"]):
+        every[label] += count
+        right[label] += count if label == prediction else 0
+    return [hits / max(total, 1) for hits, total in zip(right, every, strict=True)]
 
 
 def _exported(session: Session) -> bool:

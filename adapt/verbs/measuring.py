@@ -169,7 +169,7 @@ def _save_table(session: Session, name: str, table: dict[str, list], rows=None) 
     if rows is not None:
         wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         sure = table.get("confidence", [0] * len(pictures))
-        place = {name: row for row, name in enumerate(rows["id"])}  # a table may leave rows out
+        place = {name: row for row, name in enumerate(rows["id"][:])}  # a table may leave rows out
         for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
             pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
     with atomic(_table(session, name)) as path:

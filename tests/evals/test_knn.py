@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from adapt.evals import feature_bank, knn
+from adapt.evals.knn import neighbours
 from adapt.plug import UserError
 
 NAMES = [f"class {i}" for i in range(6)]
@@ -57,6 +59,49 @@ def test_a_row_does_not_vote_for_itself():
     with_itself = knn.vote(*[predict(bank, "image_embedding")] * 2, np.array(bank["label"]), 6, [1], 0.07)[1]
     assert (with_itself.argmax(1) == bank["label"]).all(), "each picture is its own nearest"
     assert knn.evaluate(knn.Config(name="knn", k=1), predict, bank, {}, bank).metrics["knn"] < 0.95
+
+
+def double(queries, bank, wide: int, itself):
+    """The nearest rows by double precision alone."""
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, bank)]
+    cosines = unit[0] @ unit[1].T
+    cosines[np.flatnonzero(itself >= 0), itself[itself >= 0]] = -np.inf
+    return np.sort(cosines, axis=1)[:, ::-1][:, :wide].round(neighbours.DIGITS)
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-5, 1e-8, 0.0])
+def test_what_single_precision_cannot_tell_is_looked_at_again(apart):
+    """Rows that lie nearer to each other than single precision sees still have the order of double precision."""
+    random = np.random.default_rng(0)
+    bank = np.ones((300, 24)) + apart * random.normal(size=(300, 24))
+    queries, itself = bank[:40] + 1e-3 * random.normal(size=(40, 24)), np.where(np.arange(40) % 2, np.arange(40), -1)
+    near, cosines = neighbours.Bank(bank).nearest(queries, 5, itself)
+    np.testing.assert_allclose(cosines, double(queries, bank, 6, itself), atol=2e-12)
+    assert not (near == itself[:, None]).any()
+    every = np.stack(list(neighbours.Bank(bank).all_of(queries, itself)))
+    np.testing.assert_allclose(np.take_along_axis(every, near, 1), cosines, atol=2e-12)
+
+
+def test_coarser_products_are_looked_at_again_too(monkeypatch):
+    """With TF32 or bfloat16 the candidates are others; what is uncertain then is computed in double precision."""
+    random = np.random.default_rng(0)
+    bank, queries, none = random.normal(size=(300, 24)), random.normal(size=(40, 24)), np.full(40, -1)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    coarse = neighbours.Bank(bank)
+    coarse.single = coarse.single.bfloat16().float()
+    _, cosines = coarse.nearest(queries, 20, none)
+    np.testing.assert_allclose(cosines, double(queries, bank, 21, none), atol=2e-12)
+
+
+def test_shares_do_not_depend_on_how_rows_are_split_into_blocks(monkeypatch):
+    dataset, bank, predict = world()
+    given = [predict(dataset, "image_embedding"), predict(bank, "image_embedding"), np.array(bank["label"]), 6, [3, 50], 0.07]
+    whole = knn.vote(*given)
+    monkeypatch.setattr(knn, "BLOCK", 100)
+    monkeypatch.setattr(neighbours, "BLOCK", 1000)
+    parts = knn.vote(*given)
+    for k in (3, 50):
+        np.testing.assert_allclose(parts[k], whole[k], atol=2e-12)
 
 
 def test_long_similarities_do_not_overflow():

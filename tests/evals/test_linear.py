@@ -76,6 +76,17 @@ def test_the_grid_in_one_pass_equals_torchs_sgd_alone():
         torch.testing.assert_close(biases[place][0], layer.bias, atol=1e-5, rtol=1e-4)
 
 
+def test_logits_do_not_depend_on_how_rows_are_split_into_blocks(monkeypatch):
+    dataset, bank, features = world(n=200, m=300)
+    predict = lambda part, name: features[[int(i) for i in part["id"]]]  # noqa: E731
+    config = linear.Config(name="linear", steps=50)
+    whole = linear.evaluate(config, predict, dataset, {}, bank)
+    monkeypatch.setattr(classifiers, "BLOCK", 1000)
+    parts = linear.evaluate(config, predict, dataset, {}, bank)
+    assert parts.metrics == whole.metrics and parts.figures == whole.figures
+    np.testing.assert_allclose(parts.table["confidence"], whole.table["confidence"], atol=1e-6)
+
+
 def test_inputs_are_one_and_four_blocks_with_and_without_the_mean():
     features = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
     got = classifiers.inputs(features)

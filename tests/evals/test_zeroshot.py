@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 
+from adapt.contracts import Confused
 from adapt.evals import metrics as scores
 from adapt.evals import zeroshot
-from adapt.evals.result import differing
+from adapt.evals.result import counts, differing
 
 NAMES = [f"class {i}" for i in range(6)]
 
@@ -56,6 +59,58 @@ def test_ece_is_guos_formula():
     # bins of width .1: (.9, 1]: confidence .93, accuracy .5; (.6, .7]: .7 and 1; (.5, .6]: .55 and 0
     expected = 2 / 4 * abs(0.93 - 0.5) + 1 / 4 * abs(0.7 - 1) + 1 / 4 * abs(0.55 - 0)
     assert np.isclose(scores.calibration_error(scores.reliability(probabilities, labels, 10)), expected)
+
+
+def many(n: int = 2000, classes: int = 300):
+    random = np.random.default_rng(1)
+    labels, logits = random.integers(0, classes, n), random.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += 2
+    logits[::9, 7] = logits.max(1)[::9]  # some tie
+    names = [f"class {i}" for i in range(classes)]
+    rows = Dataset.from_dict({"id": [str(i) for i in range(n)], "label": labels})
+    return rows.cast_column("label", ClassLabel(names=names)), labels, logits
+
+
+def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
+    rows, _, logits = many()
+    results = []
+    for block in (10**9, 1, 12_345):
+        monkeypatch.setattr(scores, "BLOCK", block)
+        results.append(zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: logits, rows, {}))
+    assert results[0].metrics == results[1].metrics == results[2].metrics
+    assert results[0].table == results[1].table == results[2].table
+    assert results[0].figures == results[1].figures == results[2].figures
+
+
+def test_the_metric_is_the_same_of_an_array_of_lists_and_of_batches():
+    _, labels, logits = data()
+    found = scores.Classification().compute(predictions=logits, references=labels, top=3)
+    assert scores.Classification().compute(predictions=logits.tolist(), references=labels.tolist(), top=3) == found
+    metric = scores.Classification(keep_in_memory=True)
+    for start in (0, 150):
+        metric.add_batch(predictions=logits[start : start + 150], references=labels[start : start + 150])
+    assert metric.compute(top=3) == found
+
+
+def test_a_confusion_of_many_classes_holds_what_is_not_zero():
+    _, labels, logits = many()
+    found = scores.answers(logits, labels)
+    dense = confusion_matrix(labels, found, labels=range(300))
+    for sparse in (scores.confusion(labels, found, 300), scores.stored(dense)):
+        assert list(counts(sparse)) == [(i, j, dense[i, j]) for i, j in zip(*dense.nonzero(), strict=True)]
+        assert Confused.model_validate(sparse)
+    assert list(counts(scores.confusion(labels % 6, found % 6, 6))) == list(
+        counts(scores.stored(confusion_matrix(labels % 6, found % 6)))
+    )
+
+
+def test_a_thousand_classes_need_little_memory_beside_the_logits():
+    rows, _, logits = many(5000, 1000)
+    tracemalloc.start()
+    zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: logits, rows, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * logits.nbytes, "40 MB in double precision, and Python's floats take three times as much"
 
 
 def test_ties_count_against_the_model():

@@ -205,3 +205,15 @@ def test_older_guards_are_one_line(tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(UserError, match=r"metrics\.json: guards\.0\.state: field required"):
         build(run)
+
+
+def test_a_confusion_of_many_classes_is_told_by_its_worst_pairs(tmp_path):
+    run = folder(tmp_path / "run")
+    numbers = json.loads((run / "metrics.json").read_text())
+    names, few = [f"class {i}" for i in range(300)], {"label": [7, 7, 9], "prediction": [7, 8, 200], "count": [5, 3, 4]}
+    for row in numbers["entries"]:
+        row |= {"classes": names, "confusion": few}
+    (run / "metrics.json").write_text(json.dumps(numbers))
+    page = build(run).read_text()
+    assert "could not be drawn" not in page
+    assert "<li>class 9 → class 200: 4</li><li>class 7 → class 8: 3</li></ul>" in page

@@ -53,7 +53,7 @@ def left(two: Path, node: int, name: str):
     return torch.load(two / f"node{node}" / name, weights_only=True)
 
 
-@pytest.mark.parametrize("name", ["tokens", "captions"])
+@pytest.mark.parametrize("name", ["tokens", "captions", "classes"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_gradient_is_that_of_one_process_with_all_rows(two, name, accumulate):
     learner, batch = LEARNERS[name]()
@@ -82,6 +82,8 @@ def test_only_the_main_process_reads_the_disk(two, tmp_path):
     for node in (0, 1):
         assert left(two, node, "resumed.pt") == pytest.approx(losses(whole), abs=1e-5)
     assert "resumed at step 6 of 15" in (two / "said.txt").read_text()
+    assert left(two, 0, "begun.pt") == left(two, 1, "begun.pt") == toy.begun[6:], "a seed of the step, whoever asks"
+    assert len(set(toy.begun)) == 15
     first, second = (left(two, node, "weights.pt") for node in (0, 1))
     for name, value in toy.state_dict().items():
         assert torch.equal(first[name], second[name]), "the best weights are the main process's"
@@ -127,7 +129,10 @@ class Toy(Learner):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 4))
-        self.memory = memory
+        self.memory, self.begun = memory, []
+
+    def begin(self, seed):
+        self.begun.append(seed)
 
     def forward(self, batch):
         if len(batch["image"]) > self.memory:
@@ -159,7 +164,18 @@ def of_captions():
     return family, {"image": torch.rand(8, 3, 48, 48) * 255, "caption": words, "seed": torch.arange(8)}
 
 
-LEARNERS = {"tokens": of_tokens, "captions": of_captions}
+def of_classes():
+    """Templates and classes are drawn for the whole step."""
+    words = [f"thing {i}" for i in range(50)]
+    family = clip.load(clip.Config(name="clip", loss="classification", train_tokens=100)).requires_grad_(True)
+    family.set_classes(words, ["a {}", "{}", "an icon of a {}"])
+    family.begin(3)
+    torch.manual_seed(1)
+    labels = torch.randint(50, (8,))
+    return family, {"image": torch.rand(8, 3, 48, 48) * 255, "label": labels, "seed": torch.arange(8)}
+
+
+LEARNERS = {"tokens": of_tokens, "captions": of_captions, "classes": of_classes}
 
 
 def trained(toy: Toy, folder: Path, accelerator: Accelerator, **options):
@@ -207,11 +223,19 @@ def main(folder: Path) -> None:
     toy, history = trained(Toy(), own / "run", accelerator, validate=validate)
     torch.save(losses(history), own / "resumed.pt")
     torch.save(toy.state_dict(), own / "weights.pt")
+    torch.save(toy.begun, own / "begun.pt")
 
     if not rank:
         checkpoint.save(own / "state.pt", STATE)
     torch.save(checkpoint.shared_load(own / "state.pt", accelerator), own / "shared.pt")
     assert processes.shared(rank, accelerator) == 0
+    assert processes.once(lambda: {"rank": rank}) == {"rank": 0}
+    try:
+        processes.once(lambda: 1 // rank)  # division by zero on the main process alone
+    except (ZeroDivisionError, RuntimeError) as error:
+        assert isinstance(error, RuntimeError if rank else ZeroDivisionError)
+    else:
+        raise AssertionError("the main process's failure is everyone's")
 
 
 if __name__ == "__main__":

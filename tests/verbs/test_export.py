@@ -65,3 +65,8 @@ def test_what_int8_does_in_float_is_said():
     assert exporting.in_float({}) == ""
     text = exporting.in_float({"GELU": 2, "HardSwish": 5})
     assert text == "It leaves int8 and comes back 7 times: 5 for HardSwish, 2 for GELU. "
+
+
+@pytest.mark.parametrize("confusion", [[[3, 1], [0, 0]], {"label": [0, 0], "prediction": [0, 1], "count": [3, 1]}])
+def test_a_classs_share_of_right_answers_is_read_from_either_confusion(confusion):
+    assert exporting._recall({"classes": ["a", "b"], "confusion": confusion}) == [0.75, 0]

@@ -78,7 +78,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     known = {name: value for name, value in protocol.items() if name != "asked_by_name"}
     rules = {"eval": "detection", "split": config.split, "ask": config.ask, "class_agnostic": config.class_agnostic}
     table = {
-        "id": list(dataset["id"]),
+        "id": dataset["id"][:],
         "picture": pictures(dataset),
         "label": [_listing(singles(row), names) for row in truth],
         "prediction": [_listing(row, names) for row in surest],

@@ -59,7 +59,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     from adapt.evals import feature_bank
     from adapt.evals.linear import classifiers
-    from adapt.evals.metrics import softmax
+    from adapt.train.processes import once
 
     truth, labels, names = feature_bank.labels(dataset, bank, config.name)
     features = config.features
@@ -68,10 +68,9 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     except LookupError:
         features, found = "embedding", [predict(rows, config.predictor) for rows in (bank, dataset)]
     learnt, measured = map(classifiers.inputs, found)
-    chosen = classifiers.search(learnt, labels, len(names), config)
-    logits = classifiers.refit(learnt[chosen.input], labels, len(names), chosen.lr, config)(measured[chosen.input])
+    chosen, best, sure = once(lambda: classifiers.judged(learnt, labels, measured, truth, len(names), config))
     more = {"linear_holdout": chosen.accuracy, "linear_lr": chosen.lr}
-    out = feature_bank.result(config, softmax(logits), truth, dataset, protocol, **more)
+    out = feature_bank.result(config, best, sure, truth, dataset, protocol, **more)
     out.protocol["features"] = features
     out.figures["linear"] = {"input": chosen.input, "lr": chosen.lr, "grid": chosen.grid}
     out.pictures = feature_bank.pca_pictures(predict, dataset, config.pictures, protocol)

@@ -1,15 +1,20 @@
-"""Linear classifiers on stored features: a grid of them at once."""
+"""Linear classifiers on stored features: a grid of them at once, on the device, to which features go batch by batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from adapt import hardware
+from adapt.evals import metrics
 from adapt.train.precision import full
+
+BLOCK = 2**24
+"""Numbers of one array in memory."""
 
 
 @dataclass
@@ -44,23 +49,34 @@ def inputs(features: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
+def judged(
+    learnt: dict[str, np.ndarray], labels: np.ndarray, measured: dict[str, np.ndarray], truth: np.ndarray, classes: int, config
+) -> tuple[Chosen, np.ndarray, np.ndarray]:
+    """The chosen classifier, and of the measured rows the classes int64[N], as `metrics.answers` has them, with their probabilities."""
+    chosen = search(learnt, labels, classes, config)
+    weights = fit({"x": learnt[chosen.input]}, labels, classes, [chosen.lr], config)["x"]
+    best, sure = [], []
+    for rows, logits in apply(weights, measured[chosen.input]):
+        probabilities = metrics.softmax(logits[0].numpy())
+        best.append(metrics.answers(probabilities, truth[rows]))
+        sure.append(probabilities.max(1))
+    return chosen, np.concatenate(best), np.concatenate(sure)
+
+
 def search(features: dict[str, np.ndarray], labels: np.ndarray, classes: int, config) -> Chosen:
     """Train every input with every learning rate on the same batches, and choose by the held-out rows."""
     held = holdout(labels, config.holdout, config.seed)
     grid = {}
     weights = fit({name: values[~held] for name, values in features.items()}, labels[~held], classes, config.lrs, config)
+    truth = torch.from_numpy(labels[held])
     for name, values in features.items():
-        logits = apply(weights[name], values[held])
-        own = logits.gather(2, torch.from_numpy(labels[held])[None, :, None].expand(len(logits), -1, 1))
-        grid[name] = ((logits >= own).sum(2) == 1).float().mean(1).tolist()  # a tie with another class is no hit
+        hits = torch.zeros(len(config.lrs))
+        for rows, logits in apply(weights[name], values[held]):
+            own = logits.gather(2, truth[None, rows, None].expand(len(logits), -1, 1))
+            hits += ((logits >= own).sum(2) == 1).sum(1)  # a tie with another class is no hit
+        grid[name] = (hits / len(truth)).tolist()
     accuracy, name, place = max((value, name, -place) for name, values in grid.items() for place, value in enumerate(values))
     return Chosen(name, config.lrs[-place], accuracy, grid)
-
-
-def refit(features: np.ndarray, labels: np.ndarray, classes: int, lr: float, config) -> Callable[[np.ndarray], np.ndarray]:
-    """The chosen classifier, learnt from all rows: features float[N, F] → logits float32[N, C]."""
-    weights = fit({"x": features}, labels, classes, [lr], config)["x"]
-    return lambda values: apply(weights, values)[0].numpy()
 
 
 def holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -84,34 +100,39 @@ def fit(
     """Softmax regression by SGD, one a learning rate and input, all in one pass over the rows.
 
     Returns:
-        by input: weights float[G, F, C] and biases float[G, 1, C], G learning rates.
+        by input: weights float[G, F, C] and biases float[G, 1, C], G learning rates, on the device.
     """
-    target = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).float()
+    device, target = hardware.device(), torch.from_numpy(labels)
     random = torch.Generator().manual_seed(config.seed)
-    rates = torch.tensor(lrs)[:, None, None] * config.batch / 256
+    rates = (torch.tensor(lrs)[:, None, None] * config.batch / 256).to(device)
     state = {}
     for name, values in features.items():
         shapes = [(len(lrs), values.shape[1], classes), (len(lrs), 1, classes)]
-        start = torch.empty(shapes[0][1:]).normal_(std=0.01, generator=random).expand(shapes[0]).clone()
-        state[name] = (torch.from_numpy(values).float(), [start, torch.zeros(shapes[1])], [torch.zeros(s) for s in shapes])
+        start = torch.empty(shapes[0][1:]).normal_(std=0.01, generator=random).to(device).expand(shapes[0]).clone()
+        speeds = [torch.zeros(shape, device=device) for shape in shapes]
+        state[name] = (torch.from_numpy(values), [start, torch.zeros(shapes[1], device=device)], speeds)
     order = torch.empty(0, dtype=torch.long)
     for step in range(config.steps):
         while len(order) < min(config.batch, len(labels)):
             order = torch.cat([order, torch.randperm(len(labels), generator=random)])
         rows, order = order[: config.batch], order[config.batch :]
         cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        truth = torch.nn.functional.one_hot(target[rows].to(device), classes).float()
         for values, parts, speeds in state.values():
-            x = values[rows]
-            error = (torch.baddbmm(parts[1], x.expand(len(lrs), *x.shape), parts[0]).softmax(2) - target[rows]) / len(rows)
+            x = values[rows].float().to(device)
+            error = (torch.baddbmm(parts[1], x.expand(len(lrs), *x.shape), parts[0]).softmax(2) - truth) / len(rows)
             for part, speed, slope in zip(parts, speeds, (x.T @ error, error.sum(1, keepdim=True)), strict=True):
                 speed.mul_(0.9).add_(slope)  # torch's SGD with momentum
                 part.sub_(rates * cosine * speed)
     return {name: tuple(parts) for name, (_, parts, _) in state.items()}
 
 
-@full()
-@torch.inference_mode()
-def apply(weights: tuple[torch.Tensor, torch.Tensor], features: np.ndarray) -> torch.Tensor:
-    """Logits float[G, N, C] of features float[N, F]."""
-    x = torch.from_numpy(features).float()
-    return torch.baddbmm(weights[1], x.expand(len(weights[0]), *x.shape), weights[0]).nan_to_num()
+def apply(weights: tuple[torch.Tensor, torch.Tensor], features: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Logits float32[G, n, C], on the CPU, of features float[N, F], n rows at a time."""
+    step = max(1, BLOCK // (len(weights[0]) * weights[0].shape[2]))
+    for start in range(0, len(features), step):
+        rows = slice(start, start + step)
+        with full(), torch.inference_mode():
+            x = torch.from_numpy(features[rows]).float().to(weights[0].device)
+            logits = torch.baddbmm(weights[1], x.expand(len(weights[0]), *x.shape), weights[0]).nan_to_num().cpu()
+        yield rows, logits

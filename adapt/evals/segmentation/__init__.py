@@ -87,7 +87,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         count = 1 + max(max(row["category"]) for row in truth)
         masks, boxes = (mask_metrics.average_precision(truth, found, kind, count) for kind in ("segm", "bbox"))
         metrics |= {"mask_ap": masks["ap"], "mask_ap50": masks["ap50"], "box_ap": boxes["ap"]}
-    table = _table(list(dataset["id"]), chosen, found, every, names)
+    table = _table(dataset["id"][:], chosen, found, every, names)
     rules = {"prompt": "box", "clicks": config.clicks, "boundary": f"DAVIS F, {config.tolerance:g} of the diagonal"}
     return Result(
         metrics=metrics,

@@ -53,11 +53,12 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         UserError: the data set has neither column.
     """
     from adapt.evals.bootstrap import interval
+    from adapt.evals.metrics import stored
     from adapt.evals.result import Result
     from adapt.evals.semantic import class_maps
 
     names = class_maps.names(dataset)
-    table: dict[str, list] = {"id": list(dataset["id"])}
+    table: dict[str, list] = {"id": dataset["id"][:]}
     total, maps = 0, []
     for i, (truth, found, sure) in enumerate(_pairs(predict, dataset)):
         if found.max(initial=0) >= len(names):
@@ -75,7 +76,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         intervals={"miou": interval(statistic(table), config.bootstrap)},
         floor=class_maps.floor(total),
         table=table,
-        figures={"classes": names, "confusion": total.tolist()},
+        figures={"classes": names, "confusion": stored(total)},
         pictures=[
             _picture(dataset[i], found, f"{said[i] or 'nothing'} for {there[i] or 'nothing'}: mean IoU {value:.2f} ({ids[i]})")
             for value, i, found in maps

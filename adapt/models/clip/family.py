@@ -16,17 +16,13 @@ from torch import Tensor, nn
 
 from adapt.contracts import Input, Predictor, Slots, TextSlot, VisionSlot
 from adapt.models.base import Family
-from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
-from adapt.plug import UserError, counted
+from adapt.models.clip import Config, words
+from adapt.plug import UserError
 from adapt.vision.images import Normalise, view
 
-FAMILIES = ("clip", "siglip")
-LACKING = {
-    "siglip2": "pictures of variable resolution (NaFlex) are not supported; SigLIP 2 of fixed resolution, whose config says 'siglip', is"
-}
-"""Relatives that cannot be loaded, and why."""
 LARGEST = math.log(100)
 """Of a learnt `logit_scale`."""
+SCALES = ("logit_scale", "logit_bias")
 EMBEDDINGS = ("token_embedding", "word_embeddings")
 """What both libraries call the layer that makes vectors of tokens."""
 
@@ -43,6 +39,10 @@ class Towers:
     """(module, int64[N, T]) → float[N, D], not L2-normalised."""
     input: Input
     """See `adapt/vision/images.py`."""
+    image: tuple[str, ...]
+    """The module's children that see images; all else but the scales reads texts."""
+    about: str
+    """What the weights do not say of the text tower."""
     vision: VisionSlot | None = None
     """The layers of the image tower, where it is a ViT."""
     sigmoid: bool = False
@@ -56,18 +56,25 @@ class Clip(Family):
     adapter_targets = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj", "mlp": "fc1|fc2"}
     quantised = r"(?:vision|text)_model\.encoder\..*"
 
-    def __init__(self, backbone: nn.Module, towers: Towers, loss: str = "auto", train_templates: int = 1):
+    def __init__(self, backbone: nn.Module, towers: Towers, config: Config):
         super().__init__()
-        self.backbone, self.towers, self.loss, self.train_templates = backbone, towers, loss, train_templates
+        self.backbone, self.towers, self.loss, self.config = backbone, towers, config.loss, config
+        self.drawn_by = 0
+        """The seed of the step, by which it draws templates and classes."""
         self.head: nn.Linear | None = None
         self.learned: nn.Module | None = None
         """What a method has put in the place of the words: () → float32[C, D], L2-normalised."""
+        self._moved, self._known, self._fitting = False, None, None
         self.set_classes([], ["{}"])
         self.normalise = Normalise(towers.input)
 
     @property
     def input(self) -> Input:
         return self.towers.input
+
+    def set_classes(self, classes: list[str], templates: list[str]) -> None:
+        super().set_classes(classes, templates)
+        self._known = self._fitting = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -82,7 +89,7 @@ class Clip(Family):
     def new_head(self, init: str = "auto") -> None:
         if not self.classes:
             raise UserError("method.name: 'head' needs labelled data; this source has no labels. Use lora or full.")
-        weight = self.text_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
+        weight = self.fixed_classifier(self.templates) * self.net.logit_scale.exp()  # WiSE-FT §3, arXiv:2109.01903
         self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
         self.head.weight.copy_(torch.zeros_like(weight) if init == "zero" else weight)
         self.head.bias.zero_()
@@ -94,8 +101,10 @@ class Clip(Family):
         return F.normalize(self.towers.encode_image(self.net, self.normalise(images)).float(), dim=-1)
 
     def text_embedding(self, texts: list[str]) -> Tensor:
-        """N texts → float32[N, D], L2-normalised."""
-        return self._encoded(self.towers.tokenise(texts).to(self.net.logit_scale.device))
+        """N texts → float32[N, D], L2-normalised; `words.TEXTS` are encoded together."""
+        device, step = self.net.logit_scale.device, words.TEXTS
+        batches = [texts[i : i + step] for i in range(0, max(1, len(texts)), step)]
+        return torch.cat([self._encoded(self.towers.tokenise(batch).to(device)) for batch in batches])
 
     def _encoded(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
         """int64[N, T] → float32[N, D], L2-normalised; `embeddings` float[N, T, W] stand in the place of the tokens' own."""
@@ -128,9 +137,82 @@ class Clip(Family):
             raise UserError(
                 "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
             )
-        texts = [template.replace("{}", name) for name in self.classes for template in templates]
-        embeddings = torch.cat([self.text_embedding(texts[i : i + 512]) for i in range(0, len(texts), 512)])
-        return F.normalize(embeddings.view(len(self.classes), len(templates), -1).mean(1), dim=-1)
+        return words.embedded(self.classes, templates, self.text_embedding)
+
+    @torch.no_grad()
+    def fixed_classifier(self, templates: list[str]) -> Tensor:
+        """The same in single precision, without gradient and dropout; kept on disk, by content, unless the tower has learnt here."""
+        if self.learned is not None or self._moved or not self.classes or not self._plain():
+            return self._still(self.text_classifier, templates)
+        tokens = self.towers.tokenise([templates[0].replace("{}", name) for name in self.classes])
+        name = words.key(self.towers.about, self._text_tensors(), tokens, self.classes, templates)
+        return words.kept(name, lambda: self._still(self.text_classifier, templates), self.net.logit_scale.device)
+
+    def _still(self, function: Callable[..., Tensor], *given: Any) -> Tensor:
+        """What a function gives in single precision, with every module in evaluation."""
+        modes = [(part, part.training) for part in self.modules()]
+        self.eval()
+        try:
+            with torch.autocast(self.net.logit_scale.device.type, enabled=False):
+                return function(*given)
+        finally:
+            for part, mode in modes:
+                part.training = mode
+
+    def _reads(self, name: str) -> bool:
+        """Is a child, parameter or buffer of the module of the text tower, by its name?"""
+        return name.partition(".")[0] not in (*self.towers.image, *SCALES)
+
+    def _plain(self) -> bool:
+        return all(words.fixed(part) for name, part in self.net.named_children() if self._reads(name))
+
+    def _reader_learns(self) -> bool:
+        """Does the text tower learn? What hooks bring may, wherever its parameters are."""
+        own = (value for name, value in self.net.named_parameters() if self._reads(name))
+        return any(value.requires_grad for value in own) or not self._plain()
+
+    def _text_tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.net.state_dict().items() if self._reads(name)}
+
+    def _unmoved(self, templates: list[str]) -> Tensor:
+        """`fixed_classifier` in a training in which the text tower does not learn: made once, until a tensor of it is another."""
+        stamp = [(value.data_ptr(), value._version) for value in self._text_tensors().values()]
+        if self._known is None or self._known[0] != (stamp, templates):
+            self._known = ((stamp, templates), self.fixed_classifier(templates))
+        return self._known[1]
+
+    def _training_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of embeddings float32[B, D]: logits float32[B, S] of the classes that the step sees, and the place of each row's own."""
+        count = self.config.train_templates
+        templates = self.templates[:count] if count else self.templates
+        if self.learned is not None:
+            return self.logits(images, self.learned()), labels
+        if not self._reader_learns():
+            return self.logits(images, self._unmoved(templates)), labels
+        self._moved = True
+        drawn = words.draw(self.drawn_by, len(self.classes), len(templates), self._most(templates))
+        shown = torch.arange(len(self.classes)) if drawn.classes is None else words.seen(drawn.classes, labels)
+        names = [self.classes[i] for i in shown.tolist()]
+        if not count:  # a whole text in the place of each name
+            chosen = drawn.templates[shown.cpu().numpy()]
+            names, templates = [templates[i].replace("{}", name) for i, name in zip(chosen, names, strict=True)], ["{}"]
+        logits = self.logits(images, words.embedded(names, templates, self.text_embedding))
+        if drawn.classes is None:
+            return logits, labels
+        return words.sampled(logits, shown, drawn.classes, labels, len(self.classes))
+
+    def _most(self, templates: list[str]) -> int:
+        """How many classes a step reads at most beside the batch's own: those whose texts `train_tokens` holds."""
+        if self._fitting is None:
+            longest, many = max(templates, key=len), len(templates) if self.config.train_templates else 1
+            tokens = self.towers.tokenise([longest.replace("{}", name) for name in self.classes]).shape[1]
+            self._fitting = max(words.FEWEST, self.config.train_tokens // (tokens * many))
+            if self._fitting < len(self.classes) and main_process():
+                print(
+                    f"finetune: the texts of {len(self.classes):,} classes, {tokens} tokens each, are more than model.train_tokens="
+                    f"{self.config.train_tokens}: each step reads those of {self._fitting:,} classes, drawn anew, and of the batch's own"
+                )
+        return self._fitting
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
         """Embeddings float32[B, D] and float32[N, D] → scaled similarities float32[B, N].
@@ -157,8 +239,7 @@ class Clip(Family):
         @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
         @torch.no_grad()
         def classifier() -> Tensor:
-            with torch.autocast(self.net.logit_scale.device.type, enabled=False):
-                return self.text_classifier(self.templates) if texts is None else self.text_embedding(texts)
+            return self.fixed_classifier(self.templates) if texts is None else self._still(self.text_embedding, texts)
 
         return lambda images: self.logits(self.image_embedding(images), classifier())
 
@@ -173,12 +254,11 @@ class Clip(Family):
             return self.compare(self.embed(batch), batch)
         images = self.image_embedding(batch["image"])
         if self.head is not None:
-            logits = self.head_logits(images)
+            logits, labels = self.head_logits(images), batch["label"]
         else:
-            templates = self.templates[: self.train_templates]
-            logits = self.logits(images, self.text_classifier(templates))
-        accuracy = (logits.argmax(1) == batch["label"]).float().mean()
-        return F.cross_entropy(logits, batch["label"]), {"accuracy": accuracy}
+            logits, labels = self._training_logits(images, batch["label"])
+        accuracy = (logits.argmax(1) == labels).float().mean()  # of a part of the classes, among these
+        return F.cross_entropy(logits, labels), {"accuracy": accuracy}
 
     def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Embeddings of the images and of their captions, float32[B, D] each."""
@@ -200,6 +280,9 @@ class Clip(Family):
         hit = positive.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         return loss, {"retrieval": hit}
 
+    def begin(self, seed: int) -> None:
+        self.drawn_by = seed
+
     @torch.no_grad()
     def stepped(self) -> None:
         """A softmax's scale stays below 100 (CLIP §2.5; open_clip's training loop); SigLIP's authors do not bound theirs."""
@@ -211,6 +294,11 @@ class Clip(Family):
     def preprocess(self, sample: dict[str, Any], train: bool) -> dict[str, Any]:
         image = view(sample["image"], self.towers.input)
         return {"image": image} | {name: sample[name] for name in (self.columns[1:] if train else ())}
+
+
+def main_process() -> bool:
+    """Is this the first of all processes, or the only one?"""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def gather(values: Tensor) -> Tensor:
@@ -230,73 +318,3 @@ def _texts(batch: dict[str, Any]) -> list[str]:
     """Each row's caption; of several, one by the view's seed."""
     pairs = zip(batch["caption"], batch["seed"].tolist(), strict=True)
     return [caption if isinstance(caption, str) else caption[seed % len(caption)] for caption, seed in pairs]
-
-
-# ------------------------------------------------------------------------------------------------------------ transformers
-
-
-def load_transformers(config) -> Clip:
-    """`CLIPModel` or `SiglipModel` from a folder or the hub; see `adapt.models.clip.load`."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
-
-    kind = read_config(config.checkpoint, FAMILIES, LACKING)["model_type"]
-    place = resolve(config.checkpoint)
-    try:
-        processor = AutoImageProcessor.from_pretrained(place)
-        tokenise = tokens_of(place, sigmoid=kind == "siglip")
-        if config.weights == "random":
-            backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
-        else:
-            backbone, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
-            lacking = [name for name in info["missing_keys"] if "position_ids" not in name]
-            if lacking:
-                raise UserError(
-                    f"model.checkpoint: {config.checkpoint!r} lacks {counted(len(lacking), 'weight')}, such as {lacking[0]!r}."
-                )
-    except UNLOADABLE as error:
-        raise unreadable(config.checkpoint, error) from None
-
-    spec = image_input(processor.to_dict(), config.image_size)
-    own = backbone.config.vision_config.image_size
-    other = {"interpolate_pos_encoding": True} if spec["size"] != (own, own) else {}
-    length = backbone.config.text_config.max_position_embeddings
-
-    def encode_image(net: nn.Module, images: Tensor) -> Tensor:
-        return net.get_image_features(pixel_values=images, **other).pooler_output
-
-    def encode_tokens(net: nn.Module, tokens: Tensor) -> Tensor:
-        return net.get_text_features(input_ids=tokens).pooler_output
-
-    layers, width = backbone.vision_model.encoder.layers, backbone.config.vision_config.hidden_size
-    vision = VisionSlot(layers, width, first=0 if kind == "siglip" else 1)
-    towers = Towers(encode_image, lambda texts: tokenise(texts, length), encode_tokens, spec, vision, sigmoid=kind == "siglip")
-    return Clip(backbone, towers, config.loss, config.train_templates)
-
-
-def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
-    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
-
-    SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of
-    a text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own
-    tokenizer cleans a part of that and Gemma's nothing, so it is done here, by open_clip's function for these checkpoints.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except ImportError:  # SiglipTokenizer wants sentencepiece; the tokenizer.json beside its pieces does without
-        try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
-        except UNLOADABLE:
-            raise UserError(
-                f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, "
-                "or pip install sentencepiece."
-            ) from None
-    if not sigmoid:
-        options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
-        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"]
-    from open_clip.tokenizer import get_clean_fn
-
-    clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]

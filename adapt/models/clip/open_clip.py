@@ -67,8 +67,9 @@ def load_open_clip(config) -> OpenClip:
     if isinstance(backbone.visual, VisionTransformer):
         tower = backbone.visual.transformer
         vision = VisionSlot(tower.resblocks, tower.width, first=1)
-    towers = Towers(encode_image, tokenizer, encode_tokens, _input(backbone), vision, sigmoid)
-    return OpenClip(backbone, towers, config.loss, config.train_templates)
+    about = f"open_clip {arch} {open_clip.get_model_config(arch)}"
+    towers = Towers(encode_image, tokenizer, encode_tokens, _input(backbone), ("visual",), about, vision, sigmoid)
+    return OpenClip(backbone, towers, config)
 
 
 def _input(backbone: nn.Module) -> Input:

@@ -14,7 +14,7 @@ Source: Wu et al. 2018, arXiv:1805.01978; DINOv2 §7.1 and its k of 10, 20, 100,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from adapt.evals.result import Result
 
-DIGITS = 12
-"""Decimals of similarities and shares: equal rows of a matrix product may differ in the sixteenth."""
+BLOCK = 2**22
+"""Shares of votes that are in memory together."""
 
 
 class Config(BankedEvalConfig):
@@ -57,18 +57,30 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         protocol: what the caller knows.
         bank: rows of `config.bank_split`.
     """
-    from adapt.evals import feature_bank, metrics
+    import numpy as np
 
-    truth, votes, names = feature_bank.labels(dataset, bank, config.name)
+    from adapt.evals import feature_bank, metrics
+    from adapt.train.processes import once
+
+    truth, stands, names = feature_bank.labels(dataset, bank, config.name)
     embeddings, stored = predict(dataset, config.predictor), predict(bank, config.predictor)
-    own = set(dataset["id"]) & set(bank["id"]) if "id" in bank.column_names else set()
-    place = {name: row for row, name in enumerate(bank["id"])} if own else {}
-    itself = [place.get(name, -1) for name in dataset["id"]]
-    ks = sorted({config.k, *(k for k in config.also if k <= len(votes))})
-    shares = vote(embeddings, stored, votes, len(names), ks, config.temperature, itself)
-    more = {f"knn@{k}": float((metrics.answers(shares[k], truth) == truth).mean()) for k in ks}
-    out = feature_bank.result(config, shares[config.k], truth, dataset, protocol, **more)
-    out.protocol["bank"] = len(votes)
+    place = {name: row for row, name in enumerate(bank["id"][:])} if "id" in bank.column_names else {}
+    itself = [place.get(name, -1) for name in dataset["id"][:]]
+    ks = sorted({config.k, *(k for k in config.also if k <= len(stands))})
+
+    def decided() -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """For each k the classes that win, int64[N], and the shares by which those of the main k do."""
+        best, sure = {k: np.empty(len(truth), np.int64) for k in ks}, np.empty(len(truth))
+        for rows, shares in votes(embeddings, stored, stands, len(names), ks, config.temperature, itself):
+            sure[rows] = shares[config.k].max(1)
+            for k in ks:
+                best[k][rows] = metrics.answers(shares[k], truth[rows])
+        return best, sure
+
+    best, sure = once(decided)
+    more = {f"knn@{k}": float((best[k] == truth).mean()) for k in ks}
+    out = feature_bank.result(config, best[config.k], sure, truth, dataset, protocol, **more)
+    out.protocol["bank"] = len(stands)
     out.pictures = feature_bank.pca_pictures(predict, dataset, config.pictures, protocol)
     return out
 
@@ -98,33 +110,44 @@ def vote(
     """
     import numpy as np
 
-    queries, bank = (np.asarray(rows, np.float64) for rows in (queries, bank))
-    unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (queries, bank)]
+    blocks = [shares for _, shares in votes(queries, bank, labels, classes, ks, temperature, itself)]
+    return {k: np.concatenate([shares[k] for shares in blocks]) for k in ks}
+
+
+def votes(
+    queries: np.ndarray,
+    bank: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    ks: list[int],
+    temperature: float,
+    itself: list[int] | None = None,
+) -> Iterator[tuple[slice, dict[int, np.ndarray]]]:
+    """The same in blocks of rows: shares of many classes need not lie in memory together."""
+    import numpy as np
+
+    from adapt.evals.knn.neighbours import DIGITS, Bank
+
+    stored, own = Bank(bank), np.asarray([-1] * len(queries) if itself is None else itself)
     most = min(max(ks), len(bank))
-    wide = min(most + 1, len(bank))  # the next one tells whether the last ties
-    out = {k: np.zeros((len(queries), classes)) for k in ks}
-    for start in range(0, len(queries), 1024):
-        rows = slice(start, start + 1024)
-        similar = unit[0][rows] @ unit[1].T
-        for row, same in enumerate(itself[rows] if itself else []):
-            if same >= 0:
-                similar[row, same] = -np.inf
-        near = np.argpartition(-similar, wide - 1, axis=1)[:, :wide]
-        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(similar, near, 1), axis=1, kind="stable"), 1)
-        best = np.take_along_axis(similar, near, 1).round(DIGITS)
+    step = max(1, min(1024, BLOCK // (classes * len(ks))))
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
+        near, best = stored.nearest(queries[rows], most, own[rows])
         weights = np.exp((best - best[:, :1]) / temperature)  # the same shares, without overflow
-        found, every = np.zeros((len(near), classes)), np.arange(len(near))
+        found, every, out = np.zeros((len(near), classes)), np.arange(len(near)), {}
         for c in range(most):
             found[every, labels[near[:, c]]] += weights[:, c]
             for k in ks:
                 if c + 1 == min(k, most):
                     shares = found.copy()
-                    for row in np.flatnonzero(best[:, c] == best[:, c + 1]) if c + 1 < wide else ():
-                        own = similar[row].round(DIGITS)
-                        each = _seats(own, best[row, : c + 1]) * np.exp((own - best[row, 0]) / temperature)
+                    tied = np.flatnonzero(best[:, c] == best[:, c + 1]) if c + 1 < best.shape[1] else every[:0]
+                    for row, cosines in zip(tied, stored.all_of(queries[rows][tied], own[rows][tied]), strict=True):
+                        cosines = cosines.round(DIGITS)
+                        each = _seats(cosines, best[row, : c + 1]) * np.exp((cosines - best[row, 0]) / temperature)
                         shares[row] = np.bincount(labels, each, classes)
-                    out[k][rows] = (shares / shares.sum(1, keepdims=True)).round(DIGITS)
-    return out
+                    out[k] = (shares / shares.sum(1, keepdims=True)).round(DIGITS)
+        yield rows, out
 
 
 def _seats(similar: np.ndarray, best: np.ndarray) -> np.ndarray:
