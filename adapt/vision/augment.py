@@ -22,11 +22,13 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 def view_seed(seed: int, epoch: int, index: int) -> int:
     """The seed of the view that row `index` shows in `epoch`; 0 ≤ seed < 2^63."""
-    with np.errstate(over="ignore"):
-        x = np.zeros(1, np.uint64)
-        for part in (seed, epoch, index):
-            x = _mix(x + np.uint64(part) + np.uint64(0x9E3779B97F4A7C15))
-    return int(x[0] >> np.uint64(1))
+    x = 0
+    for part in (seed, epoch, index):  # `_mix` of one number, without an array
+        x = (x + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        x ^= x >> 31
+    return x >> 1
 
 
 def uniforms(seeds: Tensor, n: int) -> Tensor:

@@ -22,7 +22,7 @@ def view(image, spec: dict[str, Any]) -> Tensor:
     """
     if spec["resize"] == "longest":
         return longest(image, spec)
-    pixels = F.pil_to_tensor(image.convert("RGB"))
+    pixels = F.pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
     if spec["resize"] is not None:
         size = spec["resize"] if isinstance(spec["resize"], int) else list(spec["resize"])
         pixels = F.resize(pixels, size, interpolation=F.InterpolationMode(spec["interpolation"]), antialias=True)
@@ -47,7 +47,10 @@ def longest(image, spec: dict[str, Any]) -> Tensor:
 def centre(pixels: Tensor, size: tuple[int, int], rounding: str) -> Tensor:
     """The centre of [3, H, W], black where the image is smaller than `size`."""
     wide, high = (max(0, wanted - have) for wanted, have in zip(reversed(size), reversed(pixels.shape[-2:]), strict=True))
-    pixels = F.pad(pixels, [wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2])
+    if wide or high:
+        pixels = F.pad(pixels, [wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2])
+    if tuple(pixels.shape[-2:]) == tuple(size):
+        return pixels
     half = [(have - wanted) / 2 for have, wanted in zip(pixels.shape[-2:], size, strict=True)]
     top, left = (int(value) if rounding == "floor" else round(value) for value in half)
     return F.crop(pixels, top, left, *size)

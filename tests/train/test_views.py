@@ -39,7 +39,7 @@ def rows() -> Dataset:
 
 
 def prepared(sample: dict, train: bool) -> dict:
-    pixels = torch.from_numpy(np.asarray(sample["image"].resize((16, 16)))).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(np.array(sample["image"].resize((16, 16)))).permute(2, 0, 1).contiguous()
     return {"image": pixels} | ({"label": sample["label"]} if train else {})
 
 

@@ -96,3 +96,16 @@ def test_some_are_inverted_and_some_get_a_tint_that_keeps_black_black():
     torch.testing.assert_close(views, before * tint)
     assert 0.35 <= tint.min() < 0.5
     assert 0.9 < tint.max() <= 1
+
+
+def test_a_view_seed_is_splitmix_of_seed_epoch_and_row():
+    """As it is written out with numpy's uint64."""
+    from adapt.vision.augment import _mix
+
+    draw = np.random.default_rng(0)
+    for parts in draw.integers(0, 2**40, (200, 3)).tolist():
+        x = np.zeros(1, np.uint64)
+        with np.errstate(over="ignore"):
+            for part in parts:
+                x = _mix(x + np.uint64(part) + np.uint64(0x9E3779B97F4A7C15))
+        assert view_seed(*parts) == int(x[0] >> np.uint64(1))
