@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
 from datasets import Image
 
 from adapt.data.scan import upright_size
+from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.verbs.formats.told import FOLDER_OF
 from adapt.vision.classes import category_names
@@ -47,6 +49,8 @@ class Rows:
 
     def __post_init__(self):
         self._rows = {split: _undecoded(rows) for split, rows in self.splits.items() if split in FOLDER_OF}
+        if not self._rows:
+            raise UserError("data: nothing is said of any picture, so there is nothing to convert. Name other data.")
         features = next(iter(self._rows.values())).features
         self.holds = {name for name in ("objects", "label", "caption") if name in features}
         if "objects" in features:
@@ -57,6 +61,8 @@ class Rows:
             self.names["label"] = list(features["label"].names)
         self._sizes = array("i")
         self._name()
+        ids = [number for rows in self._rows.values() for number in (rows["image_id"][:] if "image_id" in features else ())]
+        self._numbered = bool(ids) and len(set(ids)) == len(ids) and all(type(number) is int for number in ids)
 
     def _name(self) -> None:
         """Open each picture once: its size, and its name."""
@@ -76,14 +82,13 @@ class Rows:
                 tick()
 
     def _root(self) -> str:
-        """The folder that all files lie in."""
-        root = ""
+        """The folder that all files lie in, those too that `limit` leaves out."""
+        folders: set[str] = set()
         for rows in self._rows.values():
-            for value in rows.select_columns("image")["image"]:
-                if value["bytes"] is None:
-                    folder = os.path.dirname(value["path"])
-                    root = os.path.commonpath([root, folder]) if root else folder
-        return root
+            column = rows.data.column("image")
+            paths = pc.struct_field(column, "path").filter(pc.is_null(pc.struct_field(column, "bytes")))
+            folders |= {os.path.dirname(path) for path in paths.to_pylist() if path}
+        return os.path.commonpath(folders) if folders else ""
 
     def _each(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for split, rows in self._rows.items():
@@ -122,7 +127,7 @@ class Rows:
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """What a row says."""
         told: dict[str, Any] = {}
-        if type(row.get("image_id")) is int:
+        if self._numbered:
             told["image_id"] = row["image_id"]
         if "label" in self.names:
             told["label"] = self.names["label"][row["label"]]
@@ -161,8 +166,6 @@ def _opened(row: dict[str, Any]):
     Raises:
         UserError: it cannot be.
     """
-    from adapt.plug import UserError
-
     try:
         return open_picture(row["image"])
     except Exception as error:  # decoders raise nearly anything on broken bytes
