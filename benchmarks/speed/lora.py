@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,69 +20,73 @@ from torchvision.transforms.v2 import functional as V
 
 from adapt import pipeline
 from benchmarks.speed import clock, made
-from benchmarks.speed.table import BARE, Rows, interleaved
+from benchmarks.speed.table import BARE, OURS, Rows, interleaved
 
 EPOCHS = 3
 BOTH = r".*self_attn\.(?:q|k|v)_proj"
 IMAGES = r".*vision_model\..*self_attn\.(?:q|k|v)_proj"
 """Adapters in the image tower alone: the words' tower is frozen."""
 ADAPTERS = {"rank": 16, "alpha": 32, "dropout": 0, "rslora": False}
+TEMPLATES = ["a photo of a {}.", "a drawing of a {}.", "a picture of the {}.", "one {}.", "{}"]
 STILL = {"crop": 1, "flip": 0, "colour": 0}
 """No random views."""
 
 
 def both(task: made.Task) -> list[Rows]:
     """Both towers learn; ten classes."""
-    return [compared(task, 10, BOTH)]
+    return [compared(task, 10, BOTH, TEMPLATES[:1])]
 
 
 def frozen(task: made.Task) -> list[Rows]:
-    """The words' tower is frozen; a hundred classes."""
-    return [compared(task, task.sizes.many, IMAGES)]
+    """The words' tower is frozen; a hundred classes in five templates each, which Trainer encodes in every step."""
+    return [compared(task, task.sizes.many, IMAGES, TEMPLATES)]
 
 
-def compared(task: made.Task, classes: int, targets: str) -> Rows:
+def compared(task: made.Task, classes: int, targets: str, templates: list[str]) -> Rows:
     batch, steps = task.sizes.batch, task.sizes.steps
     data = made.pictures(Path("photos"), {"train": batch * steps, "val": 2 * classes, "test": 2 * classes}, classes)
     files = sorted((data / "train").rglob("*.jpg"))
     towers = "both towers" if targets == BOTH else "frozen words"
-    what = f"LoRA step of {batch}, clip-tiny, {towers}, {classes} classes"
+    what = f"LoRA step of {batch}, clip-tiny, {towers}, {classes} × {len(templates)} texts"
+    model = {"name": "clip", "checkpoint": "clip-tiny", "train_templates": len(templates)}
+    common = {"model": model, "prompts": {"templates": templates}}
     works = [
-        lambda turn: {BARE: bare(files, targets, task)},
-        lambda turn: {"ours": ours(data, targets, task, f"still-{turn}", STILL)},
-        lambda turn: {"ours, with random views": ours(data, targets, task, f"views-{turn}", {})},
-        lambda turn: {"Trainer + peft": trainer(files, targets, task)},
+        lambda turn: {BARE: bare(files, targets, templates, task)},
+        lambda turn: {OURS: ours(data, targets, task, f"still-{turn}", augment=STILL, **common)},
+        lambda turn: {"ours, with random views": ours(data, targets, task, f"views-{turn}", **common)},
+        lambda turn: {"Trainer + peft": trainer(files, targets, templates, task)},
     ]
     return interleaved(what, works, task.turns)
 
 
-def ours(data: Path, targets: str, task: made.Task, name: str, augment: dict) -> float:
+def ours(data: Path, targets: str, task: made.Task, name: str, augment: dict | None = None, **sections: Any) -> float:
     """Seconds a step of `adapt finetune`."""
-    train = {"epochs": EPOCHS, "batch": task.sizes.batch, "augment": augment}
+    train = {"epochs": EPOCHS, "batch": task.sizes.batch, "augment": augment or {}}
     method = {"name": "lora", "targets": [targets]} | ADAPTERS
     with clock.steps(task.sizes.steps) as ends:
-        pipeline.finetune(made.recipe(name, data, method=method, train=train))
+        pipeline.finetune(made.recipe(name, data, method=method, train=train, **sections))
     return clock.later(ends) / task.sizes.steps
 
 
 class Net(nn.Module):
     """CLIP with adapters and a cross-entropy over its classes' words, as one writes it with transformers and peft."""
 
-    def __init__(self, names: list[str], targets: str, device: str):
+    def __init__(self, names: list[str], templates: list[str], targets: str, device: str):
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModel, AutoTokenizer
 
         super().__init__()
         net = AutoModel.from_pretrained(str(made.tiny()), dtype=torch.float32)
         self.net = get_peft_model(net, LoraConfig(r=16, lora_alpha=32, lora_dropout=0, target_modules=targets))
-        texts = [f"a photo of a {name}." for name in names]
+        texts, self.classes = [template.format(name) for name in names for template in templates], len(names)
         tokens = AutoTokenizer.from_pretrained(str(made.tiny()))(texts, padding="longest", return_tensors="pt")
         self.tokens = tokens["input_ids"].to(device)
         self.to(device)
 
     def words(self) -> Tensor:
         """float[C, D], L2-normalised."""
-        return F.normalize(self.net.get_text_features(input_ids=self.tokens).pooler_output, dim=-1)
+        texts = F.normalize(self.net.get_text_features(input_ids=self.tokens).pooler_output, dim=-1)
+        return F.normalize(texts.view(self.classes, -1, texts.shape[1]).mean(1), dim=-1)
 
     def forward(self, pixel_values: Tensor, labels: Tensor, words: Tensor | None = None) -> dict[str, Tensor]:
         images = F.normalize(self.net.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
@@ -109,12 +114,12 @@ class Files(torch.utils.data.Dataset):
         return {"pixel_values": pixels, "labels": self.names.index(file.parent.name)}
 
 
-def bare(files: list[Path], targets: str, task: made.Task) -> float:
+def bare(files: list[Path], targets: str, templates: list[str], task: made.Task) -> float:
     """Seconds a step of a loop whose pictures lie ready; the words' classifier is made once where its tower is frozen."""
     rows, batch, device = Files(files), task.sizes.batch, task.device
     items = [rows[number] for number in range(len(rows))]
     pixels, labels = torch.stack([item["pixel_values"] for item in items]), torch.tensor([item["labels"] for item in items])
-    pixels, labels, net = pixels.to(device), labels.to(device), Net(rows.names, targets, device).train()
+    pixels, labels, net = pixels.to(device), labels.to(device), Net(rows.names, templates, targets, device).train()
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=2e-4, weight_decay=0.01)
     with torch.no_grad():
@@ -131,7 +136,7 @@ def bare(files: list[Path], targets: str, task: made.Task) -> float:
     return clock.later(ends) / task.sizes.steps
 
 
-def trainer(files: list[Path], targets: str, task: made.Task) -> float:
+def trainer(files: list[Path], targets: str, templates: list[str], task: made.Task) -> float:
     """Seconds a step of Hugging Face's Trainer with peft's adapters; on a GPU with a loading process a core."""
     from transformers import Trainer, TrainingArguments
 
@@ -153,5 +158,5 @@ def trainer(files: list[Path], targets: str, task: made.Task) -> float:
         disable_tqdm=True,
     )
     with clock.steps(task.sizes.steps) as ends:
-        Trainer(Net(rows.names, targets, task.device), arguments, train_dataset=rows).train()
+        Trainer(Net(rows.names, templates, targets, task.device), arguments, train_dataset=rows).train()
     return clock.later(ends) / task.sizes.steps

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from benchmarks.speed import made
-from benchmarks.speed.table import BARE, Rows, interleaved
+from benchmarks.speed.table import BARE, OURS, Rows, interleaved
 
 
 def measure(task: made.Task) -> list[Rows]:
@@ -19,7 +19,7 @@ def measure(task: made.Task) -> list[Rows]:
     rows, columns = task.sizes.rows, task.sizes.columns
     what = f"metrics of {rows:,} × {columns:,}"
     both = interleaved(
-        what, [lambda turn: _process(BARE, rows, columns), lambda turn: _process("ours", rows, columns)], task.turns
+        what, [lambda turn: _process(BARE, rows, columns), lambda turn: _process(OURS, rows, columns)], task.turns
     )
     peaks = {who.removesuffix(" MB"): values for who, values in both.values.items() if who.endswith(" MB")}
     times = {who: values for who, values in both.values.items() if not who.endswith(" MB")}
@@ -39,7 +39,7 @@ def here(who: str, rows: int, columns: int) -> dict[str, float]:
     draw = np.random.default_rng(0)
     logits = draw.standard_normal((rows, columns), np.float32)
     labels = draw.integers(0, columns, rows)
-    work = {BARE: bare, "ours": ours}[who](labels, columns)
+    work = {BARE: bare, OURS: ours}[who](labels, columns)
     work(logits[:100], 100)  # imports
     reset_peak()
     before, began = resident(), time.perf_counter()

@@ -45,23 +45,24 @@ def compared(task: made.Task, data: Path, checkpoint: Path, what: str) -> Rows:
     """All of them on one folder of pictures."""
     bare = Bare(checkpoint, task.device)
     files = sorted((data / "test").rglob("*.jpg"))
-    works = [lambda turn: bare(files), lambda turn: ours(data, checkpoint, turn)]
+    works = [lambda turn: bare(files), lambda turn: ours(data, checkpoint, f"turn-{turn}")]
     if task.clip_benchmark:
         given = {"data": str(data / "test"), "checkpoint": str(checkpoint), "device": task.device}
         works += [
             lambda turn, workers=workers: peers.asked(task.clip_benchmark, "clip_benchmark", given | {"workers": workers})
             for workers in (0, os.cpu_count())
         ]
-    bare(files[:64])  # imports, and the libraries' own first time
+    bare(files[:64])  # imports, and the libraries' own first time; ours, on other pictures
+    ours(made.pictures(Path("other"), made.few(20)), checkpoint, "other")
     return interleaved(what, works, task.turns)
 
 
-def ours(data: Path, checkpoint: Path, turn: int) -> dict[str, float]:
+def ours(data: Path, checkpoint: Path, name: str) -> dict[str, float]:
     """Seconds of the first evaluation of these pictures and of the second, in new run folders."""
     made.forget()
     found = {}
     for time in ("first", "second"):
-        recipe = made.recipe(f"{time}-{turn}", data, model=_model(checkpoint), evals=EVALS)
+        recipe = made.recipe(f"{name}-{time}", data, model=_model(checkpoint), evals=EVALS)
         began = clock.now()
         with clock.watched(PREDICT) as asked:
             pipeline.evaluate(recipe)
