@@ -89,11 +89,12 @@ def child(part: str, asked: str) -> None:
 
 def devices(wanted: str) -> list[str]:
     """cpu, and cuda where there is one."""
-    if wanted:
-        return [wanted]
     import torch
 
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    have = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if wanted and wanted not in have:
+        raise SystemExit(f"device={wanted}: this machine has none. Have: {', '.join(have)}.")
+    return [wanted] if wanted else have
 
 
 def main(arguments: list[str]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 from benchmarks.speed import clock, lora, made, zeroshot
 from benchmarks.speed.table import Rows, interleaved
@@ -15,10 +18,12 @@ PLOT = "growth.png"
 
 def measure(task: made.Task) -> list[Rows]:
     """Three tables of one axis each."""
+    zeroshot.ours(made.pictures(Path("other"), made.few(20)), made.tiny(), "other")  # imports
+    places = torch.cuda.device_count() if task.device == "cuda" else os.cpu_count()
     found = {
-        "pictures of an evaluation": {str(count): pictures(count) for count in task.sizes.grows},
+        "pictures of an evaluation, the second time": {str(count): pictures(count) for count in task.sizes.grows},
         "classes of a LoRA step": {str(count): classes(count, task) for count in task.sizes.classes},
-        "processes of a LoRA step": {str(count): processes(count, task) for count in task.sizes.processes},
+        "processes of a LoRA step": {str(count): processes(count, task) for count in task.sizes.processes if count <= places},
     }
     rows = [interleaved(axis, list(works.values()), task.turns) for axis, works in found.items()]
     plot(rows)
@@ -26,12 +31,11 @@ def measure(task: made.Task) -> list[Rows]:
 
 
 def pictures(count: int):
-    """Seconds of an evaluation, the first time and the second."""
+    """Seconds of an evaluation, the second time; `startup` has the first."""
     data = made.pictures(Path(f"grow-{count}"), made.few(count))
 
     def work(turn: int) -> dict[str, float]:
-        found = zeroshot.ours(data, made.tiny(), f"{count}-{turn}")
-        return {f"{count:,}, {when} time": found[f"ours, {when} time"] for when in ("first", "second")}
+        return {f"{count:,}": zeroshot.ours(data, made.tiny(), f"{count}-{turn}")["ours, second time"]}
 
     return work
 
@@ -79,18 +83,15 @@ def plot(parts: list[Rows]) -> None:
     with style():
         figure = Figure(figsize=(11, 3.4), layout="constrained")
         for axes, rows in zip(figure.subplots(1, len(parts)), parts, strict=True):
-            lines: dict[str, list[tuple[int, list[float]]]] = {}
-            for who, values in rows.values.items():
-                number, _, which = who.partition(", ")
-                lines.setdefault(which, []).append((int(number.replace(",", "")), values))
-            for colour, (which, points) in zip(COLOURS[1:], lines.items(), strict=False):
-                at, middle = [x for x, _ in points], [statistics.median(values) for _, values in points]
-                reach = [[m - min(v), max(v) - m] for m, (_, v) in zip(middle, points, strict=True)]
-                axes.errorbar(at, middle, list(zip(*reach, strict=True)), marker="o", color=colour, label=which or None)
-                axes.plot(at, [middle[0] * x / at[0] for x in at], "--", color=COLOURS[0], linewidth=1)
+            at = [int(who.replace(",", "")) for who in rows.values]
+            middle = [statistics.median(values) for values in rows.values.values()]
+            least, most = ([kind(values) for values in rows.values.values()] for kind in (min, max))
+            reach = [[m - low for m, low in zip(middle, least)], [high - m for m, high in zip(middle, most)]]
+            axes.errorbar(at, middle, reach, marker="o", color=COLOURS[1])
+            axes.plot(at, [middle[0] * x / at[0] for x in at], "--", color=COLOURS[0], linewidth=1)
             axes.set(xscale="log", yscale="log", xlabel=rows.what, ylabel="seconds")
-            if len(lines) > 1:
-                axes.legend(frameon=False)
+            axes.set_xticks(at, list(rows.values), minor=False)
+            axes.minorticks_off()
         figure.savefig(PLOT, dpi=150)
 
 
