@@ -90,7 +90,8 @@ def plot(parts: list[Rows]) -> None:
             axes.errorbar(at, middle, reach, marker="o", color=COLOURS[1])
             axes.plot(at, [middle[0] * x / at[0] for x in at], "--", color=COLOURS[0], linewidth=1)
             axes.set(xscale="log", yscale="log", xlabel=rows.what, ylabel="seconds")
-            axes.set_xticks(at, list(rows.values), minor=False)
+            axes.set_xticks(at, list(rows.values))
+            axes.set_yticks(middle, [f"{value:.3g}" for value in middle])
             axes.minorticks_off()
         figure.savefig(PLOT, dpi=150)
 
