@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Picture
 
@@ -54,10 +56,39 @@ class Finding:
     """Kind (a key of `problems.KINDS`) and detail."""
 
 
-def inspect(value: dict) -> Finding:
+@dataclass(frozen=True)
+class Guest:
+    """Who looks at the pictures too that `scan` opens, so that each is read and decoded once; see `also`."""
+
+    see: Callable[[list[int], bytes, Picture.Image, tuple[int, int]], None]
+    """Shown, in threads, a file's stamp from before it was read, its bytes, the picture as `eight` decodes it, and its width and height
+    turned as EXIF says. What cannot be decoded it is not shown."""
+    enough: int
+    """Pixels a side that it needs: a larger JPEG may be decoded to no more."""
+
+
+_guest: ContextVar[Guest | None] = ContextVar("guest", default=None)
+
+
+@contextmanager
+def also(guest: Guest) -> Iterator[None]:
+    """While it lasts, what `scan` opens is shown to a guest; what it remembers, and therefore does not open, is not."""
+    token = _guest.set(guest)
+    try:
+        yield
+    finally:
+        _guest.reset(token)
+
+
+def inspect(
+    value: dict, see: Callable[[bytes, Picture.Image, tuple[int, int]], None] | None = None, enough: int = 0
+) -> Finding:
     """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it.
 
     Pillow warns of large and of slightly broken files, which is no news: call it within `quiet()`.
+
+    Args:
+        see, enough: who sees its bytes and the decoded picture too; see `Guest`.
     """
     try:
         data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
@@ -73,7 +104,8 @@ def inspect(value: dict) -> Finding:
         (width, height), turned, size = image.size, image.getexif().get(ORIENTATION, 1), upright_size(image)
         many = image.format != "MPO" and getattr(image, "is_animated", False)
         frames = f"{image.n_frames:,} in {image.format}" if many and image.format == "TIFF" else image.format or ""
-        image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
+        # of a JPEG all bytes are read, but fewer pixels made
+        image.draft("RGB", (enough, enough) if see else (width // 8 or 1, height // 8 or 1))
         image = eight(image)
     except Refused as refused:
         return Finding(name, None, [(refused.kind, refused.detail)])
@@ -83,6 +115,8 @@ def inspect(value: dict) -> Finding:
         text = reason(error)
         cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
         return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+    if see:
+        see(data, image, size)
     if max(width, height) > THIN * min(width, height):
         problems.append(("too thin", f"{width} × {height}"))
     if mode not in MODES:
@@ -117,13 +151,17 @@ def _brightest(image: Picture.Image) -> int:
     return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
-def _looked(path: str) -> tuple[Finding, bytes | None]:
-    """What one look at a file told, and SHA-256 of its bytes; none, where they cannot be read."""
+def _looked(path: str, *guest: Any) -> tuple[Finding, bytes | None]:
+    """What one look at a file told, and SHA-256 of its bytes; none, where they cannot be read.
+
+    Args:
+        guest: what `inspect` takes of one.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError:
         return inspect({"path": path, "bytes": None}), None
-    return inspect({"path": path, "bytes": data}), hashlib.sha256(data).digest()
+    return inspect({"path": path, "bytes": data}, *guest), hashlib.sha256(data).digest()
 
 
 @contextmanager
@@ -151,7 +189,9 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
     digests: list[tuple[list[int], bytes]] = []
     try:
-        looks = ahead((partial(_looked, paths[name]) for name in new), AHEAD)
+        guest = _guest.get()
+        more = {name: (partial(guest.see, stamps[name]), guest.enough) if guest else () for name in new}
+        looks = ahead((partial(_looked, paths[name], *more[name]) for name in new), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
             for name, (finding, whole) in zip(new, looks, strict=True):
                 if whole:

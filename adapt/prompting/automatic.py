@@ -1,9 +1,13 @@
 """Every mask in an image: a grid of points is asked, and what is poor, unstable or found twice is dropped.
 
-Two functions of a model are all it takes, so any promptable family can be given:
+Two functions of a model are all it takes, and a third where its logits are coarser than the image; so any promptable family can be given:
 
     embed(image uint8[H, W, 3] RGB) -> anything
     decode(embedding, points float64[N, 2] XY pixels of that image) -> (logits float[N, M, H, W], scores float[N, M])
+    grow(embedding, logits float[K, h, w] of decode) -> float[K, H, W]
+
+All is done on the model's device, and for as many points and masks at once as the memory holds; run lengths alone leave it. What the score
+drops is never grown, and what is found twice is never written.
 
     >>> objects = generate(Automatic(points_per_side=16), image, *functions(family))
     >>> objects["bbox"][0], objects["score"][0]
@@ -15,6 +19,7 @@ defaults these are and with which the tests compare.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -24,6 +29,10 @@ from adapt.plug import Spec
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+
+BYTES = 12
+"""What a grown mask takes for each pixel of the image: its logits twice, as they grow, and bits that are compared."""
 
 
 class Automatic(Spec):
@@ -60,12 +69,14 @@ def generate(
     image: np.ndarray,
     embed: Callable[[np.ndarray], Any],
     decode: Callable[[Any, np.ndarray], tuple[Tensor, Tensor]],
+    grow: Callable[[Any, Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """All masks of an image.
 
     Args:
         image: uint8[H, W, 3], RGB.
-        embed, decode: see above. Logits are of the size of the image that was embedded: the whole one, or a crop of it.
+        embed, decode, grow: see above. Logits are of the size of the image that was embedded: the whole one, or a crop of it; with
+            `grow` those that it returns.
 
     Returns:
         Of N masks, those of an NMS in its order: mask (N COCO run lengths), bbox float32[N, 4] XYXY pixels (right and bottom edges
@@ -74,6 +85,7 @@ def generate(
     import torch
 
     from adapt.prompting import candidates as candidates
+    from adapt.prompting.portions import portions
 
     height, width = image.shape[:2]
     parts = []
@@ -82,22 +94,26 @@ def generate(
         embedding = embed(image[top:bottom, left:right])
         side = max(1, int(config.points_per_side / config.crop_n_points_downscale_factor**layer))
         points = candidates.grid(side) * [right - left, bottom - top]
-        batches = [points[i : i + config.points_per_batch] for i in range(0, len(points), config.points_per_batch)]
-        found = candidates.join([_decoded(config, decode, embedding, batch, crop, (height, width)) for batch in batches])
+        ask = partial(_good, config, partial(decode, embedding), points)
+        look = partial(_stable, config, partial(grow, embedding) if grow else None, crop, (height, width))
+        with torch.no_grad():
+            found = [part for good in portions(ask, len(points), config.points_per_batch) for part in look(good)]
+        found = candidates.join(found)
         parts.append(candidates.thin(found, found["score"], config.box_nms_thresh))
     found = candidates.join(parts)
     if len(parts) > 1:  # what a smaller crop shows larger is preferred
         crop = found["crop"]
         area = (crop[:, 2] - crop[:, 0]) * (crop[:, 3] - crop[:, 1])
         found = candidates.thin(found, 1 / area, config.crop_nms_thresh)
+    found["mask"] = candidates.written(found["mask"], (height, width))
     if config.min_mask_region_area:
         found = candidates.tidy(found, config.min_mask_region_area, max(config.box_nms_thresh, config.crop_nms_thresh))
     found["bbox"] = (found["bbox"] + torch.tensor([0, 0, 1, 1])).float()  # until here the edges were inclusive, as theirs
     return {name: value if name == "mask" else value.numpy() for name, value in found.items()}
 
 
-def functions(family) -> tuple[Callable, Callable]:
-    """`embed` and `decode` of a promptable family, such as `adapt/models/sam/`.
+def functions(family) -> tuple[Callable, Callable, Callable]:
+    """`embed`, `decode` and `grow` of a promptable family, such as `adapt/models/sam/`.
 
     Args:
         family: has `preprocess` (image float[3, S, S], size int64[2]: the height and width that the picture has in it),
@@ -105,8 +121,9 @@ def functions(family) -> tuple[Callable, Callable]:
             the input, labels int64[N, P], multimask → logits float[N, M, g, g] of the whole input, scores float[N, M]).
     """
     import torch
-    import torch.nn.functional as F
     from PIL import Image as Picture
+
+    from adapt.prompting.prompted import unpad
 
     device = next(family.parameters()).device
 
@@ -124,41 +141,60 @@ def functions(family) -> tuple[Callable, Callable]:
             len(points), 2
         )  # a point, and nothing: what ends points without a box
         logits, scores = family.decode(features.expand(len(points), -1, -1, -1), coordinates, labels, multimask=True)
-        logits = F.interpolate(logits.float(), family.input["size"], mode="bilinear", align_corners=False)[..., :high, :wide]
-        return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False), scores.float()
+        return logits.float(), scores.float()
 
-    return embed, decode
+    def grow(embedding, logits: Tensor) -> Tensor:
+        _, size, original = embedding
+        return unpad(logits[:, None], family.input["size"][0], size, original)[:, 0]
+
+    return embed, decode, grow
 
 
-def _decoded(
-    config: Automatic, decode: Callable, embedding, points: np.ndarray, crop: list[int], size: tuple[int, int]
-) -> dict:
-    """The masks of some points of a crop that are good, stable and not cut by the crop's edge."""
+def _good(config: Automatic, decode: Callable, points: np.ndarray, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some of the points' masks those whose score is good: logits float[K, h, w], scores float[K], points float64[K, 2]."""
     import torch
 
-    from adapt.prompting import candidates as candidates
-
-    with torch.no_grad():
-        logits, scores = decode(embedding, points)
-    place = torch.from_numpy(points).repeat_interleave(logits.shape[1], 0)
+    logits, scores = decode(points[part])
+    place = torch.from_numpy(points[part]).repeat_interleave(logits.shape[1], 0)
     logits, scores = logits.flatten(0, 1), scores.flatten()
     if config.pred_iou_thresh > 0:
         keep = scores > config.pred_iou_thresh
         logits, scores, place = logits[keep], scores[keep], place[keep.cpu()]
-    stable = candidates.stability(logits, config.mask_threshold, config.stability_score_offset)
-    if config.stability_score_thresh > 0:
-        keep = stable >= config.stability_score_thresh
-        logits, scores, stable, place = logits[keep], scores[keep], stable[keep], place[keep.cpu()]
-    masks = logits > config.mask_threshold
-    boxes = candidates.boxes(masks)
-    keep = ~candidates.cut(boxes, crop, size) & masks.any((1, 2))
+    return logits, scores, place
+
+
+def _stable(
+    config: Automatic, grow: Callable | None, crop: list[int], size: tuple[int, int], good: tuple[Tensor, Tensor, Tensor]
+) -> list[dict]:
+    """Of good masks of a crop those that are stable and not cut by its edge, portion by portion; one at least, perhaps of nothing."""
+    import torch
+
+    from adapt.prompting import candidates as candidates
+    from adapt.prompting.portions import fitting, portions
+
+    logits, scores, place = good
     shift = torch.tensor([crop[0], crop[1]])
-    kept = keep.cpu()
-    return {
-        "mask": candidates.encode(masks[keep].cpu(), crop, size),
-        "bbox": boxes[keep].cpu() + shift.repeat(2),
-        "score": scores[keep].float().cpu(),
-        "stability": stable[keep].cpu(),
-        "point": place[kept] + shift,
-        "crop": torch.tensor(crop).expand(int(kept.sum()), 4),
-    }
+
+    def looked_at(part: slice) -> dict:
+        grown = grow(logits[part]) if grow else logits[part]
+        stable = candidates.stability(grown, config.mask_threshold, config.stability_score_offset)
+        masks = grown > config.mask_threshold
+        boxes = candidates.boxes(masks)
+        keep = ~candidates.cut(boxes, crop, size) & masks.any((1, 2))
+        if config.stability_score_thresh > 0:
+            keep &= stable >= config.stability_score_thresh
+        kept = keep.cpu()
+        return {
+            "mask": candidates.runs(masks[keep], crop, size),
+            "bbox": boxes[keep].cpu() + shift.repeat(2),
+            "score": scores[part][keep].cpu(),
+            "stability": stable[keep].cpu(),
+            "point": place[part][kept] + shift,
+            "crop": torch.tensor(crop).expand(int(kept.sum()), 4),
+        }
+
+    if not len(logits):
+        return [looked_at(slice(0, 0))]
+    finest = max(size[0] * size[1], 16 * logits[0].numel() if grow else 0)  # SAM's logits have a fourth of its input's side
+    at_once = fitting(BYTES * finest, len(logits), logits.device)
+    return list(portions(looked_at, len(logits), at_once))

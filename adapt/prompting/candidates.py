@@ -10,11 +10,13 @@ from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from pycocotools.mask import frPyObjects
 from scipy.ndimage import label
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from adapt.vision.masks import rle, unrle_many
+from adapt.vision.masks import unrle_many
 
 NEAR = 20.0
 """Pixels: a mask that comes so near to a crop's edge inside the image is taken for cut."""
@@ -63,14 +65,29 @@ def cut(found: Tensor, crop: list[int], size: tuple[int, int]) -> Tensor:
     return (((placed - edge).abs() <= NEAR) & ((placed - whole).abs() > NEAR)).any(1)
 
 
-def encode(masks: Tensor, crop: list[int], size: tuple[int, int]) -> list[dict]:
-    """Masks bool[N, h, w] of a crop → COCO run lengths, {size: [H, W], counts: str}, in the image."""
-    codes = []
-    for mask in masks.numpy():
-        whole = np.zeros(size, np.uint8, order="F")
-        whole[crop[1] : crop[3], crop[0] : crop[2]] = mask
-        codes.append(rle(whole))
-    return codes
+def runs(masks: Tensor, crop: list[int], size: tuple[int, int]) -> list[np.ndarray]:
+    """Masks bool[N, h, w] of a crop, on any device → where each changes in the image, down its columns: int32[R] of each, ascending.
+
+    The first is where it begins; a mask that reaches the last pixel has an odd number.
+    """
+    height, width = size
+    left, top, right, bottom = crop
+    masks = (
+        F.pad(masks, (left, width - right, top, height - bottom)) if (right - left, bottom - top) != (width, height) else masks
+    )
+    down = masks.transpose(1, 2).flatten(1)
+    changes = F.pad(down, (1, 0))
+    changes = changes[:, 1:] ^ changes[:, :-1]
+    number, place = changes.nonzero().int().cpu().numpy().T.copy()
+    return np.split(place, np.searchsorted(number, np.arange(1, len(masks)))) if len(masks) else []
+
+
+def written(found: list[np.ndarray], size: tuple[int, int]) -> list[dict]:
+    """Masks as `runs` has them → COCO run lengths, {size: [H, W], counts: str}."""
+    height, width = size
+    plain = [{"size": [height, width], "counts": np.diff(part, prepend=0, append=height * width).tolist()} for part in found]
+    codes = frPyObjects(plain, height, width) if plain else []
+    return [{"size": [height, width], "counts": code["counts"].decode("ascii")} for code in codes]
 
 
 def join(parts: list[dict]) -> dict:
@@ -96,7 +113,7 @@ def tidy(found: dict, area: int, threshold: float) -> dict:
         return found
     new = torch.from_numpy(np.stack(masks))
     height, width = new.shape[1:]
-    codes = encode(new, [0, 0, width, height], (height, width))
+    codes = written(runs(new, [0, 0, width, height], (height, width)), (height, width))
     return thin(found | {"mask": codes, "bbox": boxes(new)}, torch.tensor(untouched), threshold)
 
 

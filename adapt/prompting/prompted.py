@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.plug import UserError
+from adapt.prompting.portions import fitting, portions
 from adapt.vision.images import fitted, view
 
 NOTHING, OUTSIDE, INSIDE, CORNER = -1, 0, 1, 2
 """Labels of a prompt's points, as segment-anything numbers them; 3 is a box's second corner."""
 IMAGES, PROMPTS = 8, 64
-"""What is computed at once."""
+"""What is computed at once, at most: less where the input or the picture is large, see `portions`."""
+ENCODED = 64
+"""Maps of float32 and of the input's size that encoding takes, about, for each picture: SAM's global attention has as many."""
 
 
 class Promptable(Protocol):
@@ -83,25 +88,29 @@ def predict(
         UserError: a prompt is off its picture or reversed, or there is none.
     """
     family.eval()
-    results = []
+    device, results = family.normalise.mean.device, []
+    at_once = fitting(4 * ENCODED * family.side**2, IMAGES, device)
     for start in range(0, len(samples), IMAGES):
         part = [samples[i] for i in range(start, min(start + IMAGES, len(samples)))]
         items = [family.preprocess(sample, False) for sample in part]
         known = features[start : start + len(part)] if features is not None else [None]
         if any(one is None for one in known):
-            images = torch.stack([item["image"] for item in items]).to(family.normalise.mean.device)
-            known = family.image_features(images)
+            images = torch.stack([item["image"] for item in items])
+            encoded = functools.partial(_encoded, family, images)
+            known = torch.cat(list(portions(encoded, len(images), at_once)))
         for i, (sample, item) in enumerate(zip(part, items, strict=True)):
             box, point = (None if given is None else given[start + i] for given in (boxes, points))
             coordinates, labels = prompt(sample, item["size"], box, point)
             width, height = sample["image"].size
             place = (item["size"].tolist(), (height, width))
-            results.append(
-                _masks(family, known[i][None].to(family.normalise.mean.device), coordinates, labels, place, multimask)
-            )
+            results.append(_masks(family, known[i][None].to(device), coordinates, labels, place, multimask))
             if features is not None:
                 results[-1]["features"] = known[i].cpu()
     return results
+
+
+def _encoded(family: Promptable, images: Tensor, part: slice) -> Tensor:
+    return family.image_features(images[part].to(family.normalise.mean.device))
 
 
 def prompt(sample: dict, size: Tensor, boxes, points) -> tuple[Tensor, Tensor]:
@@ -141,18 +150,20 @@ def _masks(family: Promptable, features: Tensor, coordinates: Tensor, labels: Te
         features: float[1, C, h, w].
         place: height and width of the picture in the input, and its own, pixels.
     """
-    masks, scores = [torch.zeros(0, *place[1], dtype=torch.bool)], [torch.zeros(0)]
     several = bool(len(labels) and (labels[0] >= 0).sum() == 1) if multimask is None else multimask
-    for xy, kinds in zip(coordinates.split(PROMPTS), labels.split(PROMPTS), strict=True):
-        if not len(xy):
-            continue
-        repeated = features.expand(len(xy), -1, -1, -1)
-        logits, predicted = family.decode(repeated, xy.to(features.device), kinds.to(features.device), multimask=several)
+    masks, scores = torch.zeros(len(labels), *place[1], dtype=torch.bool), torch.zeros(len(labels))
+
+    def answer(part: slice) -> None:
+        xy, kinds = coordinates[part].to(features.device), labels[part].to(features.device)
+        logits, predicted = family.decode(features.expand(len(xy), -1, -1, -1), xy, kinds, multimask=several)
         value, best = predicted.float().max(1)
         logits = logits[torch.arange(len(best)), best][:, None].float()
-        masks.append((unpad(logits, family.side, *place)[:, 0] > 0).cpu())
-        scores.append(value.cpu())
-    return {"masks": torch.cat(masks).numpy(), "scores": torch.cat(scores).numpy()}
+        masks[part], scores[part] = (unpad(logits, family.side, *place)[:, 0] > 0).cpu(), value.cpu()
+
+    each = 4 * (family.side**2 + math.prod(place[1]))  # bytes of the logits on the input and on the picture
+    for _ in portions(answer, len(labels), fitting(each, PROMPTS, features.device)):
+        pass
+    return {"masks": masks.numpy(), "scores": scores.numpy()}
 
 
 def unpad(logits: Tensor, side: int, size: Sequence[int], original: Sequence[int]) -> Tensor:

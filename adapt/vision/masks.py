@@ -29,6 +29,35 @@ def unrle(code: dict) -> np.ndarray:
     return decode({"size": list(code["size"]), "counts": code["counts"].encode("ascii")}).astype(bool)
 
 
+def window(code: dict) -> tuple[np.ndarray, int, int]:
+    """The part of a mask, as in `unrle`, that its box encloses: bool[h, w], and the box's top and left edge, pixels.
+
+    Nothing outside of its columns is drawn. The run lengths are such as `lengths` accepts, of a mask that has pixels.
+    """
+    import numpy as np
+
+    height = int(code["size"][0])
+    runs, _, _ = _runs([code["counts"].encode("ascii")])
+    ends = np.cumsum(runs)
+    left, right = int(ends[0]) // height, -(-int(ends[len(runs) // 2 * 2 - 1]) // height)
+    runs = np.diff(np.clip(np.concatenate([[0], ends]), left * height, right * height))
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(right - left, height)
+    rows = np.flatnonzero(columns.any(0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return np.ascontiguousarray(columns[:, top:bottom].T), top, left
+
+
+def corners(codes: Sequence[dict]) -> np.ndarray:
+    """The boxes around masks given as run lengths: float64[N, 4] XYXY in pixels, right and bottom edges exclusive."""
+    import numpy as np
+    from pycocotools.mask import toBbox
+
+    if not codes:
+        return np.zeros((0, 4))
+    found = toBbox([{"size": list(code["size"]), "counts": code["counts"].encode("ascii")} for code in codes])
+    return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
+
+
 def unrle_many(codes: Sequence[dict]) -> np.ndarray:
     """The masks of one image, each as in `unrle` → bool[N, H, W]; [0, 0, 0] of none."""
     import numpy as np
@@ -39,9 +68,6 @@ def unrle_many(codes: Sequence[dict]) -> np.ndarray:
 def lengths(counts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     """What run lengths say, read without drawing their masks: pycocotools fills what short ones leave with whatever lies in the memory.
 
-    COCO's text (`rleToString` in maskApi.c) has numbers of 5 bits a character, the lowest first, 32 for one that goes on, 16 in the last for
-    a negative one; from the fourth number on, what is written is the difference from the number before the last.
-
     Args:
         counts: of N masks; none: there are no run lengths.
 
@@ -51,6 +77,20 @@ def lengths(counts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     texts = [(text or "").encode("ascii", "replace") for text in counts]
+    runs, owner, broken = _runs(texts)
+    odd = (np.arange(len(runs)) - np.searchsorted(owner, owner)) % 2
+    area, whole = (np.bincount(owner, runs * which, len(texts)).astype(np.int64) for which in (odd, 1))
+    return np.where(broken, -1, area), np.where(broken, -1, whole)
+
+
+def _runs(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run lengths of N masks: the runs of all, pixels, int64[R]; the mask of each, int64[R]; and whether its text is none, bool[N].
+
+    COCO's text (`rleToString` in maskApi.c) has numbers of 5 bits a character, the lowest first, 32 for one that goes on, 16 in the last for
+    a negative one; from the fourth number on, what is written is the difference from the number before the last.
+    """
+    import numpy as np
+
     values = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     last = (values & 32) == 0
@@ -69,8 +109,7 @@ def lengths(counts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
         before = summed[start] - runs[chain[start]]
         runs[chain] = summed - np.repeat(before, np.diff(start, append=len(chain)))
     broken[owner[runs < 0]] = True
-    area, whole = (np.bincount(owner, runs * which, len(texts)).astype(np.int64) for which in (index % 2, 1))
-    return np.where(broken, -1, area), np.where(broken, -1, whole)
+    return runs, owner, broken
 
 
 def box(mask: np.ndarray) -> list[float]:

@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.ndimage import distance_transform_edt
 
 from adapt.evals import segmentation
 from adapt.evals.bootstrap import interval, mean
@@ -126,6 +127,58 @@ def test_a_click_lies_inside_an_object_that_the_image_cuts():
     truth[:, :11] = True
     x, y, _ = mask_metrics.click(truth, np.zeros_like(truth))
     assert x == 5 and 5 <= y <= 34, "the image's edge bounds the object too"
+
+
+def whole_click(truth, mask):
+    """The click by distances over the whole picture."""
+    if (truth == mask).all():
+        mask = np.zeros_like(mask)
+    missing, wrong = (distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1] for part in (truth & ~mask, mask & ~truth))
+    label = int(missing.max() >= wrong.max())
+    y, x = np.unravel_index((missing if label else wrong).argmax(), truth.shape)
+    return int(x), int(y), label
+
+
+def whole_f(truth, mask, tolerance):
+    """The boundary F by distances over the whole picture."""
+    ours, theirs = mask_metrics.boundary(mask), mask_metrics.boundary(truth)
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())
+    reach = np.ceil(tolerance * np.hypot(*mask.shape))
+    precision = (distance_transform_edt(~theirs)[ours] <= reach).mean()
+    recall = (distance_transform_edt(~ours)[theirs] <= reach).mean()
+    return float(2 * precision * recall / max(precision + recall, 1e-12))
+
+
+def test_looking_only_where_the_masks_are_changes_no_bit():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        size = tuple(random.integers(1, 40, 2))
+        truth, mask = (disc(*random.uniform(-5, 45, 2), random.uniform(1, 12), size) for _ in range(2))
+        mask = random.choice([mask, truth, truth | mask, truth & mask, mask & (random.random(size) < 0.9), ~truth])
+        assert mask_metrics.click(truth, mask) == whole_click(truth, mask)
+        assert mask_metrics.boundary_f(truth, mask, 0.05) == whole_f(truth, mask, 0.05)
+
+
+def test_masks_of_few_pictures_are_in_memory_at_once_where_there_are_many_or_large_ones(monkeypatch):
+    rows, asked = scenes(), []
+
+    def counted(part, *given, **options):
+        asked.append(sum(len(row["mask"]) for row in part["objects"]))
+        return of_boxes(part, *given, **options)
+
+    config = segmentation.Config(name="segmentation", clicks=[])
+    before = segmentation.evaluate(config, counted, rows, {})
+    assert asked == [sum(map(len, truths(rows)))]
+    asked.clear()
+    monkeypatch.setattr(segmentation, "PIXELS", 5 * SIZE[0] * SIZE[1])
+    after = segmentation.evaluate(config, counted, rows, {})
+    assert sum(asked) == sum(map(len, truths(rows))) and max(asked) == 5
+    assert (after.metrics, after.table) == (before.metrics, before.table)
+    asked.clear()
+    monkeypatch.setattr(segmentation, "PIXELS", 1)
+    segmentation.evaluate(config, counted, rows, {})
+    assert len(asked) == len(rows) - 1, "a picture at least"
 
 
 def test_the_eval_equals_its_formulas():

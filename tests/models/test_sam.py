@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from segment_anything.modeling import Sam as Original
+from torchvision.ops import masks_to_boxes
 from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
 from adapt.contracts import Augment
@@ -24,7 +25,8 @@ from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.prompts import click, first, noisy, on_grid, pick, pixels
 from adapt.models.sam.segment_anything import MEAN, STD, configuration, convert
 from adapt.plug import UserError
-from adapt.vision.masks import unrle
+from adapt.vision.augment import augment_map
+from adapt.vision.masks import rle, unrle
 
 SIDE, GRID = 128, 8
 PICTURES = [(97, 61), (40, 130), (128, 128)]
@@ -457,6 +459,34 @@ def test_an_object_that_a_view_cuts_away_is_none():
     assert min(counts) < len(sample()["objects"]["mask"])
     assert all(unrle(code).sum() >= 16 for row in seen["objects"] for code in row["mask"])
     assert sam(seen)[0].isfinite()
+
+
+def every_object_moved(sam, rows: dict, config: Augment) -> dict:
+    """The views with all objects drawn and warped in whole, as they were once."""
+    moved = []
+    for row, size, seed in zip(rows["objects"], rows["size"].tolist(), rows["seed"], strict=True):
+        whole = [on_grid(torch.from_numpy(unrle(code)), size, sam.side, sam.side) for code in row["mask"]]
+        seen = augment_map(torch.stack(whole).long(), seed.expand(len(whole)), config).bool()
+        seen = seen[seen.flatten(1).sum(1) >= 16]
+        boxes = masks_to_boxes(seen) + torch.tensor([0, 0, 1, 1])
+        moved.append({"bbox": boxes.tolist(), "mask": [rle(mask.numpy()) for mask in seen]})
+    return sam.augment(rows, config) | {"objects": moved}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 48), (50, 130)], ids=str)
+@pytest.mark.parametrize("config", [Augment(crop=0.3), Augment(crop=0.6, rotate=90, flip=0)], ids=["crop", "turn"])
+def test_warping_only_what_is_prompted_changes_no_bit_of_the_loss(size, config):
+    sam, random = family(objects=3, clicks=1).eval(), np.random.default_rng(0)
+    discs = [(*(random.uniform(0, 1, 2) * size), r) for r in (3, 3, 4, 5, 6, 8, 10, 14)]
+    rows = batch(sam, [sample(size, discs), sample(size, discs[:2]), sample(size, discs[3:])])
+    for start in range(5):
+        rows["seed"] = torch.arange(3) + 7 * start
+        seen, old = sam.augment(rows, config), every_object_moved(sam, rows, config)
+        picked = pick(rows["seed"], [len(row["mask"]) for row in old["objects"]], 3)
+        for have, all_of_them, numbers in zip(seen["objects"], old["objects"], picked, strict=True):
+            assert have == {name: [values[n] for n in numbers] for name, values in all_of_them.items()}
+        with torch.no_grad():
+            assert sam(seen)[0] == sam(old)[0] and sam.weight(seen) == sam.weight(old)
 
 
 def test_no_crowd_is_learnt():

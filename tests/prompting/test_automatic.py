@@ -14,9 +14,9 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils import amg
 
-from adapt.prompting import automatic, candidates
+from adapt.prompting import automatic, candidates, portions
 from adapt.prompting.automatic import Automatic, generate
-from adapt.vision.masks import unrle_many
+from adapt.vision.masks import rle, unrle_many
 
 
 class Drawn(Sam):
@@ -178,17 +178,75 @@ def test_two_functions_of_any_model_are_enough():
     assert nothing["mask"] == [] and nothing["bbox"].shape == (0, 4)
 
 
-@pytest.mark.parametrize("size", [(96, 128), (130, 75)])
-def test_the_functions_of_our_family_answer_as_the_original(sam, size):
+def ours(sam):
+    """Our family with the original's weights."""
     from adapt.models.sam import Config
     from adapt.models.sam.checkpoints import family
     from adapt.models.sam.segment_anything import MEAN, STD, convert
 
-    ours = family(convert(sam.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
-    image, points = picture(size), candidates.grid(3) * size[::-1]
-    embed, decode = automatic.functions(ours)
+    return family(convert(sam.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["enough memory", "little memory"])
+@pytest.mark.parametrize("layers", [0, 1])
+def test_batches_find_what_single_points_find(sam, layers, short, monkeypatch):
+    embed, decode, grow = automatic.functions(ours(sam))
+    image, grown = picture(), []
     with torch.no_grad():
-        logits, scores = decode(embed(image), points)
+        _, scores = decode(embed(image), candidates.grid(6) * image.shape[1::-1])
+    options = {
+        "points_per_side": 6,
+        "pred_iou_thresh": scores.median().item(),
+        "stability_score_thresh": 0,
+        "crop_n_layers": layers,
+        "box_nms_thresh": 1,  # the noise that random weights see fills the picture
+        "crop_nms_thresh": 1,
+    }
+    single = generate(Automatic(**options, points_per_batch=1), image, embed, decode, grow)
+
+    def asked(embedding, points):
+        if short and len(points) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(embedding, points)
+
+    def counted(embedding, logits):
+        grown.append(len(logits))
+        return grow(embedding, logits)
+
+    if short:
+        monkeypatch.setattr(portions, "CPU", 5 * automatic.BYTES * 128 * 128)
+    found = generate(Automatic(**options), image, embed, asked, counted)
+    assert found["mask"] == single["mask"] and len(found["mask"]) > 5
+    for name in ("bbox", "point", "crop"):
+        assert (found[name] == single[name]).all()
+    np.testing.assert_allclose(found["score"], single["score"], atol=1e-5)
+    assert layers or sum(grown) == (scores > options["pred_iou_thresh"]).sum(), "what the score drops is not grown"
+    assert max(grown) <= 5 if short else len(grown) == len(candidates.crops(image.shape[:2], layers, 0))
+
+
+def test_changes_down_the_columns_are_run_lengths():
+    random = np.random.default_rng(0)
+    for shares in [(0, 1, 0.5), (0.02, 0.98, 0.5)]:
+        masks = np.stack([random.random((13, 9)) < share for share in shares])
+        for crop in ([0, 0, 9, 13], [4, 2, 13, 15], [0, 5, 9, 18]):
+            whole = np.zeros((3, 18, 17), bool)
+            whole[:, crop[1] : crop[3], crop[0] : crop[2]] = masks
+            found = candidates.runs(torch.from_numpy(masks), crop, (18, 17))
+            assert candidates.written(found, (18, 17)) == [rle(mask) for mask in whole]
+        assert candidates.written(candidates.runs(torch.from_numpy(masks), [0, 0, 9, 13], (13, 9)), (13, 9)) == list(
+            map(rle, masks)
+        )
+    assert candidates.written(candidates.runs(torch.zeros(0, 4, 4, dtype=torch.bool), [0, 0, 4, 4], (4, 4)), (4, 4)) == []
+
+
+@pytest.mark.parametrize("size", [(96, 128), (130, 75)])
+def test_the_functions_of_our_family_answer_as_the_original(sam, size):
+    image, points = picture(size), candidates.grid(3) * size[::-1]
+    embed, decode, grow = automatic.functions(ours(sam))
+    with torch.no_grad():
+        seen = embed(image)
+        logits, scores = decode(seen, points)
+        logits = torch.stack([grow(seen, three) for three in logits])
         their_embed, their_decode = functions(sam)
         embedding = their_embed(image)
         sam.hills = 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as coco
 
-from adapt.vision.masks import box, lengths, rle, singles, unrle
+from adapt.vision.masks import box, corners, lengths, rle, singles, unrle, window
 
 
 def test_run_lengths_are_cocos():
@@ -23,6 +23,18 @@ def test_run_lengths_are_counted_as_pycocotools_draws_them():
     masks[-1][100:2900, 100:1900] = True
     area, whole = lengths([rle(mask)["counts"] for mask in masks])
     assert area.tolist() == [int(mask.sum()) for mask in masks] and whole.tolist() == [mask.size for mask in masks]
+
+
+def test_a_window_is_what_the_box_of_the_whole_mask_encloses():
+    random = np.random.default_rng(0)
+    masks = [random.random(random.integers(1, 90, 2)) < random.choice([0.001, 0.02, 0.5, 1]) for _ in range(200)]
+    masks = [mask for mask in masks if mask.any()]
+    for mask, found in zip(masks, corners([rle(mask) for mask in masks]), strict=True):
+        part, top, left = window(rle(mask))
+        x, y, right, bottom = (int(value) for value in box(mask))
+        assert (left, top, left + part.shape[1], top + part.shape[0]) == (x, y, right, bottom) == tuple(found)
+        assert (part == mask[y:bottom, x:right]).all()
+    assert corners([]).shape == (0, 4)
 
 
 def test_texts_that_are_no_run_lengths_are_told_from_those_that_are():

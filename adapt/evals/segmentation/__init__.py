@@ -10,7 +10,8 @@ diagonal); COCO (average precision, by pycocotools; the class is that of the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 COLUMNS = {"miou": "score"}
 """Metric → the table's column of what it is the mean of, where it is called otherwise."""
-CHUNK = 64
-"""Rows that are predicted at once: masks are not gathered in memory."""
+CHUNK, PIXELS = 64, 2**26
+"""Rows that are predicted at once, and pixels of all their masks: masks are not gathered in memory."""
 
 
 class Config(EvalConfig):
@@ -73,8 +74,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     if not chosen:
         raise UserError(f"evals: no row of the split {config.split!r} has masks. Name data with `objects.mask`.")
     truth, found, records = [], [], {}
-    for start in range(0, len(chosen), CHUNK):
-        part = chosen[start : start + CHUNK]
+    for part in _chunks(chosen, objects):
         here = [objects[i] for i in part]
         for i, row, masks, scores, values in zip(part, here, *_measure(config, predict, dataset.select(part), here)):
             records[i] = values
@@ -108,6 +108,20 @@ def _mean(table: dict[str, list], name: str):
     from adapt.evals.bootstrap import mean
 
     return mean(table[COLUMNS.get(name, name)], table["picture"])
+
+
+def _chunks(chosen: list[int], objects: list[dict]) -> Iterator[list[int]]:
+    """Rows by their numbers, as many at once as `CHUNK` and `PIXELS` allow; at least one."""
+    part: list[int] = []
+    pixels = 0
+    for i in chosen:
+        own = len(objects[i]["mask"]) * math.prod(objects[i]["mask"][0]["size"])
+        if part and (len(part) == CHUNK or pixels + own > PIXELS):
+            yield part
+            part, pixels = [], 0
+        part.append(i)
+        pixels += own
+    yield part
 
 
 def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tuple[list, list, list]:

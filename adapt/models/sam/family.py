@@ -10,24 +10,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import masks_to_boxes
 
 from adapt.contracts import Augment, Input, Predictor
 from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
-from adapt.models.sam.objects import check_objects
+from adapt.models.sam.objects import check_objects, drawn
 from adapt.prompting.prompted import padded, predict
-from adapt.vision.augment import augment, augment_map
+from adapt.vision.augment import augment
 from adapt.vision.images import Normalise
-from adapt.vision.masks import rle, singles, unrle
+from adapt.vision.masks import singles, unrle
 
 FINEST = 256
 """The loss compares masks on a grid of the input's side, but of no more cells than this (SAM's own decoder: 256)."""
-
-
-LEAST = 16
-"""Pixels of the input that a random view must leave of an object."""
 
 
 class Sam(Family):
@@ -88,25 +83,14 @@ class Sam(Family):
 
     def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
         """Random views. Masks and boxes move with the picture, which then fills the input: its padding is a part of it. Views that
-        move nothing leave the padding at the mean."""
+        move nothing leave the padding at the mean. Of the objects of a view that moves, those alone are left that are prompted."""
         images = augment(batch["image"], batch["seed"], config)
         if config.crop < 1 or config.rotate or config.flip:
-            objects = [self._moved(*row, config) for row in zip(batch["objects"], batch["size"], batch["seed"], strict=True)]
+            rows = zip(batch["objects"], batch["size"].tolist(), batch["seed"].cpu(), strict=True)
+            objects = [drawn(own, size, self.side, seed, config, self.config.objects) for own, size, seed in rows]
             return batch | {"image": images, "objects": objects, "size": torch.full_like(batch["size"], self.side)}
         padding = (255 * self.normalise.mean).to(images.device)
         return batch | {"image": torch.where(prompts.inside(batch["size"], self.side, 1), images, padding)}
-
-    def _moved(self, objects: dict[str, list], size: Tensor, seed: Tensor, config: Augment) -> dict[str, list]:
-        """A row's objects in the view of this seed; those that it cuts down to less than `LEAST` pixels are left out."""
-        if not objects["mask"]:
-            return objects
-        masks = torch.stack(
-            [prompts.on_grid(torch.from_numpy(unrle(code)), size.tolist(), self.side, self.side) for code in objects["mask"]]
-        )
-        masks = augment_map(masks.long(), seed.expand(len(masks)), config).bool()
-        masks = masks[masks.flatten(1).sum(1) >= LEAST]
-        boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])  # edges, not the last pixels
-        return {"bbox": boxes.tolist(), "mask": [rle(mask.numpy()) for mask in masks]}
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
