@@ -137,7 +137,8 @@ def teach(session: Session):
     learner = objective.learner(config, teacher, None if config.cache else function)
     if function and config.cache:
         made = lineage.answers(session, lesson.predictor, config.views, config.train.augment)
-        extra = kept.outputs(session, "teacher", made, function, teacher, rows, config.views, config.train.augment)
+        given = (config.views, config.train.augment, lesson.packing, lesson.half)
+        extra = kept.outputs(session, "teacher", made, function, teacher, rows, *given)
     del teacher, have, function, lesson
     if config.cache:  # else the teacher is in the loop
         session.rest()
