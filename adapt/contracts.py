@@ -464,13 +464,33 @@ class LabelsObjectiveConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How a predictor's outputs lie on disk, where that is not as they come."""
+
+    pack: Callable[[np.ndarray], np.ndarray]
+    """float32[B, …] → [B, …] of any type, records too."""
+    unpack: Callable[[np.ndarray], np.ndarray]
+    """One item of these → float32[…], as it was or near that."""
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that it depends on."""
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What is asked of the teacher before the student learns."""
 
     predictor: str | None = None
     """The teacher's function of images whose outputs a batch brings as `teacher`, cached a view or live."""
+    packing: Packing | None = None
+    """How these outputs lie on disk; none: in float32."""
+    half: bool = False
+    """May they lie there in fp16, where a GPU has computed them in bf16? For outputs that are large and of which no bit decides."""
     label: Callable[[Dataset], Dataset] | None = None
-    """Pictures → the rows with the teacher's labels, found once, that the student learns from."""
+    """Some pictures → as many rows with the teacher's labels, without the pictures; called for parts, by all processes, and kept."""
+    labels_batch: int = 1
+    """Pictures that `label` looks at together."""
+    choose: Callable[[Dataset], tuple[Dataset, str]] | None = None
+    """All pictures with their labels → the rows that the student learns from, and a line for the user; none: all of them."""
     reference: Callable[[], Mapping[str, Predictor]] | None = None
     """Where the labels answer another question than the teacher itself: makes the predictors by which the labels are measured."""
 

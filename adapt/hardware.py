@@ -108,6 +108,19 @@ def device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def cores() -> int:
+    """That this process may use; two threads of one core do not compute faster than one."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def threads(processes: int) -> int:
+    """That each of so many processes on this machine computes with: together as many as there are cores."""
+    return max(1, cores() // max(1, processes))
+
+
 def precision(wanted: str) -> str:
     """auto → bf16 on GPU, fp32 elsewhere: bf16 on CPUs is slower."""
     if wanted != "auto":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from adapt import hardware
 from adapt.cli import ALONE, checked, main
@@ -22,6 +26,7 @@ def launched(entry: Sequence[str], verb: Sequence[str], arguments: Sequence[str]
     """
     given = [*verb, *arguments]
     processes = 0 if not given or given[0] in ALONE else lacking_processes()
+    share_threads(processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if processes < 2:
         return main(given)
     return checked(given) or start(processes, [*entry, *arguments])
@@ -34,15 +39,40 @@ def lacking_processes() -> int:
     """
     if "MASTER_ADDR" not in os.environ or "RANK" in os.environ or hardware.device() != "cpu":
         return 0
-    import psutil
-    from accelerate.commands.launch import launch_command_parser
+    options = _accelerate(psutil.Process(os.getppid()).cmdline())
+    return options.num_processes or 0 if options else 0
 
-    words = psutil.Process(os.getppid()).cmdline()
+
+def share_threads(processes: int) -> None:
+    """Give each process of a launcher its share of the cores; call it before torch computes.
+
+    A launcher that was told nothing gives a thread to each, or all cores to all, which then wait for each other. What the user has set,
+    OMP_NUM_THREADS or accelerate's `--num_cpu_threads_per_process`, stays.
+    """
+    launcher = psutil.Process(os.getppid())
+    try:
+        words, theirs = launcher.cmdline(), launcher.environ()
+    except (psutil.Error, OSError):  # it is gone, or not ours
+        return
+    options = _accelerate(words)
+    if options is None and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return  # no launcher of ours: torch's own default
+    if "OMP_NUM_THREADS" in theirs or (options and options.num_cpu_threads_per_process):
+        return
+    threads = hardware.threads(processes)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _accelerate(words: list[str]) -> Namespace | None:
+    """The options of `accelerate launch`, if that is the command."""
     place = next((place for place, word in enumerate(words) if Path(word).name in LAUNCHERS), None)
     if place is None:
-        return 0
-    options = launch_command_parser().parse_known_args(words[place + 1 :])[0]
-    return options.num_processes or 0
+        return None
+    from accelerate.commands.launch import launch_command_parser
+
+    return launch_command_parser().parse_known_args(words[place + 1 :])[0]
 
 
 def start(processes: int, command: Sequence[str]) -> int:

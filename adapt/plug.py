@@ -63,7 +63,7 @@ SHARED = {
     },
     "methods": {"adapter", "low_rank", "memory"},
     "evals": {"bootstrap", "feature_bank", "metrics", "result", "text"},
-    "distill": {"cache", "taught"},
+    "distill": {"cache", "labels", "taught"},
     "students": {"base", "cnn", "pyramid"},
     "export": {"bench", "examples", "gate"},
 }

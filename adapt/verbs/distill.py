@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adapt import plug
+from adapt.contracts import Lesson
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.verbs import guards, kept, lineage, measuring, scores
@@ -125,7 +125,7 @@ def teach(session: Session):
     lesson = objective.lesson(config, teacher, partial(_another, session))
     _measure_labels(session, teacher, lesson)
     if lesson.label:
-        rows = _labelled(session, lesson.label, rows)
+        rows = _labelled(session, lesson, rows)
     have = teacher.predictors()
     if lesson.predictor and lesson.predictor not in have:
         raise UserError(
@@ -137,7 +137,8 @@ def teach(session: Session):
     learner = objective.learner(config, teacher, None if config.cache else function)
     if function and config.cache:
         made = lineage.answers(session, lesson.predictor, config.views, config.train.augment)
-        extra = kept.outputs(session, "teacher", made, function, teacher, rows, config.views, config.train.augment)
+        given = (config.views, config.train.augment, lesson.packing, lesson.half)
+        extra = kept.outputs(session, "teacher", made, function, teacher, rows, *given)
     del teacher, have, function, lesson
     if config.cache:  # else the teacher is in the loop
         session.rest()
@@ -198,16 +199,17 @@ def _measure_labels(session: Session, teacher, lesson) -> None:
         measuring.measure(session, name, title, teacher, lambda texts: predictors, student=session.called)
 
 
-def _labelled(session: Session, label: Callable, rows):
-    """The teacher's labels of rows, found once, by one process a disk."""
-    from datasets import load_from_disk
+def _labelled(session: Session, lesson: Lesson, rows):
+    """The rows that the student learns from, with the teacher's labels: found once, by all processes."""
+    from adapt.distill import labels
 
-    place = kept.place(session, "labels", lineage.labels(session))
-    if session.processes.keeps and not place.exists():
-        with atomic(place) as folder:
-            label(rows).save_to_disk(folder)
-    session.accelerator.wait_for_everyone()
-    return load_from_disk(place)
+    made = lineage.labels(session) | {"layout": labels.VERSION}
+    place, share = kept.place(session, "labels", made), session.processes.place
+    found = labels.build(place, lesson.label, rows, session.accelerator, lesson.labels_batch, share)
+    if lesson.choose:
+        found, said = lesson.choose(found)
+        session.say(f"teacher: {said}")
+    return found
 
 
 def _save_student(session: Session, student, start: bool | str) -> None:

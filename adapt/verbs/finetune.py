@@ -118,7 +118,7 @@ def _features(session: Session):
             "family has no features to keep. Set train.cache=false."
         )
     rows = session.data["train"]
-    cached = kept.outputs(session, "features", lineage.features(session), function, session.family, rows, 1, None)
+    cached = kept.outputs(session, "features", lineage.features(session), function, session.family, rows)
     # one view serves every epoch; what is random beside it follows the epoch's seeds
     return lambda view, row: cached(0, row)
 

@@ -14,10 +14,18 @@ from adapt.verbs import lineage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from adapt.contracts import Packing
     from adapt.verbs.session import Session
 
 BATCH = 256
 """Small pictures that a predictor gets at once."""
+ON_GPU = 16
+"""Times as many on a GPU: more do not make it faster, and where the memory has no room for them, there are fewer."""
+INSTEAD = {
+    "teacher": "Make room, lower distill.views, or set distill.cache=false, which asks the teacher in the loop.",
+    "features": "Make room, or set train.cache=false, which computes them in the loop.",
+}
+"""What is left to a user whose disk is too small for outputs."""
 
 
 def finetuned(session: Session) -> bool:
@@ -99,11 +107,23 @@ def teacher(session: Session):
     return adapted(session) if session.recipe.distill.teacher == "adapted" else session.as_it_comes()
 
 
-def outputs(session: Session, name: str, made: dict, function: Callable, module, rows, views: int, augmentation):
+def outputs(
+    session: Session,
+    name: str,
+    made: dict,
+    function: Callable,
+    module,
+    rows,
+    views: int = 1,
+    augmentation=None,
+    packing: Packing | None = None,
+    half: bool = False,
+):
     """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`.
 
     Args:
         made: what the outputs are made of; others are computed anew.
+        packing, half: see `Lesson`.
     """
     from adapt.distill import cache
     from adapt.train.views import Views
@@ -111,9 +131,17 @@ def outputs(session: Session, name: str, made: dict, function: Callable, module,
     module.eval()
     views = Views(rows, lambda sample, _: module.preprocess(sample, False), session.recipe.seed, views)
     height, width = module.input["size"]
+    gpu = session.accelerator.device.type != "cpu"
+    if half and packing is None and gpu and session.precision == "bf16":
+        packing = cache.HALF
     batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
+    batch *= ON_GPU if gpu else 1
+    made = made | {"layout": cache.VERSION} | ({"packing": dict(packing.made_of)} if packing else {})
     folder = place(session, name, made)
-    return cache.build(folder, function, views, augmentation, batch, session.accelerator, name, session.processes.place)
+    share = session.processes.place
+    return cache.build(
+        folder, function, views, augmentation, batch, session.accelerator, name, share, packing, INSTEAD.get(name, "")
+    )
 
 
 def place(session: Session, name: str, made: dict) -> Path:

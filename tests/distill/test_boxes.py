@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
 from adapt.distill.boxes.training import follow
+from adapt.distill.labels import build
 from adapt.export import gate, onnx
 from adapt.export.onnx import nms
 from adapt.export.onnx.graphs import operators, write
@@ -66,7 +69,10 @@ class Teacher(torch.nn.Module):
 
 
 def labels(config, teacher, rows):
-    return boxes.lesson(config, teacher, None).label(rows)
+    lesson = boxes.lesson(config, teacher, None)
+    with tempfile.TemporaryDirectory() as folder:
+        made = build(Path(folder), lesson.label, rows, Accelerator(cpu=True), lesson.labels_batch)
+        return lesson.choose(made)[0]  # mapped files outlive their names
 
 
 def learner_of(rows):

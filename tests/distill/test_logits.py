@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import timm
@@ -12,7 +10,6 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from adapt.contracts import Augment, Train
-from adapt.distill import cache as cache_module
 from adapt.distill import logits
 from adapt.distill.cache import build
 from adapt.plug import UserError
@@ -49,40 +46,6 @@ def test_loss_is_hintons():
     torch.testing.assert_close(loss, 0.75 * soft + 0.25 * hard)
 
 
-def test_processes_share_the_cache_whoever_begins_first(teacher, rows, tmp_path):
-    def part(rank: int):
-        accelerator = SimpleNamespace(
-            process_index=rank, num_processes=2, is_main_process=rank == 0, device="cpu", wait_for_everyone=lambda: None
-        )
-        function = teacher.predictors()["image_embedding"]
-        return build(tmp_path / "cache", function, Views(rows, teacher.preprocess, 0, 1), AUGMENT, 2, accelerator)
-
-    part(0)  # has finished all of its own before the other looks
-    cache = part(1)
-    alone = build(
-        tmp_path / "alone",
-        teacher.predictors()["image_embedding"],
-        Views(rows, teacher.preprocess, 0, 1),
-        AUGMENT,
-        2,
-        Accelerator(cpu=True),
-    )
-    assert len(cache.shards) == 5
-    for row in range(len(rows)):
-        torch.testing.assert_close(cache(0, row), alone(0, row))
-
-
-def test_few_shards_are_open_at_once(teacher, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "OPEN", 2)
-    views = Views(rows, teacher.preprocess, 0, 1)
-    cache = build(tmp_path / "cache", teacher.predictors()["image_embedding"], views, AUGMENT, 2, Accelerator(cpu=True))
-    first = cache(0, 0)["teacher"]
-    for row in range(len(rows)):
-        cache(0, row)
-    assert len(cache.open) == 2
-    assert torch.equal(cache(0, 0)["teacher"], first)
-
-
 def learner_of(teacher, live=None, **options):
     torch.manual_seed(0)
     return logits.learner(CONFIG.model_copy(update=options), teacher, live)
@@ -107,28 +70,6 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, tmp_path):
     # the same views, so the same targets; in-loop batches of another size round differently
     torch.testing.assert_close(losses[0][:2], losses[1][:2], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
-
-
-def test_cache_resumes_at_the_last_whole_shard(teacher, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "SHARD", 16)
-    calls = []
-
-    def function(images):
-        calls.append(len(images))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return images.mean((2, 3))
-
-    views = Views(rows, teacher.preprocess, 0, 2)
-    with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
-    assert len(list(tmp_path.glob("*.npy"))) == 2
-    cache = build(tmp_path, function, views, AUGMENT, 16, Accelerator(cpu=True))
-    assert sum(calls[3:]) == 80 - 32
-    whole = build(tmp_path / "whole", lambda images: images.mean((2, 3)), views, AUGMENT, 16, Accelerator(cpu=True))
-    for view in range(2):
-        for row in range(40):
-            assert torch.equal(cache(view, row)["teacher"], whole(view, row)["teacher"])
 
 
 def test_deployed_module_is_the_student(teacher):
@@ -224,11 +165,31 @@ def test_a_student_is_measured_in_single_precision_as_its_file_computes(teacher)
             assert student(images).dtype == torch.bfloat16, "training may be faster"
 
 
-def test_a_teacher_that_answers_nan_is_one_line(teacher, rows, tmp_path):
-    def broken(images):
-        return torch.full((len(images), 4), float("nan"))
+def test_of_thousands_of_classes_the_best_keep_their_logits_and_all_others_their_share_of_the_probability():
+    """TinyViT eq. 3 at the temperature of the loss: the softmax of what comes back, against the formula written out."""
+    assert logits.packing(CONFIG, 2048) is None and logits.packing(CONFIG.model_copy(update={"top": 9}), 9) is None
+    given = (3 * torch.randn(6, 2049, generator=torch.Generator().manual_seed(0))).numpy()
+    packing = logits.packing(CONFIG.model_copy(update={"temperature": 3.0}), 2049)
+    packed = packing.pack(given)
+    assert packed.shape == (6,) and packed.nbytes < given.nbytes / 7
+    assert packing.made_of == {"top": 128, "temperature": 3.0}
+    for before, item in zip(given, packed, strict=True):
+        p, q = (torch.from_numpy(logit).double().div(3).softmax(0) for logit in (before, packing.unpack(item)))
+        best = p.argsort(descending=True)[:128]
+        expected = torch.full_like(p, (1 - p[best].sum()) / (2049 - 128))
+        expected[best] = p[best]
+        torch.testing.assert_close(q, expected, atol=1e-9, rtol=1e-6)
 
+
+def test_packed_logits_teach_through_the_cache_as_dense_ones_that_have_been_smoothed(teacher, rows, tmp_path):
+    config, accelerator = CONFIG.model_copy(update={"top": 2}), Accelerator(cpu=True)
+    packing = logits.lesson(config, teacher, None).packing
     views = Views(rows, teacher.preprocess, 0, 1)
-    with pytest.raises(UserError, match=r"teacher.*rows 0 to 7 .*NaN.*lower train\.lr"):
-        build(tmp_path / "cache", broken, views, None, 8, Accelerator(cpu=True))
-    assert not list((tmp_path / "cache").glob("*.npy")), "nothing of it is kept"
+    function = teacher.predictors()["class_logits"]
+    dense = build(tmp_path / "dense", function, views, AUGMENT, 8, accelerator)
+    packed = build(tmp_path / "packed", function, views, AUGMENT, 8, accelerator, packing=packing)
+    for row in range(len(rows)):
+        theirs, ours = (torch.sort(cache(0, row)["teacher"], descending=True) for cache in (dense, packed))
+        assert torch.equal(ours.values[:2], theirs.values[:2]) and torch.equal(ours.indices[:2], theirs.indices[:2])
+        t = config.temperature
+        torch.testing.assert_close((ours.values / t).logsumexp(0), (theirs.values / t).logsumexp(0))

@@ -17,7 +17,7 @@ from adapt.contracts import Augment, Train
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import masks
-from adapt.distill.cache import build
+from adapt.distill.cache import HALF, build
 from adapt.distill.masks.prompts import around, click, mask_loss
 from adapt.export import gate, onnx
 from adapt.models.sam import Config as SamConfig
@@ -155,6 +155,24 @@ def test_cached_and_live_teachers_give_the_same_losses(teacher, rows, trained, t
     config = TRAIN.model_copy(update={"epochs": 1, "warmup": 0.0, "schedule": "constant", "lr": 1e-9})
     live = fit(learner, views, config, 0, tmp_path, Accelerator(cpu=True))
     assert live[0]["loss"] == pytest.approx(history[0]["loss"], rel=1e-3)
+
+
+def test_on_disk_in_half_precision_the_loss_is_the_same_where_bf16_has_computed_it(teacher, rows, tmp_path):
+    assert masks.lesson(CONFIG, teacher, None).half
+    function, learner = teacher.predictors()["image_features"], learner_of(teacher).eval()
+
+    def rounded(images):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return function(images).float()
+
+    losses = {}
+    for name, teach, packing in (("fp32", function, None), ("bf16", rounded, None), ("half", rounded, HALF)):
+        views = Views(rows, teacher.preprocess, 0, 1)
+        cache = build(tmp_path / name, teach, views, None, 8, Accelerator(cpu=True), packing=packing)
+        views = Views(rows, learner.preprocess, 0, 1, cache)
+        with torch.no_grad():
+            losses[name] = learner(learner.collate([views[row] for row in range(8)]))[0].item()
+    assert abs(losses["half"] - losses["bf16"]) < 0.1 * abs(losses["bf16"] - losses["fp32"]), losses
 
 
 def test_a_frozen_decoder_stays_and_a_trained_one_learns(teacher, trained, rows):

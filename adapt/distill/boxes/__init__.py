@@ -82,7 +82,7 @@ def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
     have = teacher.predictors()
     if LABELS not in have:
         raise UserError(f"distill.name: 'boxes' needs a teacher that finds {LABELS}. This one has: {', '.join(have)}.")
-    return Lesson(label=partial(label, config, have[LABELS]))
+    return Lesson(label=partial(label, config, have[LABELS]), labels_batch=config.batch, choose=partial(choose, config))
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
@@ -101,52 +101,53 @@ def learner(config: Config, teacher: Family, live: Callable | None = None) -> Le
 
 
 def label(config: Config, teacher: Predictor, rows: Dataset) -> Dataset:
-    """The teacher's boxes as a data set: those above the score, duplicates removed, clipped to the picture.
+    """The teacher's boxes: those above the score, duplicates removed, clipped to the picture.
 
     Args:
         teacher: its row predictor `detections`.
         rows: pictures; what people wrote about them (`HUMAN`) is left out before the teacher sees them.
 
     Returns:
-        the rows with id, image, objects (bbox float[N, 4] XYXY in pixels, category int[N]) and score (list of float[N]).
-
-    Raises:
-        UserError: it finds no boxes at all.
+        for each row objects (bbox float[N, 4] XYXY in pixels, category int[N]) and score (list of float[N]).
     """
-    from datasets import ClassLabel, List, Value
-
-    from adapt.progress import progress
+    from datasets import ClassLabel, Dataset, Features, List, Value
 
     asked = rows.remove_columns([name for name in HUMAN if name in rows.column_names])
     found = []
-    with progress("teacher", len(asked)) as tick:
-        for start in range(0, len(asked), config.batch):
-            samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
-            if config.ask == "present":
-                for i, sample in enumerate(samples, start):
-                    sample["objects"] = {"category": sorted(set((rows[i]["objects"] or {"category": []})["category"]))}
-            for sample, answer in zip(samples, teacher(samples), strict=True):
-                found.append(clean(answer, sample["image"].size, config.score, config.nms))
-                tick()
-    keep = [i for i, one in enumerate(found) if config.empty or len(one["score"])]
-    if not any(len(one["score"]) for one in found):
-        raise UserError(
-            f"distill: the teacher finds nothing above distill.score={config.score} in {len(found)} pictures. "
-            "Lower distill.score, or train the teacher longer."
-        )
-    counts = [len(one["score"]) for one in found]
-    shown = sum(count > 0 for count in counts)
-    print(
-        f"teacher: {sum(counts):,} boxes with a score of {config.score} or more, on {shown:,} of {counted(len(found), 'picture')}"
-    )
+    for start in range(0, len(asked), config.batch):
+        samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
+        if config.ask == "present":
+            for i, sample in enumerate(samples, start):
+                sample["objects"] = {"category": sorted(set((rows[i]["objects"] or {"category": []})["category"]))}
+        for sample, answer in zip(samples, teacher(samples), strict=True):
+            found.append(clean(answer, sample["image"].size, config.score, config.nms))
     names = category_names(rows.features)
     category = ClassLabel(names=names) if names else Value("int64")
-    boxes = List(List(Value("float32"), length=4))
+    boxes = {"bbox": List(List(Value("float32"), length=4)), "category": List(category)}
     objects = [{"bbox": one["bbox"].tolist(), "category": one["category"].tolist()} for one in found]
-    given = asked.select_columns([name for name in ("id", "image") if name in asked.column_names])
-    given = given.add_column("objects", objects, feature={"bbox": boxes, "category": List(category)})
-    given = given.add_column("score", [one["score"].tolist() for one in found], feature=List(Value("float32")))
-    return given.select(keep)
+    columns = {"objects": objects, "score": [one["score"].tolist() for one in found]}
+    return Dataset.from_dict(columns, Features(objects=boxes, score=List(Value("float32"))))
+
+
+def choose(config: Config, labelled: Dataset) -> tuple[Dataset, str]:
+    """The pictures with boxes, or all of them with `empty`.
+
+    Raises:
+        UserError: there are no boxes at all.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    counts = pc.list_value_length(labelled.data.column("score")).to_numpy()
+    shown = np.flatnonzero(counts)
+    if not len(shown):
+        raise UserError(
+            f"distill: the teacher finds nothing above distill.score={config.score} in {len(labelled)} pictures. "
+            "Lower distill.score, or train the teacher longer."
+        )
+    pictures = counted(len(labelled), "picture")
+    said = f"{counts.sum():,} boxes with a score of {config.score} or more, on {len(shown):,} of {pictures}"
+    return labelled if config.empty else labelled.select(shown), said
 
 
 def clean(answer: dict, size: tuple[int, int], score: float, overlap: float) -> dict[str, np.ndarray]:

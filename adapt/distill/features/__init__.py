@@ -60,7 +60,7 @@ def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
     """
     if PREDICTOR not in teacher.predictors():
         raise UserError(f"distill.name: 'features' needs a model with {PREDICTOR}, such as dinov2. Use logits.")
-    return Lesson(predictor=PREDICTOR)
+    return Lesson(predictor=PREDICTOR, half=True)
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:

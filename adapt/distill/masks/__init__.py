@@ -65,7 +65,7 @@ def lesson(config: Config, teacher: Family, load: Callable) -> Lesson:
     have = teacher.predictors()
     if PREDICTOR not in have or "masks" not in have:
         raise UserError(f"distill.name: 'masks' needs a teacher with {PREDICTOR} and masks. This one has: {', '.join(have)}.")
-    return Lesson(predictor=PREDICTOR)
+    return Lesson(predictor=PREDICTOR, half=True)
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:

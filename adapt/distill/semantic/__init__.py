@@ -18,13 +18,13 @@ Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels);
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from adapt.contracts import Augment, LabelsObjectiveConfig, Lesson, Predictor, Train
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
 from adapt.vision.masks import unrle_many
@@ -108,6 +108,7 @@ def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) 
         return Lesson()
     propose = proposals(config, teacher)
 
+    @cache
     def drawing() -> Draw:
         from adapt.distill.semantic.naming import Namer, paint
 
@@ -119,7 +120,7 @@ def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) 
 
         return draw
 
-    return Lesson(label=partial(label, drawing), reference=partial(reference, drawing))
+    return Lesson(label=partial(label, drawing), choose=choose, reference=partial(reference, drawing))
 
 
 def learner(config: Config, teacher: Family, live: Callable | None = None) -> Learner:
@@ -144,31 +145,32 @@ def label(drawing: Callable[[], Draw], rows: Dataset) -> Dataset:
         rows: `image`, and `objects` with `proposals: boxes`; no mask, category or label is looked at.
 
     Returns:
-        image, and segmentation (PNG: 0 background, k + 1 the class k, 255 not judged).
-
-    Raises:
-        UserError: nothing is found in any picture.
+        segmentation (PNG: 0 background, k + 1 the class k, 255 not judged), and found: does it show any class?
     """
-    from datasets import Dataset, Features, Image, concatenate_datasets
+    from datasets import Dataset, Features, Image, Value
 
     from adapt.distill.semantic.naming import encoded
-    from adapt.progress import progress
 
-    draw, maps, found = drawing(), [], False
-    with progress("teacher", len(rows)) as tick:
-        for row in rows:
-            classes = draw(row)
-            found |= bool(((classes > 0) & (classes != IGNORE)).any())
-            maps.append(encoded(classes))
-            tick()
-    if not found:
+    draw = drawing()
+    maps = [draw(row) for row in rows]
+    found = [bool(((classes > 0) & (classes != IGNORE)).any()) for classes in maps]
+    columns = {"segmentation": list(map(encoded, maps)), "found": found}
+    return Dataset.from_dict(columns, Features(segmentation=Image(), found=Value("bool")))
+
+
+def choose(labelled: Dataset) -> tuple[Dataset, str]:
+    """All pictures with their maps, and on how many there is a class.
+
+    Raises:
+        UserError: on none.
+    """
+    shown = sum(labelled.data.column("found").to_pylist())
+    if not shown:
         raise UserError(
-            f"distill: no mask in {len(rows)} pictures was surely one of the classes. Lower distill.min_probability, or "
+            f"distill: no mask in {len(labelled)} pictures was surely one of the classes. Lower distill.min_probability, or "
             "distill.automatic.pred_iou_thresh and stability_score_thresh, or train the teacher longer."
         )
-    pictures = rows.select_columns(["image"]).flatten_indices()
-    column = Dataset.from_dict({"segmentation": maps}, Features(segmentation=Image()))
-    return concatenate_datasets([pictures, column], axis=1)
+    return labelled.remove_columns("found"), f"maps of classes for {shown:,} of {counted(len(labelled), 'picture')}"
 
 
 def reference(drawing: Callable[[], Draw]) -> dict[str, Predictor]:

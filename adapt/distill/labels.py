@@ -1,0 +1,139 @@
+"""A teacher's labels on disk: found once, by all processes, resumed where they were killed.
+
+    FOLDER/000000.arrow             a shard: the labels of some thousand rows, without their pictures
+    FOLDER/parts/000001/003.arrow   what is found of a shard that is not whole yet, for some dozen rows: a kill costs each process one
+    FOLDER/manifest.json            that all has been made
+
+Parts are dealt to the processes one by one, so that all have work until the end; then the first process of a disk joins them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from accelerate import Accelerator
+from datasets import Dataset, concatenate_datasets
+
+from adapt.progress import progress
+from adapt.run import atomic
+
+VERSION = 2
+"""Raised when rows lie elsewhere."""
+PART = 32
+"""Rows of a part, about: so many, at most, are asked about again after a kill."""
+SHARD = 256
+"""Parts of a shard."""
+
+
+class Labels:
+    """Where the labels of rows lie.
+
+    Args:
+        batch: rows that are labelled together, so that a part has a multiple of it.
+    """
+
+    def __init__(self, folder: Path, rows: int, batch: int = 1):
+        self.folder, self.rows, self.each = folder, rows, batch * -(-PART // batch)
+        self.parts = -(-rows // self.each)
+        self.shards = -(-self.parts // SHARD)
+
+    def shard(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.arrow"
+
+    def part(self, number: int) -> Path:
+        shard, place = divmod(number, SHARD)
+        return self.folder / "parts" / f"{shard:06d}" / f"{place:03d}.arrow"
+
+    def parts_of(self, shard: int) -> range:
+        return range(shard * SHARD, min(self.parts, (shard + 1) * SHARD))
+
+    def of(self, part: int) -> range:
+        """Its rows."""
+        return range(part * self.each, min(self.rows, (part + 1) * self.each))
+
+    def lacking(self) -> tuple[list[int], list[int]]:
+        """Shards that are not whole; and of these, the parts that are not."""
+        shards = [
+            one for one in range(self.shards) if not _whole(self.shard(one), sum(len(self.of(p)) for p in self.parts_of(one)))
+        ]
+        parts = [part for one in shards for part in self.parts_of(one)]
+        return shards, [part for part in parts if not _whole(self.part(part), len(self.of(part)))]
+
+    def join(self, shard: int) -> None:
+        """Make one file of a shard's parts."""
+        files = [self.part(part) for part in self.parts_of(shard)]
+        _write(self.shard(shard), [Dataset.from_file(str(file)) for file in files])
+        shutil.rmtree(files[0].parent)
+
+
+def build(
+    folder: Path,
+    label: Callable[[Dataset], Dataset],
+    rows: Dataset,
+    accelerator: Accelerator,
+    batch: int = 1,
+    place: tuple[int, int] = (0, 1),
+) -> Dataset:
+    """The rows with their labels; those that `folder` lacks are found, by the r-th of n processes on a disk every n-th part.
+
+    Args:
+        folder: named by the caller after data, teacher and options, so that stale labels are never read.
+        label: see `contracts.Lesson`.
+        batch: rows that `label` looks at together.
+        place: r and n.
+    """
+    labels = Labels(folder, len(rows), batch)
+    shards, parts = labels.lacking()
+    made = folder / "manifest.json"
+    for path in map(labels.shard, shards if accelerator.is_main_process else []):
+        if made.exists() or path.exists():
+            print(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+    accelerator.wait_for_everyone()  # all have looked, before one of them begins
+    with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
+        # by place among the lacking: all have seen the same
+        for part in parts[place[0] :: place[1]]:
+            _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
+            tick()
+    accelerator.wait_for_everyone()
+    if place[0] == 0:
+        for shard in shards:
+            labels.join(shard)
+        if shards:
+            with atomic(made) as temporary:
+                temporary.write_text(json.dumps({"rows": len(rows), "shards": labels.shards}))
+    accelerator.wait_for_everyone()
+    found = concatenate_datasets([Dataset.from_file(str(labels.shard(one))) for one in range(labels.shards)])
+    pictures = rows.select_columns([name for name in ("id", "image") if name in rows.column_names])
+    if pictures._indices is not None:  # else columns cannot stand beside them, or the labels would be copied too
+        pictures = pictures.flatten_indices()
+    return concatenate_datasets([pictures, found], axis=1)
+
+
+def _labelled(label: Callable[[Dataset], Dataset], rows: Dataset) -> Dataset:
+    found = label(rows)
+    assert len(found) == len(rows), "an objective labels each of its rows"
+    return found
+
+
+def _whole(path: Path, rows: int) -> bool:
+    """Is the file there, with so many rows?"""
+    try:
+        return len(Dataset.from_file(str(path))) == rows
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
+def _write(path: Path, parts: list[Dataset]) -> None:
+    """Tables one after another into a file, whole or not at all."""
+    schema = parts[0].features.arrow_schema
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        with pa.ipc.new_stream(file, schema) as stream:
+            for part in parts:
+                stream.write_table(part.with_format("arrow")[:].cast(schema))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,127 @@
+"""A teacher's labels: found once by all processes, and not again after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Picture
+
+from adapt.distill import labels
+from adapt.distill.labels import Labels, build
+
+ROWS = 100
+ALONE = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from tests.distill.test_labels import ALONE, ROWS, dataset, label
+from adapt.distill.labels import build
+
+def slowly(rows):
+    time.sleep(0.3)
+    with open("asked", "a") as file:
+        file.write(f"{len(rows)}\\n")
+    return label(rows)
+
+build(Path("labels"), slowly, dataset(), ALONE)
+"""
+
+
+def dataset() -> Dataset:
+    pictures = [Picture.new("RGB", (4, 4), (number, 0, 0)) for number in range(ROWS)]
+    columns = {"id": list(map(str, range(ROWS))), "image": pictures, "label": [0] * ROWS}
+    return Dataset.from_dict(columns, Features(id=Value("string"), image=Image(), label=Value("int64")))
+
+
+@pytest.fixture(scope="module")
+def rows() -> Dataset:
+    return dataset()
+
+
+def label(rows: Dataset) -> Dataset:
+    """The red of each picture, and as many boxes as its last digit says."""
+    red = [row["image"].getpixel((0, 0))[0] for row in rows]
+    return Dataset.from_dict({"red": red, "boxes": [[[0.5] * 4] * (value % 10) for value in red]})
+
+
+def right(found: Dataset) -> bool:
+    same = found["red"][:] == [image.getpixel((0, 0))[0] for image in found["image"]] == list(range(ROWS))
+    return same and [len(boxes) for boxes in found["boxes"]] == [number % 10 for number in range(ROWS)]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Shards of three parts of eight rows."""
+    monkeypatch.setattr(labels, "PART", 8)
+    monkeypatch.setattr(labels, "SHARD", 3)
+
+
+def test_rows_come_back_with_their_labels_and_without_what_people_wrote(rows, tmp_path, small):
+    shuffled = rows.select([*range(50, 100), *range(50)]).select([*range(50, 100), *range(50)])  # with a map of indices
+    found = build(tmp_path, label, shuffled, ALONE)
+    assert right(found) and found.column_names == ["id", "image", "red", "boxes"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [*(f"{shard:06d}.arrow" for shard in range(5)), "manifest.json", "parts"]
+    assert not list((tmp_path / "parts").iterdir()), "joined"
+
+
+def test_all_processes_label_and_none_labels_what_another_does(rows, tmp_path, small):
+    barrier, asked = Barrier(2), {0: [], 1: []}
+
+    def process(rank: int) -> bool:
+        accelerator = SimpleNamespace(is_main_process=rank == 0, wait_for_everyone=lambda: barrier.wait(30))
+        mine = asked[rank]
+        return right(build(tmp_path, lambda rows: mine.append(len(rows)) or label(rows), rows, accelerator, place=(rank, 2)))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(process, range(2)))
+    assert sum(asked[0]) + sum(asked[1]) == ROWS and abs(len(asked[0]) - len(asked[1])) <= 1
+
+
+def test_what_is_whole_is_not_labelled_again(rows, tmp_path, small):
+    build(tmp_path, label, rows, ALONE)
+    assert right(build(tmp_path, None, rows, ALONE))
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut short"])
+def test_a_shard_that_is_missing_or_cut_short_is_made_again_and_a_line_says_so(rows, tmp_path, small, capsys, harm):
+    build(tmp_path, label, rows, ALONE)
+    path, asked = tmp_path / "000001.arrow", []
+    content = path.read_bytes()
+    path.unlink()
+    if harm == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    assert right(build(tmp_path, lambda rows: asked.append(len(rows)) or label(rows), rows, ALONE))
+    assert capsys.readouterr().out == f"teacher: {path} is {harm}; it is made again\n"
+    assert asked == [8, 8, 8], "that shard alone"
+
+
+def test_a_part_has_whole_batches():
+    assert [Labels(Path(), 1000, batch).each for batch in (1, 16, 24, 100)] == [32, 32, 48, 100]
+
+
+@pytest.mark.slow
+def test_a_killed_labelling_goes_on_where_it_was(tmp_path):
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", SCRIPT]
+    child = subprocess.Popen(command, cwd=tmp_path, env=here)
+    until = time.monotonic() + 60
+    while child.poll() is None and len(list(tmp_path.glob("labels/parts/*/*.arrow"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    done = [32 for _ in tmp_path.glob("labels/parts/*/[0-9]*.arrow")]
+    (tmp_path / "asked").unlink()
+    subprocess.run(command, cwd=tmp_path, env=here, check=True, timeout=60)
+    assert sum(done) >= 64 and sum(map(int, (tmp_path / "asked").read_text().split())) == ROWS - sum(done)
+    assert right(build(tmp_path / "labels", None, dataset(), ALONE))
