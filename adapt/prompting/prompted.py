@@ -151,18 +151,19 @@ def _masks(family: Promptable, features: Tensor, coordinates: Tensor, labels: Te
         place: height and width of the picture in the input, and its own, pixels.
     """
     several = bool(len(labels) and (labels[0] >= 0).sum() == 1) if multimask is None else multimask
+    masks, scores = torch.zeros(len(labels), *place[1], dtype=torch.bool), torch.zeros(len(labels))
 
-    def answered(part: slice) -> tuple[Tensor, Tensor]:
+    def answer(part: slice) -> None:
         xy, kinds = coordinates[part].to(features.device), labels[part].to(features.device)
         logits, predicted = family.decode(features.expand(len(xy), -1, -1, -1), xy, kinds, multimask=several)
         value, best = predicted.float().max(1)
         logits = logits[torch.arange(len(best)), best][:, None].float()
-        return (unpad(logits, family.side, *place)[:, 0] > 0).cpu(), value.cpu()
+        masks[part], scores[part] = (unpad(logits, family.side, *place)[:, 0] > 0).cpu(), value.cpu()
 
     each = 4 * (family.side**2 + math.prod(place[1]))  # bytes of the logits on the input and on the picture
-    answers = list(portions(answered, len(coordinates), fitting(each, PROMPTS, features.device)))
-    masks, scores = zip((torch.zeros(0, *place[1], dtype=torch.bool), torch.zeros(0)), *answers, strict=True)
-    return {"masks": torch.cat(masks).numpy(), "scores": torch.cat(scores).numpy()}
+    for _ in portions(answer, len(labels), fitting(each, PROMPTS, features.device)):
+        pass
+    return {"masks": masks.numpy(), "scores": scores.numpy()}
 
 
 def unpad(logits: Tensor, side: int, size: Sequence[int], original: Sequence[int]) -> Tensor:
