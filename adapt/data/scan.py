@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,10 +55,39 @@ class Finding:
     """Kind (a key of `problems.KINDS`) and detail."""
 
 
-def inspect(value: dict) -> Finding:
+@dataclass(frozen=True)
+class Guest:
+    """Who looks at the pictures too that `scan` opens, so that each is read and decoded once; see `also`."""
+
+    see: Callable[[list[int], bytes, Picture.Image, tuple[int, int]], None]
+    """Shown, in threads, a file's stamp from before it was read, its bytes, the picture as `eight` decodes it, and its width and height
+    turned as EXIF says. What cannot be decoded it is not shown."""
+    enough: int
+    """Pixels a side that it needs: a larger JPEG may be decoded to no more."""
+
+
+_guest: ContextVar[Guest | None] = ContextVar("guest", default=None)
+
+
+@contextmanager
+def also(guest: Guest) -> Iterator[None]:
+    """While it lasts, what `scan` opens is shown to a guest; what it remembers, and therefore does not open, is not."""
+    token = _guest.set(guest)
+    try:
+        yield
+    finally:
+        _guest.reset(token)
+
+
+def inspect(
+    value: dict, see: Callable[[bytes, Picture.Image, tuple[int, int]], None] | None = None, enough: int = 0
+) -> Finding:
     """Decode the picture {bytes, path} that an `Image` column stores, and say what is wrong with it.
 
     Pillow warns of large and of slightly broken files, which is no news: call it within `quiet()`.
+
+    Args:
+        see, enough: who sees its bytes and the decoded picture too; see `Guest`.
     """
     try:
         data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
@@ -73,16 +103,17 @@ def inspect(value: dict) -> Finding:
         (width, height), turned, size = image.size, image.getexif().get(ORIENTATION, 1), upright_size(image)
         many = image.format != "MPO" and getattr(image, "is_animated", False)
         frames = f"{image.n_frames:,} in {image.format}" if many and image.format == "TIFF" else image.format or ""
-        image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # of a JPEG all bytes are read, but fewer pixels made
+        # of a JPEG all bytes are read, but fewer pixels made
+        image.draft("RGB", (enough, enough) if see else (width // 8 or 1, height // 8 or 1))
         image = eight(image)
     except Refused as refused:
         return Finding(name, None, [(refused.kind, refused.detail)])
     except Picture.DecompressionBombError as error:
         return Finding(name, None, [("decompression bomb", reason(error))])
     except Exception as error:  # decoders raise nearly anything on broken bytes
-        text = reason(error)
-        cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
-        return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+        return Finding(name, None, [_broken(reason(error))])
+    if see:
+        see(data, image, size)
     if max(width, height) > THIN * min(width, height):
         problems.append(("too thin", f"{width} × {height}"))
     if mode not in MODES:
@@ -98,6 +129,12 @@ def inspect(value: dict) -> Finding:
     if many:
         problems.append(("many frames", frames))
     return Finding(name, size, problems)
+
+
+def _broken(text: str) -> tuple[str, str]:
+    """Kind and detail of what a decoder says."""
+    cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
+    return "truncated" if cut else "unreadable", text
 
 
 def quiet() -> AbstractContextManager:
@@ -141,7 +178,10 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
     stamps = {name: stamp(path) for name, path in paths.items()}
     new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
     try:
-        looks = ahead((partial(inspect, {"path": paths[name], "bytes": None}) for name in new), AHEAD)
+        guest = _guest.get()
+        with_guest = ((partial(guest.see, stamps[name]), guest.enough) if guest else () for name in new)
+        files = ({"path": paths[name], "bytes": None} for name in new)
+        looks = ahead((partial(inspect, file, *more) for file, more in zip(files, with_guest, strict=True)), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
             for name, finding in zip(new, looks, strict=True):
                 known[name] = [stamps[name], finding.digest, finding.size, finding.problems]

@@ -25,14 +25,18 @@ def look(config: Spec, request: Request, model: Plugin | None = None) -> tuple[i
         (with objects, classes and sizes), sizes, alike, noise, sheet, refused.
     """
     from adapt.data.auto import chosen
+    from adapt.data.scan import also
+    from adapt.verbs.doctoring.pictures import Shared
     from adapt.verbs.doctoring.rows import examined
     from adapt.verbs.doctoring.sheet import draw
 
     if config.source == "auto":
         config, said = chosen(config)
         print(said)
-    splits, report, refused = _loaded(config, request)
-    seen = None if splits is None else examined(splits, request.noise, model)
+    shared = Shared()
+    with also(shared.guest):
+        splits, report, refused = _loaded(config, request)
+    seen = None if splits is None else examined(splits, request.noise, model, shared)
     if seen:
         report = _joined(report, seen.problems)
     _show(report)

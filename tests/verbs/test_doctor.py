@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import sqlite3
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,10 +23,12 @@ from adapt import hardware
 from adapt.cli import main
 from adapt.contracts import Input
 from adapt.data import emoji
+from adapt.data import folder as folders
+from adapt.data import scan as scanning
 from adapt.data.world import read
 from adapt.plug import Plugin, UserError
 from adapt.recipe import load_recipe
-from adapt.verbs.doctor import _joined
+from adapt.verbs.doctor import _joined, look
 from adapt.verbs.doctoring import alike, pictures
 from adapt.verbs.doctoring.counts import Balance, measured
 from adapt.verbs.doctoring.objects import TWICE, objects_of, scales
@@ -111,6 +114,57 @@ def test_a_second_look_opens_nothing_and_a_changed_file_is_looked_at_again(tmp_p
     drawing(8).save(files[1])
     assert (looks(data).hash != before.hash).tolist() == [False, True, False, False, False]
     assert len(opened) == 1
+
+
+def odd_files(root: Path) -> None:
+    """Two classes of pictures of many formats, modes and turns, one of them broken."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    big, small = drawing(0, (900, 700)), drawing(1)
+    clear = small.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(small.size))
+    deep = Image.fromarray((np.asarray(small.convert("L")).astype(np.uint16) << 8) + 7)
+    for name, image, options in [
+        ("big.jpg", big, {}), ("turned.jpg", big, {"exif": exif}), ("slow.jpg", big, {"progressive": True}),
+        ("print.jpg", big.convert("CMYK"), {}), ("grey.jpg", big.convert("L"), {}), ("small.png", small, {}), ("clear.png", clear, {}),
+        ("deep.png", deep, {}), ("few.png", small.quantize(16), {"transparency": 3}), ("turned.tif", small, {"exif": exif}),
+        ("film.gif", small.quantize(), {"save_all": True, "append_images": [drawing(2).quantize()]}), ("film.webp", clear, {}),
+        ("flat.bmp", Image.new("RGB", (40, 30), "red"), {}), ("bits.png", small.convert("1"), {}),
+    ]:  # fmt: skip
+        for folder in ("cat", "dog"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            image.save(root / folder / name, **options)
+    (root / "cat" / "cut.jpg").write_bytes((root / "cat" / "big.jpg").read_bytes()[:5000])
+
+
+def memories(cache: Path) -> tuple[dict, dict]:
+    """What is remembered of looks, and of scans."""
+    with sqlite3.connect(cache / "looks.sqlite") as memory:
+        seen = dict(memory.execute("SELECT key, look FROM looks"))
+    return seen, {file.name: json.loads(file.read_text()) for file in (cache / "scans").iterdir()}
+
+
+def test_each_file_is_read_and_decoded_once_and_all_that_is_remembered_is_as_if_it_had_been_twice(tmp_path, monkeypatch):
+    odd_files(tmp_path / "photos")
+    opened, kept, documents = [], [], []
+    for module in (scanning, pictures):
+        open_one = module.open_picture
+        monkeypatch.setattr(module, "open_picture", lambda value, one=open_one: opened.append(1) or one(value))
+    config = folders.Config(source="folder", path=str(tmp_path / "photos"))
+    for apart in (False, True):
+        cache = tmp_path / f"cache {apart}"
+        monkeypatch.setenv("ADAPT_CACHE", str(cache))
+        if apart:
+            monkeypatch.setattr(pictures.Shared, "_see", lambda *_: None)
+        documents.append(look(config, Request(sheet="none"))[1])
+        kept.append(memories(cache))
+    files = len(list((tmp_path / "photos").rglob("*.*")))
+    assert len(opened) == files + (2 * files - 1), "once; then twice, but for the one that cannot be read"
+    assert kept[0] == kept[1] and len(kept[0][0]) == files - 1
+    assert {**documents[0], "sheet": 0} == {**documents[1], "sheet": 0}
+    opened.clear()
+    look(config, Request(sheet="none"))
+    assert not opened
 
 
 def test_a_memory_that_cannot_be_read_or_written_costs_time_and_nothing_else(tmp_path):

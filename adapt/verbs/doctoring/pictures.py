@@ -8,7 +8,7 @@ import os
 import sqlite3
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Image
 
-from adapt.data.scan import upright_size
+from adapt.data.scan import Guest, upright_size
 from adapt.progress import progress
 from adapt.provenance import stamp
 from adapt.vision.classes import IGNORE
@@ -39,6 +39,7 @@ BATCH = 64
 """Pictures that are in memory at once."""
 LOOK, SEVERAL = struct.Struct("<QiiQ?"), -1
 NOTHING = (0, 0, 0, 0, False)
+NONE: Mapping[str, tuple] = {}
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,23 @@ class Looks:
     """Does the hash say anything? bool[N]; not of a picture that is one colour all over."""
 
 
-def looked(splits: DatasetDict) -> dict[str, Looks]:
-    """Look at all pictures; those that have not changed since the last time are not opened again."""
+class Shared:
+    """Looks at the files that the source of the data opens anyway: `with also(shared.guest): load(…)`, then `looked(splits, shared)`."""
+
+    def __init__(self):
+        self.records: dict[str, tuple] = {}
+        self.guest = Guest(self._see, ENOUGH)
+
+    def _see(self, mark: list[int], data: bytes, image: Picture.Image, size: tuple[int, int]) -> None:
+        with suppress(Exception):  # as in `seen`, which is asked then
+            self.records[_key_of("look", mark)] = _record(data, image, size)
+
+
+def looked(splits: DatasetDict, shared: Shared | None = None) -> dict[str, Looks]:
+    """Look at all pictures; those that have not changed since the last time, or that were looked at just now, are not opened again."""
     with (
         progress("look at pictures", sum(map(len, splits.values()))) as tick,
-        _remembering(LOOK, seen, tick) as remembered,
+        _remembering(LOOK, seen, tick, shared.records if shared else {}) as remembered,
     ):
         found = {split: list(remembered("look", rows, "image")) for split, rows in splits.items()}
     return {split: _columns(records) for split, records in found.items()}
@@ -85,14 +98,21 @@ def single_values(rows: Dataset) -> np.ndarray:
 
 def seen(data: bytes) -> tuple[int, int, int, int, bool]:
     """A picture's bytes → a record: digest, width, height, hash, is the hash clear."""
-    name = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     try:
         image = open_picture({"bytes": data})
         size = upright_size(image)
         image.draft("RGB", (ENOUGH, ENOUGH))
-        return name, *size, *perceptual(rgb(image))
+        return _record(data, image, size)
     except Exception:  # decoders raise nearly anything on broken bytes; the source's own look says what is wrong
-        return name, 0, 0, 0, False
+        return _named(data), 0, 0, 0, False
+
+
+def _record(data: bytes, image: Picture.Image, size: tuple[int, int]) -> tuple[int, int, int, int, bool]:
+    return _named(data), *size, *perceptual(rgb(image))
+
+
+def _named(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def perceptual(image: Picture.Image) -> tuple[int, bool]:
@@ -119,8 +139,14 @@ def _single(data: bytes) -> int:
 
 
 @contextmanager
-def _remembering(form: struct.Struct, look: Callable[[bytes], tuple], tick: Callable[[], None]) -> Iterator[Callable]:
-    """Yields a function (kind, rows, column) → a record a row; a memory that cannot be opened or written costs time and nothing else."""
+def _remembering(
+    form: struct.Struct, look: Callable[[bytes], tuple], tick: Callable[[], None], already: Mapping[str, tuple] = NONE
+) -> Iterator[Callable]:
+    """Yields a function (kind, rows, column) → a record a row; a memory that cannot be opened or written costs time and nothing else.
+
+    Args:
+        already: key → record of what need not be looked at, though it is not remembered.
+    """
     memory = _opened()
 
     def known(key: str | None) -> tuple | None:
@@ -141,7 +167,10 @@ def _remembering(form: struct.Struct, look: Callable[[bytes], tuple], tick: Call
             keys = [_key(kind, value) for value in values]
             records = [known(key) for key in keys]
             new = [i for i, record in enumerate(records) if record is None]
-            for i, record in zip(new, pool.map(partial(_looked_at, look), [values[i] for i in new]), strict=True):
+            for i in new:
+                records[i] = already.get(keys[i])
+            unseen = [i for i in new if records[i] is None]
+            for i, record in zip(unseen, pool.map(partial(_looked_at, look), [values[i] for i in unseen]), strict=True):
                 records[i] = record
             if new:
                 keep([(keys[i], form.pack(*records[i])) for i in new if records[i] and keys[i]])
@@ -173,9 +202,14 @@ def _key(kind: str, value: dict[str, Any]) -> str | None:
     if value.get("bytes") is not None:
         return f"{kind} {VERSION} {hashlib.blake2b(value['bytes'], digest_size=16).hexdigest()}"
     try:
-        return f"{kind} {VERSION} {':'.join(map(str, stamp(value['path'])))}"
+        return _key_of(kind, stamp(value["path"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _key_of(kind: str, mark: list[int]) -> str:
+    """Of a file with this stamp."""
+    return f"{kind} {VERSION} {':'.join(map(str, mark))}"
 
 
 def _looked_at(look: Callable[[bytes], tuple], value: dict[str, Any]) -> tuple | None:

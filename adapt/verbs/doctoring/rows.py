@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adapt.verbs.doctoring.counts import Balance, Sizes
     from adapt.verbs.doctoring.noise import Noise
     from adapt.verbs.doctoring.objects import Objects
-    from adapt.verbs.doctoring.pictures import Looks
+    from adapt.verbs.doctoring.pictures import Looks, Shared
 
 
 @dataclass
@@ -74,12 +74,13 @@ class Seen:
         }
 
 
-def examined(splits: DatasetDict, noise: bool = False, model: Plugin | None = None) -> Seen:
+def examined(splits: DatasetDict, noise: bool = False, model: Plugin | None = None, shared: Shared | None = None) -> Seen:
     """Look at the rows of all splits.
 
     Args:
         noise: are labels to be doubted?
         model: of the recipe, if there is one: by its input boxes are tiny, by its features labels doubtful.
+        shared: looks at files that the source has opened.
     """
     from adapt.verbs.doctoring.alike import alike
     from adapt.verbs.doctoring.counts import measured
@@ -88,7 +89,7 @@ def examined(splits: DatasetDict, noise: bool = False, model: Plugin | None = No
     from adapt.verbs.doctoring.pictures import looked
     from adapt.vision.classes import category_names
 
-    looks = looked(splits)
+    looks = looked(splits, shared)
     with_objects = {split: rows for split, rows in splits.items() if "objects" in rows.column_names}
     sight = input_of(model) if model and with_objects else None
     objects = {
