@@ -112,9 +112,7 @@ def inspect(
     except Picture.DecompressionBombError as error:
         return Finding(name, None, [("decompression bomb", reason(error))])
     except Exception as error:  # decoders raise nearly anything on broken bytes
-        text = reason(error)
-        cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
-        return Finding(name, None, [("truncated" if cut else "unreadable", text)])
+        return Finding(name, None, [_broken(reason(error))])
     if see:
         see(data, image, size)
     if max(width, height) > THIN * min(width, height):
@@ -132,6 +130,12 @@ def inspect(
     if many:
         problems.append(("many frames", frames))
     return Finding(name, size, problems)
+
+
+def _broken(text: str) -> tuple[str, str]:
+    """Kind and detail of what a decoder says."""
+    cut = any(word in text.lower() for word in ("truncated", "broken data stream", "unexpected end", "not enough"))
+    return "truncated" if cut else "unreadable", text
 
 
 def quiet() -> AbstractContextManager:

@@ -74,7 +74,7 @@ def test_each_picture_is_decoded_once_for_all_its_views(rows, tmp_path):
         return preprocess(sample, train)
 
     build(tmp_path, means, Views(rows, counting, 0, 5), AUGMENT, 8, Accelerator(cpu=True))
-    assert len(seen) == ROWS and sorted(seen.values()) == [1] * (ROWS - 1) + [2], "the first once more, to learn its size"
+    assert len(seen) == ROWS and set(seen.values()) == {1}
 
 
 def test_processes_share_the_cache_whoever_begins_first(rows, tmp_path, small):
