@@ -195,7 +195,9 @@ class _Items:
 
     def _decoded(self, rows: range) -> torch.Tensor:
         """The pictures of these rows, uint8 or float[n, 3, H, W]."""
-        return torch.stack([item["image"] for item in self.views.__getitems__(list(rows))])
+        columns = self.views.rows[list(rows)]
+        samples = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return torch.stack([self.views.preprocess(sample, True)["image"] for sample in samples])
 
     def _said(self, images: torch.Tensor, rows: range, wanted: list[tuple[int, int]]) -> np.ndarray:
         """Of views (view, place among the rows)."""
