@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 # -------------------------------------------------------------------------------------------------------------- training
 
 
-MOST_THREADS = 256
-
-
 class Drawing(Spec):
     """Random changes for pictures drawn on white: icons, signs, line art."""
 
@@ -118,9 +115,9 @@ class Train(Spec):
     @field_validator("workers", mode="before")
     @classmethod
     def _threads(cls, workers: object) -> object:
-        if workers == "auto" or (type(workers) is int and 0 <= workers <= MOST_THREADS):
+        if workers == "auto" or (type(workers) is int and 0 <= workers <= 256):
             return workers
-        raise ValueError(f"it can be auto, or a number of threads from 0 to {MOST_THREADS}")
+        raise ValueError("it can be auto, or a number of threads from 0 to 256")
 
 
 # ------------------------------------------------------------------------------------------- pictures, and who is asked

@@ -129,7 +129,7 @@ def outputs(
     from adapt.train.views import Views
 
     module.eval()
-    views = Views(rows, lambda sample, _: module.preprocess(sample, False), session.recipe.seed, views)
+    views = Views(rows, lambda sample, _: module.preprocess(sample, False), session.recipe.seed, views, keep=0)
     height, width = module.input["size"]
     gpu = session.accelerator.device.type != "cpu"
     if half and packing is None and gpu and session.precision == "bf16":
