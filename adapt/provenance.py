@@ -66,11 +66,12 @@ def digests(paths: Iterable[str | os.PathLike]) -> Iterator[bytes]:
     with _memory() as memory:
         while part := list(islice(paths, BLOCK)):
             stamps = [stamp(path) for path in part]
-            known = _known(memory, stamps)
-            new = [i for i, one in enumerate(stamps) if _key(one) not in known]
-            read = dict(zip(new, ahead((partial(_sha256, part[i]) for i in new), BLOCK), strict=True))
+            keys = list(map(_key, stamps))
+            known = _known(memory, keys)
+            new = [i for i, key in enumerate(keys) if key not in known]
+            read = dict(zip(new, ahead((partial(_sha256, part[i]) for i in new), BLOCK), strict=True)) if new else {}
             _remember(memory, [(stamps[i], digest) for i, digest in read.items()])
-            yield from (read[i] if i in read else known[_key(one)] for i, one in enumerate(stamps))
+            yield from (read[i] if i in read else known[key] for i, key in enumerate(keys))
 
 
 def remember(found: Iterable[tuple[list[int], bytes]]) -> None:
@@ -87,9 +88,8 @@ def _key(stamp: list[int]) -> str:
     return ":".join(map(str, stamp))
 
 
-def _known(memory: sqlite3.Connection, stamps: list[list[int]]) -> dict[str, bytes]:
-    marks = ",".join("?" * len(stamps))
-    return dict(memory.execute(f"SELECT stamp, digest FROM digests WHERE stamp IN ({marks})", list(map(_key, stamps))))
+def _known(memory: sqlite3.Connection, keys: list[str]) -> dict[str, bytes]:
+    return dict(memory.execute(f"SELECT stamp, digest FROM digests WHERE stamp IN ({','.join('?' * len(keys))})", keys))
 
 
 def _remember(memory: sqlite3.Connection, found: Iterable[tuple[list[int], bytes]]) -> None:

@@ -8,6 +8,7 @@ Every picture is opened once (and that remembered, so the next start is quick). 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from adapt.data.config import ClassesConfig
@@ -15,6 +16,10 @@ from adapt.data.places import existing
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets import Dataset
+
     from adapt.data.problems import Report
 
 
@@ -47,12 +52,16 @@ def load(config: Config):
     Raises:
         UserError: no folder, no pictures, a single class; with `on_error: stop`, pictures or classes that cannot be used.
     """
-    from datasets import ClassLabel, Dataset, Features, Value
+    from adapt.data.scan import many_objects
 
+    with many_objects():
+        return _loaded(config)
+
+
+def _loaded(config: Config):
     from adapt.data.check import check_folder
     from adapt.data.problems import Report
     from adapt.data.split import Splits, by_split, limited, placed
-    from adapt.vision.pictures import RGB
 
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path", follow=config.follow_links)
@@ -65,10 +74,9 @@ def load(config: Config):
     rows = _called(config, rows, report)
     names = _classes(config, rows, report)
     split, origin, torn = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
-    features = {"id": Value("string"), "image": RGB()}
-    parts = by_split(Dataset.from_dict(_columns(root, rows), Features(**features, label=ClassLabel(names=names))), split)
+    parts = by_split(_table(root, rows, names), split)
     if others:
-        parts["unlabelled"] = Dataset.from_dict(_columns(other_root, others), Features(**features))
+        parts["unlabelled"] = _table(other_root, others)
     held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
     problems = report.problems + other.problems + _leaks(held_out, others) + torn
     origin |= {"unlabelled": repr(config.unlabelled_path)}
@@ -105,10 +113,26 @@ def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:
     raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.{reason}")
 
 
-def _columns(root, rows: list[dict]) -> dict:
-    """Rows → columns; pictures are paths."""
-    columns = {"id": [row["id"] for row in rows], "image": [{"path": str(root / row["id"]), "bytes": None} for row in rows]}
-    return columns | ({"label": [row["class"] for row in rows]} if rows[0]["class"] else {})
+def _table(root: Path, rows: list[dict], names: list[str] | None = None) -> Dataset:
+    """Rows as a table; pictures are paths.
+
+    Args:
+        names: of the classes; none: the rows have none.
+    """
+    import pyarrow as pa
+    from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
+
+    from adapt.vision.pictures import RGB
+
+    paths = pa.array([os.path.join(root, row["id"]) for row in rows], pa.string())
+    image = pa.StructArray.from_arrays([pa.nulls(len(rows), pa.binary()), paths], ["bytes", "path"])
+    columns = {"id": pa.array([row["id"] for row in rows], pa.string()), "image": image}
+    features = Features(id=Value("string"), image=RGB())
+    if names is not None:
+        numbers = {name: number for number, name in enumerate(names)}
+        columns["label"] = pa.array([numbers[row["class"]] for row in rows], pa.int64())
+        features["label"] = ClassLabel(names=names)
+    return Dataset(pa.table(columns).cast(features.arrow_schema), DatasetInfo(features=features))
 
 
 def _leaks(held_out: dict[str, str], others: list[dict]) -> list:

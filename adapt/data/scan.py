@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -237,20 +238,30 @@ def walk(root: Path, follow: bool = False) -> tuple[list[str], list[tuple[str, s
                 problems.append((_printable(relative / name), kind, f"to {_printable(path.resolve())}"))
                 folders.remove(name)
             above[os.path.join(place, name)] = parents | {own}
+        start = "" if relative == Path() else f"{relative.as_posix()}/"
         for name in sorted(files):
-            path = Path(place) / name
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
                 continue
-            identity = (relative / name).as_posix()
-            if _printable(identity) != identity:
+            identity, path = start + name, os.path.join(place, name)
+            if not identity.isascii() and _printable(identity) != identity:
                 problems.append((_printable(identity), "unreadable", "the file's name is not UTF-8"))
-            elif not follow and path.is_symlink() and not path.resolve().is_relative_to(root):
-                problems.append((identity, "leads outside", f"to {path.resolve()}"))
-            elif not path.is_file():
+            elif _regular(path):
+                ids.append(identity)
+            elif not follow and os.path.islink(path) and not Path(path).resolve().is_relative_to(root):
+                problems.append((identity, "leads outside", f"to {Path(path).resolve()}"))
+            elif not os.path.isfile(path):
                 problems.append((identity, "unreadable", "a link to nothing, or no regular file"))
             else:
                 ids.append(identity)
     return sorted(ids), problems
+
+
+def _regular(path: str) -> bool:
+    """Is it a file, and no link?"""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

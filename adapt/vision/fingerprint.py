@@ -28,11 +28,12 @@ def fingerprint(rows) -> str:
     for name in pictures:
         kept = kept.cast_column(name, Image(decode=False))
     total = hashlib.sha256(json.dumps(class_names(rows.features)).encode())
+    written = json.JSONEncoder(sort_keys=True).encode
     for part in kept.iter(batch_size=1000):
         images = {name: _pictures(part.pop(name)) for name in pictures}
         truth = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
         for i in range(len(next(iter([*images.values(), truth])))):
-            total.update(json.dumps(truth[i] if truth else {}, sort_keys=True).encode())
+            total.update(written(truth[i] if truth else {}).encode())
             for digest in images.values():
                 total.update(digest[i])
     return total.hexdigest()[:16]
