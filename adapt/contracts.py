@@ -6,7 +6,7 @@ of yours with the same subfolders (`ADAPT_PLUGINS=FOLDER`). Each has a `Config`,
     kind      Config           functions
     data      SourceConfig     load(config) -> Splits
     models    FamilyConfig     load(config) -> a Family, an `nn.Module`; see `models/base.py`
-    methods   MethodConfig     apply(family, config, rows) -> None
+    methods   MethodConfig     apply(family, config, rows) -> None;  some: prepare(…), search(…)
     evals     EvalConfig       evaluate(config, predict, rows, protocol, bank) -> Result;  statistic(table) -> function
     distill   ObjectiveConfig  lesson(config, teacher, load) -> Lesson;  learner(config, teacher, live) -> see `distill/taught.py`
     students  (none)           Student, a class: Student(…), .save(folder), Student.open(folder); see `students/base.py`
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from adapt.plug import Plugin, Spec
 
@@ -251,13 +251,30 @@ class VisionSlot:
 
 
 @dataclass(frozen=True)
+class ProjectionSlot:
+    """The linear map from what an image tower makes of a picture into the space that it shares with texts."""
+
+    weight: nn.Parameter
+    """float[D, W] or float[W, D], as its library has it; a parameter of the backbone."""
+    before: Callable[[Tensor], Tensor]
+    """float[B, 3, H, W] 0–255 → float32[B, W], what is projected."""
+    after: Callable[[Tensor], Tensor]
+    """float32[B, W] → float32[B, D], projected by `weight` and L2-normalised."""
+
+
+@dataclass(frozen=True)
 class Slots:
-    """Where a method can put what it learns, beside adapters."""
+    """Where a method can put what it learns, beside adapters. What is put there is trained, saved and loaded with the family."""
 
     text: TextSlot | None = None
     vision: VisionSlot | None = None
+    projection: ProjectionSlot | None = None
     classifier: Callable[[nn.Module], None] | None = None
-    """Put a module in the place of the class words: () → float32[C, D], L2-normalised. It is trained, saved and loaded with the family."""
+    """Put a module in the place of the class words: () → float32[C, D], L2-normalised."""
+    head: Callable[[nn.Module], None] | None = None
+    """Put a module that makes class logits of image embeddings: float32[B, D], L2-normalised → float32[B, C]."""
+    penalty: Callable[[Callable[[], Tensor]], None] | None = None
+    """Add a term to the loss of the training: () → float32[], such as the distance of what learns from where it began."""
 
 
 class Family(Protocol):
@@ -318,6 +335,9 @@ class Family(Protocol):
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """What a frozen encoder makes of images, computed once (`train.cache`); none: it learns, or random views are needed."""
 
+    def feature_logits(self, features: Tensor) -> Tensor:
+        """Class logits float32[B, C] of what `frozen_features` gives, where it gives something."""
+
     def new_head(self, init: str = "auto") -> None:
         """Put a fresh linear head, which learns, on the frozen features (`method: head`)."""
 
@@ -337,6 +357,21 @@ class MethodConfig(Plugin):
     """Does it put the family on its device itself, by `place(family, config, device)`, rounded? Then `placed(config)` says so in tables."""
     train: ClassVar[dict[str, Any]] = {}
     """The paper's own defaults of `train`, such as `{"optimizer": "sgd"}`: what a recipe says beats them, and they beat the global ones."""
+    prepares: ClassVar[bool] = False
+    """Does it look at the training pictures before the training, by `prepare(family, config, rows, features)`? There `features(views)`
+    gives float32[views, N, …], what `frozen_features` makes of the N rows, of random views where `views` is not 0."""
+    searches: ClassVar[bool] = False
+    """Does it choose numbers of its own after the training, by `search(family, config, features, labels)`, on a few validation pictures
+    of each class: float32[N, …], what `frozen_features` makes of them, and int64[N]?"""
+
+    @property
+    def trains(self) -> bool:
+        """Is there a training? Not where `prepare` and `search` are all that is done."""
+        return True
+
+    def few(self, shots: int) -> dict[str, Any]:
+        """The paper's own `train` for so many labelled pictures a class, which beats `train`; what a recipe says beats both."""
+        return {}
 
 
 # ----------------------------------------------------------------------------------------------------------------- evals
@@ -586,94 +621,3 @@ class Runner:
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add to what is noted in the file, if the format keeps anything."""
-
-
-# ------------------------------------------------------------------------------------------------- what is left behind
-
-
-class Part(BaseModel):
-    """Base of what `metrics.json` is made of: what is unknown is left out, and no type is guessed."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
-
-
-class Latency(Part):
-    """How long one image takes."""
-
-    p50_ms: float
-    p99_ms: float
-    calls: int | None = None
-    """Of which these are the percentiles."""
-    threads: int = 1
-    runtime: str = ""
-    """`onnxruntime` or `torch`; empty in older runs."""
-    what: str = ""
-    """The part that was timed, such as `image tower`; empty: all of it."""
-
-
-class Confused(Part):
-    """The counts of a confusion that are not zero, in three lists of one length: of many classes nearly all are zero."""
-
-    label: list[int]
-    prediction: list[int]
-    count: list[int]
-    """How many rows of `label` were taken for `prediction`."""
-
-
-class Entry(Part):
-    """One measured model: a row of the table."""
-
-    name: str
-    """zero-shot, adapted, merged; of a student labels NAME, student NAME, or TARGET PRECISION NAME of a file."""
-    student: str = ""
-    """NAME, of a student's entries."""
-    title: str
-    main: str
-    """The metric that tables show, a key of `metrics`."""
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = {}
-    """95 % intervals of some of the metrics."""
-    change: tuple[float, float, float] | None = None
-    """Difference of the main metric from that of the entry `against`, and its 95 % interval."""
-    against: str | None = None
-    split: str = "test"
-    protocol: dict[str, Any] = {}
-    notes: list[str] = []
-    """What a reader must know of these numbers, a sentence each."""
-    size_bytes: float | None = None
-    latency: Latency | None = None
-    latency_torch: Latency | None = None
-    """The same model in eager PyTorch, where `latency` is of another runtime."""
-    left_out: int = 0
-    """Pictures of the data that could not be used."""
-    classes: list[str] = []
-    confusion: list[list[int]] | Confused | None = None
-    """Counts [C, C]: rows are labels, columns predictions; of many classes those that are not zero."""
-    reliability: dict[str, list[float]] | None = None
-    """confidence, accuracy and count of each bin."""
-
-    @property
-    def role(self) -> str:
-        """Its name without that of its student."""
-        return self.name.removesuffix(f" {self.student}")
-
-    @model_validator(mode="after")
-    def _has_its_main_metric(self) -> Entry:
-        if self.main not in self.metrics:
-            raise ValueError(f"main: {self.main!r} is not one of its metrics")
-        return self
-
-
-class Guard(Part):
-    """A promise, and what became of it."""
-
-    name: str
-    state: Literal["kept", "not shown", "broken"]
-    """not shown: the data are too few to tell."""
-    message: str = ""
-    """Why, and what to do."""
-
-    @property
-    def ok(self) -> bool:
-        """It is not broken."""
-        return self.state != "broken"

@@ -41,7 +41,7 @@ LAYERS = [
     {"recipe"},
     {"overrides", "mistakes"},
     {"other_data", "architectures", "provenance"},
-    {"contracts"},
+    {"contracts", "records"},
     {"plug", "hardware", "progress", "ahead"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -91,6 +91,10 @@ class Family(Learner, ABC):
         """
         return None
 
+    def feature_logits(self, features: Tensor) -> Tensor:
+        """Class logits float32[B, C] of what `frozen_features` gives, in float32 whatever the autocast."""
+        raise NotImplementedError
+
     @property
     @abstractmethod
     def input(self) -> Input:

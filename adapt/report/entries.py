@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapt.contracts import Entry, Guard, Part
 from adapt.plug import UserError
+from adapt.records import Entry, Guard, Part
 from adapt.run import Run
 
 

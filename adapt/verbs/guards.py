@@ -6,8 +6,8 @@ whole 95 % interval is.
 
 from __future__ import annotations
 
-from adapt.contracts import Guard
 from adapt.plug import counted
+from adapt.records import Guard
 
 KEPT, NOT_SHOWN, BROKEN = "kept", "not shown", "broken"
 Change = tuple[float, float, float]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
-from adapt.contracts import Guard
 from adapt.provenance import changed
+from adapt.records import Guard
 from adapt.verbs import guards, lineage
 
 if TYPE_CHECKING:

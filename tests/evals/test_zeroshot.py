@@ -10,10 +10,10 @@ from datasets import ClassLabel, Dataset
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 
-from adapt.contracts import Confused
 from adapt.evals import metrics as scores
 from adapt.evals import zeroshot
 from adapt.evals.result import counts, differing
+from adapt.records import Confused
 
 NAMES = [f"class {i}" for i in range(6)]
 

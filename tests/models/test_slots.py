@@ -91,3 +91,48 @@ class Fixed(torch.nn.Module):
 
     def forward(self):
         return self.value
+
+
+def test_what_is_projected_is_the_embedding(family):
+    slot, images = family.slots.projection, torch.rand(2, 3, *family.input["size"]) * 255
+    if family.towers.sigmoid:
+        assert slot is None, "SigLIP's pooling ends in no projection"
+        return
+    with torch.no_grad():
+        torch.testing.assert_close(slot.after(slot.before(images)), family.image_embedding(images))
+    assert slot.before(images).shape[1] in slot.weight.shape
+
+
+def test_frozen_features_are_what_the_frozen_part_gives(family):
+    family.set_classes(["cat", "dog"], ["{}"])
+    images = torch.rand(2, 3, *family.input["size"]) * 255
+    learns = {name: value.requires_grad for name, value in family.named_parameters()}
+    try:
+        family.requires_grad_(True)
+        assert family.frozen_features() is None
+        family.requires_grad_(False)
+        for weight in (None, family.slots.projection and family.slots.projection.weight):
+            if weight is not None:
+                weight.requires_grad_(True)
+            features = family.frozen_features()
+            with torch.no_grad():
+                torch.testing.assert_close(family.feature_logits(features(images)), family.predictors()["class_logits"](images))
+                batch = {"image": images, "label": torch.tensor([0, 1])}
+                expected = family(batch)[0]
+                torch.testing.assert_close(family(batch | {"features": features(images)})[0], expected)
+    finally:
+        for name, value in family.named_parameters():
+            value.requires_grad_(learns[name])
+
+
+def test_a_head_makes_the_logits_and_a_penalty_is_added_to_the_loss(family):
+    family.set_classes(["cat", "dog"], ["{}"])
+    images, labels = torch.rand(2, 3, *family.input["size"]) * 255, torch.tensor([0, 1])
+    head = torch.nn.Linear(family.image_embedding(images).shape[1], 2)
+    family.slots.head(head)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(head(family.image_embedding(images)), labels)
+        torch.testing.assert_close(family({"image": images, "label": labels})[0], expected)
+        family.slots.penalty(lambda: torch.tensor(3.0))
+        torch.testing.assert_close(family({"image": images, "label": labels})[0], expected + 3)
+    family.head = family.penalty = None

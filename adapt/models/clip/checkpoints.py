@@ -57,6 +57,10 @@ def load_transformers(config) -> Clip:
     about = f"{kind} {backbone.config.text_config.to_json_string()}"
     tokens = lambda texts: tokenise(texts, length)  # noqa: E731
     towers = Towers(encode_image, tokens, encode_tokens, spec, sees, about, vision, sigmoid=kind == "siglip")
+    if kind == "clip":  # SigLIP's pooling head ends in no projection
+        towers.projection = lambda net: net.visual_projection.weight
+        towers.unprojected = lambda net, images: net.vision_model(pixel_values=images, **other).pooler_output
+        towers.project = lambda net, features: net.visual_projection(features)
     return Clip(backbone, towers, config)
 
 

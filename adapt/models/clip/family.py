@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Input, Predictor, Slots, TextSlot, VisionSlot
+from adapt.contracts import Input, Predictor, ProjectionSlot, Slots, TextSlot, VisionSlot
 from adapt.models.base import Family
 from adapt.models.clip import Config, words
 from adapt.plug import UserError
@@ -45,6 +46,12 @@ class Towers:
     """What the weights do not say of the text tower."""
     vision: VisionSlot | None = None
     """The layers of the image tower, where it is a ViT."""
+    projection: Callable[[nn.Module], nn.Parameter] | None = None
+    """Module → the matrix that ends its image tower, where there is one."""
+    unprojected: Callable[[nn.Module, Tensor], Tensor] | None = None
+    """`encode_image` without this matrix: (module, normalised float[B, 3, H, W]) → float[B, W]."""
+    project: Callable[[nn.Module, Tensor], Tensor] | None = None
+    """(module, float[B, W]) → float[B, D]."""
     sigmoid: bool = False
     """SigLIP's loss and logit bias."""
 
@@ -61,9 +68,12 @@ class Clip(Family):
         self.backbone, self.towers, self.loss, self.config = backbone, towers, config.loss, config
         self.drawn_by = 0
         """The seed of the step, by which it draws templates and classes."""
-        self.head: nn.Linear | None = None
+        self.head: nn.Module | None = None
+        """Embeddings float32[B, D], L2-normalised → class logits float32[B, C]; a linear one of `new_head`, or a method's own."""
         self.learned: nn.Module | None = None
         """What a method has put in the place of the words: () → float32[C, D], L2-normalised."""
+        self.penalty: Callable[[], Tensor] | None = None
+        """What a method adds to the loss: () → float32[]."""
         self._moved, self._known, self._fitting = False, None, None
         self.set_classes([], ["{}"])
         self.normalise = Normalise(towers.input)
@@ -124,10 +134,42 @@ class Clip(Family):
     @property
     def slots(self) -> Slots:
         text = TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded)
-        return Slots(text, self.towers.vision, self._learn)
+        put = [partial(setattr, self, name) for name in ("learned", "head", "penalty")]
+        return Slots(text, self.towers.vision, self._projection, *put)
 
-    def _learn(self, classifier: nn.Module) -> None:
-        self.learned = classifier
+    @property
+    def _projection(self) -> ProjectionSlot | None:
+        if self.towers.projection is None:
+            return None
+        before = lambda images: self.towers.unprojected(self.net, self.normalise(images)).float()  # noqa: E731
+        return ProjectionSlot(self.towers.projection(self.net), before, self._projected)
+
+    def _projected(self, features: Tensor) -> Tensor:
+        """float32[B, W] → float32[B, D], L2-normalised."""
+        with torch.autocast(features.device.type, enabled=False):
+            return F.normalize(self.towers.project(self.net, features), dim=-1)
+
+    def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
+        """`image_embedding`; where the projection alone learns, what it is given."""
+        if self.contrastive or not all(
+            words.fixed(part) for name, part in self.net.named_children() if name in self.towers.image
+        ):
+            return None
+        slot = self._projection
+        named = self.net.named_parameters()
+        learning = [value for name, value in named if name.partition(".")[0] in self.towers.image and value.requires_grad]
+        if not learning:
+            return self.image_embedding
+        return slot.before if slot and len(learning) == 1 and learning[0] is slot.weight else None
+
+    def _embedded(self, features: Tensor) -> Tensor:
+        """What `frozen_features` gives → float32[B, D], L2-normalised."""
+        slot = self._projection
+        return slot.after(features) if slot and slot.weight.requires_grad else features
+
+    def feature_logits(self, features: Tensor) -> Tensor:
+        images = self._embedded(features)
+        return self.head_logits(images) if self.head is not None else self.logits(images, self.fixed_classifier(self.templates))
 
     def text_classifier(self, templates: list[str]) -> Tensor:
         """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip); or learned."""
@@ -224,7 +266,7 @@ class Clip(Family):
         return logits + self.net.logit_bias if self.towers.sigmoid else logits
 
     def head_logits(self, images: Tensor) -> Tensor:
-        """Embeddings float32[B, D] → float32[B, C], by the linear head."""
+        """Embeddings float32[B, D] → float32[B, C], by the head."""
         with torch.autocast(images.device.type, enabled=False):
             return self.head(images)
 
@@ -252,13 +294,15 @@ class Clip(Family):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.contrastive:
             return self.compare(self.embed(batch), batch)
-        images = self.image_embedding(batch["image"])
+        features = batch.get("features")
+        images = self.image_embedding(batch["image"]) if features is None else self._embedded(features)
         if self.head is not None:
             logits, labels = self.head_logits(images), batch["label"]
         else:
             logits, labels = self._training_logits(images, batch["label"])
         accuracy = (logits.argmax(1) == labels).float().mean()  # of a part of the classes, among these
-        return F.cross_entropy(logits, labels), {"accuracy": accuracy}
+        loss = F.cross_entropy(logits, labels)
+        return loss if self.penalty is None else loss + self.penalty(), {"accuracy": accuracy}
 
     def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Embeddings of the images and of their captions, float32[B, D] each."""

@@ -69,7 +69,19 @@ def load_open_clip(config) -> OpenClip:
         vision = VisionSlot(tower.resblocks, tower.width, first=1)
     about = f"open_clip {arch} {open_clip.get_model_config(arch)}"
     towers = Towers(encode_image, tokenizer, encode_tokens, _input(backbone), ("visual",), about, vision, sigmoid)
+    if vision is not None and isinstance(backbone.visual.proj, nn.Parameter):
+        towers.projection, towers.unprojected = lambda net: net.visual.proj, _unprojected
+        towers.project = lambda net, features: features @ net.visual.proj
     return OpenClip(backbone, towers, config)
+
+
+def _unprojected(net: nn.Module, images: Tensor) -> Tensor:
+    """What open_clip's ViT makes of images before its projection, which it leaves out where there is none."""
+    kept, net.visual.proj = net.visual.proj, None
+    try:
+        return net.encode_image(images)
+    finally:
+        net.visual.proj = kept
 
 
 def _input(backbone: nn.Module) -> Input:

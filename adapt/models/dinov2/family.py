@@ -181,6 +181,9 @@ class Dino(Family):
             return None
         return self.image_embedding if self.task == "classification" else self.patch_features
 
+    def feature_logits(self, features: Tensor) -> Tensor:
+        return self.head_logits(features)
+
     # ------------------------------------------------------------------------------------------------------------ loss
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
