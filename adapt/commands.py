@@ -234,7 +234,18 @@ def _init(rest: list[str]) -> Said:
     return init(paths[0], file)
 
 
+def _completion(rest: list[str]) -> Said:
+    """A shell's script, or what a line of it may become."""
+    from adapt import completion
+
+    what, *line = rest or ["bash"]
+    found = completion.words(line[0]) if what == "words" and line else completion.script(what).splitlines()
+    print("\n".join(found))
+    return 0, {"lines": found}
+
+
 OWN: dict[str, Callable[[list[str]], Said]] = {
+    "completion": _completion,
     "convert": _convert,
     "doctor": _doctor,
     "init": _init,

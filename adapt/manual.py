@@ -90,6 +90,12 @@ type as overrides. Without a name: all sections and plug-ins.
   adapt options train
   adapt options distill logits
   adapt options evals.knn.k""",
+    "completion": """Let bash or zsh complete verbs, recipes, options and values.
+It prints a script for the shell: put source <(adapt completion bash) into
+~/.bashrc, or with zsh in the place of bash into ~/.zshrc, behind compinit.
+
+  adapt completion bash
+  adapt completion zsh""",
     "doctor": """Describe this machine; or look for problems in your data.
 `doctor data` counts what is there, finds broken, repeated and mislabelled
 pictures and boxes of any source, says what to do, and draws a contact sheet.
@@ -121,7 +127,7 @@ ADAPT_DEBUG=1 shows where in the code an error was raised."""
 
 def overview() -> str:
     """All verbs, a line each, and what holds for all."""
-    return OVERVIEW.format(verbs="\n".join(f"  {verb:<9} {text.splitlines()[0]}" for verb, text in PAGES.items()))
+    return OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {text.splitlines()[0]}" for verb, text in PAGES.items()))
 
 
 def page(verb: str) -> str:

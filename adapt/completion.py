@@ -1,0 +1,166 @@
+"""Completion for bash and zsh: verbs, recipes, runs, options and their values, from the schema.
+
+    source <(adapt completion bash)      # in ~/.bashrc; zsh: the same with zsh in ~/.zshrc, behind compinit
+
+A shell hands over its line up to the cursor; `words` says what its last word may become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from adapt import options
+from adapt.manual import PAGES
+from adapt.plug import SECTIONS, UserError, names, nearest
+from adapt.recipe import available, load_recipe
+
+SHELLS = {
+    "bash": """_adapt() {
+    local line=${COMP_LINE:0:COMP_POINT} IFS=$'\\n'
+    COMPREPLY=($(adapt completion words "$line" 2>/dev/null))
+    local word=${line##* }
+    # bash takes = and : for the ends of words: what stands before the last one is there already
+    case $word in *[=:]*) COMPREPLY=("${COMPREPLY[@]#"${word%[=:]*}"[=:]}") ;; esac
+    case ${COMPREPLY[0]} in *[=./]) compopt -o nospace ;; esac
+}
+complete -F _adapt adapt
+""",
+    "zsh": """_adapt() {
+    local -a found
+    found=(${(f)"$(adapt completion words "${(j: :)words[1,CURRENT]}" 2>/dev/null)"})
+    compadd -Q -S '' -- $found
+}
+compdef _adapt adapt
+""",
+}
+"""Shell → what it reads."""
+OWN = {
+    "merge": ("scale=", "keep="),
+    "finetune": ("extend=",),
+    "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
+    "predict": ("file=", "images=", "to=", "out=", "tile="),
+    "convert": ("to=", "out=", "pictures="),
+    "init": ("write=",),
+}
+"""Verb → what it takes beside the recipe's options."""
+FIRST = {"doctor": ("data",), "runs": ("list", "compare", "remove"), "completion": tuple(SHELLS)}
+"""Verb → its first words."""
+FORMATS = {
+    "predict": ("csv", "coco", "yolo", "voc", "labelstudio", "jsonl", "png"),
+    "convert": ("csv", "coco", "yolo", "voc", "labelstudio", "png", "folder"),
+}
+WORKS_ON_RECIPES = tuple(verb for verb in PAGES if verb not in ("init", "runs", "recipes", "options", "completion"))
+
+
+def script(shell: str) -> str:
+    """What a shell reads to complete `adapt`.
+
+    Raises:
+        UserError: of another shell nothing is known.
+    """
+    if shell not in SHELLS:
+        raise UserError(f"completion: there is none for {shell!r}.{nearest(shell, SHELLS)}")
+    return SHELLS[shell]
+
+
+def words(line: str) -> list[str]:
+    """What the last word of a line may become, whole, sorted; a word that ends in `=`, `.` or `/` goes on."""
+    before, current = line.split()[1:], ""
+    if before and not line[-1].isspace():
+        before, current = before[:-1], before[-1]
+    if not before:
+        return _fitting(PAGES, current)
+    verb, *given = before
+    if "=" in current:
+        key, _, value = current.partition("=")
+        return [f"{key}={found}" for found in _values(verb, key, value, given)]
+    return _fitting(_names(verb, given), current)
+
+
+def _fitting(have: Iterable[str], start: str) -> list[str]:
+    """Those that begin so, each once, as far as their next dot."""
+    found = set()
+    for name in have:
+        if name.startswith(start):
+            head, dot, _ = name[len(start) :].partition(".")
+            found.add(name if name.endswith(".yaml") else start + head + dot)
+    return sorted(found)
+
+
+def _names(verb: str, given: Sequence[str]) -> list[str]:
+    """Words without a value, and keys."""
+    if verb == "help":
+        return list(PAGES)
+    if verb == "options":
+        if given and given[0] in SECTIONS:
+            return names(SECTIONS[given[0]][0])
+        return [name for name, *_ in options.overview()]
+    if verb == "recipes" and not given:
+        return available("recipes")
+    if verb == "runs" and given:
+        return [place.rstrip("/").removeprefix("runs/") for place in _files("runs/", folders=True)]
+    found = [*FIRST.get(verb, ()), *OWN.get(verb, ())]
+    if verb in WORKS_ON_RECIPES:
+        found += ["recipe=", "run=", *(f"{path}=" for path, _ in _options(given))]
+    return [name for name in found if name not in given]
+
+
+def _options(given: Sequence[str]) -> list[tuple[str, options.Option | None]]:
+    """Path and option of everything that can be set in the recipe that the line names; without one, of what every recipe has."""
+    said = dict(word.partition("=")[::2] for word in given if "=" in word)
+    place = said.get("recipe") or (f"{said['run']}/recipe.yaml" if said.get("run") else "")
+    recipe: Any = None
+    with suppress(UserError):
+        recipe = place and load_recipe(
+            place, [word for word in given if "=" in word and not word.startswith(("recipe=", "run="))]
+        )
+    found: list[tuple[str, options.Option | None]] = []
+    for section in options.options(options.Recipe):
+        value = recipe and recipe.values()[section.name]
+        several = value if isinstance(value, list) and section.name in SECTIONS else [value]
+        for number, one in enumerate(several):
+            path = f"{section.name}.{number}" if several is value else section.name
+            if section.name in SECTIONS:
+                key = SECTIONS[section.name][1]
+                inside = options.leaves(options.options(type(one), None, path)) if one else []
+                found += [(f"{path}.{key}", None), *((each.path, each) for each in inside if each.name != key)]
+            else:
+                found += [(each.path, each) for each in options.leaves([section])]
+    return found
+
+
+def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
+    if key == "recipe":
+        return _fitting(available("recipes"), value) or _files(value, ".yaml")
+    if key == "run":
+        return _files(value or "runs/", folders=True)
+    if key == "to":
+        return _fitting(FORMATS.get(verb, ()), value)
+    section, _, last = key.partition(".")
+    if section in SECTIONS and last.rpartition(".")[2] == SECTIONS[section][1]:
+        return _fitting(names(SECTIONS[section][0]), value)
+    if key == "prompts.templates" or key == "prompts.classes":
+        return _fitting(available("prompts"), value)
+    option = dict(_options(given)).get(key)
+    choices = [part for part in option.kind.replace(" or ", " | ").split(" | ") if part.islower()] if option else []
+    if len(choices) > 1:
+        return _fitting((choice for choice in choices if choice not in ("int", "float", "text")), value)
+    return _files(value)
+
+
+def _files(start: str, ending: str = "", folders: bool = False) -> list[str]:
+    """Paths that begin so; a folder's ends in a slash."""
+    head, _, tail = start.rpartition("/")
+    place = Path(head or ("/" if start.startswith("/") else ".")).expanduser()
+    found = []
+    with suppress(OSError):
+        for path in place.iterdir():
+            if not path.name.startswith(tail) or (path.name.startswith(".") and not tail):
+                continue
+            if path.is_dir() or (not folders and path.name.endswith(ending)):
+                found.append(f"{head}/{path.name}" if "/" in start else path.name)
+                found[-1] += "/" if path.is_dir() else ""
+    return sorted(found)

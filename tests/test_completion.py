@@ -1,0 +1,73 @@
+"""What a shell's line may become, from the schema."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapt.completion import script, words
+from adapt.plug import UserError
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("adapt fi", ["finetune"]),
+        ("adapt finetune recipe=clip_l", ["recipe=clip_lora"]),
+        ("adapt finetune recipe=clip_lora tr", ["tracker=", "train."]),
+        ("adapt finetune recipe=clip_lora train.opt", ["train.optimizer="]),
+        ("adapt finetune recipe=clip_lora train.optimizer=s", ["train.optimizer=sgd"]),
+        ("adapt finetune recipe=clip_lora method.name=q", ["method.name=qlora"]),
+        ("adapt finetune recipe=clip_lora method.ra", ["method.rank="]),
+        ("adapt finetune recipe=clip_lora method.name=full method.ra", []),
+        ("adapt finetune recipe=clip_lora evals.0.spl", ["evals.0.split="]),
+        ("adapt finetune recipe=clip_lora strict=", ["strict=false", "strict=true"]),
+        ("adapt convert to=y", ["to=yolo"]),
+        ("adapt options distill lo", ["logits"]),
+        ("adapt doctor d", ["data", "data.", "distill."]),
+        ("adapt finetune recipe=nothing.yaml seed", ["seed="]),
+    ],
+)
+def test_a_line_goes_on_as_the_schema_says(line, found):
+    assert words(line) == found
+
+
+def test_every_option_of_a_recipe_is_found_level_by_level():
+    from adapt.options import leaves, options
+    from adapt.recipe import Recipe
+
+    for option in leaves([each for each in options(Recipe) if each.name in ("prompts", "seed")]):
+        line = "adapt finetune recipe=clip_lora "
+        for end in [place for place, sign in enumerate(option.path) if sign == "."]:
+            assert option.path[: end + 1] in words(line + option.path[:end])
+        assert f"{option.path}=" in words(line + option.path)
+
+
+def test_paths_are_completed_and_folders_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "mine.yaml").touch()
+    assert words("adapt init ph") == [] and words("adapt road recipe=mi") == ["recipe=mine.yaml"]
+    assert words("adapt doctor data data.path=ph") == ["data.path=photos/"]
+    assert words("adapt doctor data data.path=photos/") == ["data.path=photos/cats/"]
+
+
+def test_bash_completes_behind_an_equals_sign(tmp_path):
+    file = tmp_path / "completion.bash"
+    file.write_text(script("bash"))
+    call = 'adapt() { "$PY" -m adapt "$@"; }; source "$1"; COMP_LINE="$2"; COMP_POINT=${#COMP_LINE}; _adapt; echo "${COMPREPLY[@]}"'
+    line = "adapt finetune recipe=clip_lora train.optimizer=s"
+    path = {"PY": sys.executable, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", call, "bash", str(file), line], capture_output=True, text=True, env=os.environ | path, check=True
+    )
+    assert done.stdout.split() == ["sgd"], done.stderr
+
+
+def test_another_shell_is_refused():
+    with pytest.raises(UserError, match=r"there is none for 'fish'\. Have: bash, zsh"):
+        script("fish")
