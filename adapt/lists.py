@@ -10,6 +10,7 @@ from typing import Any
 
 from adapt import options
 from adapt.options import written
+from adapt.overrides import parse_yaml
 from adapt.plug import UserError, nearest
 from adapt.recipe import available, find, load_recipe, read_text
 from adapt.verbs import runs
@@ -21,12 +22,15 @@ Said = tuple[int, dict[str, Any]]
 def recipes(rest: list[str]) -> Said:
     """`adapt recipes`: all of them, or one with its options, after overrides."""
     if not rest:
-        names = available("recipes")
-        about = {name: read_text(find("recipes", name), "recipe").splitlines()[0].lstrip("# ") for name in names}
-        for name, first in about.items():
-            line = f"{name:<24} {first}"
-            print(textwrap.fill(line, _width(), subsequent_indent=" " * 25) if sys.stdout.isatty() else line)
-        return 0, {"recipes": [{"name": name, "about": first} for name, first in about.items()]}
+        found = [_described(name) for name in available("recipes")]
+        for recipe in found:
+            student = f" → {recipe['student']}" if recipe["student"] else ""
+            line = f"{recipe['name']:<24} {recipe['model']} + {recipe['method']} on {recipe['data']}{student}"
+            if sys.stdout.isatty():
+                print(line, textwrap.fill(recipe["about"], _width(), initial_indent="    ", subsequent_indent="    "), sep="\n")
+            else:
+                print(f"{line}: {recipe['about']}")
+        return 0, {"recipes": found}
     plain = _switch(rest, "plain")
     recipe = load_recipe(rest[0], rest[1:])
     if plain or not sys.stdout.isatty():
@@ -34,6 +38,15 @@ def recipes(rest: list[str]) -> Said:
     else:
         _dimmed(options.annotated(recipe, _width()).splitlines(), "#")
     return 0, {"recipe": recipe.model_dump(mode="json"), "notes": recipe.notes}
+
+
+def _described(name: str) -> dict[str, str]:
+    """A recipe in words: what it adapts, how, on which data, what it teaches, and what it shows."""
+    text = read_text(find("recipes", name), "recipe")
+    raw = parse_yaml(text, name)
+    parts = {"model": raw["model"]["name"], "method": raw["method"]["name"], "data": raw["data"]["source"]}
+    student = (raw.get("distill") or {}).get("student", "")
+    return {"name": name} | parts | {"student": student, "about": text.splitlines()[0].lstrip("# ")}
 
 
 def sections(rest: list[str]) -> Said:
