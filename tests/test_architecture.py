@@ -16,7 +16,7 @@ import pytest
 from adapt.models.checkpoint import embedded
 from adapt.overrides import parse_yaml
 from adapt.plug import ROOT, SECTIONS, names
-from adapt.prompting.templates import words
+from adapt.prompting.text import words
 from adapt.recipe import Prompts, available, find, load_recipe
 
 PLUGS = {kind for kind, _, _ in SECTIONS.values()} | {"students"}

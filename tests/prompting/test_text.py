@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapt.plug import UserError
-from adapt.prompting.templates import words
+from adapt.prompting.text import words
 from adapt.recipe import Prompts
 
 
