@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapt.plug import UserError, counted
-from adapt.prompting.word_lists import Entry
+from adapt.prompting.word_lists import Entry, WordList
 
 SHOWN = 8
 """Names that a message shows of each difference."""
 
 
-def matched(labels: Sequence[str], entries: Sequence[Entry], place: str, how: str) -> tuple[list[int], list[str]]:
+def matched(
+    labels: Sequence[str], found: WordList, place: str, how: str, names: Sequence[Sequence[str]] | None = None
+) -> tuple[list[int], list[str]]:
     """The number of each label's entry, and lines for the user.
 
-    A label means the entry with its key; else the one entry that has it among its names; else the one entry whose key or name is
-    spelled alike (case, blanks, `_` and `-` aside) and that no other label means. Labels that are numbers, 0 to n − 1, mean the list's n
-    entries in their order.
+    A label means the entry with its key; else the one that has it among its names; else the one whose key or name is spelled alike (case,
+    blanks, `_` and `-` aside) and that no other label means. Labels that are numbers, 0 to n − 1, mean the n classes of a list in their
+    order; of a mapping only where it is shipped, since its keys are the data set's.
 
     Args:
         place: the option, for messages.
         how: `name`, or `position`: the labels' order is the list's.
+        names: what each label's class is called, by which the list may have it too; none: the list's own texts are such names.
 
     Raises:
         UserError: some labels have no entry; the message has what the data have and the list lacks, and the other way round.
     """
+    entries = found.entries()
     if how == "position":
         return _by_position(labels, entries, place)
-    found = _exact(labels, entries)
-    spelled = _alike([label for label in labels if label not in found], entries, set(found.values()))
-    found |= spelled
-    lacking = [label for label in labels if label not in found]
-    if lacking and sorted(map(_number, labels)) == list(range(len(entries))):
+    heard = [(entry.key, *entry.texts) if names is None else (entry.key,) for entry in entries]
+    known = {label: (label, *(names[i] if names else ())) for i, label in enumerate(labels)}
+    exact = _exact(known, heard, shared=names is not None)
+    spelled = _alike({label: known[label] for label in labels if label not in exact}, heard, set(exact.values()))
+    meant = exact | spelled
+    lacking = [label for label in labels if label not in meant]
+    if lacking and found.ordered and sorted(map(_number, labels)) == list(range(len(entries))):
         return list(map(_number, labels)), [
             f"{place}: labels are numbers and mean the list's classes in its order, {_pairs(labels, entries)}."
         ]
-    used = set(found.values())
+    used = set(meant.values())
     spare = [entry.key for number, entry in enumerate(entries) if number not in used]
     if lacking:
         raise UserError(
@@ -50,34 +56,38 @@ def matched(labels: Sequence[str], entries: Sequence[Entry], place: str, how: st
         notes.append(
             f"{place}: {counted(len(spelled), 'label')} matched by spelling, such as {label!r} with {entries[number].key!r}."
         )
-    return [found[label] for label in labels], notes
+    return [meant[label] for label in labels], notes
 
 
-def _exact(labels: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
-    """Labels that are an entry's key, or a name of one entry alone."""
-    keys: dict[str, int] = {}
-    names: dict[str, set[int]] = {}
-    for number, entry in enumerate(entries):
-        for name in entry.texts:
-            names.setdefault(name, set()).add(number)
-        names.setdefault(entry.key, set()).add(number)
-        keys.setdefault(entry.key, number)
-    times = Counter(entry.key for entry in entries)
-    found = {label: keys[label] for label in labels if times[label] == 1}
+def _exact(known: Mapping[str, Sequence[str]], heard: Sequence[Sequence[str]], shared: bool) -> dict[str, int]:
+    """Labels that are an entry's key, or are known by a name of one entry alone; `shared`: several may mean one entry."""
+    by = _by_name(heard)
+    times = Counter(key for key, *_ in heard)
+    keys = {key: number for number, (key, *_) in enumerate(heard) if times[key] == 1}
+    found = {label: keys[label] for label in known if label in keys}
+    others = _one({label: names for label, names in known.items() if label not in found}, by)
     taken = set(found.values())
-    others = {label: min(names[label]) for label in labels if label not in found and len(names.get(label, ())) == 1}
-    return found | {label: number for label, number in _once(others).items() if number not in taken}
+    return found | (others if shared else {label: number for label, number in _once(others).items() if number not in taken})
 
 
-def _alike(labels: Sequence[str], entries: Sequence[Entry], taken: set[int]) -> dict[str, int]:
+def _alike(known: Mapping[str, Sequence[str]], heard: Sequence[Sequence[str]], taken: set[int]) -> dict[str, int]:
     """Labels that are spelled like one free entry, and no other label is."""
-    names: dict[str, set[int]] = {}
-    for number, entry in enumerate(entries):
-        if number not in taken:
-            for name in (entry.key, *entry.texts):
-                names.setdefault(_plain(name), set()).add(number)
-    found = {label: min(names[_plain(label)]) for label in labels if len(names.get(_plain(label), ())) == 1}
-    return _once(found)
+    free = [() if number in taken else tuple(map(_plain, names)) for number, names in enumerate(heard)]
+    return _once(_one({label: list(map(_plain, names)) for label, names in known.items()}, _by_name(free)))
+
+
+def _by_name(heard: Sequence[Sequence[str]]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for number, names in enumerate(heard):
+        for name in names:
+            found.setdefault(name, set()).add(number)
+    return found
+
+
+def _one(known: Mapping[str, Sequence[str]], by: Mapping[str, set[int]]) -> dict[str, int]:
+    """Label → its entry, for labels whose names are all of one entry, where they are of any."""
+    meant = {label: set().union(*(by.get(name, set()) for name in names)) for label, names in known.items()}
+    return {label: min(numbers) for label, numbers in meant.items() if len(numbers) == 1}
 
 
 def _by_position(labels: Sequence[str], entries: Sequence[Entry], place: str) -> tuple[list[int], list[str]]:

@@ -20,7 +20,7 @@ from typing import Any
 from adapt.plug import UserError, counted
 from adapt.prompting.class_names import matched
 from adapt.prompting.random_words import descriptions as random_descriptions
-from adapt.prompting.word_lists import Entry, WordList, family, read, shipped
+from adapt.prompting.word_lists import Entry, family, read, shipped
 from adapt.recipe import Prompts
 
 LINKS = ("which ", "that ", "who ", "with ", "without ", "where ", "used ", "made ")
@@ -68,7 +68,7 @@ def words(prompts: Prompts, labels: Sequence[str]) -> Words:
     classes = [several[0] for several in names]
     texts, where = names, "classes"
     if prompts.texts is not None:
-        texts, where, templates = _texts(prompts, labels, classes, notes), "texts", ["{}"]
+        texts, where, templates = _texts(prompts, labels, names, notes), "texts", ["{}"]
     elif prompts.descriptions is not None:
         texts, where = _described(prompts, labels, names, notes), "descriptions"
     if prompts.random is not None:
@@ -114,21 +114,21 @@ def _names(prompts: Prompts, labels: Sequence[str], notes: list[str]) -> list[li
     """For each label its name and aliases: of the list, or the label's own in readable form."""
     if prompts.classes is None:
         return [[label.replace("_", " ").replace("-", " ")] for label in labels]
-    return [list(entry.texts) for entry in _matched(prompts, read(prompts.classes, "classes"), labels, notes)]
+    return [list(entry.texts) for entry in _matched(prompts, "classes", labels, notes)]
 
 
-def _texts(prompts: Prompts, labels: Sequence[str], classes: list[str], notes: list[str]) -> list[list[str]]:
+def _texts(prompts: Prompts, labels: Sequence[str], names: list[list[str]], notes: list[str]) -> list[list[str]]:
     if prompts.descriptions is not None or prompts.random is not None:
         other = "descriptions" if prompts.descriptions is not None else "random"
         raise UserError(f"prompts.texts: whole texts stand in no template and take no {other}. Leave out one of the two.")
-    found = _matched(prompts, read(prompts.texts, "texts"), labels, notes)
-    return [[_put(text, name) for text in entry.texts] for entry, name in zip(found, classes, strict=True)]
+    found = _matched(prompts, "texts", labels, notes, names)
+    return [[_put(text, several[0]) for text in entry.texts] for entry, several in zip(found, names, strict=True)]
 
 
 def _described(prompts: Prompts, labels: Sequence[str], names: list[list[str]], notes: list[str]) -> list[list[str]]:
     if prompts.random is not None:
         raise UserError("prompts.random: random words stand in the place of descriptions. Leave out one of the two.")
-    found = _matched(prompts, read(prompts.descriptions, "descriptions"), labels, notes)
+    found = _matched(prompts, "descriptions", labels, notes, names)
     return [
         [described(name, text) for name in several for text in entry.texts] for entry, several in zip(found, names, strict=True)
     ]
@@ -150,11 +150,14 @@ def _put(text: str, name: str) -> str:
 # ----------------------------------------------------------------------------------------------------------------- checks
 
 
-def _matched(prompts: Prompts, found: WordList, labels: Sequence[str], notes: list[str]) -> list[Entry]:
-    """The entry of each label, by name or, where the recipe says so, by position."""
-    entries = found.entries()
-    numbers, said = matched(labels, entries, f"prompts.{found.key}", prompts.match)
+def _matched(
+    prompts: Prompts, key: str, labels: Sequence[str], notes: list[str], names: list[list[str]] | None = None
+) -> list[Entry]:
+    """The entry of each label, by its name or its class's or, where the recipe says so, by position."""
+    found = read(prompts.values()[key], key)
+    numbers, said = matched(labels, found, f"prompts.{key}", prompts.match, names)
     notes += said
+    entries = found.entries()
     return [entries[number] for number in numbers]
 
 

@@ -31,6 +31,8 @@ class WordList:
     """`templates`, `classes`, `descriptions` or `texts`."""
     content: Any
     """Templates: the list; else a mapping from label to text or texts, or a list of names."""
+    ordered: bool
+    """Is its order the data set's own? That of a list is, and that of what is shipped."""
 
     def entries(self) -> list[Entry]:
         """An entry a class, in the list's order.
@@ -59,7 +61,7 @@ def read(given: str | list | dict, key: str) -> WordList:
         UserError: there is no such file, or it has nothing of this key.
     """
     if not isinstance(given, str):
-        return WordList(key, given)
+        return WordList(key, given, isinstance(given, list))
     path = find("prompts", given)
     content = parse_yaml(read_text(path, "prompts"), str(path))
     value = content.get(key) if isinstance(content, dict) else None
@@ -67,7 +69,7 @@ def read(given: str | list | dict, key: str) -> WordList:
         have = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         what = "list" if KINDS[key] == (list,) else "mapping"
         raise UserError(f"prompts.{key}: the file {given!r} has no {what} named {key!r}. It has: {have}.")
-    return WordList(key, value)
+    return WordList(key, value, shipped(given) or isinstance(value, list))
 
 
 def shipped(given: str | list | dict | None) -> bool:

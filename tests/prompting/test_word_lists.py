@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import pytest
 
+from adapt.lists import sections
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.prompting.text import words
@@ -153,6 +154,16 @@ def test_a_list_that_there_is_not_is_named_with_the_nearest():
         read("eurosat", "classes")
     with pytest.raises(UserError, match=r"the file 'coop/dtd' has no mapping named 'classes'\. It has: templates\."):
         read("coop/dtd", "classes")
+
+
+def test_a_user_finds_the_lists_beside_the_options(capsys):
+    _, document = sections(["prompts"])
+    printed = capsys.readouterr().out
+    assert (
+        "clip/eurosat                         EuroSAT: 3 templates, 10 classes" in printed and "prompts.random.pairs" in printed
+    )
+    assert {"name": "coop/dtd", "about": "Describable Textures", "templates": 1, "classes": 0} in document["lists"]
+    assert "lists" not in sections(["prompts.combine"])[1]
 
 
 @pytest.mark.outside
