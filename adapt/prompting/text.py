@@ -20,7 +20,7 @@ from typing import Any
 from adapt.plug import UserError, counted
 from adapt.prompting.class_names import matched
 from adapt.prompting.random_words import descriptions as random_descriptions
-from adapt.prompting.word_lists import Entry, family, read, shipped
+from adapt.prompting.word_lists import Entry, family, placed, read, shipped
 from adapt.recipe import Prompts
 
 LINKS = ("which ", "that ", "who ", "with ", "without ", "where ", "used ", "made ")
@@ -88,7 +88,13 @@ def placed_templates(prompts: Prompts) -> list[str]:
         UserError: a template has no place for the name or several, the list is empty, or an own list has one twice.
     """
     given = read(prompts.templates, "templates").content
-    found = [placed(template, f"prompts.templates.{i}") for i, template in enumerate(given)]
+    found = []
+    for i, template in enumerate(given):
+        if (text := placed(template)) is None:
+            raise UserError(
+                f"prompts.templates.{i}: {template!r} needs exactly one {{}} (or {{c}}), where the class name goes."
+            )
+        found.append(text)
     if not found:
         raise UserError("prompts.templates: the list is empty. Use ['{}'] for the bare class name.")
     twice = next((template for template in found if found.count(template) > 1), None)
@@ -96,14 +102,6 @@ def placed_templates(prompts: Prompts) -> list[str]:
         raise UserError(
             f"prompts.templates: {twice!r} is in the list twice, so it counts double. Name it once, or write prompts.allow=[duplicates]."
         )
-    return found
-
-
-def placed(template: Any, place: str) -> str:
-    """A template with exactly one `{}`, which `{c}` is too."""
-    found = template.replace("{c}", "{}") if isinstance(template, str) else ""
-    if found.count("{}") != 1:
-        raise UserError(f"{place}: {template!r} needs exactly one {{}} (or {{c}}), where the class name goes.")
     return found
 
 

@@ -54,6 +54,12 @@ class WordList:
         return Entry(str(several[0] if key is None else key), tuple(map(str, several)))
 
 
+def placed(template: Any) -> str | None:
+    """A template with exactly one `{}`, which `{c}` is too, as CLIP_benchmark writes it; none: it has no place for a name, or several."""
+    found = template.replace("{c}", "{}") if isinstance(template, str) else ""
+    return found if found.count("{}") == 1 else None
+
+
 def read(given: str | list | dict, key: str) -> WordList:
     """A list by the name of a file of `prompts/`, by the path of a YAML file, or as it is.
 

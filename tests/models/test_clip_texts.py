@@ -57,9 +57,7 @@ def clip(request):
 
 
 def seen(clip) -> torch.Tensor:
-    size = clip.input.size
-    high, wide = (size, size) if isinstance(size, int) else size
-    return torch.rand(4, 3, high, wide, generator=torch.Generator().manual_seed(0)) * 255
+    return torch.rand(4, 3, *clip.input["size"], generator=torch.Generator().manual_seed(0)) * 255
 
 
 def written_out(clip, images: torch.Tensor, combine: str) -> torch.Tensor:
