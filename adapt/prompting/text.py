@@ -111,7 +111,11 @@ def placed_templates(prompts: Prompts) -> list[str]:
 def _names(prompts: Prompts, labels: Sequence[str], notes: list[str]) -> list[list[str]]:
     """For each label its name and aliases: of the list, or the label's own in readable form."""
     if prompts.classes is None:
-        return [[label.replace("_", " ").replace("-", " ")] for label in labels]
+        kept = (
+            isinstance(prompts.templates, str) and family(prompts.templates) == "coop"
+        )  # trainers/zsclip.py: `c.replace("_", " ")` alone
+        names = [label.replace("_", " ") for label in labels]
+        return [[name if kept else name.replace("-", " ")] for name in names]
     return [list(entry.texts) for entry in _matched(prompts, "classes", labels, notes)]
 
 

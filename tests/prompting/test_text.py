@@ -16,6 +16,10 @@ def test_words_follow_the_order_of_the_labels():
     assert words(Prompts(templates=["{}"], classes={"b": "Bee", "a": "Ant"}), ["a", "b"]).classes == ["Ant", "Bee"]
 
 
+def test_coops_templates_take_the_labels_as_coop_does():
+    assert words(Prompts(templates="coop/fgvc_aircraft"), ["707-320", "DC_10"]).classes == ["707-320", "DC 10"]
+
+
 def test_plain_names_are_told_as_ever():
     """So what was measured and learnt with them before is used again."""
     assert words(Prompts(templates=["a {}"]), ["hen"]).told == {"classes": ["hen"], "templates": ["a {}"]}
