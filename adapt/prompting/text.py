@@ -13,6 +13,7 @@ Sources: prompt ensembles: CLIP §3.1.4, arXiv:2103.00020. Descriptions: Menon a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,11 +112,9 @@ def placed_templates(prompts: Prompts) -> list[str]:
 def _names(prompts: Prompts, labels: Sequence[str], notes: list[str]) -> list[list[str]]:
     """For each label its name and aliases: of the list, or the label's own in readable form."""
     if prompts.classes is None:
-        kept = (
-            isinstance(prompts.templates, str) and family(prompts.templates) == "coop"
-        )  # trainers/zsclip.py: `c.replace("_", " ")` alone
-        names = [label.replace("_", " ") for label in labels]
-        return [[name if kept else name.replace("-", " ")] for name in names]
+        as_coop = isinstance(prompts.templates, str) and family(prompts.templates) == "coop"
+        blank = "_" if as_coop else "_-"  # its trainers/zsclip.py leaves the hyphens of `707-320`
+        return [[re.sub(f"[{blank}]", " ", label)] for label in labels]
     return [list(entry.texts) for entry in _matched(prompts, "classes", labels, notes)]
 
 

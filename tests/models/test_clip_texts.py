@@ -176,3 +176,14 @@ def test_a_kept_classifier_is_that_of_its_texts(siglip, tmp_path, monkeypatch):
                 answers[combine, texts[0][2]] = clip.predictors()["class_logits"](seen(clip))
     assert len(list((tmp_path / "cache" / "classifiers").iterdir())) == 6
     assert len({tuple(np.round(logits.flatten().tolist(), 6)) for logits in answers.values()}) == 6
+
+
+def test_texts_that_the_tower_reads_in_part_are_told(clip, capsys):
+    clip.set_classes(CLASSES, TEMPLATES, TEXTS)
+    assert not capsys.readouterr().out
+    clip.set_classes(CLASSES, TEMPLATES, [*TEXTS[:2], ["fire truck, which has " + "a ladder " * 60]])
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "prompts: texts of 1 class are longer than the model reads, and are cut, such as 'a photo of a fire truck,"
+    )
+    assert out.count("\n") == 1

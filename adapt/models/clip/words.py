@@ -88,6 +88,14 @@ def one_each(texts: Sequence[Sequence[str]], shown: Sequence[int], seed: int) ->
     return [texts[i][chosen[i]] for i in shown]
 
 
+def cut(texts: list[str], tokenise: Callable[[list[str]], Tensor]) -> list[str]:
+    """Those of the texts whose end the text tower does not see: a word behind them changes no token."""
+    tokens, longer = tokenise(texts), tokenise([f"{text} x" for text in texts])
+    if tokens.shape != longer.shape:  # the longest of them grew, so it was not as long as a text can be
+        return []
+    return [text for text, same in zip(texts, (tokens == longer).all(1).tolist(), strict=True) if same]
+
+
 def classifier(
     texts: Sequence[Sequence[str]], templates: list[str], combine: str, encode: Callable[[list[str]], Tensor]
 ) -> Tensor:
