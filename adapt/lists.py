@@ -6,12 +6,12 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from adapt import options
 from adapt.options import written
 from adapt.overrides import parse_yaml
-from adapt.plug import UserError, nearest
+from adapt.plug import UserError, counted, nearest
 from adapt.recipe import available, find, load_recipe, read_text
 from adapt.verbs import runs
 
@@ -49,6 +49,11 @@ def _described(name: str) -> dict[str, str]:
     return {"name": name} | parts | {"student": student, "about": text.splitlines()[0].lstrip("# ")}
 
 
+def _first_lines(kind: Literal["recipes", "prompts"]) -> dict[str, str]:
+    """Each file of a kind with its first comment, which says what it is."""
+    return {name: read_text(find(kind, name), kind).splitlines()[0].lstrip("# ") for name in available(kind)}
+
+
 def sections(rest: list[str]) -> Said:
     """`adapt options`: all sections and plug-ins, or the options of one."""
     if not rest:
@@ -64,11 +69,32 @@ def sections(rest: list[str]) -> Said:
     place, about, found = options.lookup(rest)
     head = [*textwrap.wrap(f"{place}: {about}", _width()), ""] if about else []
     lines = [*head, *options.listed(found, _width())]
+    sets = word_lists() if place == "prompts" else []
+    if sets:
+        lines += ["", "Lists of words, for prompts.templates and, where they have class names, prompts.classes:"]
+    for found_list in sets:
+        parts = [counted(found_list["templates"], "template")] + (
+            [f"{found_list['classes']:,} classes"] if found_list["classes"] else []
+        )
+        line = f"{found_list['name']:<36} {found_list['about']}: {', '.join(parts)}"
+        lines += textwrap.wrap(line, _width(), subsequent_indent=" " * 37, break_on_hyphens=False)
     if sys.stdout.isatty():
         _dimmed(lines, "    ")
     else:
         print("\n".join(lines))
-    return 0, {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
+    document = {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
+    return 0, document | ({"lists": sets} if sets else {})
+
+
+def word_lists() -> list[dict[str, Any]]:
+    """The files of `prompts/`: name, what they are for, how many templates and classes they have."""
+    found = []
+    for name, first in _first_lines("prompts").items():
+        path = find("prompts", name)
+        content = parse_yaml(read_text(path, "prompts"), str(path))
+        counts = {key: len(content.get(key, ())) for key in ("templates", "classes")}
+        found.append({"name": name, "about": first.partition(":")[0], **counts})
+    return found
 
 
 def folders(rest: list[str]) -> Said:

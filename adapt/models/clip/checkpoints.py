@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from adapt.contracts import VisionSlot
 from adapt.models.checkpoint import UNLOADABLE, image_input, read_config, resolve, unreadable
-from adapt.models.clip.family import Clip, Towers
+from adapt.models.clip.family import Clip
+from adapt.models.clip.towers import Towers
 from adapt.plug import UserError, counted
 
 FAMILIES = ("clip", "siglip")

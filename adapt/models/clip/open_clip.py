@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from adapt import hardware
 from adapt.contracts import Input, VisionSlot
 from adapt.models.checkpoint import unreadable_file
-from adapt.models.clip.family import Clip, Towers
+from adapt.models.clip.family import Clip
+from adapt.models.clip.towers import Towers
 from adapt.plug import UserError, counted, nearest
 
 
