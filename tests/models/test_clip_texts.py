@@ -179,11 +179,13 @@ def test_a_kept_classifier_is_that_of_its_texts(siglip, tmp_path, monkeypatch):
 
 
 def test_texts_that_the_tower_reads_in_part_are_told(clip, capsys):
-    clip.set_classes(CLASSES, TEMPLATES, TEXTS)
+    clip.set_classes(CLASSES, TEMPLATES)
     assert not capsys.readouterr().out
-    clip.set_classes(CLASSES, TEMPLATES, [*TEXTS[:2], ["fire truck, which has " + "a ladder " * 60]])
-    out = capsys.readouterr().out
-    assert out.startswith(
-        "prompts: texts of 1 class are longer than the model reads, and are cut, such as 'a photo of a fire truck,"
-    )
-    assert out.count("\n") == 1
+    long = "fire truck, which has " + "a ladder " * 60
+    for texts, templates in ([[*TEXTS[:2], [long]], ["{}"]], [None, [f"{long}, as a {{}}", "a {}"]]):
+        clip.set_classes(CLASSES, templates, texts)
+        out = capsys.readouterr().out
+        assert out.startswith(
+            "prompts: texts are longer than the model reads, and are cut, such as 'fire truck, which has a ladder"
+        )
+        assert out.count("\n") == 1
