@@ -9,6 +9,7 @@ from PIL import Image
 from adapt import pipeline
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
+from adapt.verbs import lineage
 from adapt.verbs.session import Session
 
 QUICK = ["data.path=photos", "distill=null", "export=[]", "tracker=none"]
@@ -39,12 +40,13 @@ def test_a_list_that_does_not_match_is_refused_before_a_model_is_there(photos, m
         _ = session.family
 
 
-def test_texts_are_part_of_what_a_number_was_measured_with(photos, capsys):
-    def measured(*more: str):
-        return pipeline.evaluate(load_recipe("clip_lora", [*QUICK, *more])).entries[0]["protocol"]
+def test_texts_are_part_of_what_a_number_was_measured_with(photos):
+    def recipe(*more: str):
+        return load_recipe("clip_lora", [*QUICK, *more])
 
-    first = measured("prompts.descriptions={Forest: [tall trees, green], river: water}")
-    again = measured("prompts.descriptions={Forest: [tall trees, green], river: water}")
-    other = measured("prompts.descriptions={Forest: [tall trees, brown], river: water}")
-    assert first["texts"] == again["texts"] != other["texts"] and first["combine"] == "mean"
-    assert "texts" not in measured()
+    green, brown = (f"prompts.descriptions={{Forest: [tall, {colour}], river: water}}" for colour in ("green", "brown"))
+    found = {given: lineage.model(Session(recipe(given)))["words"]["texts"] for given in (green, brown)}
+    assert found[green] != found[brown]
+    assert "texts" not in lineage.model(Session(recipe()))["words"], "what was made of plain names stays valid"
+    protocol = pipeline.evaluate(recipe(green)).entries[0]["protocol"]
+    assert (protocol["texts"], protocol["combine"]) == (found[green], "mean")

@@ -19,7 +19,7 @@ from adapt.mistakes import short
 from adapt.models.base import Family
 from adapt.models.clip import Config, words
 from adapt.models.clip.towers import Towers
-from adapt.plug import UserError, counted
+from adapt.plug import UserError
 from adapt.vision.images import Normalise, view
 
 LARGEST = math.log(100)
@@ -58,13 +58,8 @@ class Clip(Family):
     def set_classes(self, classes: list[str], templates: list[str], texts: list | None = None, combine: str = "mean") -> None:
         super().set_classes(classes, templates, texts, combine)
         self._known = self._fitting = None
-        if not texts or not main_process():
-            return
-        longest = max(templates, key=len)
-        if cut := words.cut([longest.replace("{}", max(several, key=len)) for several in texts], self.towers.tokenise):
-            print(
-                f"prompts: texts of {counted(len(cut), 'class')} are longer than the model reads, and are cut, such as {short(cut[0])}"
-            )
+        if classes and templates and main_process() and (text := words.cut(self.texts, templates, self.towers.tokenise)):
+            print(f"prompts: texts are longer than the model reads, and are cut, such as {short(text)}")
 
     @property
     def columns(self) -> tuple[str, ...]:

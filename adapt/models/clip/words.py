@@ -31,6 +31,8 @@ VERSION = 1
 """Raised when kept classifiers are to be made again."""
 TEXTS = 512
 """Texts that are encoded together, at most."""
+LONGEST = 64
+"""Texts whose length is looked at."""
 FEWEST = 2
 """Classes that are drawn at least: a row needs another class than its own."""
 
@@ -88,12 +90,15 @@ def one_each(texts: Sequence[Sequence[str]], shown: Sequence[int], seed: int) ->
     return [texts[i][chosen[i]] for i in shown]
 
 
-def cut(texts: list[str], tokenise: Callable[[list[str]], Tensor]) -> list[str]:
-    """Those of the texts whose end the text tower does not see: a word behind them changes no token."""
-    tokens, longer = tokenise(texts), tokenise([f"{text} x" for text in texts])
+def cut(texts: Sequence[Sequence[str]], templates: list[str], tokenise: Callable[[list[str]], Tensor]) -> str | None:
+    """A text whose end the text tower does not see, among the longest ones: a word behind it changes no token."""
+    template = max(templates, key=len)
+    longest = sorted((text for several in texts for text in several), key=len)[-LONGEST:]
+    full = [template.replace("{}", text) for text in longest]
+    tokens, longer = tokenise(full), tokenise([f"{text} x" for text in full])
     if tokens.shape != longer.shape:  # the longest of them grew, so it was not as long as a text can be
-        return []
-    return [text for text, same in zip(texts, (tokens == longer).all(1).tolist(), strict=True) if same]
+        return None
+    return next((text for text, same in zip(full, (tokens == longer).all(1).tolist(), strict=True) if same), None)
 
 
 def classifier(
