@@ -80,34 +80,38 @@ class Recipe(Spec):
 # ---------------------------------------------------------------------------------------------------- finding and reading
 
 
-def folder(kind: Literal["recipes", "prompts"]) -> Path:
-    """Where the package's recipes or prompts lie: beside `adapt/` in a clone, inside it in a wheel."""
+Kind = Literal["recipes", "prompts", "suites", "published"]
+"""Folders of YAML files that the package ships."""
+
+
+def folder(kind: Kind) -> Path:
+    """Where the package's files of a kind lie: beside `adapt/` in a clone, inside it in a wheel."""
     inside = ROOT / kind
     return inside if inside.is_dir() else ROOT.parent / kind
 
 
-def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
+def find(kind: Kind, name: str) -> Path:
     """The YAML file that a name or a path means.
 
     Raises:
         UserError: there is none; the message has the nearest name and all of them.
     """
-    base = folder(kind)
+    base, called = folder(kind), kind.removesuffix("s")
     if name.endswith((".yaml", ".yml")):
         with suppress(OSError, RuntimeError):  # a name too long; a `~user` that there is not
             path = Path(name).expanduser()
             if path.is_file():
                 return path
-        raise UserError(f"{kind[:-1]}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
+        raise UserError(f"{called}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
     if name in available(kind):
         return base / f"{name}.yaml"
     raise UserError(
-        f"{kind[:-1]}: there is no {kind[:-1]} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}"
+        f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}"
     )
 
 
-def available(kind: Literal["recipes", "prompts"]) -> list[str]:
-    """Names of the package's recipes or prompt files, such as `clip_lora` and `zoo/clip_tiny`."""
+def available(kind: Kind) -> list[str]:
+    """Names of the package's files of a kind, such as the recipes `clip_lora` and `zoo/clip_tiny`."""
     base = folder(kind)
     return sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
 

@@ -37,7 +37,7 @@ LAYERS = [
     {"students"},
     {"train", "prompting"},
     {"vision"},
-    {"run", "options"},
+    {"run", "options", "suite", "published"},
     {"recipe"},
     {"overrides", "mistakes"},
     {"other_data", "architectures", "provenance"},

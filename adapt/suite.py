@@ -1,0 +1,263 @@
+"""Suites: what is measured, set by set, as data. A set says its data, words, metric, and what the doctor should find there.
+
+    name: mine
+    about: Two sets of ours, and one of the literature's.
+    sets:
+      - {name: cups, data: {source: folder, path: cups}, metric: mean_per_class}
+      - {name: captions, data: {source: jsonl, path: captions.jsonl}, labels: captions, metric: r1, also: [text_r1]}
+      - {name: cars, hub: clip-benchmark/wds_cars, prompts: {templates: clip/cars}, metric: top1, classes: 196, pictures: 8041}
+
+`hub` names a data set in the layout of CLIP_benchmark (`test/nshards.txt`, `0.tar`, `classnames.txt`, …): on the hub by this name, offline
+as the folder of its last part, or of `folder`, below `data.path`. Its class names are those of `classnames.txt`, word for word, unless
+`prompts.classes` says others. A set that names no place is measured on the recipe's own data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from adapt.contracts import EvalConfig, SourceConfig
+from adapt.mistakes import explain, short
+from adapt.overrides import parse_yaml
+from adapt.plug import Spec, UserError, nearest
+from adapt.recipe import Prompts, Recipe, find, plugin, read_text
+
+Labels = Literal["class", "classes", "captions", "choice", "pairs", "cues", "objects", "maps"]
+
+LABELS: dict[str, str] = {
+    "class": "one class a picture",
+    "classes": "several classes a picture",
+    "captions": "captions a picture, all of them right",
+    "choice": "captions a picture, the first of them right",
+    "pairs": "two pictures with two captions",
+    "cues": "a word and candidate pictures, some of which go with it",
+    "objects": "objects with masks",
+    "maps": "a class a pixel",
+}
+"""Kind of labels → what a row has."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a set can be reported by."""
+
+    labels: str
+    """The kind of labels that it needs, of `LABELS`."""
+    title: str
+    """How tables call it."""
+    eval: str = ""
+    """The plug-in of `adapt/evals` whose result holds it; empty: none does yet, and only its function is there."""
+    key: str = ""
+    """Its name in that result; empty: its own."""
+    grouped: bool = False
+    """Does it need groups of pictures, such as regions?"""
+    higher_is_better: bool = True
+    """Which way it is better."""
+    fraction: bool = True
+    """Does it lie in 0–1?"""
+
+
+METRICS: dict[str, Metric] = {
+    "top1": Metric("class", "top-1", "zeroshot"),
+    "top5": Metric("class", "top-5", "zeroshot"),
+    "mean_per_class": Metric("class", "mean per class", "zeroshot"),
+    "ece": Metric("class", "ECE", "zeroshot", higher_is_better=False),
+    "f1_macro": Metric("class", "F1, macro"),
+    "worst_group": Metric("class", "top-1, worst group", grouped=True),
+    "top5_worst_group": Metric("class", "top-5, worst group", grouped=True),
+    "knn": Metric("class", "kNN", "knn"),
+    "linear": Metric("class", "linear", "linear"),
+    "map": Metric("classes", "mAP"),
+    "r1": Metric("captions", "picture → text R@1", "retrieval"),
+    "r5": Metric("captions", "picture → text R@5", "retrieval"),
+    "r10": Metric("captions", "picture → text R@10", "retrieval"),
+    "text_r1": Metric("captions", "text → picture R@1", "retrieval"),
+    "text_r5": Metric("captions", "text → picture R@5", "retrieval"),
+    "text_r10": Metric("captions", "text → picture R@10", "retrieval"),
+    "mean_r1": Metric("captions", "R@1, mean of both ways"),
+    "choice": Metric("choice", "right caption chosen"),
+    "text_score": Metric("pairs", "text score"),
+    "image_score": Metric("pairs", "image score"),
+    "group_score": Metric("pairs", "group score"),
+    "jaccard": Metric("cues", "Jaccard"),
+    "jaccard_10_12": Metric("cues", "Jaccard, 10 and 12 candidates"),
+    "miou": Metric("objects", "mIoU, box", "segmentation"),
+    "iou_1": Metric("objects", "mIoU, one point", "segmentation"),
+    "iou_3": Metric("objects", "mIoU, three clicks", "segmentation"),
+    "clicks_90": Metric("objects", "clicks to 90 % IoU", higher_is_better=False, fraction=False),
+    "cgf1": Metric("objects", "cgF1, text → masks"),
+    "class_miou": Metric("maps", "mIoU", "semantic", "miou"),
+    "pixel_accuracy": Metric("maps", "pixel accuracy", "semantic"),
+}
+"""Name → metric. Their functions are in `adapt/evals/metrics.py`, `by_set.py` and the evals that are named here."""
+
+
+class Set(Spec):
+    """One line of a suite: data, words, metric."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$", max_length=80)
+    """Its name in tables and in `published/`; CLIP_benchmark's, where it has one."""
+    title: str = ""
+    """How tables call it; empty: by its name."""
+    hub: str | None = Field(None, pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    """A data set in the published layout, on the hub."""
+    folder: str | None = Field(None, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """Its folder below `data.path` offline, in the same layout. None: the last part of `hub`."""
+    data: SerializeAsAny[SourceConfig] | None = None
+    """A source of `adapt/data`, where it is not in the published layout. None of the three: the recipe's own data."""
+    prompts: Prompts | None = None
+    """Templates and class names. None: those that lie beside the data, or else the recipe's."""
+    labels: Labels = "class"
+    """What a row is labelled with."""
+    metric: str
+    """The metric of the literature, by which the set counts in the table and in means."""
+    also: list[str] = []
+    """Further metrics that are reported for it."""
+    evals: list[SerializeAsAny[EvalConfig]] = []
+    """Options of the evals that give the metrics, where the defaults will not do."""
+    split: str = "test"
+    """The split that is measured."""
+    group: str | None = None
+    """What groups of pictures are, such as region: of metrics of the worst group."""
+    group_without: list[str] = []
+    """Groups that do not count as the worst."""
+    classes: int | None = Field(None, ge=2)
+    """How many classes there are."""
+    pictures: int | None = Field(None, ge=1)
+    """How many pictures the split has."""
+    captions: int | None = Field(None, ge=1)
+    """How many captions they have, with repeated ones."""
+    notes: str = ""
+    """What a reader of its numbers should know, with the source."""
+
+    @property
+    def place(self) -> str | None:
+        """The folder below `data.path` where it lies offline, if it is in the published layout."""
+        return self.folder or (self.hub.split("/")[-1] if self.hub else None)
+
+    def metrics(self) -> list[str]:
+        """The metrics that are reported, the literature's first."""
+        return list(dict.fromkeys([self.metric, *self.also]))
+
+    def asked(self) -> list[str]:
+        """The evals that give them, each once."""
+        return list(dict.fromkeys(METRICS[name].eval for name in self.metrics() if METRICS[name].eval))
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Set:
+        if self.data and (self.hub or self.folder):
+            raise ValueError(f"data and {'hub' if self.hub else 'folder'} both say where the pictures are; leave out one of the two")
+        return self
+
+
+class Suite(Spec):
+    """Sets that are measured together and end in one table."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
+    """Its name in tables and folders."""
+    about: str
+    """What it is, in a sentence, with its source."""
+    sets: list[Set] = Field(min_length=1)
+    """What is measured, in the order of the table."""
+
+    def set(self, name: str) -> Set:
+        """The set of a name.
+
+        Raises:
+            UserError: there is none.
+        """
+        if found := next((each for each in self.sets if each.name == name), None):
+            return found
+        raise UserError(f"suite {self.name}: there is no set {short(name)}.{nearest(name, [each.name for each in self.sets])}")
+
+
+# ------------------------------------------------------------------------------------------------------ reading and checks
+
+
+def load_suite(name: str | Path) -> Suite:
+    """Read a suite by name or path, and check all of it before anything heavy is imported.
+
+    Raises:
+        UserError: every problem, one a line, each with its place, the value, and what is allowed.
+    """
+    path = find("suites", str(name))
+    raw = parse_yaml(read_text(path, "suite"), str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a suite is a mapping with name, about and sets, not {type(raw).__name__}.")
+    return check(raw)
+
+
+def check(raw: dict[str, Any]) -> Suite:
+    """A suite from its mapping; raises a `UserError` that lists every problem."""
+    problems: list[str] = []
+    sets = raw.get("sets")
+    if not isinstance(sets, list) or not sets:
+        problems.append(f"sets: got {short(sets)}; write a list of mappings, such as [{{name: cups, metric: top1}}].")
+        sets = []
+    built = [_set(item, number, problems) for number, item in enumerate(sets)]
+    named = [item.name for item in built if item]
+    problems += [f"sets: {name!r} is in the list twice. Give each set a name of its own." for name in _twice(named)]
+    stand_in = [item for item in built if item] or [Set.model_construct(name="?", metric="top1")]
+    try:
+        suite = Suite.model_validate(raw | {"sets": stand_in})
+    except ValidationError as error:
+        problems += explain(error, "", Suite, Recipe, {})
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    return suite
+
+
+def _set(raw: Any, number: int, problems: list[str]) -> Set | None:
+    """One set; its problems are added to the list, each with the set's name."""
+    if not isinstance(raw, dict):
+        problems.append(f"sets.{number}: got {short(raw)}; write a mapping, such as {{name: cups, metric: top1}}.")
+        return None
+    place = f"sets.{raw['name']}" if isinstance(raw.get("name"), str) else f"sets.{number}"
+    built = dict(raw)
+    if raw.get("data") is not None:
+        built["data"] = plugin(raw["data"], f"{place}.data", "data", "source", {}, problems)
+    if isinstance(raw.get("evals"), list):
+        built["evals"] = [
+            plugin(item, f"{place}.evals.{i}", "evals", "name", {}, problems) for i, item in enumerate(raw["evals"])
+        ]
+        built["evals"] = [item for item in built["evals"] if isinstance(item, EvalConfig)]
+    try:
+        found = Set.model_validate(built)
+    except ValidationError as error:
+        problems += [
+            line if line.startswith(place) else f"{place}.{line}" for line in explain(error, "", Set, Recipe, {})
+        ]
+        return None
+    problems += [f"{place}.{line}" for line in _unfit(found)]
+    return found
+
+
+def _unfit(one: Set) -> Iterator[str]:
+    """Metrics that there are not, and those that do not go with the labels, the groups or the evals."""
+    places = [("metric", one.metric), *((f"also.{i}", name) for i, name in enumerate(one.also))]
+    fitting = [name for name, metric in METRICS.items() if metric.labels == one.labels]
+    for place, name in places:
+        metric = METRICS.get(name)
+        if metric is None:
+            yield f"{place}: there is no metric {short(name)}.{nearest(name, METRICS)}"
+        elif metric.labels != one.labels:
+            yield (
+                f"{place}: {name!r} needs {LABELS[metric.labels]} (labels: {metric.labels}); this set has {LABELS[one.labels]} "
+                f"(labels: {one.labels}). Metrics of it: {', '.join(fitting)}."
+            )
+        elif metric.grouped and not one.group:
+            yield f"{place}: {name!r} is of the worst group, and the set has none. Write, for example, group: region."
+    if all(name in METRICS for _, name in places):
+        asked = one.asked()
+        for i, item in enumerate(one.evals):
+            if item.name not in asked:
+                yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
+
+
+def _twice(names: list[str]) -> list[str]:
+    return sorted({name for i, name in enumerate(names) if name in names[:i]})
