@@ -45,9 +45,9 @@ def ready(arguments: list[str]) -> Recipe:
     recipe = parse(arguments)
     recipe.data.check_paths()
     if recipe.canary:
-        from adapt.verbs import canary
+        from adapt.verbs import guests
 
-        canary.check(recipe)
+        guests.check(recipe)
     for note in recipe.notes:
         if first(note):
             print(note)

@@ -34,10 +34,9 @@ file whose outputs differ from the student's is refused. First: adapt distill.
 
   adapt export run=runs/clip_lora-1a2b3c4d
   adapt export recipe=clip_lora export.0.int8=false""",
-    "merge": """Join what was learnt and the base into one checkpoint for transformers.
-scale= takes a share of it (0 to 1), or `sweep`: the best scale on validation
-that keeps keep= of the canary's zero-shot score (0.98), or, without a canary,
-of the pictures that zero-shot had right (0.9). lora, qlora, full and head.
+    "merge": """Join what was learnt and the base into one checkpoint.
+scale= takes a share of it (0 to 1), or `sweep`: the best on validation that
+keeps keep= of zero-shot: of its score on the canary, or else of its hits here.
 
   adapt merge run=runs/clip_lora-1a2b3c4d
   adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep canary=source_hands""",

@@ -185,6 +185,15 @@ def test_every_prompt_file_resolves(name):
     assert words(Prompts(templates=name, classes=classes), labels)
 
 
+@pytest.mark.parametrize("name", available("suites"))
+def test_every_suite_resolves(name):
+    from adapt.verbs.guests import check
+
+    recipe = load_recipe("clip_lora", [f"canary={name}"])
+    assert recipe.canary and find("suites", name).read_text().startswith("# ")
+    check(recipe)
+
+
 def test_imagenets_templates_are_open_clips():
     from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from adapt.plug import UserError
 from adapt.verbs import canary, card, guards, kept, measuring, scores
+from adapt.verbs.guests import guests
 from adapt.verbs.session import Session
 
 
 def evaluate(session: Session) -> None:
     """Measure the model as it comes, and adapted, if the run folder has an adapter."""
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
+    guests(session)
     if not scores.measured(session, "zero-shot") and measuring.offered(session, family := session.as_it_comes()):
         measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), family)
     if session.recipe.canary:

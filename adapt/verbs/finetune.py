@@ -10,6 +10,7 @@ from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.verbs import canary, card, kept, lineage, measuring, scores
 from adapt.verbs.evaluate import evaluate, judge
+from adapt.verbs.guests import guests
 from adapt.verbs.session import Session
 
 
@@ -22,6 +23,7 @@ def finetune(session: Session, extend: int = 0) -> None:
     Raises:
         UserError: there is nothing yet to be trained further.
     """
+    guests(session)
     if extend:
         _extend(session, extend)
     if kept.finetuned(session):

@@ -129,7 +129,7 @@ def canary(session: Session, name: str, sets: list) -> dict[str, Any]:
     """The score on the canary of the model as it comes, the adapted or the merged one.
 
     Args:
-        sets: the canary's, see `canary.guests`.
+        sets: the canary's, see `guests.guests`.
     """
     told = {
         each.called: {

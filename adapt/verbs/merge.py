@@ -20,6 +20,7 @@ from adapt.methods.adapter import HEAD
 from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.verbs import canary, kept, measuring, scores, sweep
+from adapt.verbs.guests import guests
 from adapt.verbs.interpolation import TOLERANCE, answers, lora, weights
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def merge(session: Session, scale: float | str = 1.0, keep: float | None = None)
     if keep is not None and not 0 <= keep <= 1:
         raise UserError(f"keep: {keep} is not a number from 0 to 1, such as 0.98.")
     _adapter_of(session, scale)
-    if session.recipe.canary:
+    if guests(session):
         canary.measured(session, "zero-shot", session.as_it_comes)
     place, found = joined(session, scale, keep)
     if session.recipe.evals:

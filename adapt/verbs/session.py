@@ -55,7 +55,7 @@ class Session:
         self.learns = False
         """Is the family, as it is in memory, the adapted one?"""
         self.guests: list = []
-        """The sets of the canary, once somebody has asked for them; see `canary.guests`."""
+        """The sets of the canary, once somebody has asked for them; see `guests.guests`."""
         set_seed(recipe.seed)
 
     # ------------------------------------------------------------------------------------------------------------- parts

@@ -15,6 +15,7 @@ import numpy as np
 from adapt import plug
 from adapt.plug import UserError
 from adapt.verbs import canary, measuring, scores
+from adapt.verbs.guests import guests
 
 if TYPE_CHECKING:
     from adapt.models.base import Family
@@ -47,7 +48,7 @@ def sweep(session: Session, family: Family, move: Callable[[float], None], keep:
     for scale in SCALES:
         move(scale)
         result = measuring.evaluated(session, config, measuring.predictor(session, family), "validation", family)
-        parts = canary.score(session, family, canary.guests(session), choosing=True)
+        parts = canary.score(session, family, guests(session), choosing=True)
         first = first or (result, parts)
         rows.append({"scale": scale} | _row(config, by, first, (result, parts)))
         session.say(_line(rows[-1], config.main, by))
