@@ -11,6 +11,7 @@ CHOSEN = {
     # CLIP's own templates for photographs; seven, since the loss reads texts of each class and template in every step
     "prompts.templates": "7 templates of photographs; imagenet has 80",
     "prompts.classes": "the labels' own names",
+    "canary": "none of icons",
     "model.image_size": "the checkpoint's own",
     "train.augment": "",
     "distill.pretrained": "timm's weights, where they can be fetched",

@@ -15,86 +15,23 @@ as the folder of its last part, or of `folder`, below `data.path`. Its class nam
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from adapt.contracts import EvalConfig, SourceConfig
+from adapt.measures import LABELS, METRICS, measured_by, of_eval
 from adapt.mistakes import explain, short
 from adapt.overrides import parse_yaml
 from adapt.plug import Spec, UserError, nearest
-from adapt.recipe import Prompts, Recipe, find, plugin, read_text
+from adapt.recipe import Prompts, Recipe, find, read_text, sections
 
 Labels = Literal["class", "classes", "captions", "choice", "pairs", "cues", "objects", "maps"]
 
-LABELS: dict[str, str] = {
-    "class": "one class a picture",
-    "classes": "several classes a picture",
-    "captions": "captions a picture, all of them right",
-    "choice": "captions a picture, the first of them right",
-    "pairs": "two pictures with two captions",
-    "cues": "a word and candidate pictures, some of which go with it",
-    "objects": "objects with masks",
-    "maps": "a class a pixel",
-}
-"""Kind of labels → what a row has."""
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric that a set can be reported by."""
-
-    labels: str
-    """The kind of labels that it needs, of `LABELS`."""
-    title: str
-    """How tables call it."""
-    eval: str = ""
-    """The plug-in of `adapt/evals` whose result holds it; empty: none does yet, and only its function is there."""
-    key: str = ""
-    """Its name in that result; empty: its own."""
-    grouped: bool = False
-    """Does it need groups of pictures, such as regions?"""
-    higher_is_better: bool = True
-    """Which way it is better."""
-    fraction: bool = True
-    """Does it lie in 0–1?"""
-
-
-METRICS: dict[str, Metric] = {
-    "top1": Metric("class", "top-1", "zeroshot"),
-    "top5": Metric("class", "top-5", "zeroshot"),
-    "mean_per_class": Metric("class", "mean per class", "zeroshot"),
-    "ece": Metric("class", "ECE", "zeroshot", higher_is_better=False),
-    "f1_macro": Metric("class", "F1, macro"),
-    "worst_group": Metric("class", "top-1, worst group", grouped=True),
-    "top5_worst_group": Metric("class", "top-5, worst group", grouped=True),
-    "knn": Metric("class", "kNN", "knn"),
-    "linear": Metric("class", "linear", "linear"),
-    "map": Metric("classes", "mAP"),
-    "r1": Metric("captions", "picture → text R@1", "retrieval"),
-    "r5": Metric("captions", "picture → text R@5", "retrieval"),
-    "r10": Metric("captions", "picture → text R@10", "retrieval"),
-    "text_r1": Metric("captions", "text → picture R@1", "retrieval"),
-    "text_r5": Metric("captions", "text → picture R@5", "retrieval"),
-    "text_r10": Metric("captions", "text → picture R@10", "retrieval"),
-    "mean_r1": Metric("captions", "R@1, mean of both ways"),
-    "choice": Metric("choice", "right caption chosen"),
-    "text_score": Metric("pairs", "text score"),
-    "image_score": Metric("pairs", "image score"),
-    "group_score": Metric("pairs", "group score"),
-    "jaccard": Metric("cues", "Jaccard"),
-    "jaccard_10_12": Metric("cues", "Jaccard, 10 and 12 candidates"),
-    "miou": Metric("objects", "mIoU, box", "segmentation"),
-    "iou_1": Metric("objects", "mIoU, one point", "segmentation"),
-    "iou_3": Metric("objects", "mIoU, three clicks", "segmentation"),
-    "clicks_90": Metric("objects", "clicks to 90 % IoU", higher_is_better=False, fraction=False),
-    "cgf1": Metric("objects", "cgF1, text → masks"),
-    "class_miou": Metric("maps", "mIoU", "semantic", "miou"),
-    "pixel_accuracy": Metric("maps", "pixel accuracy", "semantic"),
-}
-"""Name → metric. Their functions are in `adapt/evals/metrics.py`, `by_set.py` and the evals that are named here."""
+EXAMPLES = {"group": "group: region", "corruptions": "corruptions: [3]"}
+"""Field that a metric needs → how it is written."""
 
 
 class Set(Spec):
@@ -114,18 +51,20 @@ class Set(Spec):
     """Templates and class names. None: those that lie beside the data, or else the recipe's."""
     labels: Labels = "class"
     """What a row is labelled with."""
-    metric: str
-    """The metric of the literature, by which the set counts in the table and in means."""
+    metric: str = ""
+    """The metric of the literature, by which the set counts in the table and in means. Empty: the main one of the first of `evals`."""
     also: list[str] = []
     """Further metrics that are reported for it."""
     evals: list[SerializeAsAny[EvalConfig]] = []
-    """Options of the evals that give the metrics, where the defaults will not do."""
+    """The evals that give the metrics, with their options; those that are not here have their defaults."""
     split: str = "test"
     """The split that is measured."""
     group: str | None = None
     """What groups of pictures are, such as region: of metrics of the worst group."""
     group_without: list[str] = []
     """Groups that do not count as the worst."""
+    corruptions: list[int] = []
+    """Severities, 1 to 5, of the 15 corruptions under which it is measured too: of the metric `retained`."""
     classes: int | None = Field(None, ge=2)
     """How many classes there are."""
     pictures: int | None = Field(None, ge=1)
@@ -146,7 +85,14 @@ class Set(Spec):
 
     def asked(self) -> list[str]:
         """The evals that give them, each once."""
-        return list(dict.fromkeys(METRICS[name].eval for name in self.metrics() if METRICS[name].eval))
+        return list(dict.fromkeys([item.name for item in self.evals] + measured_by(self.metrics())))
+
+    @field_validator("corruptions")
+    @classmethod
+    def _severities(cls, severities: list[int]) -> list[int]:
+        if wrong := [each for each in severities if not 1 <= each <= 5]:
+            raise ValueError(f"severities are 1, 2, 3, 4 and 5, not {wrong[0]}")
+        return sorted(set(severities))
 
     @model_validator(mode="after")
     def _one_place(self) -> Set:
@@ -159,8 +105,8 @@ class Suite(Spec):
     """Sets that are measured together and end in one table."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
-    """Its name in tables and folders."""
-    about: str
+    """Its name in tables and folders; in a file without it, the file's."""
+    about: str = ""
     """What it is, in a sentence, with its source."""
     sets: list[Set] = Field(min_length=1)
     """What is measured, in the order of the table."""
@@ -189,7 +135,7 @@ def load_suite(name: str | Path) -> Suite:
     raw = parse_yaml(read_text(path, "suite"), str(path))
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a suite is a mapping with name, about and sets, not {type(raw).__name__}.")
-    return check(raw)
+    return check({"name": path.stem} | raw)
 
 
 def check(raw: dict[str, Any]) -> Suite:
@@ -218,31 +164,35 @@ def _set(raw: Any, number: int, problems: list[str]) -> Set | None:
         problems.append(f"sets.{number}: got {short(raw)}; write a mapping, such as {{name: cups, metric: top1}}.")
         return None
     place = f"sets.{raw['name']}" if isinstance(raw.get("name"), str) else f"sets.{number}"
-    built = dict(raw)
-    if raw.get("data") is not None:
-        built["data"] = plugin(raw["data"], f"{place}.data", "data", "source", {}, problems)
-    if isinstance(raw.get("evals"), list):
-        built["evals"] = [
-            plugin(item, f"{place}.evals.{i}", "evals", "name", {}, problems) for i, item in enumerate(raw["evals"])
-        ]
+    before = len(problems)
+    built = raw | sections(raw, ("data", "evals"), f"{place}.", {}, problems)
+    found = None
+    if isinstance(built.get("evals"), list):
         built["evals"] = [item for item in built["evals"] if isinstance(item, EvalConfig)]
+        if built["evals"] and not raw.get("metric"):
+            main = built["evals"][0]
+            built["metric"] = of_eval(main.name, main.main) or main.main
     try:
         found = Set.model_validate(built)
     except ValidationError as error:
-        problems += [
-            line if line.startswith(place) else f"{place}.{line}" for line in explain(error, "", Set, Recipe, {})
-        ]
-        return None
+        problems += [f"{place}.{line}" for line in explain(error, "", Set, Recipe, {})]
+    if found is None or len(problems) > before:
+        return found
     problems += [f"{place}.{line}" for line in _unfit(found)]
     return found
 
 
 def _unfit(one: Set) -> Iterator[str]:
-    """Metrics that there are not, and those that do not go with the labels, the groups or the evals."""
-    places = [("metric", one.metric), *((f"also.{i}", name) for i, name in enumerate(one.also))]
+    """Metrics that there are not, and those that do not go with the labels, the other fields or the evals."""
     fitting = [name for name, metric in METRICS.items() if metric.labels == one.labels]
-    for place, name in places:
+    if not one.metric:
+        yield f"metric: missing. Metrics of {LABELS[one.labels]} (labels: {one.labels}): {', '.join(fitting)}."
+        return
+    own = {item.main for item in one.evals}  # of evals that the table does not know, such as a user's
+    for place, name in (("metric", one.metric), *((f"also.{i}", name) for i, name in enumerate(one.also))):
         metric = METRICS.get(name)
+        if metric is None and name in own:
+            continue
         if metric is None:
             yield f"{place}: there is no metric {short(name)}.{nearest(name, METRICS)}"
         elif metric.labels != one.labels:
@@ -250,13 +200,12 @@ def _unfit(one: Set) -> Iterator[str]:
                 f"{place}: {name!r} needs {LABELS[metric.labels]} (labels: {metric.labels}); this set has {LABELS[one.labels]} "
                 f"(labels: {one.labels}). Metrics of it: {', '.join(fitting)}."
             )
-        elif metric.grouped and not one.group:
-            yield f"{place}: {name!r} is of the worst group, and the set has none. Write, for example, group: region."
-    if all(name in METRICS for _, name in places):
-        asked = one.asked()
-        for i, item in enumerate(one.evals):
-            if item.name not in asked:
-                yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
+        elif metric.needs and not one.values()[metric.needs]:
+            yield f"{place}: {name!r} needs {metric.needs}, which the set does not say. Write, for example, {EXAMPLES[metric.needs]}."
+    asked = measured_by(one.metrics())
+    for i, item in enumerate(one.evals):
+        if item.main not in one.metrics() and item.name not in asked:
+            yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
 
 
 def _twice(names: list[str]) -> list[str]:

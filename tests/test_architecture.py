@@ -18,6 +18,7 @@ from adapt.overrides import parse_yaml
 from adapt.plug import ROOT, SECTIONS, names
 from adapt.prompting.templates import words
 from adapt.recipe import Prompts, available, find, load_recipe
+from adapt.suite import load_suite
 
 PLUGS = {kind for kind, _, _ in SECTIONS.values()} | {"students"}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -40,7 +41,7 @@ LAYERS = [
     {"run", "options", "suite", "published"},
     {"recipe"},
     {"overrides", "mistakes"},
-    {"other_data", "architectures", "provenance"},
+    {"other_data", "architectures", "provenance", "measures"},
     {"contracts", "records"},
     {"plug", "hardware", "progress", "ahead"},
 ]
@@ -183,6 +184,21 @@ def test_every_prompt_file_resolves(name):
     labels = list(content.get("classes", {"x": 0}))
     classes = name if "classes" in content else None
     assert words(Prompts(templates=name, classes=classes), labels)
+
+
+@pytest.mark.parametrize("name", available("suites"))
+def test_every_suite_resolves(name):
+    from adapt.verbs.guests import check
+
+    suite = load_suite(name)
+    assert find("suites", name).read_text().startswith("# "), "the source is named first"
+    for each in suite.sets:
+        if each.prompts:
+            words(each.prompts.model_copy(update={"classes": None}), ["a"])
+    if all(each.data and each.asked() for each in suite.sets):
+        recipe = load_recipe("clip_lora", [f"canary={name}"])
+        assert len(recipe.canary) == len(suite.sets)
+        check(recipe)
 
 
 def test_imagenets_templates_are_open_clips():

@@ -87,6 +87,10 @@ class Clip(Family):
         self._known = self._fitting = None
 
     @property
+    def own_classes_alone(self) -> bool:
+        return self.head is not None or self.learned is not None
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return ("image", "caption" if self.loss == "contrastive" else "label")
 
