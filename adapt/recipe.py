@@ -18,8 +18,8 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 from adapt import other_data
 from adapt.architectures import unknown
 from adapt.contracts import MethodConfig, ObjectiveConfig, SourceConfig, Train
-from adapt.mistakes import explain, short
 from adapt.measures import measured_by
+from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
 from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
 
@@ -130,9 +130,7 @@ def find(kind: Kind, name: str) -> Path:
         raise UserError(f"{called}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
     if name in available(kind):
         return base / f"{name}.yaml"
-    raise UserError(
-        f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}"
-    )
+    raise UserError(f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}")
 
 
 def available(kind: Kind) -> list[str]:

@@ -97,7 +97,9 @@ class Set(Spec):
     @model_validator(mode="after")
     def _one_place(self) -> Set:
         if self.data and (self.hub or self.folder):
-            raise ValueError(f"data and {'hub' if self.hub else 'folder'} both say where the pictures are; leave out one of the two")
+            raise ValueError(
+                f"data and {'hub' if self.hub else 'folder'} both say where the pictures are; leave out one of the two"
+            )
         return self
 
 

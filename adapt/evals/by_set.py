@@ -20,7 +20,7 @@ import numpy as np
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1, averaged over the classes that occur among the labels, as WILDS reports iWildCam (arXiv:2012.07421, §A.1).
+    """F1, averaged over the classes that occur among the labels, as WILDS reports iWildCam (arXiv:2012.07421).
 
     An answer that is a class without labels costs its own class recall, and counts in no other class's precision.
 
@@ -44,14 +44,16 @@ def group_means(correct: np.ndarray, groups: Sequence[Hashable]) -> dict[Hashabl
     names = list(dict.fromkeys(groups))
     place = {name: number for number, name in enumerate(names)}
     rows = np.array([place[name] for name in groups], np.int64)
-    means = np.bincount(rows, weights=np.asarray(correct, float), minlength=len(names)) / np.bincount(rows, minlength=len(names))
+    means = np.bincount(rows, weights=np.asarray(correct, float), minlength=len(names)) / np.bincount(
+        rows, minlength=len(names)
+    )
     return dict(zip(names, means.tolist(), strict=True))
 
 
 def worst(means: dict[Hashable, float], without: Collection[Hashable] = ()) -> tuple[Hashable, float]:
     """The group that fares worst, and its mean; those of `without`, such as FMoW's region Other, are passed over.
 
-    Source: WILDS, arXiv:2012.07421, §A.4 (FMoW); DataComp, eval_utils/fairness_eval.py (GeoDE by region, Dollar Street's top-5 by income).
+    Source: WILDS, arXiv:2012.07421 (FMoW); DataComp, eval_utils/fairness_eval.py (GeoDE by region, Dollar Street's top-5 by income).
 
     Raises:
         ValueError: no group is left.
@@ -88,7 +90,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def jaccard(scores: np.ndarray, truth: np.ndarray) -> float:
     """Of one cue: intersection over union of the pictures that go with it and of as many that score highest.
 
-    Source: WinoGAViL, arXiv:2207.12576, §3; DataComp, eval_utils/wino_eval.py. Of equal scores, the wrong picture is taken.
+    Source: WinoGAViL, arXiv:2207.12576; DataComp, eval_utils/wino_eval.py. Of equal scores, the wrong picture is taken.
 
     Args:
         scores: float[K] of the cue's candidates; truth: bool[K], which go with it.
@@ -113,7 +115,7 @@ def jaccards(scores: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[
 
 
 def chosen(scores: np.ndarray) -> np.ndarray:
-    """Is the first caption chosen, that is, does it score above all others? SugarCrepe, arXiv:2306.14610, §4.
+    """Is the first caption chosen, that is, does it score above all others? SugarCrepe, arXiv:2306.14610.
 
     Args:
         scores: float[N, K] of a picture with K captions, the right one first.
@@ -125,7 +127,7 @@ def chosen(scores: np.ndarray) -> np.ndarray:
 
 
 def winoground(scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Winoground's scores of each pair (arXiv:2204.03162, §3.2, eq. 1–3): both captions found, both pictures found, all of it.
+    """Winoground's scores of each pair (arXiv:2204.03162): both captions found, both pictures found, all of it.
 
     Args:
         scores: float[N, 2, 2]: picture i with caption j; they belong together where i = j.
@@ -153,7 +155,7 @@ def clicks_until(ious: np.ndarray, enough: float) -> np.ndarray:
 
 
 def concept_f1(matched: np.ndarray, found: np.ndarray, there: np.ndarray) -> dict[str, float]:
-    """SAM 3's measure of words to masks (arXiv:2511.16719, §5): how well masks fit where the words apply, times whether that is known.
+    """SAM 3's measure of words to masks (arXiv:2511.16719): how well masks fit where the words apply, times whether that is known.
 
     `positive_f1` is F1 over all masks of rows where the words apply, averaged over the IoU thresholds. `presence_mcc` is Matthews'
     correlation of "masks were found" with "the words apply", over all rows, so that words that are not on a picture count; 0 where one
