@@ -151,7 +151,7 @@ def test_an_eval_that_the_table_does_not_know_counts_by_its_own_main_metric():
 
 
 def test_a_set_is_found_by_name():
-    with pytest.raises(UserError, match="suite retrieval: there is no set 'flickr30'. Did you mean 'flickr30k'?"):
+    with pytest.raises(UserError, match=r"suite retrieval: there is no set .flickr30.\. Did you mean 'flickr30k.\?"):
         load_suite("retrieval").set("flickr30")
 
 
