@@ -329,8 +329,8 @@ class Family(Protocol):
     def bind(self, columns: list[str]) -> None:
         """Refuse data that lack a column; a family with several losses chooses here, by the columns there are."""
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+    def set_classes(self, classes: list[str], templates: list[str], texts: list | None = None, combine: str = "mean") -> None:
+        """Say which texts stand for the labels 0, 1, …: `texts` (list[list[str]]; none: the name) in `templates` with one `{}` each."""
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """What a frozen encoder makes of images, computed once (`train.cache`); none: it learns, or random views are needed."""

@@ -6,11 +6,12 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from adapt import options
 from adapt.options import written
-from adapt.plug import UserError, nearest
+from adapt.overrides import parse_yaml
+from adapt.plug import UserError, counted, nearest
 from adapt.recipe import available, find, load_recipe, read_text
 from adapt.verbs import runs
 
@@ -21,8 +22,7 @@ Said = tuple[int, dict[str, Any]]
 def recipes(rest: list[str]) -> Said:
     """`adapt recipes`: all of them, or one with its options, after overrides."""
     if not rest:
-        names = available("recipes")
-        about = {name: read_text(find("recipes", name), "recipe").splitlines()[0].lstrip("# ") for name in names}
+        about = _first_lines("recipes")
         for name, first in about.items():
             line = f"{name:<24} {first}"
             print(textwrap.fill(line, _width(), subsequent_indent=" " * 25) if sys.stdout.isatty() else line)
@@ -34,6 +34,11 @@ def recipes(rest: list[str]) -> Said:
     else:
         _dimmed(options.annotated(recipe, _width()).splitlines(), "#")
     return 0, {"recipe": recipe.model_dump(mode="json"), "notes": recipe.notes}
+
+
+def _first_lines(kind: Literal["recipes", "prompts"]) -> dict[str, str]:
+    """Each file of a kind with its first comment, which says what it is."""
+    return {name: read_text(find(kind, name), kind).splitlines()[0].lstrip("# ") for name in available(kind)}
 
 
 def sections(rest: list[str]) -> Said:
@@ -51,11 +56,32 @@ def sections(rest: list[str]) -> Said:
     place, about, found = options.lookup(rest)
     head = [*textwrap.wrap(f"{place}: {about}", _width()), ""] if about else []
     lines = [*head, *options.listed(found, _width())]
+    sets = word_lists() if place == "prompts" else []
+    if sets:
+        lines += ["", "Lists of words, for prompts.templates and, where they have class names, prompts.classes:"]
+    for found_list in sets:
+        parts = [counted(found_list["templates"], "template")] + (
+            [f"{found_list['classes']:,} classes"] if found_list["classes"] else []
+        )
+        line = f"{found_list['name']:<36} {found_list['about']}: {', '.join(parts)}"
+        lines += textwrap.wrap(line, _width(), subsequent_indent=" " * 37, break_on_hyphens=False)
     if sys.stdout.isatty():
         _dimmed(lines, "    ")
     else:
         print("\n".join(lines))
-    return 0, {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
+    document = {"section": place, "text": about, "options": [option.document() for option in options.leaves(found)]}
+    return 0, document | ({"lists": sets} if sets else {})
+
+
+def word_lists() -> list[dict[str, Any]]:
+    """The files of `prompts/`: name, what they are for, how many templates and classes they have."""
+    found = []
+    for name, first in _first_lines("prompts").items():
+        path = find("prompts", name)
+        content = parse_yaml(read_text(path, "prompts"), str(path))
+        counts = {key: len(content.get(key, ())) for key in ("templates", "classes")}
+        found.append({"name": name, "about": first.partition(":")[0], **counts})
+    return found
 
 
 def folders(rest: list[str]) -> Said:

@@ -9,8 +9,10 @@ WORLD = ("emoji", "emoji_scenes")
 """The embedded sources."""
 CHOSEN = {
     # CLIP's own templates for photographs; seven, since the loss reads texts of each class and template in every step
-    "prompts.templates": "7 templates of photographs; imagenet has 80",
+    "prompts.templates": "7 templates of photographs; clip/imagenet has 80",
     "prompts.classes": "the labels' own names",
+    "prompts.descriptions": "",
+    "prompts.texts": "",
     "canary": "none of icons",
     "model.image_size": "the checkpoint's own",
     "train.augment": "",
@@ -21,6 +23,8 @@ CHOSEN = {
     "distill.train.augment": "",
 }
 """Options that a recipe chooses for icons, and a word on their defaults."""
+NAMED = ("prompts.classes", "prompts.descriptions", "prompts.texts")
+"""Of these, what goes by the names of the data's classes."""
 PUBLIC = {
     "clip-tiny": "openai/clip-vit-base-patch32",
     "dinov2-tiny": "facebook/dinov2-small",
@@ -36,7 +40,7 @@ def forget(raw: dict, before: object, after: str) -> None:
     Args:
         before, after: the sources; class names are always those of the old data, the rest is for icons.
     """
-    for path in CHOSEN if before in WORLD and after not in WORLD else ("prompts.classes",):
+    for path in CHOSEN if before in WORLD and after not in WORLD else NAMED:
         *sections, last = path.split(".")
         place = raw
         for section in sections:

@@ -26,14 +26,42 @@ from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, n
 SET = "{data: {source: …}, prompts: {templates: …}, evals: [{name: …}]}"
 """A set, as it is written."""
 
+FORMER = {"imagenet": "clip/imagenet", "simple": "clip/simple"}
+"""Short names of prompt files, and where they lie."""
+
+
+class RandomWords(Spec):
+    """An ensemble of random texts after the class name (WaffleCLIP, arXiv:2306.07282)."""
+
+    pairs: int = Field(15, ge=1, le=1000)
+    """How many texts of random words, and as many of random characters; each stands in every template."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the draw. The paper reports the mean over seven draws or more."""
+
 
 class Prompts(Spec):
     """The words that stand for the classes."""
 
     templates: str | list[str] = "simple"
-    """A file of `prompts/` by name, the path of a YAML file with `templates`, or the templates themselves; each has one `{}`."""
-    classes: str | dict[str, str] | None = None
-    """A file of `prompts/` with `classes`, or a mapping from label to class name; null: the labels' own names."""
+    """A file of `prompts/` by name, the path of a YAML file with `templates`, or the templates themselves; each has one `{}` or `{c}`."""
+    classes: str | dict[str, str | list[str]] | list[str | list[str]] | None = None
+    """A file of `prompts/` with `classes`, a mapping from label to class name or to names (the first is shown, all are asked for), or a
+    list of them; null: the labels' own names."""
+    descriptions: str | dict[str, str | list[str]] | None = None
+    """For each label what the class looks like, one text or more, each of which follows the name in the templates: `a red comb` makes
+    "hen, which has a red comb". A mapping, or the path of a YAML file with `descriptions`."""
+    texts: str | dict[str, str | list[str]] | None = None
+    """For each label whole texts, which stand in no template; `{}` or `{c}` in one is the class name. A mapping, or the path of a YAML
+    file with `texts`."""
+    random: RandomWords | None = None
+    """Random words in the place of descriptions: the baseline that descriptions must beat."""
+    combine: Literal["mean", "similarity", "max"] = "mean"
+    """How several texts of a class become one score. mean: embeddings averaged and normalised again (CLIP); similarity: the mean of the
+    similarities (DCLIP, WaffleCLIP); max: the greatest of the similarities of the names or descriptions, each averaged over templates."""
+    match: Literal["name", "position"] = "name"
+    """How labels find their class in a list. position: the n-th label is the list's n-th class, and the first ones are shown."""
+    allow: list[Literal["duplicates", "empty", "mixed"]] = []
+    """What is refused otherwise: a text that stands for two classes or twice for one, an empty text, lists of two families."""
 
 
 class EvalSet(Spec):
@@ -128,9 +156,15 @@ def find(kind: Kind, name: str) -> Path:
             if path.is_file():
                 return path
         raise UserError(f"{called}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
-    if name in available(kind):
+    have = available(kind)
+    name = FORMER.get(name, name) if kind == "prompts" else name
+    if name in have:
         return base / f"{name}.yaml"
-    raise UserError(f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{nearest(name, available(kind))}")
+    same = [other for other in have if other.split("/")[-1] == name.split("/")[-1]]
+    hint = f" Did you mean {' or '.join(map(repr, same))}? Have: {', '.join(have)}." if same else nearest(name, have)
+    if kind == "prompts":  # they are many
+        hint = f"{hint.partition(' Have:')[0]} adapt options prompts lists all {len(have)}."
+    raise UserError(f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{hint}")
 
 
 def available(kind: Kind) -> list[str]:

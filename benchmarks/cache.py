@@ -28,7 +28,7 @@ def clip(rows: int = 2048, checkpoint: str = "clip-tiny", weights: str = "pretra
     """The distillation of `clip_lora`: a CNN learns from CLIP's class logits."""
     from datasets import concatenate_datasets
 
-    from adapt.prompting.templates import words
+    from adapt.prompting.text import words
 
     recipe = load_recipe("clip_lora")
     data = plug.load("data", recipe.data.source).load(recipe.data)
@@ -37,7 +37,7 @@ def clip(rows: int = 2048, checkpoint: str = "clip-tiny", weights: str = "pretra
     torch.manual_seed(0)
     model = recipe.model.model_copy(update={"checkpoint": checkpoint, "weights": weights})
     teacher = plug.load("models", "clip").load(model)
-    teacher.set_classes(*words(recipe.prompts, data["train"].features["label"].names))
+    teacher.set_classes(**words(recipe.prompts, data["train"].features["label"].names).told)
     function = torch.inference_mode()(teacher.predictors()["class_logits"])
     target, config = plug.load("distill", "logits"), recipe.distill
     train = config.train.model_copy(update={"epochs": 1})

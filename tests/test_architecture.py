@@ -16,7 +16,7 @@ import pytest
 from adapt.models.checkpoint import embedded
 from adapt.overrides import parse_yaml
 from adapt.plug import ROOT, SECTIONS, names
-from adapt.prompting.templates import words
+from adapt.prompting.text import words
 from adapt.recipe import Prompts, available, find, load_recipe
 from adapt.suite import load_suite
 
@@ -180,10 +180,11 @@ def test_every_recipe_resolves(name):
 def test_every_prompt_file_resolves(name):
     text = find("prompts", name).read_text()
     content = parse_yaml(text, name)
-    assert text.startswith("# "), "the source is named first"
+    assert text.startswith("# ") and ": " in text.splitlines()[0], "what it is for and its source are named first"
     labels = list(content.get("classes", {"x": 0}))
-    classes = name if "classes" in content else None
-    assert words(Prompts(templates=name, classes=classes), labels)
+    found = words(Prompts(templates=name, classes=name if "classes" in content else None), labels)
+    assert len(found.classes) == len(labels)
+    assert all(template.count("{}") == 1 for template in found.templates)
 
 
 @pytest.mark.parametrize("name", available("suites"))
@@ -205,7 +206,7 @@ def test_imagenets_templates_are_open_clips():
     from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
     for name, theirs in (("imagenet", OPENAI_IMAGENET_TEMPLATES), ("simple", SIMPLE_IMAGENET_TEMPLATES)):
-        _, ours = words(Prompts(templates=name), ["cat"])
+        ours = words(Prompts(templates=name), ["cat"]).templates
         assert [template.replace("{}", "cat") for template in ours] == [template("cat") for template in theirs]
 
 

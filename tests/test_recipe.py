@@ -148,7 +148,7 @@ def test_one_line_says_what_was_chosen_on_other_data_and_why():
     (chosen, checkpoint) = load_recipe("clip_lora", ["data.path=photos"]).notes
     assert chosen == (
         "data.source=auto: the recipe's choices for icons are not used on other data. Now: prompts.templates=simple "
-        "(7 templates of photographs; imagenet has 80), prompts.classes=null (the labels' own names), "
+        "(7 templates of photographs; clip/imagenet has 80), prompts.classes=null (the labels' own names), "
         "train.augment={crop: 0.6, flip: 0.5, colour: 0.2}, distill.pretrained=auto (timm's weights, where they can be fetched), "
         "distill.train.augment={crop: 0.6, flip: 0.5, colour: 0.2}. Set any of them to choose yourself."
     )

@@ -27,7 +27,7 @@ from adapt.contracts import Train
 from adapt.distill import logits
 from adapt.models import clip, dinov2
 from adapt.models.checkpoint import EMBEDDED
-from adapt.prompting.templates import words
+from adapt.prompting.text import words
 from adapt.recipe import load_recipe
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
@@ -70,7 +70,7 @@ def teach(epochs: int = EPOCHS, rows=None, folder: Path = CACHE / "dinov2-tiny-t
     family = dinov2.load(recipe.model)
     family.bind(rows.column_names)
     teacher = clip.load(other.model).eval()
-    teacher.set_classes(*words(other.prompts, rows.features["label"].names))
+    teacher.set_classes(**words(other.prompts, rows.features["label"].names).told)
     with torch.no_grad():
         texts = teacher.text_classifier(teacher.templates) * teacher.net.logit_scale.exp()
     some = rows.shuffle(seed=0).select(range(128))

@@ -33,6 +33,10 @@ class Family(Learner, ABC):
     """The words that stand for the labels 0, 1, …, where the family has such."""
     templates: Sequence[str] = ()
     """The templates these words are put in."""
+    texts: Sequence[Sequence[str]] = ()
+    """What stands in them for each label: its names or descriptions, one at least."""
+    combine: str = "mean"
+    """How several of them become one score."""
 
     @property
     def net(self) -> nn.Module:
@@ -76,9 +80,15 @@ class Family(Learner, ABC):
         """What to do about data with these columns, which lack one; begins with a blank."""
         return ""
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say which texts stand for the labels 0, 1, …; `templates` have one `{}` each."""
+    def set_classes(self, classes: list[str], templates: list[str], texts: list | None = None, combine: str = "mean") -> None:
+        """Say which words stand for the labels 0, 1, …; `templates` have one `{}` each.
+
+        Args:
+            texts: for each label what is put in the templates: names or descriptions, one at least; none: its class name.
+            combine: how several become one score: `mean`, `similarity` or `max`; see `Prompts.combine`.
+        """
         self.classes, self.templates = classes, templates
+        self.texts, self.combine = texts or [[name] for name in classes], combine
 
     @property
     def own_classes_alone(self) -> bool:

@@ -82,8 +82,8 @@ class VisionLanguage(Family):
             else ""
         )
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        """Say which words stand for the categories 0, 1, …"""
+    def set_classes(self, classes: list[str], templates: list[str], texts: list | None = None, combine: str = "mean") -> None:
+        """Say which words stand for the categories 0, 1, …; an answer is a name, so it is not asked about by other texts."""
         self.classes, self.templates = list(classes), list(templates)
 
     # ------------------------------------------------------------------------------------------------------------ data

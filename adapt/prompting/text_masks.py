@@ -20,9 +20,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from adapt.plug import Spec, UserError
+from adapt.prompting.word_lists import placed
 from adapt.vision.masks import box
 
 if TYPE_CHECKING:
@@ -50,11 +51,18 @@ class TextMasks(Spec):
     square: bool = True
     """Crops are made square, since text–image models cut their input to a square: a long thing would lose its ends."""
     templates: list[str] = Field(["a photo of a {}"], min_length=1)
-    """What is said of the thing; embeddings of several are averaged."""
+    """What is said of the thing, each with one `{}` or `{c}` for its name; embeddings of several are averaged."""
     against: list[str] = ["background", "a texture", "a part of a thing"]
     """Words that stand for everything else; the score is a softmax over them and the request. Empty: the bare cosine."""
     scale: float = Field(100.0, gt=0)
     """Factor of the cosines in that softmax: CLIP's own logit scale."""
+
+    @field_validator("templates")
+    @classmethod
+    def _each_has_a_place(cls, templates: list[str]) -> list[str]:
+        if wrong := [template for template in templates if placed(template) is None]:
+            raise ValueError(f"{wrong[0]!r} needs exactly one {{}} (or {{c}}), where the name goes")
+        return [template.replace("{c}", "{}") for template in templates]
 
 
 def find(

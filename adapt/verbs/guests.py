@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
@@ -27,7 +27,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: every problem, one a line.
     """
-    from adapt.prompting.templates import words
+    from adapt.prompting.text import words
 
     problems = []
     for number, config in enumerate(recipe.canary):
@@ -76,17 +76,19 @@ class Guest:
         )
 
     @cached_property
-    def words(self) -> dict[str, list[str]]:
-        """The texts that stand for its classes; who uses none is told the labels' own names."""
-        from adapt.prompting.templates import words
+    def words(self) -> dict[str, Any]:
+        """What the family is told of its classes, the arguments of `set_classes`; who uses no words is told the labels' own names."""
+        from adapt.prompting.text import words
 
         if not (self.labels and self.session.recipe.model.uses_words):
             return {"classes": self.labels, "templates": []}
         try:
-            classes, templates = words(self.config.prompts, self.labels)
+            found = words(self.config.prompts, self.labels)
         except UserError as error:
             raise UserError(placed(self.number, error)) from None
-        return {"classes": classes, "templates": templates}
+        for note in found.notes:
+            self.session.say(f"{self.called}: {note}")
+        return found.told
 
     def chosen_by(self, config) -> str:
         """The split by which something is chosen, so that its eval's own split can be reported; that one itself, where no other is."""
@@ -126,6 +128,8 @@ class Guest:
             yield
             return
         before = {"classes": list(family.classes), "templates": list(family.templates)}
+        if family.combine != "mean" or [list(each) for each in family.texts] != [[name] for name in family.classes]:
+            before |= {"texts": [list(each) for each in family.texts], "combine": family.combine}
         family.set_classes(**self.words)
         try:
             yield

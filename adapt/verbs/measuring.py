@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
-from adapt.provenance import changed
+from adapt.provenance import changed, of
 from adapt.run import atomic
 from adapt.verbs import lineage, scores
 from adapt.verbs.guards import floored
@@ -157,7 +157,8 @@ def measure(
 def _protocol(session: Session, split: str, module) -> dict[str, Any]:
     seen = {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")}
     told = {"asked_by_name": True} if module.asked_by_name else {}
-    return session.words | {"data": session.fingerprints[split], "input": seen} | told
+    words = {name: of(value) if name == "texts" else value for name, value in session.words.items()}  # texts may be thousands
+    return words | {"data": session.fingerprints[split], "input": seen} | told
 
 
 def _save_table(session: Session, name: str, table: dict[str, list], rows=None) -> None:

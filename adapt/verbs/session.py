@@ -92,14 +92,18 @@ class Session:
         return family
 
     @cached_property
-    def words(self) -> dict[str, list[str]]:
-        """The texts that stand for the classes, `classes` and `templates`; who uses none is told the labels' own names."""
-        from adapt.prompting.templates import words
+    def words(self) -> dict[str, Any]:
+        """What the family is told of the classes, the arguments of its `set_classes`; who uses no words is told the labels' own names."""
+        from adapt.prompting.text import words
 
         distill = self.recipe.distill
         asked = self.recipe.model.uses_words | (bool(distill) and distill.uses_words)
-        classes, templates = words(self.recipe.prompts, self.labels) if self.labels and asked else (self.labels, [])
-        return {"classes": classes, "templates": templates}
+        if not (self.labels and asked):
+            return {"classes": self.labels, "templates": []}
+        found = words(self.recipe.prompts, self.labels)
+        for note in found.notes:
+            self.say(note)
+        return found.told
 
     def apply_method(self) -> None:
         """Decide what learns; its first weights are a function of the seed, whatever has been measured before."""

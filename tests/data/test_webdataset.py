@@ -64,7 +64,7 @@ def test_a_set_of_clip_benchmark_is_read_with_its_splits_and_names(tmp_path):
     assert rows["label"][:] == [0, 1, 0, 0, 1, 0]
     assert np.array_equal(np.asarray(rows[0]["image"]), np.asarray(Image.open(io.BytesIO(png(100)))))
     assert [str(problem) for problem in splits.report.problems] == [
-        "'zeroshot_classification_templates.txt': passed over (its lines can be given as prompts.templates, with {} for {c}); "
+        "'zeroshot_classification_templates.txt': passed over (its lines can be given as prompts.templates); "
         "nothing to do, if it is not needed"
     ]
 

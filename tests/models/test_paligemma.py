@@ -367,14 +367,14 @@ def test_the_recipe_runs_from_scenes_to_boxes_captions_and_counts(tmp_path, monk
 
 def test_the_embedded_weights_look_at_the_picture():
     from adapt.data import emoji_scenes
-    from adapt.prompting.templates import words
+    from adapt.prompting.text import words
     from adapt.recipe import load_recipe
 
     recipe = load_recipe("zoo/paligemma_tiny")
     scenes = recipe.data.model_copy(update={"train": 24, "seed": 1})  # new ones, by the hands of the pre-training
     data = emoji_scenes.load(scenes)["train"]
     family = load(Config(name="paligemma", tasks=["caption", "detect", "count"])).eval()
-    family.set_classes(*words(recipe.prompts, data.features["objects"]["category"].feature.names))
+    family.set_classes(**words(recipe.prompts, data.features["objects"]["category"].feature.names).told)
     for task in range(3):
         items = [{**family.preprocess(row, True), "seed": task} for row in data]
         seen = family.collate(items)

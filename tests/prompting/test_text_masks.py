@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from pydantic import ValidationError
 
 from adapt.plug import UserError
 from adapt.prompting import text_masks
@@ -36,6 +37,13 @@ def test_a_request_is_about_its_thing(request_, thing):
 def test_a_request_without_a_thing_is_a_user_error(request_):
     with pytest.raises(UserError, match="names nothing"):
         subject(request_)
+
+
+def test_a_template_has_one_place_for_the_name():
+    assert TextMasks(templates=["a {c}", "{}"]).templates == ["a {}", "{}"]
+    for wrong in ("no place", "{} and {}"):
+        with pytest.raises(ValidationError, match=r"needs exactly one \{\} \(or \{c\}\)"):
+            TextMasks(templates=[wrong])
 
 
 def scene():

@@ -24,7 +24,7 @@ from adapt.data.emoji import load as emoji
 from adapt.evals import zeroshot
 from adapt.models import checkpoint
 from adapt.plug import UserError
-from adapt.prompting.templates import words
+from adapt.prompting.text import words
 from adapt.recipe import Prompts, load_recipe
 from adapt.run import Run
 from adapt.verbs import canary, sweep
@@ -227,11 +227,11 @@ def test_a_head_goes_from_the_zero_shot_classifier_to_what_it_learnt(home):
     assert mixed.keys() == {"head.weight", "head.bias"} and not (run / "merged" / "config.json").exists()
     net = CLIPModel.from_pretrained(checkpoint.resolve("clip-tiny"), dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.resolve("clip-tiny"))
-    classes, templates = words(Prompts(templates="emoji", classes="emoji"), zero["classes"])
+    told = words(Prompts(templates="emoji", classes="emoji"), zero["classes"])
     with torch.no_grad():
         rows = []
-        for name in classes:
-            tokens = tokenizer([each.replace("{}", name) for each in templates], padding=True, return_tensors="pt")
+        for name in told.classes:
+            tokens = tokenizer([each.replace("{}", name) for each in told.templates], padding=True, return_tensors="pt")
             hidden = net.text_projection(net.text_model(**tokens).pooler_output)
             rows.append(F.normalize(F.normalize(hidden, dim=-1).mean(0), dim=0))
         start = torch.stack(rows) * net.logit_scale.exp()

@@ -139,7 +139,7 @@ def _beside(root: Path, place: Path) -> Iterator[Problem]:
     others += [TEMPLATES] if place != root and (root / TEMPLATES).is_file() and here and _split(here) == "train" else []
     if TEMPLATES in others:
         others.remove(TEMPLATES)
-        yield Problem(TEMPLATES, "", "passed over", "its lines can be given as prompts.templates, with {} for {c}")
+        yield Problem(TEMPLATES, "", "passed over", "its lines can be given as prompts.templates")
     if others:
         yield Problem(
             here or ".", _split(here), "passed over", f"{counted(len(others), 'file')} beside the tars, such as {min(others)!r}"

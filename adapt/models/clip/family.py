@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.contracts import Input, Predictor, ProjectionSlot, Slots, TextSlot, VisionSlot
+from adapt.mistakes import short
 from adapt.models.base import Family
 from adapt.models.clip import Config, words
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 from adapt.vision.images import Normalise, view
 
 LARGEST = math.log(100)
@@ -82,9 +83,16 @@ class Clip(Family):
     def input(self) -> Input:
         return self.towers.input
 
-    def set_classes(self, classes: list[str], templates: list[str]) -> None:
-        super().set_classes(classes, templates)
+    def set_classes(self, classes: list[str], templates: list[str], texts: list | None = None, combine: str = "mean") -> None:
+        super().set_classes(classes, templates, texts, combine)
         self._known = self._fitting = None
+        if not texts or not main_process():
+            return
+        longest = max(templates, key=len)
+        if cut := words.cut([longest.replace("{}", max(several, key=len)) for several in texts], self.towers.tokenise):
+            print(
+                f"prompts: texts of {counted(len(cut), 'class')} are longer than the model reads, and are cut, such as {short(cut[0])}"
+            )
 
     @property
     def own_classes_alone(self) -> bool:
@@ -173,26 +181,60 @@ class Clip(Family):
 
     def feature_logits(self, features: Tensor) -> Tensor:
         images = self._embedded(features)
-        return self.head_logits(images) if self.head is not None else self.logits(images, self.fixed_classifier(self.templates))
+        if self.head is not None:
+            return self.head_logits(images)
+        return self._by_class(self.logits(images, self._fixed_rows(self.templates)))
 
     def text_classifier(self, templates: list[str]) -> Tensor:
-        """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip); or learned."""
+        """float32[C, D], each prompt normalised: those of a class made one, see `words.classifier`; or learned.
+
+        Raises:
+            UserError: there are no classes, or `combine` is max, which no single vector a class can say.
+        """
+        self._linear()
+        return self._text_rows(templates)
+
+    def _text_rows(self, templates: list[str]) -> Tensor:
+        """The same; where the greatest counts, a row for each text of each class, float32[N, D], for `_by_class`."""
         if self.learned is not None:
             return self.learned()
         if not self.classes:
             raise UserError(
                 "prompts.classes: the data have no classes to ask about. Use data with labels, or evals=[{name: retrieval}]."
             )
-        return words.embedded(self.classes, templates, self.text_embedding)
+        return words.classifier(self.texts, templates, self.combine, self.text_embedding)
+
+    def _by_class(self, logits: Tensor) -> Tensor:
+        """float32[B, N] of `_text_rows` → float32[B, C]."""
+        return words.greatest(logits, self.texts) if self._greatest else logits
+
+    @property
+    def _greatest(self) -> bool:
+        """Has a class several texts, of which the greatest counts?"""
+        return self.combine == "max" and self.learned is None and any(len(several) > 1 for several in self.texts)
+
+    def _linear(self) -> None:
+        if self._greatest:
+            raise UserError(
+                "prompts.combine: max takes the greatest of several texts' scores, which is no linear classifier, and this needs one. "
+                "Use mean or similarity."
+            )
 
     @torch.no_grad()
     def fixed_classifier(self, templates: list[str]) -> Tensor:
         """The same in single precision, without gradient and dropout; kept on disk, by content, unless the tower has learnt here."""
+        self._linear()
+        return self._fixed_rows(templates)
+
+    @torch.no_grad()
+    def _fixed_rows(self, templates: list[str]) -> Tensor:
         if self.learned is not None or self._moved or not self.classes or not self._plain():
-            return self._still(self.text_classifier, templates)
-        tokens = self.towers.tokenise([templates[0].replace("{}", name) for name in self.classes])
-        name = words.key(self.towers.about, self._text_tensors(), tokens, self.classes, templates)
-        return words.kept(name, lambda: self._still(self.text_classifier, templates), self.net.logit_scale.device)
+            return self._still(self._text_rows, templates)
+        tokens = self.towers.tokenise([templates[0].replace("{}", several[0]) for several in self.texts])
+        plain = self.combine == "mean" and self.texts == [[name] for name in self.classes]
+        told = self.classes if plain else [self.combine, self.texts]
+        name = words.key(self.towers.about, self._text_tensors(), tokens, told, templates)
+        return words.kept(name, lambda: self._still(self._text_rows, templates), self.net.logit_scale.device)
 
     def _still(self, function: Callable[..., Tensor], *given: Any) -> Tensor:
         """What a function gives in single precision, with every module in evaluation."""
@@ -224,7 +266,7 @@ class Clip(Family):
         """`fixed_classifier` in a training in which the text tower does not learn: made once, until a tensor of it is another."""
         stamp = [(value.data_ptr(), value._version) for value in self._text_tensors().values()]
         if self._known is None or self._known[0] != (stamp, templates):
-            self._known = ((stamp, templates), self.fixed_classifier(templates))
+            self._known = ((stamp, templates), self._fixed_rows(templates))
         return self._known[1]
 
     def _training_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,15 +276,16 @@ class Clip(Family):
         if self.learned is not None:
             return self.logits(images, self.learned()), labels
         if not self._reader_learns():
-            return self.logits(images, self._unmoved(templates)), labels
+            return self._by_class(self.logits(images, self._unmoved(templates))), labels
         self._moved = True
         drawn = words.draw(self.drawn_by, len(self.classes), len(templates), self._most(templates))
         shown = torch.arange(len(self.classes)) if drawn.classes is None else words.seen(drawn.classes, labels)
-        names = [self.classes[i] for i in shown.tolist()]
+        names = words.one_each(self.texts, shown.tolist(), self.drawn_by)
         if not count:  # a whole text in the place of each name
             chosen = drawn.templates[shown.cpu().numpy()]
             names, templates = [templates[i].replace("{}", name) for i, name in zip(chosen, names, strict=True)], ["{}"]
-        logits = self.logits(images, words.embedded(names, templates, self.text_embedding))
+        again = self.combine != "similarity"
+        logits = self.logits(images, words.embedded(names, templates, self.text_embedding, again))
         if drawn.classes is None:
             return logits, labels
         return words.sampled(logits, shown, drawn.classes, labels, len(self.classes))
@@ -251,7 +294,7 @@ class Clip(Family):
         """How many classes a step reads at most beside the batch's own: those whose texts `train_tokens` holds."""
         if self._fitting is None:
             longest, many = max(templates, key=len), len(templates) if self.config.train_templates else 1
-            tokens = self.towers.tokenise([longest.replace("{}", name) for name in self.classes]).shape[1]
+            tokens = self.towers.tokenise([longest.replace("{}", max(several, key=len)) for several in self.texts]).shape[1]
             self._fitting = max(words.FEWEST, self.config.train_tokens // (tokens * many))
             if self._fitting < len(self.classes) and main_process():
                 print(
@@ -285,9 +328,10 @@ class Clip(Family):
         @functools.cache  # encoded when first needed: data without classes have no words, and are asked for none
         @torch.no_grad()
         def classifier() -> Tensor:
-            return self.fixed_classifier(self.templates) if texts is None else self._still(self.text_embedding, texts)
+            return self._fixed_rows(self.templates) if texts is None else self._still(self.text_embedding, texts)
 
-        return lambda images: self.logits(self.image_embedding(images), classifier())
+        by_class = self._by_class if texts is None else lambda logits: logits
+        return lambda images: by_class(self.logits(self.image_embedding(images), classifier()))
 
     # ------------------------------------------------------------------------------------------------------------ loss
 

@@ -1,7 +1,7 @@
 """What a step sees of the classes' texts, and what is kept of a text tower that does not learn.
 
 A tower that learns reads one template a class at each step, drawn anew by the step's seed, so that a step costs the same however many
-templates there are. Of more classes than a budget of tokens holds it sees a part, drawn too; then a row's softmax is over this part and
+templates there are, and one of a class's texts where it has several. Of more classes than a budget of tokens holds it sees a part, drawn too; then a row's softmax is over this part and
 the row's own class, and each of the others stands for as many as were left out (importance sampling of the partition function:
 Bengio and Senécal 2008, §III; Jean et al. 2015, arXiv:1412.2007), whatever the row's batch, micro-batch and process.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -80,13 +80,54 @@ def sampled(logits: Tensor, shown: Tensor, drawn: np.ndarray, labels: Tensor, cl
     return logits.masked_fill(~(common | own), -math.inf), place
 
 
-def embedded(classes: list[str], templates: list[str], encode: Callable[[list[str]], Tensor]) -> Tensor:
+def one_each(texts: Sequence[Sequence[str]], shown: Sequence[int], seed: int) -> list[str]:
+    """Of each class that is shown one of its texts, drawn by the step's seed and the class alone."""
+    if all(len(several) == 1 for several in texts):
+        return [texts[i][0] for i in shown]
+    chosen = np.random.default_rng([seed, 1]).integers(0, [len(several) for several in texts])
+    return [texts[i][chosen[i]] for i in shown]
+
+
+def cut(texts: list[str], tokenise: Callable[[list[str]], Tensor]) -> list[str]:
+    """Those of the texts whose end the text tower does not see: a word behind them changes no token."""
+    tokens, longer = tokenise(texts), tokenise([f"{text} x" for text in texts])
+    if tokens.shape != longer.shape:  # the longest of them grew, so it was not as long as a text can be
+        return []
+    return [text for text, same in zip(texts, (tokens == longer).all(1).tolist(), strict=True) if same]
+
+
+def classifier(
+    texts: Sequence[Sequence[str]], templates: list[str], combine: str, encode: Callable[[list[str]], Tensor]
+) -> Tensor:
+    """The rows that pictures are compared with: what several texts of a class become.
+
+    Args:
+        texts: for each of C classes one or more, N in all, each of which stands in every template.
+        combine: `mean`: each text's row averaged, normalised again, float32[C, D]; `similarity`: averaged as it is, so that the product with a
+            picture is the mean of the similarities (Menon and Vondrick 2022, eq. 1, arXiv:2210.07183; WaffleCLIP); `max`: float32[N, D].
+        encode: N texts → float32[N, D], L2-normalised.
+    """
+    rows = embedded([text for several in texts for text in several], templates, encode, combine != "similarity")
+    counts = [len(several) for several in texts]
+    if combine == "max" or max(counts) == 1:
+        return rows
+    means = torch.stack([part.mean(0) for part in rows.split(counts)])
+    return F.normalize(means, dim=-1) if combine == "mean" else means
+
+
+def greatest(logits: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:
+    """float32[B, N] of all texts → float32[B, C], the greatest of each class's."""
+    return torch.stack([part.amax(1) for part in logits.split([len(several) for several in texts], dim=1)], dim=1)
+
+
+def embedded(classes: list[str], templates: list[str], encode: Callable[[list[str]], Tensor], again: bool = True) -> Tensor:
     """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip).
 
     What is gathered is a row a class, not a text.
 
     Args:
         encode: N texts → float32[N, D], L2-normalised.
+        again: normalise again? Without it, the product with a picture is the mean of the similarities.
     """
     step = max(1, TEXTS // len(templates))
     means = []
@@ -94,7 +135,7 @@ def embedded(classes: list[str], templates: list[str], encode: Callable[[list[st
         part = classes[start : start + step]
         texts = [template.replace("{}", name) for name in part for template in templates]
         means.append(encode(texts).view(len(part), len(templates), -1).mean(1))
-    return F.normalize(torch.cat(means), dim=-1)
+    return F.normalize(torch.cat(means), dim=-1) if again else torch.cat(means)
 
 
 # -------------------------------------------------------------------------------------------------------------------- kept
@@ -108,7 +149,7 @@ def fixed(part: nn.Module) -> bool:
     return not adapted and not any(each._forward_hooks or each._forward_pre_hooks for each in parts)
 
 
-def key(about: str, tensors: Mapping[str, Tensor], tokens: Tensor, classes: list[str], templates: list[str]) -> str:
+def key(about: str, tensors: Mapping[str, Tensor], tokens: Tensor, classes: list, templates: list[str]) -> str:
     """What a classifier is a function of: the tower's tensors and configuration, the texts, the tokenizer's answer to some of them, and
     what rounds: device, threads, libraries. Contents, never names: weights that have learnt are others than their checkpoint's."""
     total = hashlib.sha256()

@@ -1,0 +1,50 @@
+"""What a session says and hands on of its words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapt import pipeline
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+from adapt.verbs.session import Session
+
+QUICK = ["data.path=photos", "distill=null", "export=[]", "tracker=none"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("Forest", "river"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            picture = random.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{i}.png")
+
+
+def test_what_was_not_exact_is_said_once(photos, capsys):
+    session = Session(load_recipe("clip_lora", [*QUICK, "prompts={templates: clip/eurosat, classes: clip/eurosat}"]))
+    assert session.words["classes"] == session.words["classes"] == ["forest", "river"]
+    assert list(session.family.classes) == ["forest", "river"]
+    out = capsys.readouterr().out
+    assert out.count("prompts.classes: of the list's names, the data lack 8 ('AnnualCrop', ") == 1
+
+
+def test_a_list_that_does_not_match_is_refused_before_a_model_is_there(photos, monkeypatch):
+    session = Session(load_recipe("clip_lora", [*QUICK, "prompts={descriptions: {Forest: trees, lake: water}}"]))
+    monkeypatch.setattr("adapt.models.clip.family.Clip.text_embedding", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(UserError, match=r"the list lacks 1 \('river'\); of the list's, the data lack 1 \('lake'\)"):
+        _ = session.family
+
+
+def test_texts_are_part_of_what_a_number_was_measured_with(photos, capsys):
+    def measured(*more: str):
+        return pipeline.evaluate(load_recipe("clip_lora", [*QUICK, *more])).entries[0]["protocol"]
+
+    first = measured("prompts.descriptions={Forest: [tall trees, green], river: water}")
+    again = measured("prompts.descriptions={Forest: [tall trees, green], river: water}")
+    other = measured("prompts.descriptions={Forest: [tall trees, brown], river: water}")
+    assert first["texts"] == again["texts"] != other["texts"] and first["combine"] == "mean"
+    assert "texts" not in measured()
