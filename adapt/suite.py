@@ -14,7 +14,7 @@ as the folder of its last part, or of `folder`, below `data.path`. Its class nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,20 @@ class Set(Spec):
     def asked(self) -> list[str]:
         """The evals that give them, each once."""
         return list(dict.fromkeys([item.name for item in self.evals] + measured_by(self.metrics())))
+
+    def told(self, labels: Sequence[str], templates: Sequence[str] = ()) -> Prompts:
+        """Its words for data with these labels.
+
+        Class names of the published layout are the labels, word for word ('T-shirt' stays so), unless a list has others.
+
+        Args:
+            labels: the names of the data's classes.
+            templates: those that lie beside the data, for a set that names none.
+        """
+        prompts = self.prompts or Prompts(**({"templates": list(templates)} if templates else {}))
+        if prompts.classes is None and self.place:
+            prompts = prompts.model_copy(update={"classes": {label: label for label in labels}})
+        return prompts
 
     @field_validator("corruptions")
     @classmethod

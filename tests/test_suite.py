@@ -150,6 +150,15 @@ def test_an_eval_that_the_table_does_not_know_counts_by_its_own_main_metric():
     assert suite.set("a").metric == "map50"
 
 
+def test_published_class_names_are_taken_word_for_word():
+    objectnet, mnist, own = load_suite("core").set("objectnet"), load_suite("core").set("mnist"), load_suite("sam").set("box")
+    assert objectnet.told(["T-shirt", "tray"]).classes == {"T-shirt": "T-shirt", "tray": "tray"}
+    assert objectnet.told(["tray"]).templates == "clip/imagenet"
+    assert mnist.told(["0", "1"]) == mnist.prompts
+    assert load_suite("datacomp").set("geode").told(["bag"], ["a photo of a {}."]).templates == ["a photo of a {}."]
+    assert own.told(["a_b"]).classes is None
+
+
 def test_a_set_is_found_by_name():
     with pytest.raises(UserError, match=r"suite retrieval: there is no set .flickr30.\. Did you mean 'flickr30k.\?"):
         load_suite("retrieval").set("flickr30")
