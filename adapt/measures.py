@@ -56,7 +56,7 @@ METRICS: dict[str, Metric] = {
     "text_r5": Metric("captions", "text → picture R@5", "retrieval"),
     "text_r10": Metric("captions", "text → picture R@10", "retrieval"),
     "mean_r1": Metric("captions", "R@1, mean of both ways"),
-    "choice": Metric("choice", "right caption chosen"),
+    "choice": Metric("choice", "right caption chosen", "choice"),
     "text_score": Metric("pairs", "text score"),
     "image_score": Metric("pairs", "image score"),
     "group_score": Metric("pairs", "group score"),

@@ -1,10 +1,9 @@
-"""The metrics by which single sets of the literature are reported: plain numpy, a function each. Ties count against the model.
+"""The metrics by which single sets of the literature are reported: plain numpy, a function each (SugarCrepe: `choice.py`). Ties count against the model.
 
     macro_f1(labels, predictions)               # iWildCam
     worst(group_means(correct, regions), {"Other"})  # FMoW, GeoDE; of top-5 and income: Dollar Street
     average_precision(logits, truth).mean()     # VOC 2007, several classes a picture
     jaccard(scores, truth)                      # WinoGAViL, a cue
-    chosen(scores).mean()                       # SugarCrepe: the first caption is the right one
     winoground(scores)                          # text, image and group score
     clicks_until(ious, 0.9).mean()              # SAM and interactive segmentation
     concept_f1(matched, found, there)           # SAM 3's cgF1
@@ -112,18 +111,6 @@ def jaccards(scores: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[
     many = np.array([len(row) >= 10 for row in truth], bool)
     found = {"jaccard": float(each.mean())}
     return found | ({"jaccard_10_12": float(each[many].mean())} if many.any() else {})
-
-
-def chosen(scores: np.ndarray) -> np.ndarray:
-    """Is the first caption chosen, that is, does it score above all others? SugarCrepe, arXiv:2306.14610.
-
-    Args:
-        scores: float[N, K] of a picture with K captions, the right one first.
-
-    Returns:
-        bool[N].
-    """
-    return (scores[:, :1] > scores[:, 1:]).all(1)
 
 
 def winoground(scores: np.ndarray) -> dict[str, np.ndarray]:

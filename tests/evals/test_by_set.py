@@ -88,10 +88,6 @@ def test_equal_scores_choose_the_wrong_pictures():
         by_set.jaccard(np.ones(3), np.zeros(3))
 
 
-def test_sugar_crepe_asks_for_the_right_caption_alone():
-    assert by_set.chosen(np.array([[0.3, 0.2], [0.2, 0.3], [0.2, 0.2]])).tolist() == [True, False, False]
-
-
 def test_winogrounds_scores_are_the_papers_and_clip_benchmarks():
     scores = RANDOM.normal(size=(300, 2, 2)) + 0.7 * np.eye(2)
     found = by_set.winoground(scores)
@@ -139,7 +135,7 @@ def test_masks_for_words_that_are_not_there_cost():
 
 def test_every_metric_without_an_eval_has_its_function_here():
     functions = {"f1_macro": "macro_f1", "worst_group": "worst", "top5_worst_group": "worst", "map": "average_precision"}
-    functions |= {"choice": "chosen", "jaccard": "jaccards", "jaccard_10_12": "jaccards", "cgf1": "concept_f1"}
+    functions |= {"jaccard": "jaccards", "jaccard_10_12": "jaccards", "cgf1": "concept_f1"}
     functions |= dict.fromkeys(("text_score", "image_score", "group_score"), "winoground") | {"clicks_90": "clicks_until"}
     by_hand = {"retained", "mean_r1"}  # a quotient and a mean of two that evals give
     assert {name for name, metric in METRICS.items() if not metric.eval} == functions.keys() | by_hand
