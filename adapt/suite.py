@@ -181,6 +181,8 @@ def _set(raw: Any, number: int, problems: list[str]) -> Set | None:
         return None
     place = f"sets.{raw['name']}" if isinstance(raw.get("name"), str) else f"sets.{number}"
     before = len(problems)
+    if isinstance(raw.get("data"), dict) and "path" in raw["data"]:  # a path alone means what lies there
+        raw = raw | {"data": {"source": "auto"} | raw["data"]}
     built = raw | sections(raw, ("data", "evals"), f"{place}.", {}, problems)
     found = None
     if isinstance(built.get("evals"), list):
@@ -222,6 +224,8 @@ def _unfit(one: Set) -> Iterator[str]:
     for i, item in enumerate(one.evals):
         if item.main not in one.metrics() and item.name not in asked:
             yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
+        if item.split != one.split and "split" in item.model_fields_set:
+            yield f"evals.{i}.split: got {item.split!r}; the set's is {one.split!r}. Say it once: split: {item.split}, beside metric."
 
 
 def _twice(names: list[str]) -> list[str]:

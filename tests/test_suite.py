@@ -104,9 +104,10 @@ def test_every_problem_is_a_line_with_the_sets_name():
         {"name": "sharp", "metric": "top1", "corruptions": [7]},
         {"name": "odd", "metric": "top1", "evals": [{"name": "retrieval"}]},
         3,
+        {"name": "split", "metric": "top1", "evals": [{"name": "zeroshot", "split": "validation"}]},
         colour="red",
     )
-    assert len(lines) == 10
+    assert len(lines) == 11
     text = "\n".join(lines)
     assert (
         "sets.cars.metric: 'r1' needs captions a picture, all of them right (labels: captions); this set has one class" in text
@@ -119,6 +120,10 @@ def test_every_problem_is_a_line_with_the_sets_name():
     assert "severities are 1, 2, 3, 4 and 5, not 7" in text
     assert "sets.odd.evals.0.name: 'retrieval' gives no metric of this set. Metrics: top1." in text
     assert "sets.6: got 3; write a mapping" in text
+    assert (
+        "sets.split.evals.0.split: got 'validation'; the set's is 'test'. Say it once: split: validation, beside metric."
+        in text
+    )
     assert "colour: no such option" in text
 
 
@@ -166,9 +171,10 @@ def test_a_set_is_found_by_name():
 
 def test_a_suite_of_your_own_is_a_file(tmp_path):
     path = tmp_path / "ours.yaml"
-    path.write_text("sets:\n  - {name: cups, data: {source: folder, path: cups}, metric: mean_per_class}\n")
+    path.write_text("sets:\n  - {name: cups, data: {path: cups}, metric: mean_per_class}\n")
     suite = load_suite(str(path))
-    assert (suite.name, suite.sets[0].place, suite.sets[0].data.path) == ("ours", None, "cups")
+    data = suite.sets[0].data
+    assert (suite.name, suite.sets[0].place, data.source, data.path) == ("ours", None, "auto", "cups")
     with pytest.raises(UserError, match=r"suite: there is no suite 'cor'.*Did you mean 'core'"):
         load_suite("cor")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from adapt.contracts import EvalConfig
-from adapt.plug import UserError
+from adapt.plug import UserError, counted
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
@@ -85,7 +85,9 @@ def _captions(dataset) -> list[list[str]]:
     found = [[value] if isinstance(value, str) else list(value or []) for value in dataset["caption"]]
     for name, texts in zip(dataset["id"], found, strict=True):
         if len(texts) < 2:
-            raise UserError(f"evals: row {name!r} has {len(texts)} captions, and choice needs the right one and a wrong one.")
+            raise UserError(
+                f"evals: row {name!r} has {counted(len(texts), 'caption')}, and choice needs the right one and a wrong one."
+            )
         if texts[0] in texts[1:]:
             raise UserError(f"evals: row {name!r} has its right caption {texts[0]!r} among the wrong ones.")
     return found

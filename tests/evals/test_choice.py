@@ -52,7 +52,7 @@ def test_what_is_not_a_number_is_no_choice():
 
 @pytest.mark.parametrize(
     ("captions", "said"),
-    [([["a"]], "has 1 captions, and choice needs the right one and a wrong one"), ([["a", "b", "a"]], "among the wrong ones")],
+    [([["a"]], "has 1 caption, and choice needs the right one and a wrong one"), ([["a", "b", "a"]], "among the wrong ones")],
 )
 def test_rows_without_a_wrong_caption_are_a_user_error(captions, said):
     with pytest.raises(UserError, match=f"row 'r0' .*{said}"):
