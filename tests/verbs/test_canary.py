@@ -283,7 +283,7 @@ def test_a_wrong_canary_is_one_line_before_anything_heavy(given, said, capsys, m
 def test_class_names_that_do_not_match_are_found_before_the_training(capsys):
     wrong = f"canary=[{{{WORDS}, prompts: {{templates: emoji, classes: {{animal-bird: bird}}}}}}]"
     assert main(["finetune", "recipe=clip_lora", wrong, "seed=11", *QUICK]) == 2
-    assert "canary.0.prompts.classes: no class name for the label" in capsys.readouterr().err
+    assert "canary.0.prompts.classes: the names do not match the data" in capsys.readouterr().err
     assert not Run.open(load_recipe("clip_lora", ["seed=11", *QUICK])).path.exists()
 
 
