@@ -44,6 +44,10 @@ def ready(arguments: list[str]) -> Recipe:
     """`parse`, for a verb that begins: the data are there, and what other data change is said."""
     recipe = parse(arguments)
     recipe.data.check_paths()
+    if recipe.canary:
+        from adapt.verbs import guests
+
+        guests.check(recipe)
     for note in recipe.notes:
         if first(note):
             print(note)
@@ -90,7 +94,7 @@ def options(verb: str, rest: list[str]) -> dict[str, Any]:
     for argument in list(rest):
         name, _, text = argument.partition("=")
         if (verb, name) == ("merge", "budget"):
-            raise UserError("budget: of merge it is called keep now: keep=0.9 keeps 90 % of what zero-shot had right.")
+            raise UserError("budget: of merge it is called keep now: keep=0.98 keeps 98 % of what zero-shot knew.")
         if name in TAKES.get(verb, {}):
             read, words = TAKES[verb][name]
             try:

@@ -34,12 +34,12 @@ file whose outputs differ from the student's is refused. First: adapt distill.
 
   adapt export run=runs/clip_lora-1a2b3c4d
   adapt export recipe=clip_lora export.0.int8=false""",
-    "merge": """Join adapter and base into one checkpoint for transformers.
-scale= takes a share of the adapter (0 to 1), or `sweep`: the best scale on
-validation that keeps at least keep= of zero-shot's right answers.
+    "merge": """Join what was learnt and the base into one checkpoint.
+scale= takes a share of it (0 to 1), or `sweep`: the best on validation that
+keeps keep= of zero-shot: of its score on the canary, or else of its hits here.
 
   adapt merge run=runs/clip_lora-1a2b3c4d
-  adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep keep=0.95""",
+  adapt merge run=runs/clip_lora-1a2b3c4d scale=sweep canary=source_hands""",
     "road": """Finetune, distill and export, one after the other.
 Parts that the recipe does not have are left out; parts that are finished are
 not done again. One table at the end has them all.

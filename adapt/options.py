@@ -104,6 +104,8 @@ def lookup(words: Sequence[str]) -> tuple[str, str, list[Option]]:
     if section not in Recipe.options():
         raise UserError(f"options: there is no section {section!r}.{nearest(section, Recipe.options())}")
     if section not in SECTIONS:
+        if each := _listed(Recipe.options()[section].annotation):
+            return _of_each(section, each, [step for step in rest if not step.isdigit()])
         return _inside("the recipe", options(Recipe), steps)
     kind, key, is_list = SECTIONS[section]
     rest = [step for i, step in enumerate(rest) if not (i < 2 and (step == key or step.isdigit()))]  # evals.0.name=knn
@@ -203,6 +205,20 @@ def _inside(place: str, found: Sequence[Option], steps: Sequence[str]) -> tuple[
         place, found = named[step].path, named[step].inside
     option = named[steps[-1]]
     return place, option.text if found else "", list(found) or [option]
+
+
+def _of_each(section: str, spec: type[Spec], steps: Sequence[str]) -> tuple[str, str, list[Option]]:
+    """The same in a section that is a list of such."""
+    every = options(spec, None, f"{section}.0")
+    if steps:
+        return _inside(f"{section}.0", every, steps)
+    return section, " ".join((Recipe.options()[section].description or "").split()), every
+
+
+def _listed(annotation: Any) -> type[Spec] | None:
+    """The schema of the items of a list of sections; none if it is no such list."""
+    inner = nested(get_args(annotation)[0]) if get_origin(annotation) is list else None
+    return inner if inner and _plain(inner) else None
 
 
 def _plain(spec: type[Spec]) -> bool:

@@ -13,6 +13,7 @@ CHOSEN = {
     "prompts.classes": "the labels' own names",
     "prompts.descriptions": "",
     "prompts.texts": "",
+    "canary": "none of icons",
     "model.image_size": "the checkpoint's own",
     "train.augment": "",
     "distill.pretrained": "timm's weights, where they can be fetched",

@@ -99,12 +99,13 @@ def road(recipe: Recipe) -> Outcome:
     return _finish(session)
 
 
-def merge(recipe: Recipe, scale: float | str = 1.0, keep: float = 0.9) -> Outcome:
-    """Join the adapter with the base in full precision into one checkpoint that plain transformers loads.
+def merge(recipe: Recipe, scale: float | str = 1.0, keep: float | None = None) -> Outcome:
+    """Join what was learnt with the base in full precision into one checkpoint that plain transformers loads.
 
     Args:
-        scale: how much of the adapter, 0 to 1; "sweep": the best on validation.
-        keep: of a sweep, the share of zero-shot's right answers that must stay right.
+        scale: how much of what was learnt, 0 to 1; "sweep": the best on validation.
+        keep: of a sweep, the share of the canary's zero-shot score that must be kept (0.98 unless said); without a canary, of the
+            target's pictures that zero-shot had right (0.9).
     """
     from adapt.verbs import merge
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,13 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 from adapt import other_data
 from adapt.architectures import unknown
 from adapt.contracts import MethodConfig, ObjectiveConfig, SourceConfig, Train
+from adapt.measures import measured_by
 from adapt.mistakes import explain, short
 from adapt.overrides import override, parse_yaml
 from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
+
+SET = "{data: {source: …}, prompts: {templates: …}, evals: [{name: …}]}"
+"""A set, as it is written."""
 
 FORMER = {"imagenet": "clip/imagenet", "simple": "clip/simple"}
 """Short names of prompt files, and where they lie."""
@@ -60,6 +64,24 @@ class Prompts(Spec):
     """What is refused otherwise: a text that stands for two classes or twice for one, an empty text, lists of two families."""
 
 
+class EvalSet(Spec):
+    """Data of their own, with their words and their evals: one of a list of sets, as in `canary` and in a file of `suites/`."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
+    """What it is called in tables and files; null: as its source."""
+    data: SerializeAsAny[SourceConfig]
+    """A source of `adapt/data`, with its options as in the section `data`."""
+    prompts: Prompts = Prompts()
+    """Its own templates and class names, as in the section `prompts`."""
+    evals: list[SerializeAsAny[Plugin]]
+    """What is measured: files of `adapt/evals`; the main metric of each counts."""
+
+    @property
+    def called(self) -> str:
+        """Its name."""
+        return self.name or self.data.source
+
+
 class Recipe(Spec):
     """The whole road of one adaptation: model, data, method, training, evaluation, student, exported files."""
 
@@ -77,6 +99,9 @@ class Recipe(Spec):
     """The training loop: steps, optimiser, random views."""
     evals: list[SerializeAsAny[Plugin]] = []
     """What is measured: files of `adapt/evals`."""
+    canary: list[EvalSet] = []
+    """Other data that the adapted model must not forget: a file of `suites/` by name (`source_hands`), the path of a YAML file with
+    `sets`, or a list of {name, data, prompts, evals}. Measured before and after finetune; `adapt merge scale=sweep` keeps a share of it."""
     distill: SerializeAsAny[Plugin] | None = None
     """The student: a file of `adapt/distill`."""
     export: list[SerializeAsAny[Plugin]] = []
@@ -108,25 +133,29 @@ class Recipe(Spec):
 # ---------------------------------------------------------------------------------------------------- finding and reading
 
 
-def folder(kind: Literal["recipes", "prompts"]) -> Path:
-    """Where the package's recipes or prompts lie: beside `adapt/` in a clone, inside it in a wheel."""
+Kind = Literal["recipes", "prompts", "suites", "published"]
+"""Folders of YAML files that the package ships."""
+
+
+def folder(kind: Kind) -> Path:
+    """Where the package's files of a kind lie: beside `adapt/` in a clone, inside it in a wheel."""
     inside = ROOT / kind
     return inside if inside.is_dir() else ROOT.parent / kind
 
 
-def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
+def find(kind: Kind, name: str) -> Path:
     """The YAML file that a name or a path means.
 
     Raises:
         UserError: there is none; the message has the nearest name and all of them.
     """
-    base = folder(kind)
+    base, called = folder(kind), kind.removesuffix("s")
     if name.endswith((".yaml", ".yml")):
         with suppress(OSError, RuntimeError):  # a name too long; a `~user` that there is not
             path = Path(name).expanduser()
             if path.is_file():
                 return path
-        raise UserError(f"{kind[:-1]}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
+        raise UserError(f"{called}: no file {name!r}. Give a path to a YAML file, or one of: {', '.join(available(kind))}.")
     have = available(kind)
     name = FORMER.get(name, name) if kind == "prompts" else name
     if name in have:
@@ -135,11 +164,11 @@ def find(kind: Literal["recipes", "prompts"], name: str) -> Path:
     hint = f" Did you mean {' or '.join(map(repr, same))}? Have: {', '.join(have)}." if same else nearest(name, have)
     if kind == "prompts":  # they are many
         hint = f"{hint.partition(' Have:')[0]} adapt options prompts lists all {len(have)}."
-    raise UserError(f"{kind[:-1]}: there is no {kind[:-1]} {name!r}; a file's path ends in .yaml.{hint}")
+    raise UserError(f"{called}: there is no {called} {name!r}; a file's path ends in .yaml.{hint}")
 
 
-def available(kind: Literal["recipes", "prompts"]) -> list[str]:
-    """Names of the package's recipes or prompt files, such as `clip_lora` and `zoo/clip_tiny`."""
+def available(kind: Kind) -> list[str]:
+    """Names of the package's files of a kind, such as the recipes `clip_lora` and `zoo/clip_tiny`."""
     base = folder(kind)
     return sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
 
@@ -150,6 +179,35 @@ def read_text(path: Path, kind: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{kind}: cannot read {str(path)!r}: {error}") from None
+
+
+def suite(name: str) -> list:
+    """The sets of a file of `suites/` by its name, or of a YAML file by its path, as a canary takes them.
+
+    What a suite alone says of a set (`adapt/suite.py`), such as how many pictures to expect, is left out; a metric stands for its eval.
+
+    Raises:
+        UserError: there is no such file, or it has no list `sets`.
+    """
+    path = find("suites", name)
+    content = parse_yaml(read_text(path, "suite"), str(path))
+    sets = content.get("sets") if isinstance(content, dict) else None
+    if not isinstance(sets, list):
+        have = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: a suite is a mapping with a list `sets`, each {SET}. It has: {have}.")
+    return [_as_canary(item) if isinstance(item, dict) else item for item in sets]
+
+
+def _as_canary(item: dict) -> dict:
+    """A set of a suite with the keys of an `EvalSet` alone."""
+    kept = {key: value for key, value in item.items() if key in EvalSet.model_fields}
+    if isinstance(kept.get("name"), str):
+        kept["name"] = kept["name"].replace("/", "-")
+    if "metric" in item and not kept.get("evals"):
+        kept["evals"] = [{"name": name} for name in measured_by([str(item["metric"])])]
+    if folder := item.get("folder") or str(item.get("hub") or "").split("/")[-1]:
+        kept["data"] = {"source": "webdataset", "path": folder}
+    return kept
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -174,25 +232,9 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def validate(raw: dict) -> Recipe:
     """A recipe from its mapping; raises a `UserError` that lists every problem."""
     problems: list[str] = []
-    built = dict(raw)
-    for section, (kind, key, is_list) in SECTIONS.items():
-        if raw.get(section) is None:
-            continue
-        if is_list and not isinstance(raw[section], list):
-            problems.append(
-                f"{section}: got {raw[section]!r}; write a list of mappings, such as [{{{key}: {names(kind)[0]}}}]."
-            )
-            built[section] = []
-        elif is_list:
-            built[section] = [_plugin(item, f"{section}.{i}", kind, key, raw, problems) for i, item in enumerate(raw[section])]
-            given = [item.name for item in built[section]]
-            problems += [
-                f"{section}.{i}.{key}: {name!r} is in the list twice. Name it once, and run the verb again for the other options."
-                for i, name in enumerate(given)
-                if name != "?" and name in given[:i]
-            ]
-        else:
-            built[section] = _plugin(raw[section], section, kind, key, raw, problems)
+    built = dict(raw) | sections(raw, SECTIONS, "", raw, problems)
+    if raw.get("canary") is not None:
+        built["canary"] = _sets(raw["canary"], "canary", raw, problems)
     method = built.get("method")
     if isinstance(method, MethodConfig) and isinstance(raw.get("train") or {}, dict):
         built["train"] = type(method).train | (raw.get("train") or {})  # what a recipe says beats the method's own defaults
@@ -230,6 +272,79 @@ def source(overrides: Sequence[str]) -> SourceConfig:
     if problems:
         raise UserError("\n".join(problems))
     return config
+
+
+def sections(given: dict, wanted: Iterable[str], place: str, raw: dict, problems: list[str]) -> dict[str, Any]:
+    """Section → its plug-in's `Config`, or the list of them, of those that are given; problems are added to the list.
+
+    Args:
+        given: a mapping with the sections.
+        wanted: keys of `SECTIONS`.
+        place: what stands before a section's name in a dotted path, such as `canary.0.`.
+        raw: the whole recipe's mapping.
+    """
+    built: dict[str, Any] = {}
+    for section in wanted:
+        (kind, key, is_list), value, path = SECTIONS[section], given.get(section), f"{place}{section}"
+        if value is None:
+            continue
+        if is_list and not isinstance(value, list):
+            problems.append(f"{path}: got {value!r}; write a list of mappings, such as [{{{key}: {names(kind)[0]}}}].")
+            built[section] = []
+        elif is_list:
+            built[section] = [_plugin(item, f"{path}.{i}", kind, key, raw, problems) for i, item in enumerate(value)]
+            called = [item.name for item in built[section]]
+            problems += [
+                f"{path}.{i}.{key}: {name!r} is in the list twice. Name it once, and run the verb again for the other options."
+                for i, name in enumerate(called)
+                if name != "?" and name in called[:i]
+            ]
+        else:
+            built[section] = _plugin(value, path, kind, key, raw, problems)
+    return built
+
+
+def _sets(value: Any, place: str, raw: dict, problems: list[str]) -> list[EvalSet]:
+    """A list of sets, or those of a suite; problems are added to the list."""
+    try:
+        value = suite(value) if isinstance(value, str) else value
+    except UserError as error:
+        problems.append(f"{place}: {error}")
+        return []
+    if not isinstance(value, list):
+        have = ", ".join(available("suites"))
+        problems.append(f"{place}: got {short(value)}; write a list of sets, each {SET}, or a suite's name. Have: {have}.")
+        return []
+    found = [made for i, item in enumerate(value) if (made := _set(item, f"{place}.{i}", raw, problems))]
+    called = [each.called for each in found]
+    problems += [
+        f"{place}.{i}.name: two sets are called {name!r}. Give each a name of its own."
+        for i, name in enumerate(called)
+        if name != "?" and name in called[:i]
+    ]
+    return found
+
+
+def _set(item: Any, place: str, raw: dict, problems: list[str]) -> EvalSet | None:
+    if not isinstance(item, dict):
+        problems.append(f"{place}: got {short(item)}; write a mapping, such as {SET}.")
+        return None
+    if not item.get("data"):
+        problems.append(
+            f"{place}.data: missing. Name a source: {{source: {names('data')[0]}}}. Have: {', '.join(names('data'))}."
+        )
+    if not item.get("evals"):
+        problems.append(
+            f"{place}.evals: nothing is measured. Name an eval: [{{name: zeroshot}}]. Have: {', '.join(names('evals'))}."
+        )
+    if isinstance(item.get("data"), dict) and "path" in item["data"]:  # a path alone means what lies there
+        item = item | {"data": {"source": "auto"} | item["data"]}
+    stand_ins = {"data": SourceConfig.model_construct(source="?"), "evals": []}
+    try:
+        return EvalSet.model_validate(item | stand_ins | sections(item, stand_ins, f"{place}.", raw, problems))
+    except ValidationError as error:
+        problems += explain(error, place, EvalSet, Recipe, raw)
+        return None
 
 
 def _plugin(value: Any, place: str, kind: str, key: str, raw: dict, problems: list[str]) -> Spec:

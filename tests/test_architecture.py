@@ -18,6 +18,7 @@ from adapt.overrides import parse_yaml
 from adapt.plug import ROOT, SECTIONS, names
 from adapt.prompting.text import words
 from adapt.recipe import Prompts, available, find, load_recipe
+from adapt.suite import load_suite
 
 PLUGS = {kind for kind, _, _ in SECTIONS.values()} | {"students"}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -38,10 +39,10 @@ LAYERS = [
     {"students"},
     {"train", "prompting"},
     {"vision"},
-    {"run", "options"},
+    {"run", "options", "suite", "published"},
     {"recipe"},
     {"overrides", "mistakes"},
-    {"other_data", "architectures", "provenance"},
+    {"other_data", "architectures", "provenance", "measures"},
     {"contracts", "records"},
     {"plug", "hardware", "progress", "ahead"},
 ]
@@ -185,6 +186,21 @@ def test_every_prompt_file_resolves(name):
     found = words(Prompts(templates=name, classes=name if "classes" in content else None), labels)
     assert len(found.classes) == len(labels)
     assert all(template.count("{}") == 1 for template in found.templates)
+
+
+@pytest.mark.parametrize("name", available("suites"))
+def test_every_suite_resolves(name):
+    from adapt.verbs.guests import check
+
+    suite = load_suite(name)
+    assert find("suites", name).read_text().startswith("# "), "the source is named first"
+    for each in suite.sets:
+        if each.prompts:
+            words(each.prompts.model_copy(update={"classes": None}), ["a"])
+    if all(each.data and each.asked() for each in suite.sets):
+        recipe = load_recipe("clip_lora", [f"canary={name}"])
+        assert len(recipe.canary) == len(suite.sets)
+        check(recipe)
 
 
 def test_imagenets_templates_are_open_clips():

@@ -85,6 +85,8 @@ def test_an_annotated_recipe_explains_every_option():
         (["method=lora"], "method.lora", "method.checkpointing"),
         (["data.source=folder"], "data.folder", "data.path"),
         (["seed"], "seed", "seed"),
+        (["canary"], "canary", "canary.0.name"),
+        (["canary.0.prompts"], "canary.0.prompts", "canary.0.prompts.templates"),
     ],
 )
 def test_a_section_a_plug_in_and_an_option_are_found_however_they_are_written(words, place, first):

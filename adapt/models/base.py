@@ -90,6 +90,11 @@ class Family(Learner, ABC):
         self.classes, self.templates = classes, templates
         self.texts, self.combine = texts or [[name] for name in classes], combine
 
+    @property
+    def own_classes_alone(self) -> bool:
+        """Do its class logits stand for the classes it was told when it learnt, whatever it is told later?"""
+        return not self.knows_texts
+
     def augment(self, batch: dict[str, Any], config: Augment) -> dict[str, Any]:
         """A batch with random views in the place of its images, by its `seed`s; overridden where boxes or masks must follow."""
         return batch | {"image": augment(batch["image"], batch["seed"], config)}

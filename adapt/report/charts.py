@@ -14,10 +14,17 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
+from adapt.run import atomic
+
 if TYPE_CHECKING:
-    from adapt.report.entries import Entry
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from adapt.report.entries import Entry, Sweep
 
 STYLE = {
     "svg.fonttype": "none",
@@ -155,6 +162,77 @@ def trade_off(entries: Sequence[Entry], main: str, metric: str, runtimes: Mappin
         for handle in _legend(figure, points, names).legend_handles:
             handle.set_sizes([30])
         return svg(figure)
+
+
+def forgetting(sweep: Sweep, metric: str, png: Path | None = None) -> str:
+    """The target's metric and what is kept against the scale, one above the other, with 95 % intervals as bands.
+
+    Dots are of the split that chooses, rings of the one that is reported; the least that is enough is dashed, the chosen scale marked.
+
+    Args:
+        metric: what the target's metric is called.
+        png: where it is drawn too, on white.
+    """
+    of_canary = sweep.by == "canary"
+    below = [100 * (row.canary if of_canary else row.kept) for row in sweep.rows]
+    names = f"target {short(metric)}, %", "canary, %" if of_canary else "right answers kept, %"
+    with style(*names):
+        figure = Figure((6.2, 4.6))
+        axes = figure.subplots(2, sharex=True)
+        _curve(
+            axes[0], sweep, [100 * row.value for row in sweep.rows], [row.interval for row in sweep.rows], sweep.held.target, 1
+        )
+        bands = [row.canary_interval for row in sweep.rows]
+        _curve(axes[1], sweep, below, bands, sweep.held.canary if of_canary else {}, 2)
+        axes[1].axhline(100 * sweep.budget, color=COLOURS[2], lw=1, ls="--")
+        least = f"{100 * sweep.keep:g} % of zero-shot" if of_canary else f"{100 * sweep.keep:g} %"
+        axes[1].annotate(
+            least, (0, 100 * sweep.budget), (0, -3), textcoords="offset points", va="top", fontsize=8, color=COLOURS[2]
+        )
+        for axis, name in zip(axes, names, strict=True):
+            axis.set_ylabel(name)
+            axis.axvline(sweep.chosen, color=COLOURS[3], lw=1)
+        right = sweep.chosen > 0.8  # words go to the side where there is room
+        axes[0].annotate(
+            f"chosen: {sweep.chosen:g}",
+            (sweep.chosen, 1),
+            (-4 if right else 4, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize=8,
+            color=COLOURS[3],
+        )
+        axes[1].margins(y=0.15)
+        axes[1].set(xlabel="scale α: 0 as it came, 1 as it was trained")
+        figure.align_ylabels(axes)
+        _legend(figure, *_kinds(bool(sweep.held.target or sweep.held.canary)))
+        if png is not None:
+            with atomic(png) as place:
+                figure.savefig(place, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+        return svg(figure)
+
+
+def _curve(
+    axis: Axes, sweep: Sweep, values: list[float], bands: list[tuple[float, float] | None], held: dict[str, float], look: int
+):
+    """One panel: a line with its band, and rings where the scores are reported."""
+    scales = [row.scale for row in sweep.rows]
+    axis.plot(scales, values, color=COLOURS[look], lw=1.6, marker="o", ms=3)
+    if all(bands):
+        axis.fill_between(scales, *(100 * np.array(bands).T), color=COLOURS[look], alpha=0.15, lw=0)
+    at = {"0": 0.0, "chosen": sweep.chosen, "1": 1.0}
+    points = [(at[name], 100 * value) for name, value in held.items() if name in at]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=COLOURS[look], lw=0, marker="o", ms=7, mfc="none", mew=1.4)
+
+
+def _kinds(held: bool) -> tuple[list, list[str]]:
+    """Handles of the legend, and what they mean."""
+    line = Line2D([], [], color=COLOURS[0], lw=1.6, marker="o", ms=3)
+    ring = Line2D([], [], color=COLOURS[0], lw=0, marker="o", ms=7, mfc="none", mew=1.4)
+    names = ["the split that chooses, with its 95 % interval", "the split that is reported"]
+    return ([line, ring], names) if held else ([line], names[:1])
 
 
 def _looks(count: int) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -22,12 +22,49 @@ class Split(Part):
     """Where it came from, such as `15 % drawn from train/`."""
 
 
+class Scale(Part):
+    """What a model has at one scale between its start, 0, and what it has learnt, 1; on the split that chooses."""
+
+    scale: float
+    value: float
+    """The target's metric."""
+    interval: tuple[float, float] | None = None
+    kept: float
+    """The share of what must be kept."""
+    canary: float | None = None
+    """The canary's score."""
+    canary_interval: tuple[float, float] | None = None
+
+
+class Held(Part):
+    """Scores on the splits that are reported, at scale `0`, the `chosen` one and `1`, as far as they were measured."""
+
+    target: dict[str, float] = {}
+    canary: dict[str, float] = {}
+
+
+class Sweep(Part):
+    """All scales, and the one that gains most of those that keep enough."""
+
+    metric: str
+    by: Literal["canary", "target"]
+    """What must be kept: a share of the canary's score at scale 0, or of the target's pictures that were right there."""
+    keep: float
+    budget: float
+    """The least canary score, or share of the target's pictures, that is enough."""
+    chosen: float
+    rows: list[Scale]
+    held: Held = Held()
+
+
 class Numbers(Part):
     """All of it."""
 
     entries: list[Entry]
     guards: list[Guard]
     splits: list[Split] = []
+    sweep: Sweep | None = None
+    """Of `adapt merge scale=sweep`."""
 
 
 def read(folder: Path) -> Numbers:

@@ -12,11 +12,12 @@ from typing import Any
 
 from adapt.evals.result import counts
 from adapt.report import table
-from adapt.report.entries import Entry, Guard, Split, read
+from adapt.report.entries import Entry, Guard, Split, Sweep, read
 from adapt.report.html import data_uri, document, section
 from adapt.run import atomic
 
 WORST = 12
+FORGETTING = "Forgetting: what is gained on the target, and kept of what the model knew, at each scale of what it learnt"
 CLASSES = {"kept": "kept", "not shown": "unshown", "broken": "broken"}
 """A guard's state → its CSS class."""
 
@@ -38,7 +39,7 @@ def build(folder: Path) -> Path:
         _section("Notes", _notes, rows),
         _section("All metrics", _metrics, rows),
         _section("Pictures", _pictures, folder, rows),
-        _section("Figures", _figures, folder, rows),
+        _section("Figures", _figures, folder, rows, numbers.sweep),
         _section("Mistakes", _mistakes, folder, rows),
         _section("Confusion", _confusion, rows),
         _section("Lineage", _lineage, folder, rows),
@@ -168,7 +169,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _figures(folder: Path, rows: Sequence[Entry]) -> str:
+def _figures(folder: Path, rows: Sequence[Entry], sweep: Sweep | None) -> str:
     from adapt.report import charts
 
     def history(name: str) -> str:
@@ -189,6 +190,7 @@ def _figures(folder: Path, rows: Sequence[Entry]) -> str:
             f"Distillation of {path.parent.name}: loss and validation": partial(history, path.relative_to(folder).as_posix())
             for path in sorted(folder.glob("distill/*/history.jsonl"))
         },
+        FORGETTING: lambda: charts.forgetting(sweep, table.label(sweep.metric)) if sweep else "",
         "Reliability: are answers with 80 % confidence right 80 % of the time?": lambda: (
             charts.reliability(calibrated) if calibrated else ""
         ),

@@ -54,25 +54,31 @@ def label(metric: str) -> str:
 def grid(rows: Sequence[Entry]) -> list[list[str]]:
     """The table as text, its head first; columns in which nothing stands are left out."""
     main = rows[-1].main  # a model without a head yet has other numbers than the adapted one
-    head = ["", f"{label(main)} (95 % interval)", "change", "ECE", "size", "latency p50 / p99"]
+    head = ["", f"{label(main)} (95 % interval)", "change", "canary", "ECE", "size", "latency p50 / p99"]
     columns = [column for column in zip(head, *(cells(row, main) for row in rows), strict=True) if any(column[1:])]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def cells(entry: Entry, main: str) -> list[str]:
     """One row of the table, as text; `main`: the metric that is shown, where it was measured."""
-    value = entry.metrics.get(main)
-    low, high = entry.intervals.get(main, (None, None))
-    interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
     latency = entry.latency
     return [
         entry.title,
-        "" if value is None else f"{100 * value:.1f} %{interval}",
+        _percent(entry, main),
         "" if not entry.change else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in entry.change)),
+        _percent(entry, "canary"),
         f"{entry.metrics['ece']:.3f}" if "ece" in entry.metrics else "",
         f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "",
         f"{latency.p50_ms:.2f} / {latency.p99_ms:.2f} ms" if latency else "",
     ]
+
+
+def _percent(entry: Entry, metric: str) -> str:
+    """A metric with its interval, where it was measured; else nothing."""
+    value = entry.metrics.get(metric)
+    low, high = entry.intervals.get(metric, (None, None))
+    interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
+    return "" if value is None else f"{100 * value:.1f} %{interval}"
 
 
 # ------------------------------------------------------------------------------------------------------------------ words
@@ -90,6 +96,10 @@ def notes(rows: Sequence[Entry]) -> list[str]:
         if entry.against and entry.against != above.get(entry.name):
             found.append(f"The change of {entry.title} is against {titles.get(entry.against, entry.against)}.")
     found += [f"{entry.title}: {_stopped(note)}" for entry in rows for note in entry.notes]
+    if known := sorted(
+        {name.removeprefix("canary ") for entry in rows for name in entry.metrics if name.startswith("canary ")}
+    ):
+        found.append(f"Canary: the mean over other data that the model should not forget: {', '.join(known)}.")
     found += unlike(rows)
     if text := timed(rows):
         found.append(text)

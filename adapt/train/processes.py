@@ -45,6 +45,19 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         raise OutOfMemory
 
 
+def gather(values: Tensor) -> Tensor:
+    """Rows of all processes, in the order of their ranks; gradients flow back to each."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    import torch.distributed.nn as dist_nn
+
+    if values.requires_grad:
+        return torch.cat(dist_nn.all_gather(values.contiguous()))
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
 def add(tensors: Iterable[Tensor], accelerator: Accelerator) -> None:
     """Replace tensors by their sums over the processes."""
     if accelerator.num_processes > 1:

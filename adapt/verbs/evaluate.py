@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from adapt.plug import UserError
-from adapt.verbs import card, guards, kept, measuring, scores
+from adapt.verbs import canary, card, guards, kept, measuring, scores
+from adapt.verbs.guests import guests
 from adapt.verbs.session import Session
 
 
 def evaluate(session: Session) -> None:
     """Measure the model as it comes, and adapted, if the run folder has an adapter."""
     need(session.recipe.evals, "evals", "[{name: zeroshot}]")
+    guests(session)
     if not scores.measured(session, "zero-shot") and measuring.offered(session, family := session.as_it_comes()):
         measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), family)
+    if session.recipe.canary:
+        canary.measured(session, "zero-shot", session.as_it_comes)
     if kept.finetuned(session):
         judge(session)
 
@@ -27,6 +31,7 @@ def judge(session: Session) -> None:
     card.update(session)
     entry = scores.entry(session, "adapted")
     scores.guard(session, guards.varied("the adapted model's answers vary", entry["collapse"]))
+    canary.judge(session)
     before = measuring.kept_validation(session, "zero-shot")
     if before is None:
         return

@@ -8,8 +8,9 @@ from typing import Any
 
 from adapt.plug import UserError
 from adapt.run import atomic
-from adapt.verbs import card, kept, lineage, measuring, scores
+from adapt.verbs import canary, card, kept, lineage, measuring, scores
 from adapt.verbs.evaluate import evaluate, judge
+from adapt.verbs.guests import guests
 from adapt.verbs.session import Session
 
 
@@ -22,6 +23,7 @@ def finetune(session: Session, extend: int = 0) -> None:
     Raises:
         UserError: there is nothing yet to be trained further.
     """
+    guests(session)
     if extend:
         _extend(session, extend)
     if kept.finetuned(session):
@@ -36,12 +38,16 @@ def finetune(session: Session, extend: int = 0) -> None:
             measuring.measure(session, "zero-shot", scores.title(session, "zero-shot"), session.family)
         if session.selects and offered[0] is session.recipe.evals[0]:
             measuring.validated(session, "zero-shot", session.family)
+    if session.recipe.canary:
+        canary.measured(session, "zero-shot", session.as_it_comes)
     session.apply_method()
     began = time.perf_counter()
     fit(session)
     _save(session, seconds=round(time.perf_counter() - began, 1))
     if session.recipe.evals:
         judge(session)
+    else:
+        canary.judge(session)
 
 
 def fit(session: Session) -> None:

@@ -58,6 +58,24 @@ def contradicted(guard: Guard, change: Change | None, split: str) -> Guard:
     return _guard(guard.name, NOT_SHOWN, f"{text}, which is within noise.")
 
 
+def fallen(name: str, before: float, after: float, change: Change | None, pictures: int, advice: str) -> Guard:
+    """Has something that was not to change fallen? Broken when its whole paired interval is below zero, kept when none of it is.
+
+    Args:
+        before, after: a score, 0–1.
+        change: of after − before; none: there is no interval, and any fall is one.
+        pictures: how many were measured.
+        advice: what to do when it is broken.
+    """
+    said = f"{_percent(before)} before, {_percent(after)} after{_interval(change)}."
+    low, high = change[1:] if change else (after - before, after - before)
+    if high < 0:
+        return _guard(name, BROKEN, f"{said} {advice}")
+    if low < 0:
+        return _guard(name, NOT_SHOWN, f"{said} {_noise(change, pictures)}" if change else said)
+    return _guard(name, KEPT, said)
+
+
 def varied(name: str, collapse: str) -> Guard:
     """Do the answers vary? `collapse`: how they do not, in a sentence; empty: they do."""
     if collapse:

@@ -125,6 +125,25 @@ def entry(session: Session, name: str, file: str | None = None) -> dict[str, Any
     return made | ({"file": session.hash(file)} if file else {})
 
 
+def canary(session: Session, name: str, sets: list) -> dict[str, Any]:
+    """The score on the canary of the model as it comes, the adapted or the merged one.
+
+    Args:
+        sets: the canary's, see `guests.guests`.
+    """
+    told = {
+        each.called: {
+            "evals": [measured(config) | {"name": config.name} for config in each.config.evals],
+            "data": each.fingerprints,
+            "words": of(each.words),
+            "version": each.config.data.version,
+        }
+        for each in sets
+    }
+    made = {"sets": told, "precision": session.precision} | (model(session) if name == "zero-shot" else adapted(session))
+    return made | ({"merged": session.hash("merged")} if name == "merged" else {})
+
+
 def validation(session: Session, name: str) -> dict[str, Any]:
     """The score by which weights are chosen, of the model as it comes or of the adapted one."""
     made = {

@@ -54,6 +54,8 @@ class Session:
         """What has been said once, and need not be said again."""
         self.learns = False
         """Is the family, as it is in memory, the adapted one?"""
+        self.guests: list = []
+        """The sets of the canary, once somebody has asked for them; see `guests.guests`."""
         set_seed(recipe.seed)
 
     # ------------------------------------------------------------------------------------------------------------- parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from html import unescape
 
@@ -9,7 +10,7 @@ import matplotlib
 import pytest
 
 from adapt.report import charts
-from adapt.report.entries import Entry
+from adapt.report.entries import Entry, Sweep
 
 AWKWARD = [
     "$5_bill_$",
@@ -112,3 +113,17 @@ def test_curves_are_drawn_of_what_there_is():
     assert "validation" not in charts.curves([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}])
     assert "validation" in charts.curves([{"step": 1, "loss": 1.0, "validation": 0.2}])
     assert charts.curves([{"step": 1, "validation": 0.2}, {"step": 2, "validation": 0.3}]).startswith("<svg")
+
+
+@pytest.mark.parametrize("by", ["canary", "target"])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_sweep_is_drawn_whatever_its_metric_is_called(by, name, tmp_path):
+    rows = [{"scale": i / 10, "value": 0.3 + i / 50, "interval": (0.2, 0.6), "kept": 1 - i / 50} for i in range(11)]
+    of_canary = [row | {"canary": 0.8 - row["scale"] / 9, "canary_interval": (0.6, 0.9)} for row in rows]
+    held = {"target": {"0": 0.3, "chosen": 0.35, "1": 0.5}, "canary": {"0": 0.8, "chosen": 0.79}}
+    facts = {"metric": name, "by": by, "keep": 0.9, "budget": 0.72 if by == "canary" else 0.9, "chosen": 0.5, "held": held}
+    sweep = Sweep.model_validate_json(json.dumps(facts | {"rows": of_canary if by == "canary" else rows}))
+    drawing = charts.forgetting(sweep, name, tmp_path / "sweep.png")
+    assert "chosen: 0.5" in drawing and "90 %" in drawing
+    assert ("90 % of zero-shot" in drawing) == (by == "canary")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

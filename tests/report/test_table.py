@@ -53,6 +53,14 @@ def test_an_entry_of_an_older_run_is_a_row_too():
     assert (head, row) == (["", "top-1 (95 % interval)", "latency p50 / p99"], ["zero-shot", "50.0 %", "1.00 / 2.00 ms"])
 
 
+def test_the_canary_is_a_column_and_a_note_says_what_it_is():
+    known = {"top1": 0.5, "canary": 0.8, "canary noto": 0.7, "canary twemoji": 0.9}
+    found = rows(entry("zero-shot", metrics=known, intervals={"canary": (0.75, 0.85)}), entry("adapted"))
+    head, first, second = grid(road(found))
+    assert (head[2], first[2], second[2]) == ("canary", "80.0 % (75.0–85.0)", "")
+    assert "Canary: the mean over other data that the model should not forget: noto, twemoji." in notes(road(found))
+
+
 # ----------------------------------------------------------------------------------------------------------------- latency
 
 

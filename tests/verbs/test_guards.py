@@ -56,6 +56,24 @@ def test_a_test_that_falls_takes_back_what_validation_promised(change, state):
     assert ("changes by -5.0 points" in guard.message) == (state != "kept")
 
 
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ((-0.05, -0.09, -0.01), "broken"),
+        ((-0.05, -0.11, 0.01), "not shown"),
+        ((0.02, -0.01, 0.05), "not shown"),
+        ((0.02, 0.01, 0.03), "kept"),
+        ((0.0, 0.0, 0.0), "kept"),
+        (None, "broken"),
+    ],
+)
+def test_what_should_not_change_has_fallen_when_its_whole_interval_is_below_zero(change, state):
+    guard = guards.fallen("canary", 0.5, 0.5 + (change[0] if change else -0.05), change, 300, "Sweep.")
+    assert guard.state == state
+    assert ("Sweep." in guard.message) == (state == "broken")
+    assert ("300 pictures cannot show less" in guard.message) == (state == "not shown")
+
+
 def test_a_file_that_is_as_slow_is_not_faster():
     assert guards.faster("int8", 2.0, 1.0, "plain convolutions").state == "kept"
     assert guards.faster("int8", 1.0, 1.0, "plain convolutions").state == "broken"

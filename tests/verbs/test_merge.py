@@ -20,7 +20,7 @@ from adapt.cli import main
 from adapt.models import checkpoint
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
-from adapt.verbs import measuring
+from adapt.verbs import measuring, sweep
 from adapt.verbs import merge as joining
 
 SMALL = ["data.shots=1", "train.epochs=1", "train.batch=16", "evals.0.bootstrap=100", "tracker=none"]
@@ -101,7 +101,7 @@ def test_a_scale_goes_part_of_the_way(done, scale, tmp_path, monkeypatch):
 
 
 def test_a_sweep_chooses_on_validation_what_keeps_enough(done, capsys, monkeypatch):
-    monkeypatch.setattr(joining, "SCALES", [0.0, 0.5, 1.0])
+    monkeypatch.setattr(sweep, "SCALES", [0.0, 0.5, 1.0])
     real, splits = measuring.evaluated, []
     monkeypatch.setattr(
         measuring,
@@ -111,20 +111,21 @@ def test_a_sweep_chooses_on_validation_what_keeps_enough(done, capsys, monkeypat
     assert main(["merge", f"run={done}", "scale=sweep", "keep=1"]) == 0
     facts = json.loads((done / "manifest.json").read_text())["stages"]["merge"]
     assert [row["scale"] for row in facts["sweep"]] == [0, 0.5, 1]
-    assert facts["sweep"][0]["forgotten"] == 0
-    assert facts["scale"] == joining.choose(facts["sweep"], 1)
-    assert "← chosen" in capsys.readouterr().out
+    assert facts["sweep"][0]["kept"] == 1
+    assert facts["scale"] == facts["budget"]["chosen"] == sweep.choose(facts["sweep"], 1)
+    assert facts["budget"]["by"] == "target"
+    assert "keep 100 % of the pictures that zero-shot had right there" in capsys.readouterr().out
     assert splits == ["validation"] * 3 + ["test"]
 
 
 def test_the_best_that_keeps_enough_is_chosen_and_of_equals_the_smallest():
     rows = [
-        {"scale": 0.0, "top1": 0.4, "forgotten": 0.0},
-        {"scale": 0.3, "top1": 0.6, "forgotten": 0.04},
-        {"scale": 0.5, "top1": 0.6, "forgotten": 0.05},
-        {"scale": 1.0, "top1": 0.7, "forgotten": 0.2},
+        {"scale": 0.0, "value": 0.4, "kept": 1.0},
+        {"scale": 0.3, "value": 0.6, "kept": 0.96},
+        {"scale": 0.5, "value": 0.6, "kept": 0.95},
+        {"scale": 1.0, "value": 0.7, "kept": 0.8},
     ]
-    assert [joining.choose(rows, keep) for keep in (1, 0.9, 0.8)] == [0.0, 0.3, 1.0]
+    assert [sweep.choose(rows, keep) for keep in (1, 0.9, 0.8)] == [0.0, 0.3, 1.0]
 
 
 def test_a_merged_model_that_answers_otherwise_is_not_written(done, monkeypatch):

@@ -20,6 +20,7 @@ from adapt.models.base import Family
 from adapt.models.clip import Config, words
 from adapt.models.clip.towers import Towers
 from adapt.plug import UserError
+from adapt.train.processes import gather
 from adapt.vision.images import Normalise, view
 
 LARGEST = math.log(100)
@@ -60,6 +61,10 @@ class Clip(Family):
         self._known = self._fitting = None
         if classes and templates and main_process() and (text := words.cut(self.texts, templates, self.towers.tokenise)):
             print(f"prompts: texts are longer than the model reads, and are cut, such as {short(text)}")
+
+    @property
+    def own_classes_alone(self) -> bool:
+        return self.head is not None or self.learned is not None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -354,19 +359,6 @@ class Clip(Family):
 def main_process() -> bool:
     """Is this the first of all processes, or the only one?"""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-
-
-def gather(values: Tensor) -> Tensor:
-    """Rows of all processes, in the order of their ranks; gradients flow back to each."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return values
-    import torch.distributed.nn as dist_nn
-
-    if values.requires_grad:
-        return torch.cat(dist_nn.all_gather(values.contiguous()))
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
 
 
 def _texts(batch: dict[str, Any]) -> list[str]:
