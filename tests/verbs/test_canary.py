@@ -92,7 +92,7 @@ def test_its_score_is_what_evaluate_says_of_the_same_data(lora):
 
 
 def test_the_model_is_asked_about_its_own_classes_again(lora):
-    plain = pipeline.evaluate(load_recipe("clip_lora", QUICK + ["seed=3"]))
+    plain = pipeline.evaluate(load_recipe("clip_lora", [*QUICK, "seed=3"]))
     assert numbers(lora)["entries"][0]["metrics"]["top1"] == plain.metrics["zero-shot"]["top1"]
 
 
@@ -291,7 +291,7 @@ def test_class_names_that_do_not_match_are_found_before_the_training(capsys):
 def test_a_share_that_is_none_is_refused(lora, value, capsys):
     assert main(["merge", f"run={lora}", "scale=sweep", f"keep={value}"]) == 2
     assert f"keep: '{value}' is not a number from 0 to 1" in capsys.readouterr().err
-    with pytest.raises(UserError, match="keep: 1.5 is not a number from 0 to 1"):
+    with pytest.raises(UserError, match=r"keep: 1\.5 is not a number from 0 to 1"):
         pipeline.merge(load_recipe(lora / "recipe.yaml"), scale="sweep", keep=1.5)
 
 
