@@ -42,6 +42,8 @@ def test_the_wheel_works_from_any_folder(installed, tmp_path):
     listed = run(installed / "adapt", "recipes", cwd=tmp_path)
     assert "clip_lora" in listed.stdout, listed.stderr
     assert "zoo/clip_tiny" in listed.stdout
+    suite = run(installed / "adapt", "recipes", "clip_lora", "canary=source_hands", cwd=tmp_path)
+    assert "hand: fluent_3d" in suite.stdout, suite.stderr
     overrides = ["train.epochs=1", "data.shots=1", "data.unlabelled=[]", "tracker=none"]
     done = run(installed / "adapt", "finetune", "recipe=clip_lora", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -149,7 +149,7 @@ def judge(session: Session) -> None:
         return
     before = measured(session, "zero-shot", session.as_it_comes)
     after = measured(session, "adapted", lambda: kept.adapted(session))
-    if after is None:
+    if before is None or after is None:
         return
     advice = "adapt merge scale=sweep looks for the share of the way that forgets little; a lower train.lr or fewer epochs forget less."
     name = "adapted has not fallen below zero-shot on the canary"
@@ -200,12 +200,19 @@ def measured(session: Session, name: str, model: Callable[[], Any]) -> dict | No
             record["change"] = session.processes.share(_against(session, parts) if session.run.writes else None)
         current = {other: one for other, one in records.items() if one["made_of"]["sets"] == made["sets"]}
         scores.save(session, canary=current | {name: record | {"made_of": made}})
-    entry = scores.entry(session, name)
-    if entry:
-        shown = {"canary": record["value"]} | {f"canary {part['name']}": part["value"] for part in record["parts"]}
-        ends = {"canary": record["interval"]} if record["interval"] else {}
-        scores.update(session, name, metrics=_without(entry["metrics"]) | shown, intervals=_without(entry["intervals"]) | ends)
+        for other in records.keys() - current.keys():
+            _show(session, other, {"parts": []})
+    _show(session, name, record)
     return record
+
+
+def _show(session: Session, name: str, record: dict[str, Any]) -> None:
+    """Put the score and its parts among an entry's metrics, in the place of what was there."""
+    if entry := scores.entry(session, name):
+        shown = {f"canary {part['name']}": part["value"] for part in record["parts"]}
+        shown |= {"canary": record["value"]} if shown else {}
+        ends = {"canary": record["interval"]} if shown and record["interval"] else {}
+        scores.update(session, name, metrics=_without(entry["metrics"]) | shown, intervals=_without(entry["intervals"]) | ends)
 
 
 def _without(named: dict[str, Any]) -> dict[str, Any]:
