@@ -45,6 +45,8 @@ def test_the_wheel_works_from_any_folder(installed, tmp_path):
     code = "from adapt.suite import load_suite; from adapt.published import figures; print(len(load_suite('core').sets), len(figures()))"
     data = run(installed / "python", "-c", code, cwd=tmp_path)
     assert data.stdout.split()[0] == "41" and int(data.stdout.split()[1]) > 500, data.stderr
+    suite = run(installed / "adapt", "recipes", "clip_lora", "canary=source_hands", cwd=tmp_path)
+    assert "hand: fluent_3d" in suite.stdout, suite.stderr
     overrides = ["train.epochs=1", "data.shots=1", "data.unlabelled=[]", "tracker=none"]
     done = run(installed / "adapt", "finetune", "recipe=clip_lora", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

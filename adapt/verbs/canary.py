@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SAMPLES = 1000
 """Resamples of an interval."""
 Change = guards.Change
+ALONE = (
+    "a classifier answers that knows its own classes alone, and these are others. With method lora or full it could be asked."
+)
 
 
 @dataclass
@@ -71,9 +74,14 @@ def score(session: Session, family, sets: Sequence[Guest], choosing: bool = Fals
             name = guest.called if len(guest.config.evals) == 1 else f"{guest.called} {config.name}"
             with guest.asked(family):
                 if not guest.can(family, config):
-                    _leave_out(session, name)
+                    _once(session, f"canary: {name} is left out: {ALONE}")
                     continue
                 split = guest.chosen_by(config) if choosing else config.split
+                if choosing and split == config.split:
+                    _once(
+                        session,
+                        f"canary: {name} has no validation split: what is chosen by it is reported on the same pictures.",
+                    )
                 try:
                     result = measuring.evaluated(guest, config, measuring.predictor(session, family), split, family)
                 except UserError as error:
@@ -83,13 +91,10 @@ def score(session: Session, family, sets: Sequence[Guest], choosing: bool = Fals
     return parts
 
 
-def _leave_out(session: Session, name: str) -> None:
-    if f"canary {name}" not in session.told:
-        session.told.add(f"canary {name}")
-        session.say(
-            f"canary: {name} is left out: a classifier that has learnt its own classes answers, and these are others. Method lora or full "
-            "can be asked about any."
-        )
+def _once(session: Session, text: str) -> None:
+    if text not in session.told:
+        session.told.add(text)
+        session.say(text)
 
 
 def mean(parts: Sequence[Part]) -> float:
@@ -144,12 +149,12 @@ def judge(session: Session) -> None:
         return
     before = measured(session, "zero-shot", session.as_it_comes)
     after = measured(session, "adapted", lambda: kept.adapted(session))
-    if after is None:
+    if before is None or after is None:
         return
     advice = "adapt merge scale=sweep looks for the share of the way that forgets little; a lower train.lr or fewer epochs forget less."
     name = "adapted has not fallen below zero-shot on the canary"
-    pair = _compared(before, after)
-    scores.guard(session, guards.fallen(name, *pair, after["change"], after["pictures"], advice))
+    pair = _compared({"before": before, "after": after})
+    scores.guard(session, guards.fallen(name, *pair.values(), after["change"], after["pictures"], advice))
 
 
 def held(session: Session, family, keep: float | None) -> None:
@@ -161,7 +166,7 @@ def held(session: Session, family, keep: float | None) -> None:
     before, after = measured(session, "zero-shot", session.as_it_comes), measured(session, "merged", lambda: family)
     if keep is None or not before or not after:
         return
-    value, now = _compared(before, after)
+    value, now = _compared({"before": before, "after": after}).values()
     facts = (
         after["change"],
         after["pictures"],
@@ -195,23 +200,36 @@ def measured(session: Session, name: str, model: Callable[[], Any]) -> dict | No
             record["change"] = session.processes.share(_against(session, parts) if session.run.writes else None)
         current = {other: one for other, one in records.items() if one["made_of"]["sets"] == made["sets"]}
         scores.save(session, canary=current | {name: record | {"made_of": made}})
-    entry = scores.entry(session, name)
-    if entry:
-        shown = {"canary": record["value"]} | {f"canary {part['name']}": part["value"] for part in record["parts"]}
-        ends = {"canary": record["interval"]} if record["interval"] else {}
-        scores.update(session, name, metrics=_without(entry["metrics"]) | shown, intervals=_without(entry["intervals"]) | ends)
+        for other in records.keys() - current.keys():
+            _show(session, other, {"parts": []})
+    _show(session, name, record)
     return record
+
+
+def _show(session: Session, name: str, record: dict[str, Any]) -> None:
+    """Put the score and its parts among an entry's metrics, in the place of what was there."""
+    if entry := scores.entry(session, name):
+        shown = {f"canary {part['name']}": part["value"] for part in record["parts"]}
+        shown |= {"canary": record["value"]} if shown else {}
+        ends = {"canary": record["interval"]} if shown and record["interval"] else {}
+        scores.update(session, name, metrics=_without(entry["metrics"]) | shown, intervals=_without(entry["intervals"]) | ends)
 
 
 def _without(named: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if not name.startswith("canary")}
 
 
-def _compared(before: dict, after: dict) -> tuple[float, float]:
-    """The two scores, over the parts that both have."""
-    values = [{part["name"]: part["value"] for part in record["parts"]} for record in (before, after)]
-    shared = [name for name in values[1] if name in values[0]]
-    return tuple(float(np.mean([each[name] for name in shared])) for each in values)
+def reported(session: Session, names: Sequence[str]) -> dict[str, float]:
+    """The scores of those of the models `names` that have been measured, over the parts that all of them have."""
+    records = scores.metrics(session).get("canary", {})
+    return _compared({name: records[name] for name in names if name in records}) if session.recipe.canary else {}
+
+
+def _compared(records: dict[str, dict]) -> dict[str, float]:
+    """Scores over the parts that all of the records have; none, if there is no such part."""
+    values = {name: {part["name"]: part["value"] for part in record["parts"]} for name, record in records.items()}
+    shared = set.intersection(*map(set, values.values())) if values else set()
+    return {name: float(np.mean([own[part] for part in own if part in shared])) for name, own in values.items() if shared}
 
 
 def _file(session: Session, name: str, part: str) -> Path:

@@ -137,5 +137,7 @@ def _save(session: Session, **facts: Any) -> None:
         with atomic(session.run.path / "adapter") as folder:
             adapter.save(session.family, folder)
             (folder / card.FILE).write_text(card.text(session), encoding="utf-8")
+    if scores.metrics(session).get("sweep"):
+        scores.save(session, sweep=None)  # it was of other weights
     made = {"made_of": lineage.adapter(session), "selection": measuring.selection(session, session.family)}
     session.record("finetune", base=session.base, adapter=session.hash("adapter"), **made, **facts)

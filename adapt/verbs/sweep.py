@@ -25,6 +25,8 @@ SCALES = [i / 10 for i in range(11)]
 KEEP = {"canary": 0.98, "target": 0.9}
 """What is kept, where nobody says how much."""
 FIGURE = "forgetting.png"
+MODELS = {"0": "zero-shot", "chosen": "merged", "1": "adapted"}
+"""Scale → the entry of the model that has it."""
 
 
 def sweep(session: Session, family: Family, move: Callable[[float], None], keep: float | None) -> dict[str, Any]:
@@ -102,36 +104,37 @@ def choose(rows: Sequence[dict[str, Any]], keep: float) -> float:
     return max((row for row in rows if row["kept"] >= keep - 1e-9), key=lambda row: (row["value"], -row["scale"]))["scale"]
 
 
-def finish(session: Session, found: dict[str, Any]) -> dict[str, Any]:
-    """The sweep with what came of the choice on the reported splits, in `metrics.json` for the report, and drawn as a PNG.
-
-    Returns:
-        target and canary: reported scores at scale 0, the chosen one and 1, as far as they have been measured; share: of the whole
-        gain on the target, what the chosen scale has; kept: of the canary's score.
-    """
+def finish(session: Session, found: dict[str, Any]) -> None:
+    """Put the sweep, and what came of the choice where it is reported, into `metrics.json` for the page, and draw it as a PNG."""
     from adapt.report import charts
     from adapt.report.entries import Sweep
     from adapt.report.table import label
 
-    names = {"0": "zero-shot", "chosen": "merged", "1": "adapted"}
-    entries = {scale: scores.entry(session, name) for scale, name in names.items()}
-    main = found["metric"]
-    held: dict[str, Any] = {
-        "target": {at: one["metrics"][main] for at, one in entries.items() if one and main in one["metrics"]}
-    }
-    held["canary"] = {at: one["metrics"]["canary"] for at, one in entries.items() if one and "canary" in one["metrics"]}
-    target, known = held["target"], held["canary"]
-    if len(target) == 3 and target["1"] > target["0"]:
-        held["share"] = (target["chosen"] - target["0"]) / (target["1"] - target["0"])
-    if {"0", "chosen"} <= known.keys() and known["0"] > 0:
-        held["kept"] = known["chosen"] / known["0"]
-    found = found | {"held": held}
+    found = found | {"held": held(session, found["metric"])}
     scores.save(session, sweep=found)
     if session.run.writes:
         numbers = Sweep.model_validate_json(json.dumps(found))
         charts.forgetting(numbers, label(found["metric"]), session.run.path / FIGURE)
     if words := _held(found):
         session.say(words)
+
+
+def held(session: Session, metric: str) -> dict[str, Any]:
+    """What came of the choice on the splits that are reported.
+
+    Returns:
+        target and canary: scores at scale `0`, the `chosen` one and `1`, as far as they were measured; share: of the whole gain on the
+        target, what the chosen scale has; kept: of the canary's score at scale 0.
+    """
+    entries = {scale: scores.entry(session, name) for scale, name in MODELS.items()}
+    target = {scale: one["metrics"][metric] for scale, one in entries.items() if one and metric in one["metrics"]}
+    known = canary.reported(session, list(MODELS.values()))
+    known = {scale: known[name] for scale, name in MODELS.items() if name in known}
+    found: dict[str, Any] = {"target": target, "canary": known}
+    if len(target) == 3 and target["1"] > target["0"]:
+        found["share"] = (target["chosen"] - target["0"]) / (target["1"] - target["0"])
+    if {"0", "chosen"} <= known.keys() and known["0"] > 0:
+        found["kept"] = known["chosen"] / known["0"]
     return found
 
 
