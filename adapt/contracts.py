@@ -106,7 +106,9 @@ class Train(Spec):
     checkpoint_every: int = Field(200, ge=1)
     """Optimiser steps between checkpoints, from which a killed run resumes."""
     cache: bool = False
-    """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
+    """Compute a frozen encoder's features once and train on them; for families and methods that can."""
+    cache_views: int = Field(0, ge=0, le=10_000)
+    """With `cache`: random views of each picture, whose features serve in turn, an epoch each; 0: the picture as it is."""
     workers: int | Literal["auto"] = "auto"
     """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
@@ -359,10 +361,11 @@ class MethodConfig(Plugin):
     """The paper's own defaults of `train`, such as `{"optimizer": "sgd"}`: what a recipe says beats them, and they beat the global ones."""
     prepares: ClassVar[bool] = False
     """Does it look at the training pictures before the training, by `prepare(family, config, rows, features)`? There `features(views)`
-    gives float32[views, N, …], what `frozen_features` makes of the N rows, of random views where `views` is not 0."""
+    gives float32[views, N, …], what `frozen_features` makes of random views of the N rows; of 0 views [1, N, …] of the rows as they are.
+    What it puts into the family has its final shapes after `apply`: a saved family is loaded without `prepare`."""
     searches: ClassVar[bool] = False
     """Does it choose numbers of its own after the training, by `search(family, config, features, labels)`, on a few validation pictures
-    of each class: float32[N, …], what `frozen_features` makes of them, and int64[N]?"""
+    of each class: float32[N, …], what `frozen_features` makes of them, and int64[N]? It returns what it chose, name → number."""
 
     @property
     def trains(self) -> bool:
