@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -74,7 +74,7 @@ class Train(Spec):
     """Passes over the training split."""
     steps: int | None = Field(None, ge=1)
     """Optimiser steps in all; given, it takes the place of `epochs`."""
-    batch: Annotated[int, Field(ge=1)] | Literal["all"] = 32
+    batch: int | Literal["all"] = 32
     """Images for each optimiser step, over all processes and accumulation steps together; all: the whole training split."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches that each optimiser step is split into; doubled by itself when memory runs out."""
@@ -113,6 +113,13 @@ class Train(Spec):
     """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
     """Random views."""
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _pictures(cls, batch: object) -> object:
+        if batch == "all" or (type(batch) is int and batch >= 1):
+            return batch
+        raise ValueError("it can be all, or a whole number from 1")
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -224,7 +224,8 @@ class Clip(Family):
             self._known = (stamp, {})
         known = self._known[1]
         if tuple(templates) not in known:
-            known[tuple(templates)] = self.fixed_classifier(templates)
+            with torch.inference_mode(False):  # a training multiplies by it too
+                known[tuple(templates)] = self.fixed_classifier(templates)
         return known[tuple(templates)]
 
     def _still_classifier(self) -> Tensor:
