@@ -74,8 +74,8 @@ class Train(Spec):
     """Passes over the training split."""
     steps: int | None = Field(None, ge=1)
     """Optimiser steps in all; given, it takes the place of `epochs`."""
-    batch: int = Field(32, ge=1)
-    """Images for each optimiser step, over all processes and accumulation steps together."""
+    batch: int | Literal["all"] = 32
+    """Images for each optimiser step, over all processes and accumulation steps together; all: the whole training split."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches that each optimiser step is split into; doubled by itself when memory runs out."""
     optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
@@ -106,11 +106,20 @@ class Train(Spec):
     checkpoint_every: int = Field(200, ge=1)
     """Optimiser steps between checkpoints, from which a killed run resumes."""
     cache: bool = False
-    """Compute a frozen encoder's features once and train on them, without random views; for families and methods that can."""
+    """Compute a frozen encoder's features once and train on them; for families and methods that can."""
+    cache_views: int = Field(0, ge=0, le=10_000)
+    """With `cache`: random views of each picture, whose features serve in turn, an epoch each; 0: the picture as it is."""
     workers: int | Literal["auto"] = "auto"
     """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
     """Random views."""
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _pictures(cls, batch: object) -> object:
+        if batch == "all" or (type(batch) is int and batch >= 1):
+            return batch
+        raise ValueError("it can be all, or a whole number from 1")
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -236,6 +245,12 @@ class TextSlot:
     """int64[N, T] → float[N, T, W], before positions are added."""
     encode: Callable[[Tensor, Tensor], Tensor]
     """(int64[N, T], which say where texts end; float[N, T, W] in the place of their embeddings) → float32[N, D], L2-normalised."""
+    classifier: Callable[[], Tensor]
+    """() → float32[C, D], L2-normalised: the classes' words in all templates; without a gradient."""
+    logits: Callable[[Tensor, Tensor], Tensor]
+    """(images float32[B, D], texts float32[N, D], both L2-normalised) → float32[B, N], as the zero-shot classifier scales them."""
+    scale: Callable[[], Tensor]
+    """() → float32[], by which they multiply cosines."""
 
 
 @dataclass(frozen=True)
@@ -359,10 +374,11 @@ class MethodConfig(Plugin):
     """The paper's own defaults of `train`, such as `{"optimizer": "sgd"}`: what a recipe says beats them, and they beat the global ones."""
     prepares: ClassVar[bool] = False
     """Does it look at the training pictures before the training, by `prepare(family, config, rows, features)`? There `features(views)`
-    gives float32[views, N, …], what `frozen_features` makes of the N rows, of random views where `views` is not 0."""
+    gives float32[views, N, …], what `frozen_features` makes of random views of the N rows; of 0 views [1, N, …] of the rows as they are.
+    What it puts into the family has its final shapes after `apply`: a saved family is loaded without `prepare`."""
     searches: ClassVar[bool] = False
     """Does it choose numbers of its own after the training, by `search(family, config, features, labels)`, on a few validation pictures
-    of each class: float32[N, …], what `frozen_features` makes of them, and int64[N]?"""
+    of each class: float32[N, …], what `frozen_features` makes of them, and int64[N]? It returns what it chose, name → number."""
 
     @property
     def trains(self) -> bool:

@@ -248,6 +248,7 @@ def validate(raw: dict) -> Recipe:
         for name, why in (
             ("precision", "a run has one precision, that of train.precision"),
             ("cache", "distill.cache says that"),
+            ("cache_views", "distill.views says that"),
         )
         if getattr(train, name) != Train.model_fields[name].default
     ]

@@ -308,18 +308,19 @@ def test_who_is_chosen_taught_and_cached(monkeypatch):
 def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
     import torch
 
-    from adapt.verbs.finetune import _features
+    from adapt.verbs.finetune import _views
 
     monkeypatch.chdir(tmp_path)
     session = Session(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
     session.apply_method()
-    cached = _features(session)
+    views = _views(session)
     for row in (0, 5):
         image = session.family.preprocess(session.data["train"][row], False)["image"][None].float()
         with torch.no_grad():
             expected = session.family.frozen_features()(image)[0]
-        for view in (0, 3):
-            torch.testing.assert_close(cached(view, row)["features"], expected, atol=1e-4, rtol=1e-4)
+        for views.epoch in (0, 3):
+            assert "image" not in views[row], "its features stand for it"
+            torch.testing.assert_close(views[row]["features"], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_other_evals_are_measured_anew_and_nothing_is_learnt_again(done, tmp_path, monkeypatch):

@@ -25,9 +25,13 @@ def judge(session: Session) -> None:
     facts = session.run.facts("finetune")
     if not scores.measured(session, "adapted"):
         chosen = facts["selection"].partition(" (")[0]
-        note = f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."
+        notes = [f"its weights are {f'the best by {chosen}' if chosen else 'those of the last step'}."]
+        if not session.recipe.method.trains:
+            notes = ["nothing of it was trained."]
+        if numbers := facts.get("chosen"):
+            notes += [f"chosen on validation: {', '.join(f'{name} {value:.3g}' for name, value in numbers.items())}."]
         title = scores.title(session, "adapted")
-        measuring.measure(session, "adapted", title, kept.adapted(session), seconds=facts["seconds"], notes=[note])
+        measuring.measure(session, "adapted", title, kept.adapted(session), seconds=facts["seconds"], notes=notes)
     card.update(session)
     entry = scores.entry(session, "adapted")
     scores.guard(session, guards.varied("the adapted model's answers vary", entry["collapse"]))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from adapt.plug import UserError
+from adapt import plug
+from adapt.plug import UserError, counted
 from adapt.run import atomic
-from adapt.verbs import canary, card, kept, lineage, measuring, scores
+from adapt.verbs import canary, card, features, kept, lineage, measuring, scores
 from adapt.verbs.evaluate import evaluate, judge
 from adapt.verbs.guests import guests
 from adapt.verbs.session import Session
+
+FEW = 4
+"""Validation pictures of each class, at most, by which a method chooses numbers of its own, as few-shot papers do since Tip-Adapter."""
 
 
 def finetune(session: Session, extend: int = 0) -> None:
@@ -41,32 +47,84 @@ def finetune(session: Session, extend: int = 0) -> None:
     if session.recipe.canary:
         canary.measured(session, "zero-shot", session.as_it_comes)
     session.apply_method()
+    session.run.begin(session.recipe)
+    _list_problems(session)
     began = time.perf_counter()
-    fit(session)
-    _save(session, seconds=round(time.perf_counter() - began, 1))
+    prepare(session)
+    if session.recipe.method.trains:
+        fit(session)
+    chosen = search(session)
+    _save(session, seconds=round(time.perf_counter() - began, 1), **chosen)
     if session.recipe.evals:
         judge(session)
     else:
         canary.judge(session)
 
 
+def prepare(session: Session) -> None:
+    """Let the method look at what the frozen encoder makes of the training pictures, where it wants to."""
+    method, rows = session.recipe.method, session.data["train"]
+    if not method.prepares:
+        return
+    if lacking := sorted(set(range(len(session.labels))) - set(rows["label"][:])):
+        names = ", ".join(session.labels[label] for label in lacking[:3]) + (", …" if len(lacking) > 3 else "")
+        session.say(
+            f"finetune: {counted(len(lacking), 'class')} of {len(session.labels)} without a training picture: {names}. What is known of "
+            "them is their words."
+        )
+    plug.load("methods", method.name).prepare(session.family, method, rows, partial(features.table, session, "train"))
+
+
+def search(session: Session) -> dict[str, Any]:
+    """Let the method choose numbers of its own on a few validation pictures of each class, where it wants to; what it chose.
+
+    They are as many as the largest class has training pictures, `FEW` at most, drawn by the recipe's seed; never of the test split.
+    """
+    import torch
+
+    method = session.recipe.method
+    if not method.searches:
+        return {}
+    if "validation" not in session.data:
+        session.say(f"finetune: there is no validation split, so {method.title} keeps the numbers that it started with")
+        return {}
+    labels = session.data["validation"]["label"][:]
+    most = min(FEW, max(Counter(session.data["train"]["label"][:]).values()))
+    rows = few(labels, most, session.recipe.seed)
+    seen = features.table(session, "validation", rows=rows)[0]
+    known = torch.tensor([labels[row] for row in rows], device=seen.device)
+    chosen = plug.load("methods", method.name).search(session.family, method, seen, known)
+    told = ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
+    session.say(f"finetune: {method.title}: {told}, by {counted(len(rows), 'validation picture')}, {most} of a class at most")
+    return {"chosen": chosen}
+
+
+def few(labels: Sequence[int], most: int, seed: int) -> list[int]:
+    """The numbers of at most so many rows of each label, drawn by the seed, rising."""
+    import numpy as np
+
+    taken: Counter[int] = Counter()
+    rows = []
+    for row in np.random.default_rng([seed, most]).permutation(len(labels)).tolist():
+        if taken[labels[row]] < most:
+            taken[labels[row]] += 1
+            rows.append(row)
+    return sorted(rows)
+
+
 def fit(session: Session) -> None:
     """Train what the method lets learn; the best weights on validation stay."""
     from adapt.train import loop
-    from adapt.train.views import Views
 
     run, recipe, family = session.run, session.recipe, session.family
-    run.begin(recipe)
-    _list_problems(session)
     made = lineage.adapter(session)
     if session.processes.share((run.path / "checkpoints" / "last.pt").exists()):
         kept.refuse(session, "the training", run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
     run.write_json("checkpoints/made_of.json", made)
-    views = Views(session.data["train"], family.preprocess, recipe.seed, extra=_features(session))
-    validate = partial(measuring.validate, session) if session.selects else None
     session.track("finetune")
     options = {"title": "finetune", "selection": measuring.selection(session, family)}
-    loop.fit(family, views, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
+    seen, validate = _views(session), _validation(session)
+    loop.fit(family, seen, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
 
 
 def _extend(session: Session, epochs: int) -> None:
@@ -75,8 +133,9 @@ def _extend(session: Session, epochs: int) -> None:
     The training lies in `extensions/NUMBER/`, and goes on there after a kill.
     """
     from adapt.train import loop
-    from adapt.train.views import Views
 
+    if not session.recipe.method.trains:
+        raise UserError(f"extend: method {session.recipe.method.name!r} with these options has no training. Leave extend out.")
     family, run, recipe = kept.adapted(session), session.run, session.recipe
     facts = run.facts("finetune")
     done = facts.get("extended", [])
@@ -88,12 +147,12 @@ def _extend(session: Session, epochs: int) -> None:
         run.write_json(f"{place}/made_of.json", made)
     session.accelerator.wait_for_everyone()
     train = recipe.train.model_copy(update={"epochs": epochs, "steps": None})
-    views = Views(session.data["train"], family.preprocess, recipe.seed, extra=_features(session))
-    validate = partial(measuring.validate, session) if session.selects else None
     session.track("extend")
     began, seed = time.perf_counter(), recipe.seed + len(done) + 1  # another order of the rows than before
     options = {"title": "extend", "selection": measuring.selection(session, family)}
-    loop.fit(family, views, train, seed, run.path / place, session.accelerator, validate, **options)
+    seen, validate = _views(session), _validation(session)
+    loop.fit(family, seen, train, seed, run.path / place, session.accelerator, validate, **options)
+    chosen = search(session)
     after = measuring.validate(session, family) if session.selects else None
     step = {"epochs": epochs, "from": facts["adapter"], "before": before, "after": after}
     if after is not None and after <= before:
@@ -101,7 +160,7 @@ def _extend(session: Session, epochs: int) -> None:
         run.forget(place)
         session.forget()
         return
-    _save(session, seconds=round(facts["seconds"] + time.perf_counter() - began, 1), extended=[*done, step])
+    _save(session, seconds=round(facts["seconds"] + time.perf_counter() - began, 1), extended=[*done, step], **chosen)
 
 
 def _list_problems(session: Session) -> None:
@@ -113,20 +172,32 @@ def _list_problems(session: Session) -> None:
     session.say(f"data: {report.summary()}{'; these are left out' if report.severe else ''}. The list: {path}")
 
 
-def _features(session: Session):
-    """With `train.cache`: a frozen encoder's features of the training rows, computed once."""
-    if not session.recipe.train.cache:
+def _views(session: Session):
+    """The training rows; with `train.cache`, with a frozen encoder's features in the place of their pictures."""
+    from adapt.train.views import Views
+
+    train, rows, preprocess = session.recipe.train, session.data["train"], session.family.preprocess
+    if not train.cache:
+        return Views(rows, preprocess, session.recipe.seed)
+    cached = features.cached(session, "train", train.cache_views)
+
+    def extra(view: int, row: int) -> dict[str, Any]:
+        # the same views serve again; what is random beside them follows the epoch's seeds
+        return cached(view % max(1, train.cache_views), row)
+
+    def unseen(sample: dict[str, Any], training: bool) -> dict[str, Any]:
+        return {name: value for name, value in preprocess(sample, training).items() if name != "image"}
+
+    return Views(rows, unseen, session.recipe.seed, extra=extra)
+
+
+def _validation(session: Session):
+    """The score by which weights are chosen; with `train.cache`, of features, where the eval asks for class logits."""
+    if not session.selects:
         return None
-    function = session.family.frozen_features()
-    if function is None:
-        raise UserError(
-            f"train.cache: with method {session.recipe.method.name!r} the encoder of {session.recipe.model.name!r} learns, or this "
-            "family has no features to keep. Set train.cache=false."
-        )
-    rows = session.data["train"]
-    cached = kept.outputs(session, "features", lineage.features(session), function, session.family, rows)
-    # one view serves every epoch; what is random beside it follows the epoch's seeds
-    return lambda view, row: cached(0, row)
+    if not (session.recipe.train.cache and measuring.by_logits(session, session.family)):
+        return partial(measuring.validate, session)
+    return partial(measuring.validate, session, features=features.table(session, "validation")[0])
 
 
 def _save(session: Session, **facts: Any) -> None:

@@ -118,12 +118,14 @@ def outputs(
     augmentation=None,
     packing: Packing | None = None,
     half: bool = False,
+    called: str = "",
 ):
     """A predictor's outputs for the views of rows, computed once; what a batch then brings under `name`.
 
     Args:
         made: what the outputs are made of; others are computed anew.
         packing, half: see `Lesson`.
+        called: what begins the folder's name, where there are several of one name.
     """
     from adapt.distill import cache
     from adapt.train.views import Views
@@ -137,7 +139,7 @@ def outputs(
     batch = max(1, min(BATCH, BATCH * 64 * 64 // (height * width)))  # large pictures have large outputs too
     batch *= ON_GPU if gpu else 1
     made = made | {"layout": cache.VERSION} | ({"packing": dict(packing.made_of)} if packing else {})
-    folder = place(session, name, made)
+    folder = place(session, called or name, made)
     share = session.processes.place
     return cache.build(
         folder, function, views, augmentation, batch, session.accelerator, name, share, packing, INSTEAD.get(name, "")

@@ -37,7 +37,8 @@ def adapted(session: Session) -> dict[str, Any]:
 
 def adapter(session: Session) -> dict[str, Any]:
     """What a training learns from, but for the settings, which name the run folder."""
-    splits = ("train", "validation") if session.selects else ("train",)
+    searches = session.recipe.method.searches and "validation" in session.data
+    splits = ("train", "validation") if session.selects or searches else ("train",)
     return model(session) | {"data": {split: session.fingerprints[split] for split in splits}}
 
 
@@ -53,10 +54,12 @@ def answers(session: Session, predictor: str, views: int, augmentation: Spec | N
     return {"teacher": teacher(session), "data": taught(session)} | made | seen
 
 
-def features(session: Session) -> dict[str, Any]:
-    """A frozen encoder's features of the training pictures."""
-    made = {"method": settings(session.recipe.method), "precision": session.precision}
-    return {"model": model(session), "data": {"train": session.fingerprints["train"]}} | made
+def features(session: Session, split: str = "train", views: int = 0) -> dict[str, Any]:
+    """A frozen encoder's features of a split's pictures, or of random views of them."""
+    recipe = session.recipe
+    seen = {"views": views, "augment": settings(recipe.train.augment), "seed": recipe.seed} if views else {}
+    made = {"method": settings(recipe.method), "precision": session.precision}
+    return {"model": model(session), "data": {split: session.fingerprints[split]}} | made | seen
 
 
 def labels(session: Session) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from adapt.verbs import lineage, scores
 from adapt.verbs.guards import floored
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adapt.verbs.session import Session
 
 BATCH = {"cpu": 64}
@@ -42,10 +44,40 @@ def predictor(session: Session, module, predictors: Callable[..., dict] | None =
     return run
 
 
-def validate(session: Session, module) -> float:
-    """The main metric, on the validation split, of the first eval that the module can be asked."""
+def by_features(session: Session, module, rows, features: Tensor) -> Callable[..., Any]:
+    """As `predictor`, but of `rows` the class logits are made of what a frozen encoder has made of them, float32[N, …]."""
+    import torch
+
+    from adapt.train.predict import finite
+
+    asked = predictor(session, module)
+
+    def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
+        if dataset is rows and name == "class_logits" and texts is None:
+            batch = BATCH.get(session.accelerator.device.type, 256)
+            module.eval()
+            with torch.inference_mode():
+                logits = torch.cat([module.feature_logits(part) for part in features.split(batch)]).float().cpu().numpy()
+            if finite(logits):
+                return logits  # else the pictures are asked, which names the row
+        return asked(dataset, name, texts, **options)
+
+    return run
+
+
+def validate(session: Session, module, features: Tensor | None = None) -> float:
+    """The main metric, on the validation split, of the first eval that the module can be asked.
+
+    Args:
+        features: of all pictures of this split, in their order, float32[N, …]; none: the pictures themselves are looked at.
+    """
     config = _first(session, module)
-    return _quickly(session, config, module).metrics[config.main]
+    return _quickly(session, config, module, features).metrics[config.main]
+
+
+def by_logits(session: Session, module) -> bool:
+    """Are weights chosen by what class logits say, and by nothing else of the module?"""
+    return _first(session, module).predictor == "class_logits"
 
 
 def _first(session: Session, module):
@@ -57,10 +89,12 @@ def selection(session: Session, module) -> str:
     return lineage.selection(_first(session, module)) if session.selects else ""
 
 
-def _quickly(session: Session, config, module):
+def _quickly(session: Session, config, module, features: Tensor | None = None):
     """An eval on the validation split, without what only a report needs."""
     quick = config.model_copy(update=config.quick)
-    return evaluated(session, quick, predictor(session, module), "validation", module)
+    known = features is not None
+    asked = by_features(session, module, session.data["validation"], features) if known else predictor(session, module)
+    return evaluated(session, quick, asked, "validation", module)
 
 
 def validated(session: Session, name: str, module) -> dict[str, Any]:

@@ -113,7 +113,8 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        text = TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded)
+        tower = self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded
+        text = TextSlot(*tower, self._still_classifier, self.logits, lambda: self.net.logit_scale.float().exp())
         put = [partial(setattr, self, name) for name in ("learned", "head", "penalty")]
         return Slots(text, self.towers.vision, self._projection, *put)
 
@@ -151,7 +152,7 @@ class Clip(Family):
         images = self._embedded(features)
         if self.head is not None:
             return self.head_logits(images)
-        return self._by_class(self.logits(images, self._fixed_rows(self.templates)))
+        return self._by_class(self.logits(images, self._still_rows()))
 
     def text_classifier(self, templates: list[str]) -> Tensor:
         """float32[C, D], each prompt normalised: those of a class made one, see `words.classifier`; or learned.
@@ -231,11 +232,20 @@ class Clip(Family):
         return {name: value for name, value in self.net.state_dict().items() if self._reads(name)}
 
     def _unmoved(self, templates: list[str]) -> Tensor:
-        """`fixed_classifier` in a training in which the text tower does not learn: made once, until a tensor of it is another."""
+        """`_fixed_rows` while the text tower does not learn: made once for these templates, until a tensor of it is another."""
         stamp = [(value.data_ptr(), value._version) for value in self._text_tensors().values()]
-        if self._known is None or self._known[0] != (stamp, templates):
-            self._known = ((stamp, templates), self._fixed_rows(templates))
-        return self._known[1]
+        if self._known is None or self._known[0] != stamp:
+            self._known = (stamp, {})
+        known = self._known[1]
+        if tuple(templates) not in known:
+            with torch.inference_mode(False):  # a training multiplies by it too
+                known[tuple(templates)] = self._fixed_rows(templates)
+        return known[tuple(templates)]
+
+    def _still_rows(self) -> Tensor:
+        """`_fixed_rows` of all templates, made as seldom as can be."""
+        learns = self.learned is not None or self._reader_learns()
+        return self._fixed_rows(self.templates) if learns else self._unmoved(self.templates)
 
     def _training_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Of embeddings float32[B, D]: logits float32[B, S] of the classes that the step sees, and the place of each row's own."""
