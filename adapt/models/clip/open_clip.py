@@ -75,7 +75,7 @@ def load_open_clip(config) -> OpenClip:
         about,
         partial(_vocabulary, tokenizer),
         vision,
-        sigmoid,
+        sigmoid=sigmoid,
     )
     if isinstance(backbone.visual, VisionTransformer) and isinstance(backbone.visual.proj, nn.Parameter):
         towers.projection, towers.unprojected = lambda net: net.visual.proj, _unprojected
