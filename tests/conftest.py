@@ -141,12 +141,11 @@ def _unigram(place) -> int:
 
 def _gemma(place) -> int:
     """Write a tokenizer such as SigLIP 2's, which has a token for padding; returns the number of its pieces."""
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, pre_tokenizers, processors, trainers
     from tokenizers.models import BPE
 
     made = Tokenizer(BPE(unk_token="<unk>"))
-    made.normalizer = normalizers.Replace(" ", "▁")
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # no piece has parts of two words
     special = ["<pad>", "<eos>", "<unk>"]
     made.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False))
     made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
