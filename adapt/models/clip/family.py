@@ -113,10 +113,19 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        tower = self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded
+        tower = self.towers.tokenise, self._embed, self._encoded, self._vocabulary
         text = TextSlot(*tower, self._still_classifier, self.logits, lambda: self.net.logit_scale.float().exp())
-        put = [partial(setattr, self, name) for name in ("learned", "head", "penalty")]
-        return Slots(text, self.towers.vision, self._projection, *put)
+        put = {name: partial(setattr, self, name) for name in ("head", "penalty", "prompts")}
+        put["classifier"] = partial(setattr, self, "learned")
+        why = "the image tower of this checkpoint is no plain ViT"
+        return Slots(text, self.towers.vision, self._projection, pixels=self.normalise, no_vision=why, **put)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """int64[N, T] → float[N, T, W], before positions are added."""
+        return self._token_embedding(tokens)
+
+    def _vocabulary(self) -> list[str]:
+        return self.towers.vocabulary()[: self._token_embedding.num_embeddings]
 
     @property
     def _projection(self) -> ProjectionSlot | None:
@@ -132,8 +141,10 @@ class Clip(Family):
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """`image_embedding`; where the projection alone learns, what it is given."""
-        if self.contrastive or not all(
-            words.fixed(part) for name, part in self.net.named_children() if name in self.towers.image
+        if (
+            self.contrastive
+            or self.prompts is not None
+            or not all(words.fixed(part) for name, part in self.net.named_children() if name in self.towers.image)
         ):
             return None
         slot = self._projection
@@ -246,6 +257,11 @@ class Clip(Family):
         """`_fixed_rows` of all templates, made as seldom as can be."""
         learns = self.learned is not None or self._reader_learns()
         return self._fixed_rows(self.templates) if learns else self._unmoved(self.templates)
+
+    def _still_classifier(self) -> Tensor:
+        """The same, float32[C, D]; refused where the greatest of several texts counts."""
+        self._linear()
+        return self._still_rows()
 
     def _training_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Of embeddings float32[B, D]: logits float32[B, S] of the classes that the step sees, and the place of each row's own."""

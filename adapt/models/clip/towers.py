@@ -26,6 +26,8 @@ class Towers:
     """The module's children that see images; all else but the scales reads texts."""
     about: str
     """What the weights do not say of the text tower."""
+    vocabulary: Callable[[], list[str]]
+    """The tokens by their numbers, as the tokenizer writes them."""
     vision: VisionSlot | None = None
     """The layers of the image tower, where it is a ViT."""
     projection: Callable[[nn.Module], nn.Parameter] | None = None
