@@ -73,10 +73,12 @@ class Visual(Spec):
     @field_validator("drawings")
     @classmethod
     def _known(cls, drawings: list[str] | None) -> list[str] | None:
+        known: set[tuple[str, ...]] = set()
         for drawing in drawings or []:
-            parts = [drawing] if drawing == TOKENS else parse(drawing)
-            if len(drawings) != len(set(drawings)) or len(parts) != len(set(parts)):
+            parts = (TOKENS,) if drawing == TOKENS else parse(drawing)
+            if parts in known or len(parts) != len(set(parts)):
                 raise ValueError(f"{drawing!r} is there twice")
+            known.add(parts)
         return drawings
 
     @field_validator("colour")
@@ -113,9 +115,10 @@ def parse(drawing: str) -> tuple[str, ...]:
     """
     parts = drawing.replace(" ", "").split("+")
     for part in parts:
+        if part == TOKENS:
+            raise ValueError(f"{TOKENS!r} is no drawing, and cannot be joined with one; name it alone")
         if part not in MARKS:
-            own = ", which stands alone" if part == TOKENS else ""
-            raise ValueError(f"there is no drawing {part!r}{own}.{nearest(part, (*MARKS, TOKENS))}".rstrip("."))
+            raise ValueError(f"there is no drawing {part!r}.{nearest(part, (*MARKS, TOKENS))}".rstrip("."))
     return tuple(sorted(parts, key=MARKS.index))
 
 
