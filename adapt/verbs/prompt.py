@@ -35,7 +35,13 @@ WAYS = {
     "text": ([({"text"}, {"text"})], "text"),
     "patch_features": ([({"example", "mask"}, {"example", "mask"})], "example and mask"),
     "class_logits": ([(set(), {"text"})], "text (names), or nothing (the classes of the data)"),
+    "region_scores": (
+        [({"box"}, {"box", "text"}), ({"text", "boxes"}, {"text", "boxes"})],
+        "box and text (names), or boxes and text",
+    ),
 }
+LISTED = ("class_logits", "region_scores")
+"""What may be asked with a list of names."""
 
 
 def ask(session: Session, question: Question) -> Answer:
@@ -49,7 +55,7 @@ def ask(session: Session, question: Question) -> Answer:
     family = kept.adapted(session) if adapted else session.family
     family.eval()
     about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}
-    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes}
+    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes, "region_scores": _marked}
     answer = functions[_way(family, question, about["name"])](session, family, image, question)
     start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
     answer.found = start | answer.found
@@ -64,7 +70,7 @@ def _way(family, question: Question, name: str) -> str:
         ways["class_logits"] = [(set(), set())], "nothing (the classes of the data)"
     for predictor, (asked, _) in ways.items():
         if any(must <= given.keys() <= may for must, may in asked):
-            if predictor != "class_logits" and not isinstance(question.text, str):
+            if predictor not in LISTED and not isinstance(question.text, str):
                 raise UserError(f"text: {question.text!r} is a list; ask {name!r} with one text.")
             return predictor
     wanted = "; or with ".join(words for _, words in ways.values()) or "nothing"
@@ -265,6 +271,12 @@ def _alike(session: Session, family, image: Picture.Image, question: Question) -
     mask = segment(similarity(features(image), shown), image.size[::-1])[0].numpy()
     found = _shown(mask[None] if mask.any() else mask[None][:0], None, "")
     return Answer([_line(one) for one in found["masks"]] or ["nothing alike"], found, _drawn(image, mask), mask)
+
+
+def _marked(session: Session, family, image: Picture.Image, question: Question) -> Answer:
+    from adapt.verbs.boxes import chosen, named
+
+    return named(session, family, image, question) if question.box is not None else chosen(session, family, image, question)
 
 
 def _classes(session: Session, family, image: Picture.Image, question: Question) -> Answer:

@@ -30,6 +30,10 @@ What you can ask depends on the recipe's model:
                                   point=50,70 or point='40,60; 50,70'
   box=20,30,80,90                 SAM: the mask in a box (left,top,right,bottom
                                   in pixels); points may be added
+  box=20,30,80,90 text='cat, dog' CLIP, PaliGemma: which of the names is in the
+                                  box; without text, of the data's classes
+  text='the red apple' boxes='20,30,80,90; 5,5,40,60'
+                                  CLIP, PaliGemma: which of the boxes is meant
   text='ants, bees; wasps'        CLIP: the share of each name. A name with a
                                   comma: text='[ants, "wasps, hornets"]'.
                                   Without text, and for an adapted DINOv2: the
@@ -65,6 +69,8 @@ class Question:
     """x, y in pixels, not on the thing."""
     box: tuple[float, float, float, float] | None = None
     """Left, top, right, bottom in pixels."""
+    boxes: Sequence[tuple[float, float, float, float]] = ()
+    """The same, two or more, of which one is meant by `text`."""
     example: str = ""
     """A file: another picture of the thing, with its `mask`."""
     mask: str = ""
@@ -125,6 +131,7 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
         if len(boxes[0]) > 1:
             raise UserError(f"box: {given['box'][0]!r} has {len(boxes[0])} boxes. Give one.")
         question.box = boxes[0][0]
+    question.boxes = list(chain(*(_numbers("boxes", value, "left,top,right,bottom") for value in given.get("boxes", []))))
     return question, _place(question, given.get("out", [None])[0], given.get("overwrite", ["false"])[0])
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from adapt.contracts import Predictor
 from adapt.models.answers import Answer, objects
 from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
+from adapt.models.paligemma import regions
 from adapt.models.vision_language import IGNORED, VisionLanguage, Wording, load_backbone
 from adapt.plug import UserError
 from adapt.prompting import tasks
@@ -28,6 +30,9 @@ class PaliGemma(VisionLanguage):
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
         super().__init__(backbone, processor, wording)
         self.tokenizer.padding_side = "left"  # the answers end together, and generation goes on from there
+
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
+        return super().predictors(texts) | regions.predictors(self, texts)
 
     def tokenise(self, prefixes: Sequence[str], suffixes: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Questions, and their answers when training → int64[B, T] each, padded on the left.
