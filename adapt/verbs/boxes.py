@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
+from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.prompting.visual import Visual, VisualEvalConfig, checked, combine
 from adapt.verbs.question import Answer, Question
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from adapt.verbs.session import Session
 
+BATCH = 64
+"""Pictures at a time."""
 NEGATIVES = ("background", "a texture", "a part of a thing", "a thing")
 """Words that are true of any box, where the data have no classes."""
 
@@ -92,25 +96,47 @@ def _scores(
     """What the family says of boxes of one picture; see its `region_scores`."""
     row = {"id": "image", "image": image, "objects": {"bbox": [list(box) for box in boxes]}}
     if visual.segmenter:
-        row = masked(session, visual.segmenter, [row])[0]
+        row["objects"]["mask"] = _codes(segmenter(session, visual.segmenter), [row])[0]
     return family.predictors(texts)["region_scores"]([row], visual=[visual])[0]
 
 
-def masked(session: Session, checkpoint: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows whose boxes have masks: those of the data, and where there are none, SAM's, by the boxes.
+def masked(session: Session, config, rows):
+    """The rows of an eval's data set, with SAM's masks of their boxes, where `visual.segmenter` names one and the data have no masks.
 
     Args:
-        checkpoint: see `model.checkpoint` of `sam`.
+        config: of an eval, any.
+        rows: a `datasets.Dataset`; none: none.
     """
+    if not isinstance(config, VisualEvalConfig) or not config.visual.segmenter or rows is None:
+        return rows
+    objects = rows.features.get("objects")
+    if objects is None or "mask" in objects:
+        return rows
+    from datasets import Features
+
+    from adapt.train.predict import predict
+    from adapt.vision.pictures import MASKS
+
+    sam = segmenter(session, config.visual.segmenter)
+    codes = predict(Predictor(partial(_codes, sam), "rows"), sam, rows, BATCH, session.accelerator, title="masks of boxes")
+    features = Features({**rows.features, "objects": {**objects, "mask": MASKS}})
+    column = [row and {**row, "mask": code} for row, code in zip(rows["objects"][:], codes, strict=True)]
+    return rows.remove_columns("objects").add_column("objects", column, feature=features["objects"])
+
+
+def segmenter(session: Session, checkpoint: str):
+    """A SAM, by its checkpoint: see `model.checkpoint` of `sam`."""
+    module = plug.load("models", "sam")
+    return module.load(module.Config(name="sam", checkpoint=checkpoint)).to(session.accelerator.device).eval()
+
+
+def _codes(sam, samples: list[dict[str, Any]]) -> list[list[dict]]:
+    """For each row the masks of its boxes, as COCO run lengths."""
     from adapt.vision.masks import rle
 
-    module = plug.load("models", "sam")
-    sam = module.load(module.Config(name="sam", checkpoint=checkpoint)).to(session.accelerator.device).eval()
-    out = []
-    for row in rows:
-        objects = dict(row["objects"])
-        if objects["bbox"] and not objects.get("mask"):
-            answer = sam.predictors()["masks"]([{"id": row["id"], "image": row["image"]}], boxes=[objects["bbox"]])[0]
-            objects["mask"] = [rle(mask) for mask in answer["masks"]]
-        out.append(dict(row) | {"objects": objects})
+    out: list[list[dict]] = []
+    for sample in samples:
+        boxes = (sample.get("objects") or {}).get("bbox")
+        answer = sam.predictors()["masks"]([sample], boxes=[boxes])[0] if boxes else {"masks": []}
+        out.append([rle(mask) for mask in answer["masks"]])
     return out

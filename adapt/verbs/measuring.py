@@ -11,7 +11,7 @@ from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed
 from adapt.run import atomic
-from adapt.verbs import lineage, scores
+from adapt.verbs import boxes, lineage, scores
 from adapt.verbs.guards import floored
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ def evaluated(session: Session, config, predict: Callable, split: str, module):
     for name in filter(None, (split, config.bank)):
         if name not in session.data:
             raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
-    bank = session.data[config.bank] if config.bank else None
+    bank = boxes.masked(session, config, session.data[config.bank]) if config.bank else None
     definition = plug.load("evals", config.name)
-    return definition.evaluate(config, predict, session.data[split], _protocol(session, split, module), bank)
+    rows = boxes.masked(session, config, session.data[split])
+    return definition.evaluate(config, predict, rows, _protocol(session, split, module), bank)
 
 
 def measure(
