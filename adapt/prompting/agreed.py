@@ -38,7 +38,7 @@ def jittered(box: Sequence[float], count: int, noise: float, size: tuple[int, in
 
 def shared(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of masks bool[N, H, W]: intersection over union, and intersection over the smaller one, float64[N, N]; 0 where there are no pixels."""
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2]).astype(np.float32)
     both = (flat @ flat.T).astype(float)
     area = np.diag(both)
     either, smaller = area[:, None] + area[None] - both, np.minimum(area[:, None], area[None])
