@@ -16,6 +16,7 @@ from PIL import Image as Picture
 from adapt import plug
 from adapt.evals import bootstrap, detection
 from adapt.evals.bootstrap import Sums, change, draws, interval, mean, pictures
+from adapt.prompting.referring import made
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS
 
@@ -150,8 +151,8 @@ def marked(row: dict, ok: bool, random: np.random.Generator, columns: list[int] 
     own = np.eye(3)[objects["category"]][:, None]
     meant = [each["object"] for each in made(objects["bbox"], [NAMES[c] for c in objects["category"]])]
     said = np.zeros((len(own), 1, 3 if columns is None else len(columns)))
-    for column, box in enumerate([*meant, *meant] if columns else []):
-        said[box, 0, column] = 1
+    for column, place in enumerate([*meant, *meant] if columns else []):
+        said[place, 0, column] = 1
     noise = [random.random(values.shape) for values in (own, said)]
     found = {"classes": noise[0] + 2 * own * ok, "texts": noise[1] + 2 * said * ok}
     return {"drawings": ["crop"], "summed": 1} | found
