@@ -38,7 +38,7 @@ WAYS = {
     "class_logits": ([(set(), {"text"})], "text (names), or nothing (the classes of the data)"),
     "region_scores": (
         [({"box"}, {"box", "text"}), ({"text", "boxes"}, {"text", "boxes"})],
-        "box and text (names), or boxes and text",
+        "box (and text: names), or boxes and text",
     ),
 }
 LISTED = ("class_logits", "region_scores")
