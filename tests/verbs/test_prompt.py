@@ -193,8 +193,8 @@ def test_clip_chooses_among_words_however_they_are_listed(text, capsys):
 @pytest.mark.parametrize("recipe", ["clip_lora", "paligemma_lora"])
 def test_which_thing_is_in_a_box_is_asked_with_names(scene, recipe, capsys):
     said = []
-    for box in ("box=8,8,56,56", "box=70,70,118,118"):
-        assert main(["prompt", f"recipe={recipe}", f"image={scene}", box, "text=banana, tiger face", "overwrite=true"]) == 0
+    for place in ("box=8,8,56,56", "box=70,70,118,118"):
+        assert main(["prompt", f"recipe={recipe}", f"image={scene}", place, "text=banana, tiger face", "overwrite=true"]) == 0
         said.append(capsys.readouterr().out.splitlines()[0].split("%  ")[1])
         assert sum(one["share"] for one in json.loads(Path("prompt.json").read_text())["classes"]) == pytest.approx(1)
     assert said == ["tiger face", "banana"]
