@@ -14,7 +14,7 @@ model says of several drawings is summed. Where there is no mask, the box is the
 Each step stands alone, so that what is dear (a picture through a network) is done once and combined again for nothing:
 
     drawn(config, image, box, mask, "blur")      # → a picture; a function of these values alone
-    seen(picture, family.input, config.fit)      # → what the network sees: squashed or padded, nothing is cut
+    seen(picture, family.input, config.fit)      # → what the network sees: squashed or padded, nothing is cut; both: `shown`
     combine(scores, negatives, config.subtract)  # scores of drawings → one score: sum, and subtraction
 
 Sources: Shtedritski et al. 2023 (RedCircle), arXiv:2304.06712; Yang et al. 2023 (FGVP), arXiv:2306.04356; written from the papers.
@@ -240,12 +240,21 @@ def _lined(config: Visual, image: Picture.Image, frame: tuple[int, ...], mask: n
     return picture
 
 
-def seen(picture: Picture.Image, spec: Any, fit: str = "squash") -> Tensor:
+def shown(
+    config: Visual, image: Picture.Image, thing: tuple[Sequence[float], np.ndarray | None], drawing: str, spec: Any
+) -> Tensor:
+    """A thing, its box and its mask or none, drawn and as a network sees it: `drawn` and `seen`."""
+    fill = (255, 255, 255) if "white" in parse(drawing) else None
+    return seen(drawn(config, image, *thing, drawing), spec, config.fit, fill)
+
+
+def seen(picture: Picture.Image, spec: Any, fit: str = "squash", fill: tuple[int, int, int] | None = None) -> Tensor:
     """A drawn picture as a network sees it, uint8[3, H, W] (float32 where its input is padded), without a pixel cut off.
 
     Args:
         spec: the network's `Input`.
-        fit: `squash`: each side to the input's; `pad`: the channels' means around it, until it has the input's shape.
+        fit: `squash`: each side to the input's; `pad`: with `fill` around it, until it has the input's shape.
+        fill: a colour; none: the channels' means, which are normalised to nothing.
     """
     from PIL import Image as Picture
 
@@ -257,7 +266,7 @@ def seen(picture: Picture.Image, spec: Any, fit: str = "squash") -> Tensor:
     if fit == "pad" and picture.width * high != picture.height * wide:
         scale = max(picture.width / wide, picture.height / high)
         size = max(picture.width, round(scale * wide)), max(picture.height, round(scale * high))
-        sheet = Picture.new("RGB", size, tuple(round(255 * value) for value in spec["mean"]))
+        sheet = Picture.new("RGB", size, fill or tuple(round(255 * value) for value in spec["mean"]))
         sheet.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
         picture = sheet
     return view(picture, {**spec, "resize": (high, wide), "crop": None})

@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from adapt.models.clip import Config, load
 from adapt.plug import UserError
-from adapt.prompting.visual import SUMMED, Visual, drawn, seen
+from adapt.prompting.visual import SUMMED, Visual, shown
 from adapt.vision.masks import rle
 
 
@@ -41,7 +41,7 @@ def expected(clip, row: dict, config: Visual, drawings) -> torch.Tensor:
     """Each drawing of each box through the tower, one by one."""
     out = []
     for box, mask in zip(row["objects"]["bbox"], row["masks"], strict=True):
-        views = [seen(drawn(config, row["image"], box, mask, name), clip.input, config.fit) for name in drawings]
+        views = [shown(config, row["image"], (box, mask), name, clip.input) for name in drawings]
         out.append(torch.stack([clip.image_embedding(view[None].float())[0] for view in views]))
     return torch.stack(out)
 

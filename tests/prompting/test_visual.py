@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from adapt.contracts import Input
 from adapt.plug import UserError
-from adapt.prompting.visual import MARKS, Visual, asked, checked, combine, drawn, expanded, parse, seen, things
+from adapt.prompting.visual import MARKS, Visual, asked, checked, combine, drawn, expanded, parse, seen, shown, things
 from adapt.vision.masks import rle
 
 RED = (255, 0, 0)
@@ -147,6 +147,13 @@ def test_nothing_of_a_picture_is_cut_off(size, fit):
         assert np.ptp(inner, 0).max() >= 30 and np.ptp(inner, 0).min() <= 9, "its shape stays"
     if fit == "squash":
         assert view[0, 0] > 100 and view[-1, -1] > 100 and view[0, -1] > 100
+
+
+def test_what_is_drawn_on_white_is_padded_with_white():
+    image, mask = scene()
+    for drawing, colour in (("crop+white", 255), ("crop", 128)):
+        view = shown(Visual(fit="pad", expand=0), image, (BOX, mask), drawing, SQUARE)
+        assert (view[:, :3] == colour).all() and (view[:, -3:] == colour).all(), "above and below a crop of 40 × 30"
 
 
 def test_an_input_that_is_padded_by_the_model_stays_the_models():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adapt.contracts import Predictor
 from adapt.plug import UserError
-from adapt.prompting.visual import MARKS, SUMMED, TOKENS, Visual, asked, drawn, seen, things
+from adapt.prompting.visual import MARKS, SUMMED, TOKENS, Visual, asked, shown, things
 
 IMAGES = 64
 """Drawings that are encoded together, at most."""
@@ -67,9 +67,9 @@ def embedded(
     drawings = [names(own, also) for own, also in zip(visual, plain or [False] * len(samples), strict=True)]
     marked = [things(sample, given) for sample, given in zip(samples, boxes, strict=True)]
     views = (
-        seen(drawn(own, sample["image"], box, mask, drawing), family.input, own.fit)
+        shown(own, sample["image"], thing, drawing, family.input)
         for sample, own, row, wanted in zip(samples, visual, marked, drawings, strict=True)
-        for box, mask in row
+        for thing in row
         for drawing in wanted
     )
     device, parts = family.normalise.mean.device, []

@@ -21,7 +21,7 @@ from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.prompting import tasks
 from adapt.prompting.tokens import encode_box
-from adapt.prompting.visual import TOKENS, Visual, asked, drawn, seen, things
+from adapt.prompting.visual import TOKENS, Visual, asked, seen, shown, things
 
 PAIRS = 64
 """Questions with an answer that are read together, at most."""
@@ -84,9 +84,7 @@ def _drawing(family, config: Visual, image, row: list, name: str, words: Sequenc
         pictures = _features(family, [seen(image, family.input)])
         pairs = [(0, f"{tasks.detect([word])}", f"{encode_box(box, image.size)} {word}") for box, _ in row for word in words]
     else:
-        pictures = _features(
-            family, [seen(drawn(config, image, box, mask, name), family.input, config.fit) for box, mask in row]
-        )
+        pictures = _features(family, [shown(config, image, thing, name, family.input) for thing in row])
         pairs = [(number, tasks.CAPTION, word) for number in range(len(row)) for word in words]
     return likelihoods(family, pictures, pairs).reshape(len(row), len(words))
 
