@@ -94,6 +94,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     difference, *ends = gain(means["accuracy_plain"], means["accuracy"], config.bootstrap)
     table = {
         "id": [f"{name}#{number}" for name, row in zip(ids, questions, strict=True) for number in range(len(row))],
+        "row": [ids[row] for row in owner],
         "picture": shown,
         "sentence": [sentence for row in questions for sentence, _ in row],
         "label": [str(place) for row in questions for _, place in row],
@@ -130,7 +131,8 @@ def asked(config: Config, dataset, protocol: dict[str, Any]) -> tuple[Any, list[
     for column in ("objects", *(["proposals"] if config.candidates == "proposals" else [])):
         if column not in dataset.column_names:
             raise UserError(f"evals: referring needs a column {column!r}. Have: {', '.join(dataset.column_names)}.")
-    names = list(protocol.get("classes") or []) or category_names(dataset.features)
+    names, told = category_names(dataset.features), list(protocol.get("classes") or [])
+    names = told if len(told) == len(names) else names
     if COLUMN not in dataset.column_names and not names:
         raise UserError(f"evals: referring needs a column {COLUMN!r}, or categories with names to make sentences of.")
     chosen, questions, candidates = [], [], []

@@ -90,6 +90,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     answered = answers(steps["top1"], labels)
     table = {
         "id": [f"{ids[row]}#{number}" for row, number in zip(owner, numbers, strict=True)],
+        "row": [ids[row] for row in owner],
         "picture": shown,
         "label": [names[i] for i in labels],
         "prediction": [names[i] for i in answered],
@@ -147,10 +148,15 @@ def _names(dataset, protocol: dict[str, Any]) -> list[str]:
     """The categories' words: those that the model is told, else the data's own."""
     from adapt.vision.classes import category_names
 
-    names = list(protocol.get("classes") or []) or category_names(dataset.features)
-    if len(names) < 2:
-        raise UserError(f"evals: region asks which class is in a box, and the data name {len(names)}. Name two or more.")
-    return names
+    names, own = list(protocol.get("classes") or []), category_names(dataset.features)
+    if names and own and len(names) != len(own):
+        raise UserError(
+            f"evals: region asks about the {len(own)} categories of the objects, and the model is told {len(names)} classes, those of the "
+            "pictures' labels. Take data without labels of whole pictures."
+        )
+    if len(names or own) < 2:
+        raise UserError(f"evals: region asks which class is in a box, and the data name {len(names or own)}. Name two or more.")
+    return names or own
 
 
 def _scores(config: Config, predict: Callable, rows, names: list[str]) -> dict[str, Any]:

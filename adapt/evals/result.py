@@ -20,7 +20,7 @@ class Result:
     table: dict[str, list] = field(default_factory=dict)
     """Columns of a row a sample, of what Arrow can store: words, numbers, lists of numbers.
 
-    `id` names the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
+    `id` names the row; where there are several answers to a row, `id` names the answer, and `row` the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
     `label`, `prediction`, `confidence` (0–1) and `correct` are for people. All that the main metric is computed from stands there
     too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`bootstrap.change`).
     """

@@ -173,8 +173,9 @@ def _save_table(session: Session, name: str, table: dict[str, list], rows=None) 
         wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         sure = table.get("confidence", [0] * len(pictures))
         place = {name: row for row, name in enumerate(rows["id"][:])}  # a table may leave rows out
+        owner = table.get("row", table["id"])
         for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-            pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
+            pictures[i] = _thumbnail(rows[place[owner[i]]]["image"])
     with atomic(_table(session, name)) as path:
         pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 

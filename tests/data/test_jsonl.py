@@ -300,6 +300,13 @@ def test_refcocos_lines_of_one_picture_become_one_row(folder):
     assert rows.features["objects"]["category"].feature.names == ["cat", "thing"]
 
 
+def test_proposals_are_boxes_to_choose_from(folder):
+    lines = [meant(0, proposals=[[0, 0, 9, 9], [1, 1, 24, 16.5]]), meant(0, proposals=[[0, 0, 9, 9]]), meant(1)]
+    rows = load(Config(path=write(folder, *lines), validation=0, test=0))["train"]
+    assert rows["proposals"][:] == [[[0, 0, 9, 9], [1, 1, 24, 16]], []]
+    assert len(rows[0]["objects"]["bbox"]) == len(rows[0]["referring"]) == 2
+
+
 def test_sentences_and_questions_may_stand_in_one_file(folder):
     rows = load(Config(path=write(folder, meant(0), line(1)), validation=0, test=0))["train"]
     assert rows["suffix"][:] == [None, "thing 1"]
@@ -327,6 +334,8 @@ def test_sentences_and_questions_may_stand_in_one_file(folder):
             meant(1, objects={"bbox": [[0, 0, 9, 5]], "category": [3]}, referring=[{"sentence": "it", "object": 0}]),
             ["'category'"],
         ),
+        (meant(1, proposals=[[0, 0, 30, 5]]), ["box off the image"]),
+        (meant(1, proposals=7), ["'proposals' must be a list of boxes"]),
         ({"image": "images/1.jpg", "sentences": ["it"]}, ["box unreadable"]),
         ({"bbox": [0, 0, 3, 3], "sentences": ["it"]}, ["'image' must be a text"]),
     ],

@@ -12,7 +12,8 @@ Lines of sentences that mean one of the boxes on a picture, for `evals.name: ref
 
 In the first, boxes are left, top, right, bottom in pixels, and sentences may mean any of them, so all boxes that can be confused should stand
 there; `category` may be left out. The second is RefCOCO's own, a line for each thing, its box as left, top, width, height, sentences as texts or as
-{sent: …}: lines of one picture become one row, with the boxes of all of them.
+{sent: …}: lines of one picture become one row, with the boxes of all of them. Either may bring `proposals`, boxes as left, top, right, bottom that
+are chosen from with `candidates: proposals`.
 
 Pictures lie in the file's own folder, or in `images`. `id` (a text) and `answers` (a list of texts, for `evals.name: vqa`) may
 stand in a line as well; other keys are passed over. Rows hold paths; nothing is copied.
@@ -214,6 +215,8 @@ def _rows(lines: list[dict], root: Path, classes: list[str] | None):
     if any(line["referring"] is not None for line in lines):
         features["referring"] = List({"sentence": text, "object": Value("int32")})
         columns["referring"] = [column(line["referring"]) for line in lines]
+    if any(line["proposals"] for line in lines):
+        features["proposals"], columns["proposals"] = BOXES, [line["proposals"] or [] for line in lines]
     return Dataset.from_dict(columns, Features(features))
 
 

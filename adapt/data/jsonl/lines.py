@@ -25,7 +25,8 @@ def read(file: Path, split: str, root: Path) -> tuple[list[dict], list[Problem]]
 
     Returns:
         Lines with id, number, image (a path below `root`), prefix, suffix, answers, found (locations and name of each object in the
-        answer to a question `detect …`; none for other questions), things and referring (of lines of sentences; none for others).
+        answer to a question `detect …`; none for other questions), and of lines of sentences things, referring and
+        proposals (none for others).
 
     Raises:
         UserError: the file is no text, or has no lines.
@@ -101,7 +102,7 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
     if not suffix:
         return None, wrong
     kept = {"image": image, "prefix": line["prefix"], "suffix": suffix, "answers": answers or [suffix], "found": found}
-    return own | kept | {"things": None, "referring": None}, wrong
+    return own | kept | dict.fromkeys(("things", "referring", "proposals")), wrong
 
 
 def _own(line: dict) -> dict[str, str]:

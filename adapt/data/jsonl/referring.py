@@ -17,7 +17,8 @@ def is_one(line: dict[str, Any]) -> bool:
 
 
 def read(line: dict[str, Any]) -> dict[str, Any]:
-    """A line's things, (box XYXY in pixels, name) each, and its sentences, each with the number of the thing that it means.
+    """A line's things, (box XYXY in pixels, name) each, its sentences, each with the number of the thing that it means, and its
+    proposals, boxes XYXY, or none.
 
     Raises:
         Bad: something is missing or of another type.
@@ -35,7 +36,8 @@ def read(line: dict[str, Any]) -> dict[str, Any]:
         meant = [(_sentence(each), 0) for each in _listed(line, "sentences")]
     if len(names) != len(boxes) or not all(isinstance(name, str) and name.strip() for name in names):
         raise Bad("bad line", f"'category' must be a name for each of the {len(boxes)} boxes, got {str(names)[:60]}")
-    return {"things": list(zip(boxes, names, strict=True)), "referring": meant}
+    proposals = [numbers(box, 4) for box in _listed(line, "proposals")] if "proposals" in line else None
+    return {"things": list(zip(boxes, names, strict=True)), "referring": meant, "proposals": proposals}
 
 
 def joined(lines: list[dict], file: str) -> tuple[list[dict], list[Problem]]:
@@ -53,14 +55,16 @@ def joined(lines: list[dict], file: str) -> tuple[list[dict], list[Problem]]:
             continue
         try:
             things = [(tuple(inside(box, line["size"])), name) for box, name in line["things"]]
+            proposals = [inside(box, line["size"]) for box in line["proposals"] or []]
         except Bad as bad:
             problems.append(Problem(f"{file}, line {line['number']}", line["split"], *bad.args))
             continue
         if line["image"] not in known:
-            known[line["image"]] = line | {"things": [], "referring": []}
+            known[line["image"]] = line | {"things": [], "referring": [], "proposals": []}
             rows.append(known[line["image"]])
         row = known[line["image"]]
         row["things"] += [thing for thing in dict.fromkeys(things) if thing not in row["things"]]
+        row["proposals"] += [box for box in proposals if box not in row["proposals"]]
         meant = [(sentence, row["things"].index(things[place])) for sentence, place in line["referring"]]
         row["referring"] += [pair for pair in meant if pair not in row["referring"]]
     return rows, problems
@@ -68,7 +72,8 @@ def joined(lines: list[dict], file: str) -> tuple[list[dict], list[Problem]]:
 
 def _listed(line: dict[str, Any], key: str) -> list:
     if not isinstance(line[key], list) or not line[key]:
-        raise Bad("bad line", f"{key!r} must be a list of sentences, got {str(line[key])[:60]!r}")
+        what = "boxes" if key == "proposals" else "sentences"
+        raise Bad("bad line", f"{key!r} must be a list of {what}, got {str(line[key])[:60]!r}")
     return line[key]
 
 
