@@ -2,8 +2,8 @@
 intersection over union with the box that is meant is 0.5 or more.
 
 Sentences are those of the column `referring`; where the data have none, they are made of the categories' names (`prompting/referring.py`).
-Candidates are the annotated boxes, or the column `proposals`. Pictures with one candidate are left out: there is nothing to choose. A tie with
-a box that is wrong is wrong. What brought how much is reported apart, each step on top of those before it:
+Candidates are the annotated boxes, or the column `proposals`. Pictures with one annotated box are left out: there is nothing to choose. A tie
+with a box that is wrong is wrong, and so is a picture without proposals. What brought how much is reported apart, each step on top of those before it:
 
     accuracy_plain       the plain crop of each box, with the sentence in one plain template
     accuracy_templates   the crop, with the mean of `templates`
@@ -142,7 +142,7 @@ def asked(config: Config, dataset, protocol: dict[str, Any]) -> tuple[Any, list[
             continue
         boxes = singles(row["objects"])["bbox"] if config.candidates == "objects" else row["proposals"]
         said = sentences(row, names)
-        if said and len(boxes) > 1:
+        if said and (len(boxes) > 1 or config.candidates == "proposals"):
             chosen, questions, candidates = [*chosen, number], [*questions, said], [*candidates, boxes]
     if not chosen:
         raise UserError(
@@ -180,7 +180,7 @@ def _judged(
     from adapt.prompting.tokens import overlap
 
     meant = np.array(singles(objects)["bbox"], float)[[place for _, place in said]]
-    good = overlap(np.array(boxes, float), meant) >= ENOUGH  # bool[B, S]
+    good = overlap(np.array(boxes, float).reshape(-1, 4), meant) >= ENOUGH  # bool[B, S]
     count, summed, plain = len(said), slice(0, row["summed"]), row["drawings"].index(PLAIN)
     texts = np.asarray(row["texts"])
     own, bare, others = texts[..., :count], texts[..., count : 2 * count], texts[..., 2 * count :]
@@ -190,6 +190,9 @@ def _judged(
         "accuracy_drawings": combine(own[:, summed]),
         "accuracy": combine(own[:, summed], texts=others[:, summed], subtract=config.visual.subtract),
     }
+    if not len(boxes):
+        nothing = dict.fromkeys(steps, np.zeros(count, bool))
+        return nothing | {"choice": [-1] * count, "good": [np.zeros(0, int)] * count}
     # a wrong box that scores as high as the best takes the place of a right one
     right = {step: ~((values >= values.max(0)) & ~good).any(0) for step, values in steps.items()}
     final = steps["accuracy"]
@@ -217,6 +220,7 @@ def _mistakes(config: Config, rows, table: dict[str, list], owner: np.ndarray, c
     for i in wrong:
         row = rows[int(owner[i])]
         meant = singles(row["objects"])["bbox"][int(table["label"][i])]
-        picture = boxed(row["image"], meant, candidates[owner[i]][int(table["prediction"][i])])
+        choice = int(table["prediction"][i])
+        picture = boxed(row["image"], meant, candidates[owner[i]][choice] if choice >= 0 else None)
         pictures.append((f"{table['sentence'][i]} ({table['id'][i]})", picture))
     return pictures

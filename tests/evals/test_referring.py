@@ -61,6 +61,15 @@ def test_a_box_is_right_from_an_iou_of_a_half_on():
     assert asked["boxes"] == [[NEAR, RIGHT], [[0, 0, 10, 4], RIGHT], [NEAR, RIGHT]]
 
 
+def test_a_picture_without_proposals_is_wrong_and_one_with_a_single_one_is_judged():
+    rows = data([[LEFT, RIGHT]] * 3, [[0, 1]] * 3, [[("it", 0)]] * 3, [[], [NEAR], [RIGHT]])
+    predict, _ = model([np.zeros((0, 1, 2)), column(1), column(1)])
+    config = referring.Config(name="referring", candidates="proposals", negatives=0)
+    result = referring.evaluate(config, predict, rows, {})
+    assert result.table["correct"] == [False, True, False]
+    assert result.table["prediction"] == ["-1", "0", "0"] and len(result.pictures) == 2
+
+
 def test_a_tie_with_a_wrong_box_is_wrong_and_one_between_right_boxes_is_right():
     rows = data([[LEFT, RIGHT]] * 2, [[0, 1]] * 2, [[("it", 0)]] * 2, [[LEFT, RIGHT], [LEFT, NEAR]])
     predict, _ = model([column(1, 1), column(1, 1)])
