@@ -5,13 +5,13 @@ Sentences are those of the column `referring`; where the data have none, they ar
 Candidates are the annotated boxes, or the column `proposals`. Pictures with one annotated box are left out: there is nothing to choose. A tie
 with a box that is wrong is wrong, and so is a picture without proposals. What brought how much is reported apart, each step on top of those before it:
 
-    accuracy_plain       the plain crop of each box, with the sentence in one plain template
-    accuracy_templates   the crop, with the mean of `templates`
-    accuracy_drawings    the drawings of `visual`, with these
-    accuracy             the same, less the mean over negative sentences (`visual.subtract`)
+    referring_plain       the plain crop of each box, with the sentence in one plain template
+    referring_templates   the crop, with the mean of `templates`
+    referring_drawings    the drawings of `visual`, with these
+    referring             the same, less the mean over negative sentences (`visual.subtract`)
 
     >>> evaluate(Config(name="referring"), predict, dataset, {}).metrics
-    {'accuracy': 0.71, 'accuracy_plain': 0.58, 'accuracy_templates': 0.60, 'accuracy_drawings': 0.66, 'gain': 0.13}
+    {'referring': 0.71, 'referring_plain': 0.58, 'referring_templates': 0.60, 'referring_drawings': 0.66, 'referring_gain': 0.13}
 
 Sources: Yu et al. 2016, arXiv:1608.00272; Shtedritski et al. 2023, arXiv:2304.06712; Yang et al. 2023, arXiv:2306.04356.
 """
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from adapt.plug import UserError
-from adapt.prompting.visual import PLAIN, VisualEvalConfig, combine
+from adapt.prompting.visual import PLAIN, VisualEvalConfig, combine, told
 from adapt.vision.masks import singles
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ ENOUGH = 0.5
 class Config(VisualEvalConfig):
     """Accuracy over sentences; the same for the plain crop, with templates, and with drawings; what all of it gained."""
 
-    main = "accuracy"
+    main = "referring"
     predictor = "region_scores"
     quick = {"pictures": 0}
 
@@ -91,7 +91,8 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     owner = np.repeat(np.arange(len(rows)), [len(row) for row in questions])
     shown, ids = np.array(pictures(rows))[owner].tolist(), rows["id"][:]
     means = {step: mean(values, shown) for step, values in steps.items()}
-    difference, *ends = gain(means["accuracy_plain"], means["accuracy"], config.bootstrap)
+    difference, *ends = gain(means["referring_plain"], means["referring"], config.bootstrap)
+    metrics = {step: float(values.mean()) for step, values in steps.items()}
     table = {
         "id": [f"{name}#{number}" for name, row in zip(ids, questions, strict=True) for number in range(len(row))],
         "row": [ids[row] for row in owner],
@@ -99,13 +100,14 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "sentence": [sentence for row in questions for sentence, _ in row],
         "label": [str(place) for row in questions for _, place in row],
         "prediction": [str(choice) for row in judged for choice in row["choice"]],
-        "correct": steps["accuracy"].tolist(),
-        "correct_plain": steps["accuracy_plain"].tolist(),
+        "correct": steps["referring"].tolist(),
+        "correct_plain": steps["referring_plain"].tolist(),
     }
     return Result(
-        metrics={step: float(values.mean()) for step, values in steps.items()} | {"gain": difference},
+        metrics=metrics | {"referring_gain": difference},
+        remark=told(metrics, "referring", "which box is meant"),
         protocol=protocol | _rules(config, rows, found[0]),
-        intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"gain": tuple(ends)},
+        intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"referring_gain": tuple(ends)},
         table=table,
         floor=floor({int(box): 1.0 for box in good} for row in judged for good in row["good"]),
         pictures=_mistakes(config, rows, table, owner, candidates),
@@ -185,17 +187,17 @@ def _judged(
     texts = np.asarray(row["texts"])
     own, bare, others = texts[..., :count], texts[..., count : 2 * count], texts[..., 2 * count :]
     steps = {
-        "accuracy_plain": bare[:, plain],
-        "accuracy_templates": own[:, plain],
-        "accuracy_drawings": combine(own[:, summed]),
-        "accuracy": combine(own[:, summed], texts=others[:, summed], subtract=config.visual.subtract),
+        "referring_plain": bare[:, plain],
+        "referring_templates": own[:, plain],
+        "referring_drawings": combine(own[:, summed]),
+        "referring": combine(own[:, summed], texts=others[:, summed], subtract=config.visual.subtract),
     }
     if not len(boxes):
         nothing = dict.fromkeys(steps, np.zeros(count, bool))
         return nothing | {"choice": [-1] * count, "good": [np.zeros(0, int)] * count}
     # a wrong box that scores as high as the best takes the place of a right one
     right = {step: ~((values >= values.max(0)) & ~good).any(0) for step, values in steps.items()}
-    final = steps["accuracy"]
+    final = steps["referring"]
     choice = np.where(final >= final.max(0), 2.0 - good, 0.0).argmax(0)
     return right | {"choice": choice.tolist(), "good": [np.flatnonzero(column) for column in good.T]}
 

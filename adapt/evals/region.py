@@ -2,15 +2,15 @@
 
 What brought how much is reported apart, each step on top of those before it:
 
-    top1_plain       the plain crop of the box, with one plain template
-    top1_templates   the crop, with the recipe's words: its templates, or what a method has learned
-    top1_drawings    the drawings of `visual`, with these words
-    top1             the same, less the mean over negative boxes (`visual.subtract`)
+    region_plain       the plain crop of the box, with one plain template
+    region_templates   the crop, with the recipe's words: its templates, or what a method has learned
+    region_drawings    the drawings of `visual`, with these words
+    region              the same, less the mean over negative boxes (`visual.subtract`)
 
 Boxes of crowds are not asked about. Where the label's score ties with another's, the answer is wrong.
 
     >>> evaluate(Config(name="region"), predict, dataset, {"classes": names}, bank).metrics
-    {'top1': 0.46, 'top1_plain': 0.31, 'top1_templates': 0.35, 'top1_drawings': 0.44, 'gain': 0.15, 'mean_per_class': 0.41}
+    {'region': 0.46, 'region_plain': 0.31, 'region_templates': 0.35, 'region_drawings': 0.44, 'region_gain': 0.15, 'region_per_class': 0.41}
 
 Sources: Shtedritski et al. 2023, arXiv:2304.06712; Yang et al. 2023, arXiv:2306.04356; the mean over unlabelled pictures that is subtracted:
 Zhou et al. 2023, Test-Time Distribution Normalization, arXiv:2302.11084.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from adapt.plug import UserError
-from adapt.prompting.visual import PLAIN, VisualEvalConfig, combine
+from adapt.prompting.visual import PLAIN, VisualEvalConfig, combine, told
 from adapt.vision.masks import singles
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Config(VisualEvalConfig):
     """Top-1 over boxes; the same for the plain crop, with templates, and with drawings; what all of it gained."""
 
-    main = "top1"
+    main = "region"
     predictor = "region_scores"
     quick = {"pictures": 0}
 
@@ -86,26 +86,25 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     negatives = _scores(config, predict, _some(bank, config), names) if config.bank else None
     steps = _steps(config, scores, negatives)
     right = {step: rank(values, labels) < 1 for step, values in steps.items()}
-    shown, ids = np.array(pictures(rows))[owner].tolist(), rows["id"][:]
-    answered = answers(steps["top1"], labels)
-    table = {
-        "id": [f"{ids[row]}#{number}" for row, number in zip(owner, numbers, strict=True)],
-        "row": [ids[row] for row in owner],
+    answered, shown = answers(steps["region"], labels), np.array(pictures(rows))[owner].tolist()
+    table = _table(rows["id"][:], owner, numbers) | {
         "picture": shown,
         "label": [names[i] for i in labels],
         "prediction": [names[i] for i in answered],
-        "confidence": softmax(steps["top1"]).max(1).tolist(),
-        "correct": right["top1"].tolist(),
-        "correct_plain": right["top1_plain"].tolist(),
+        "confidence": softmax(steps["region"]).max(1).tolist(),
+        "correct": right["region"].tolist(),
+        "correct_plain": right["region_plain"].tolist(),
     }
     means = {step: mean(values, shown) for step, values in right.items()}
-    difference, *ends = gain(means["top1_plain"], means["top1"], config.bootstrap)
-    recall = [right["top1"][labels == label].mean() for label in np.unique(labels)]
-    more = {"gain": difference, "mean_per_class": float(np.mean(recall))}
+    difference, *ends = gain(means["region_plain"], means["region"], config.bootstrap)
+    recall = float(np.mean([right["region"][labels == label].mean() for label in np.unique(labels)]))
+    metrics = {step: float(values.mean()) for step, values in right.items()}
+    more = {"region_gain": difference, "region_per_class": recall}
     return Result(
-        metrics={step: float(values.mean()) for step, values in right.items()} | more,
+        metrics=metrics | more,
+        remark=told(metrics, "region", "which thing is in a box"),
         protocol=protocol | _rules(config, scores),
-        intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"gain": tuple(ends)},
+        intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"region_gain": tuple(ends)},
         table=table,
         floor=float(np.bincount(labels).max() / len(labels)),
         figures={"classes": names, "confusion": confusion(labels, answered, len(names))},
@@ -185,10 +184,18 @@ def _some(bank, config: Config):
 def _steps(config: Config, scores: dict[str, Any], negatives: dict[str, Any] | None) -> dict[str, np.ndarray]:
     """Metric → the scores float[N, C] that it is of; see the top of this file."""
     plain, summed = scores["drawings"].index(PLAIN), slice(0, scores["summed"])
-    steps = {"top1_plain": scores["texts"][:, plain], "top1_templates": scores["classes"][:, plain]}
-    steps["top1_drawings"] = combine(scores["classes"][:, summed])
+    steps = {"region_plain": scores["texts"][:, plain], "region_templates": scores["classes"][:, plain]}
+    steps["region_drawings"] = combine(scores["classes"][:, summed])
     less = None if negatives is None else negatives["classes"][:, summed]
-    return steps | {"top1": combine(scores["classes"][:, summed], boxes=less, subtract=config.visual.subtract)}
+    return steps | {"region": combine(scores["classes"][:, summed], boxes=less, subtract=config.visual.subtract)}
+
+
+def _table(ids: list[str], owner: np.ndarray, numbers: np.ndarray) -> dict[str, list]:
+    """The columns that name each box."""
+    return {
+        "id": [f"{ids[row]}#{number}" for row, number in zip(owner, numbers, strict=True)],
+        "row": [ids[row] for row in owner],
+    }
 
 
 def _rules(config: Config, scores: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Result:
     """
     floor: float = 0.0
     """What one and the same answer for every picture would reach in the main metric; 0 where there is no such answer."""
+    remark: str = ""
+    """A sentence for the user, shown under the table, such as what the number is made of."""
     pictures: list[tuple[str, Any]] = field(default_factory=list)
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)

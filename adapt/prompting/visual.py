@@ -303,3 +303,15 @@ def combine(
     if boxes is not None and len(boxes):
         total = total - subtract * boxes.mean((0, 1))[None]
     return total
+
+
+def told(metrics: dict[str, float], name: str, what: str) -> str:
+    """What each step brought, for a reader.
+
+    Args:
+        metrics: `NAME_plain`, `NAME_templates`, `NAME_drawings` and `NAME`, fractions.
+        what: that is measured.
+    """
+    steps = {"plain crop and template": f"{name}_plain", "with the templates": f"{name}_templates"}
+    steps |= {"with the drawings": f"{name}_drawings", "with subtraction": name}
+    return f"{what}: {', '.join(f'{words} {100 * metrics[step]:.1f} %' for words, step in steps.items())}."

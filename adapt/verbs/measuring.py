@@ -129,6 +129,7 @@ def measure(
         result = evaluated(session, config, predict, config.split, module)
         entry["metrics"] |= result.metrics
         entry["intervals"] |= result.intervals
+        entry["notes"] = [*entry["notes"], *filter(None, (result.remark,))]
         entry = result.figures | entry  # the first eval's are drawn
         if "main" not in entry:
             entry |= {"main": config.main, "split": config.split, "protocol": result.protocol, "floor": result.floor}

@@ -57,7 +57,7 @@ def test_a_box_is_right_from_an_iou_of_a_half_on():
     config = referring.Config(name="referring", candidates="proposals", negatives=0)
     result = referring.evaluate(config, predict, rows, {})
     assert result.table["correct"] == [True, False, False]
-    assert result.metrics["accuracy"] == pytest.approx(1 / 3)
+    assert result.metrics["referring"] == pytest.approx(1 / 3)
     assert asked["boxes"] == [[NEAR, RIGHT], [[0, 0, 10, 4], RIGHT], [NEAR, RIGHT]]
 
 
@@ -91,18 +91,18 @@ def test_each_step_is_its_own_score():
     for row, own in zip(asked["columns"], ([0, 1], [2, 3]), strict=True):
         assert row[:4] == [*own, *(4 + k for k in own)]
         assert sorted(row[4:]) == sorted({0, 1, 2, 3} - set(own)), "negatives are the sentences of other pictures"
-    expected = {step: [] for step in ("accuracy_plain", "accuracy_templates", "accuracy_drawings", "accuracy")}
+    expected = {step: [] for step in ("referring_plain", "referring_templates", "referring_drawings", "referring")}
     for each in scores:
         for k in (0, 1):
-            expected["accuracy_plain"].append(each[:, 2, 2 + k].argmax() == k)
-            expected["accuracy_templates"].append(each[:, 2, k].argmax() == k)
+            expected["referring_plain"].append(each[:, 2, 2 + k].argmax() == k)
+            expected["referring_templates"].append(each[:, 2, k].argmax() == k)
             total = (each[:, 0, k] + each[:, 1, k]) / 2
-            expected["accuracy_drawings"].append(total.argmax() == k)
+            expected["referring_drawings"].append(total.argmax() == k)
             less = (each[:, 0, 4:].mean(1) + each[:, 1, 4:].mean(1)) / 2
-            expected["accuracy"].append((total - 0.5 * less).argmax() == k)
+            expected["referring"].append((total - 0.5 * less).argmax() == k)
     for step, right in expected.items():
         assert result.metrics[step] == np.mean(right)
-    assert result.metrics["gain"] == result.metrics["accuracy"] - result.metrics["accuracy_plain"]
+    assert result.metrics["referring_gain"] == result.metrics["referring"] - result.metrics["referring_plain"]
     assert result.protocol["sentences"] == "made of categories"
 
 
@@ -110,7 +110,7 @@ def test_pictures_with_one_candidate_are_left_out():
     rows = data([[LEFT], [LEFT, RIGHT]], [[0], [0, 1]])
     predict, _ = model([[[[1, 0, 1, 0]], [[0, 1, 0, 1]]]])
     result = referring.evaluate(referring.Config(name="referring", negatives=0), predict, rows, {})
-    assert result.table["id"] == ["r1#0", "r1#1"] and result.metrics["accuracy"] == 1
+    assert result.table["id"] == ["r1#0", "r1#1"] and result.metrics["referring"] == 1
     assert result.floor == 0.5, "always the same box"
 
 

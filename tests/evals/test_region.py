@@ -60,20 +60,20 @@ def test_each_step_is_its_own_score():
     less = np.concatenate([row["classes"] for row in predict(bank, "", [], None, None)])[:, 0].mean(0)
     labels = np.array([0, 1, 2, 1, 1, 0])
     expected = {
-        "top1_plain": texts[:, 1],
-        "top1_templates": classes[:, 1],
-        "top1_drawings": classes[:, 0],
-        "top1": classes[:, 0] - less,
+        "region_plain": texts[:, 1],
+        "region_templates": classes[:, 1],
+        "region_drawings": classes[:, 0],
+        "region": classes[:, 0] - less,
     }
     for step, scores in expected.items():
         assert result.metrics[step] == pytest.approx((scores.argmax(1) == labels).mean())
-    assert result.metrics["gain"] == pytest.approx(result.metrics["top1"] - result.metrics["top1_plain"])
+    assert result.metrics["region_gain"] == pytest.approx(result.metrics["region"] - result.metrics["region_plain"])
     assert result.table["id"] == ["r0#0", "r0#1", "r1#0", "r2#0", "r2#1", "r2#2"]
     assert result.table["picture"] == ["r0", "r0", "r1", "r2", "r2", "r2"]
-    assert result.table["prediction"] == [NAMES[i] for i in expected["top1"].argmax(1)]
+    assert result.table["prediction"] == [NAMES[i] for i in expected["region"].argmax(1)]
     assert result.floor == 0.5
-    low, high = result.intervals["gain"]
-    assert low <= result.metrics["gain"] <= high
+    low, high = result.intervals["region_gain"]
+    assert low <= result.metrics["region_gain"] <= high
 
 
 def test_the_drawings_that_were_wished_for_are_averaged():
@@ -84,8 +84,8 @@ def test_the_drawings_that_were_wished_for_are_averaged():
     result = region.evaluate(config, predict, rows, {})
     classes = np.concatenate([row["classes"] for row in predict(rows, "", [], None, None)])
     labels = np.concatenate(rows["objects"][:] and [row["category"] for row in rows["objects"]])
-    assert result.metrics["top1"] == pytest.approx((classes.sum(1).argmax(1) == labels).mean())
-    assert result.metrics["top1"] == result.metrics["top1_drawings"]
+    assert result.metrics["region"] == pytest.approx((classes.sum(1).argmax(1) == labels).mean())
+    assert result.metrics["region"] == result.metrics["region_drawings"]
     assert result.protocol["visual"]["drawings"] == ["crop", "blur", "grey"] and result.protocol["negatives"] == "none"
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_says_the_same_of_all_classes_knows_none():
         return [{"drawings": ["crop"], "summed": 1, "classes": np.ones(shape), "texts": np.ones(shape)}]
 
     result = region.evaluate(region.Config(name="region", negatives=0), predict, data([0, 1]), {})
-    assert result.metrics["top1"] == result.metrics["top1_plain"] == 0
+    assert result.metrics["region"] == result.metrics["region_plain"] == 0
 
 
 def test_negatives_are_as_many_boxes_as_are_wished_for():
