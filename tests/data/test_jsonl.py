@@ -264,7 +264,7 @@ def test_fuzz_lines_never_end_in_a_traceback(folder, text):
 
 def meant(number: int = 0, **other) -> dict:
     """A line of sentences; pictures are 24 × 16."""
-    objects = {"bbox": [[0, 0, 10, 10], [12, 2, 24, 16]], "category": ["cat", "Dog"]}
+    objects = {"bbox": [[0, 0, 10, 10], [12, 2, 24, 16]], "category": ["cat", "dog"]}
     said = [{"sentence": "the one on the right", "object": 1}, {"sentence": "the cat", "object": 0}]
     return {"image": f"images/{number}.jpg", "objects": objects, "referring": said} | other
 
@@ -273,7 +273,7 @@ def test_lines_of_sentences_become_objects_and_what_means_them(folder):
     rows = load(Config(path=write(folder, meant(0), meant(1, id="mine")), validation=0, test=0))["train"]
     assert rows.column_names == ["id", "image", "objects", "referring"]
     assert rows["id"][:] == ["train/1", "mine"]
-    assert rows.features["objects"]["category"].feature.names == ["cat", "Dog"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
     assert rows[0]["objects"] == {"bbox": [[0, 0, 10, 10], [12, 2, 24, 16]], "category": [0, 1]}
     assert rows[1]["referring"] == meant()["referring"]
     assert check(rows).problems == []
