@@ -5,7 +5,7 @@ What brought how much is reported apart, each step on top of those before it:
     region_plain       the plain crop of the box, with one plain template
     region_templates   the crop, with the recipe's words: its templates, or what a method has learned
     region_drawings    the drawings of `visual`, with these words
-    region              the same, less the mean over negative boxes (`visual.subtract`)
+    region              the same, less a share of the mean over negative boxes (`subtract`)
 
 Boxes of crowds are not asked about. Where the label's score ties with another's, the answer is wrong.
 
@@ -42,8 +42,11 @@ class Config(VisualEvalConfig):
 
     template: str = "a photo of a {}."
     """The plain template that others are compared with; `{}` is the class's name."""
-    negatives: int = Field(256, ge=0)
-    """Boxes of another split whose mean score is subtracted, class by class; their labels are not looked at. 0: nothing is."""
+    subtract: float = Field(0.5, ge=0, le=2)
+    """How much of the mean score over negative boxes is subtracted, class by class: 0.5 is the half of Distribution Normalization; 0: nothing,
+    best where a model favours no class. `visual.subtract`, of negative texts, would change no order of classes, and is not used."""
+    negatives: int = Field(256, ge=1)
+    """How many boxes of another split are the negatives; their labels are not looked at."""
     bank_split: str = "train"
     """The split that they are of."""
     pictures: int = Field(12, ge=0, le=24)
@@ -51,7 +54,7 @@ class Config(VisualEvalConfig):
 
     @property
     def bank(self) -> str | None:
-        return self.bank_split if self.negatives and self.visual.subtract else None
+        return self.bank_split if self.subtract else None
 
     @field_validator("template")
     @classmethod
@@ -187,7 +190,7 @@ def _steps(config: Config, scores: dict[str, Any], negatives: dict[str, Any] | N
     steps = {"region_plain": scores["texts"][:, plain], "region_templates": scores["classes"][:, plain]}
     steps["region_drawings"] = combine(scores["classes"][:, summed])
     less = None if negatives is None else negatives["classes"][:, summed]
-    return steps | {"region": combine(scores["classes"][:, summed], boxes=less, subtract=config.visual.subtract)}
+    return steps | {"region": combine(scores["classes"][:, summed], boxes=less, subtract=config.subtract)}
 
 
 def _table(ids: list[str], owner: np.ndarray, numbers: np.ndarray) -> dict[str, list]:
@@ -201,7 +204,7 @@ def _table(ids: list[str], owner: np.ndarray, numbers: np.ndarray) -> dict[str, 
 def _rules(config: Config, scores: dict[str, Any]) -> dict[str, Any]:
     """What two numbers must share to be compared."""
     shown = config.visual.values() | {"drawings": scores["drawings"][: scores["summed"]], "colour": list(config.visual.colour)}
-    negatives = f"{config.negatives} of {config.bank_split}" if config.bank else "none"
+    negatives = f"{config.subtract:g} of the mean of {config.negatives} boxes of {config.bank_split}" if config.bank else "none"
     return {"eval": "region", "split": config.split, "template": config.template, "visual": shown, "negatives": negatives}
 
 

@@ -66,7 +66,7 @@ class Visual(Spec):
     fit: Literal["squash", "pad"] = "squash"
     """How a drawn picture becomes the model's input: squashed, or padded to its shape. It is never cut: the marked thing could be lost."""
     subtract: float = Field(1.0, ge=0, le=2)
-    """How much of the mean score over negatives is subtracted; 0: nothing."""
+    """Which box is meant: how much of a box's mean score over negative texts is subtracted; 0: nothing."""
     segmenter: str | None = None
     """A SAM checkpoint, such as sam-tiny or facebook/sam-vit-base, that turns boxes into masks where there are none."""
 

@@ -63,7 +63,7 @@ def test_each_step_is_its_own_score():
         "region_plain": texts[:, 1],
         "region_templates": classes[:, 1],
         "region_drawings": classes[:, 0],
-        "region": classes[:, 0] - less,
+        "region": classes[:, 0] - 0.5 * less,
     }
     for step, scores in expected.items():
         assert result.metrics[step] == pytest.approx((scores.argmax(1) == labels).mean())
@@ -79,7 +79,7 @@ def test_each_step_is_its_own_score():
 def test_the_drawings_that_were_wished_for_are_averaged():
     predict, _ = answers(drawings=("crop", "blur", "grey"), summed=3)
     rows = data([0, 1], [2], [1, 1, 0], [2, 2, 2, 0])
-    config = region.Config(name="region", visual=Visual(subtract=0))
+    config = region.Config(name="region", subtract=0)
     assert config.bank is None, "nothing is subtracted, and no bank is asked for"
     result = region.evaluate(config, predict, rows, {})
     classes = np.concatenate([row["classes"] for row in predict(rows, "", [], None, None)])
@@ -92,7 +92,7 @@ def test_the_drawings_that_were_wished_for_are_averaged():
 def test_crowds_and_pictures_without_boxes_are_not_asked_about():
     rows = data([0, 1], [], [1, 1], crowds=[[0, 1], [], [1, 0]])
     predict, asked = answers()
-    result = region.evaluate(region.Config(name="region", negatives=0), predict, rows, {})
+    result = region.evaluate(region.Config(name="region", subtract=0), predict, rows, {})
     assert asked[0]["rows"] == ["r0", "r2"]
     assert result.table["label"] == ["cat", "dog"] and result.table["id"] == ["r0#0", "r2#0"]
 
@@ -102,7 +102,7 @@ def test_a_model_that_says_the_same_of_all_classes_knows_none():
         shape = (len(rows[0]["objects"]["bbox"]), 1, 3)
         return [{"drawings": ["crop"], "summed": 1, "classes": np.ones(shape), "texts": np.ones(shape)}]
 
-    result = region.evaluate(region.Config(name="region", negatives=0), predict, data([0, 1]), {})
+    result = region.evaluate(region.Config(name="region", subtract=0), predict, data([0, 1]), {})
     assert result.metrics["region"] == result.metrics["region_plain"] == 0
 
 
