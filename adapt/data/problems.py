@@ -31,7 +31,10 @@ KINDS = {
     "no class": (True, "give the picture a class; in a folder of classes, move it into the folder of its class"),
     "empty class": (True, "give the class pictures, or delete it"),
     "unseen class": (True, "give the class pictures in train, or delete it here"),
-    "bad line": (True, "write one JSON object on each line, with the texts image, prefix and suffix, or delete the line"),
+    "bad line": (
+        True,
+        "write one JSON object on each line, with the texts image, prefix and suffix (or image, objects and referring), or delete it",
+    ),
     "no picture": (True, "correct the name, or name the pictures' folder in data.images"),
     "wrong locations": (
         True,

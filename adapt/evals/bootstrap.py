@@ -120,10 +120,14 @@ def change(
         pair = [definition.statistic(table) for table in (before, after)]
     except KeyError:  # a table that an older version of the eval has left
         return None
-    every = np.ones((1, pair[0].pictures))
-    old, new = (float(each(every)[0]) for each in pair)
-    values = draws(pair, samples, seed)
-    return new - old, *_ends(values[:, 1] - values[:, 0])
+    return gain(*pair, samples, seed)
+
+
+def gain(before: Statistic, after: Statistic, samples: int, seed: int = 0) -> tuple[float, float, float]:
+    """What one metric is above another of the same pictures: (difference, low, high), with the paired 95 % interval."""
+    every = np.ones((1, before.pictures))
+    values = draws([before, after], samples, seed)
+    return float(after(every)[0]) - float(before(every)[0]), *_ends(values[:, 1] - values[:, 0])
 
 
 def draws(statistics: Sequence[Statistic], samples: int, seed: int = 0) -> np.ndarray:

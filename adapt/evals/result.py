@@ -20,12 +20,14 @@ class Result:
     table: dict[str, list] = field(default_factory=dict)
     """Columns of a row a sample, of what Arrow can store: words, numbers, lists of numbers.
 
-    `id` names the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
+    `id` names the row; where there are several answers to a row, `id` names the answer, and `row` the row. `picture` names the picture that it is of, where several rows may be of one: they are resampled together.
     `label`, `prediction`, `confidence` (0–1) and `correct` are for people. All that the main metric is computed from stands there
     too: the eval's function `statistic(table)` computes it, so that two tables of the same rows can be compared (`bootstrap.change`).
     """
     floor: float = 0.0
     """What one and the same answer for every picture would reach in the main metric; 0 where there is no such answer."""
+    remark: str = ""
+    """A sentence for the user, shown under the table, such as what the number is made of."""
     pictures: list[tuple[str, Any]] = field(default_factory=list)
     """At most 24 pictures for the report: caption, PIL image."""
     figures: dict[str, Any] = field(default_factory=dict)

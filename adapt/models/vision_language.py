@@ -137,9 +137,18 @@ class VisionLanguage(Family):
 
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """The mean negative log-likelihood of each row's answer, float[B]."""
+        each, counted = self._likelihoods(batch)
+        return -each / counted
+
+    def log_likelihoods(self, batch: dict[str, Any]) -> Tensor:
+        """The log-likelihood of each row's answer, with its end: a sum over its tokens, float[B], nats."""
+        return self._likelihoods(batch)[0]
+
+    def _likelihoods(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The log-likelihood of each row's answer, float[B], and of how many tokens it is the sum, int64[B]."""
         logits, targets = self._answers(batch)
         each = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-        return each.sum(1) / (targets != IGNORED).sum(1)
+        return -each.sum(1), (targets != IGNORED).sum(1)
 
     @abstractmethod
     def _answers(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,10 @@ class TextMasks(Spec):
     """Words that stand for everything else; the score is a softmax over them and the request. Empty: the bare cosine."""
     scale: float = Field(100.0, gt=0)
     """Factor of the cosines in that softmax: CLIP's own logit scale."""
+    same: float = Field(0.8, gt=0, le=1)
+    """Of several things asked for: two masks of at least this intersection over union are one thing, and its best word is kept."""
+    inside: float | None = Field(0.9, gt=0, le=1)
+    """So are two masks of which this share of the smaller lies in the larger; null: parts of things stay."""
 
     @field_validator("templates")
     @classmethod
@@ -94,6 +98,56 @@ def find(
     boxes = np.array([box(mask) for mask in masks], np.float32).reshape(-1, 4)
     found = {"masks": np.asarray(masks, bool), "bbox": boxes, "score": scores[:, 0], "similarity": similarity[:, 0]}
     return {name: value[order] for name, value in found.items()} | {"order": order}
+
+
+def find_all(
+    config: TextMasks,
+    image: Picture.Image,
+    masks: np.ndarray,
+    requests: Sequence[str],
+    embed_images: Callable,
+    embed_texts: Callable,
+    without: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Masks of several things, each with the word that it shows best; arguments as in `find`.
+
+    Where two masks are one thing, by their pixels and not by their boxes, the better stays: see `same` and `inside`.
+
+    Args:
+        requests: what is asked for.
+        without: words that are not meant: they are among those that speak against each request (`against`), and a mask that shows one of
+            them as well as its best request, or better, goes.
+
+    Returns:
+        as `find`, and request int64[M]: the number of each mask's request.
+
+    Raises:
+        UserError: a request names nothing.
+    """
+    import numpy as np
+
+    from adapt.prompting.agreed import distinct
+
+    names, others = [subject(request) for request in requests], [subject(name) for name in without]
+    told = config.model_copy(update={"against": [*config.against, *others]})
+    values, similarity = score(told, image, masks, [*names, *others], embed_images, embed_texts)
+    own = similarity[:, : len(names)]
+    best = own.argmax(1) if len(masks) else np.zeros(0, int)
+    meant = np.ones(len(masks), bool)
+    if others:
+        meant = own.max(1, initial=-np.inf) > similarity[:, len(names) :].max(1, initial=-np.inf)
+    chosen = np.flatnonzero(meant)
+    sure = values[chosen, best[chosen]]
+    kept = chosen[distinct(np.asarray(masks, bool)[chosen], sure, config.same, config.inside)] if len(chosen) else chosen
+    boxes = np.array([box(masks[i]) for i in kept], np.float32).reshape(-1, 4)
+    return {
+        "masks": np.asarray(masks, bool)[kept],
+        "bbox": boxes,
+        "score": values[kept, best[kept]],
+        "similarity": similarity[kept, best[kept]],
+        "order": kept,
+        "request": best[kept],
+    }
 
 
 def score(

@@ -17,18 +17,23 @@ LABELS |= {"map": "mAP", "map50": "mAP@50", "map75": "mAP@75", "box_ap": "box AP
 LABELS |= {"mask_ap50": "mask AP@50", "miou": "mIoU", "weighted_iou": "weighted IoU", "iou_1": "IoU@1 click"}
 LABELS |= {f"text_r{k}": f"R@{k} text → image" for k in (1, 5, 10)}
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
+LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
 """How metrics are called in tables; others by their names."""
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 PROTOCOL = {
     "ask": "the categories that the model is given",
     "bank": "the number of labelled pictures",
+    "candidates": "the boxes to choose from",
     "classes": "the class names",
     "data": "the data",
     "features": "the features",
+    "negatives": "what is subtracted",
     "objects": "the number of objects",
     "prefix": "the question",
+    "sentences": "where the sentences are from",
     "texts": "the number of texts",
+    "visual": "how things are drawn",
 }
 """How keys of a protocol are called; others by their names."""
 MARKS = {"kept": "✓", "not shown": "?", "broken": "✗"}

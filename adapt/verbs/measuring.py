@@ -11,7 +11,7 @@ from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed, of
 from adapt.run import atomic
-from adapt.verbs import lineage, scores
+from adapt.verbs import boxes, lineage, scores
 from adapt.verbs.guards import floored
 
 if TYPE_CHECKING:
@@ -132,9 +132,10 @@ def evaluated(session: Session, config, predict: Callable, split: str, module):
     for name in filter(None, (split, config.bank)):
         if name not in session.data:
             raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
-    bank = session.data[config.bank] if config.bank else None
+    bank = boxes.masked(session, config, session.data[config.bank]) if config.bank else None
     definition = plug.load("evals", config.name)
-    return definition.evaluate(config, predict, session.data[split], _protocol(session, split, module), bank)
+    rows = boxes.masked(session, config, session.data[split])
+    return definition.evaluate(config, predict, rows, _protocol(session, split, module), bank)
 
 
 def measure(
@@ -162,6 +163,7 @@ def measure(
         result = evaluated(session, config, predict, config.split, module)
         entry["metrics"] |= result.metrics
         entry["intervals"] |= result.intervals
+        entry["notes"] = [*entry["notes"], *filter(None, (result.remark,))]
         entry = result.figures | entry  # the first eval's are drawn
         if "main" not in entry:
             entry |= {"main": config.main, "split": config.split, "protocol": result.protocol, "floor": result.floor}
@@ -207,8 +209,9 @@ def _save_table(session: Session, name: str, table: dict[str, list], rows=None) 
         wrong = (i for i, right in enumerate(table.get("correct", [])) if not right)
         sure = table.get("confidence", [0] * len(pictures))
         place = {name: row for row, name in enumerate(rows["id"][:])}  # a table may leave rows out
+        owner = table.get("row", table["id"])
         for i in sorted(wrong, key=lambda i: -sure[i])[:24]:
-            pictures[i] = _thumbnail(rows[place[table["id"][i]]]["image"])
+            pictures[i] = _thumbnail(rows[place[owner[i]]]["image"])
     with atomic(_table(session, name)) as path:
         pq.write_table(pa.table(table | {"thumbnail": pictures}), path)
 

@@ -5,6 +5,7 @@ For example: `ask(Session(load_recipe("sam_semantic_student")), Question(image="
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,19 @@ PLACES = {"point", "outside", "box"}
 # predictor → what its questions must have and may have, and how a refusal names them
 WAYS = {
     "masks": (
-        [({"text"}, {"text"}), ({"point"}, PLACES), ({"box"}, PLACES)],
-        "text, point or box (and outside, beside these two)",
+        [({"text"}, {"text", "without"}), ({"point"}, PLACES), ({"box"}, {*PLACES, "jitter"}), ({"grid"}, {"grid"})],
+        "text (and without), point or box (and outside, beside these two, and jitter beside a box), or grid",
     ),
     "text": ([({"text"}, {"text"})], "text"),
     "patch_features": ([({"example", "mask"}, {"example", "mask"})], "example and mask"),
     "class_logits": ([(set(), {"text"})], "text (names), or nothing (the classes of the data)"),
+    "region_scores": (
+        [({"box"}, {"box", "text"}), ({"text", "boxes"}, {"text", "boxes"})],
+        "box (and text: names), or boxes and text",
+    ),
 }
+LISTED = ("class_logits", "region_scores")
+"""What may be asked with a list of names."""
 
 
 def ask(session: Session, question: Question) -> Answer:
@@ -49,7 +56,7 @@ def ask(session: Session, question: Question) -> Answer:
     family = kept.adapted(session) if adapted else session.family
     family.eval()
     about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}
-    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes}
+    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes, "region_scores": _marked}
     answer = functions[_way(family, question, about["name"])](session, family, image, question)
     start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
     answer.found = start | answer.found
@@ -64,7 +71,7 @@ def _way(family, question: Question, name: str) -> str:
         ways["class_logits"] = [(set(), set())], "nothing (the classes of the data)"
     for predictor, (asked, _) in ways.items():
         if any(must <= given.keys() <= may for must, may in asked):
-            if predictor != "class_logits" and not isinstance(question.text, str):
+            if predictor not in LISTED and not isinstance(question.text, str):
                 raise UserError(f"text: {question.text!r} is a list; ask {name!r} with one text.")
             return predictor
     wanted = "; or with ".join(words for _, words in ways.values()) or "nothing"
@@ -141,18 +148,24 @@ def _shown(masks: np.ndarray, scores: np.ndarray | None, title: str) -> dict[str
 def _line(one: dict[str, Any], title: str = "") -> str:
     """An entry of `_shown` in words."""
     score = f"{title} {one['score']:.2f}, " if "score" in one else ""
-    return f"{score}{one['pixels']} pixels, box {' '.join(f'{value:.0f}' for value in one['box']) if one['pixels'] else 'none'}"
+    name = f"{one['name']}: " if "name" in one else ""
+    return f"{name}{score}{one['pixels']} pixels, box {' '.join(f'{value:.0f}' for value in one['box']) if one['pixels'] else 'none'}"
 
 
 # -------------------------------------------------------------------------------------------------------- one a question
 
 
 def _masks(session: Session, family, image: Picture.Image, question: Question) -> Answer:
+    names: Sequence[str] = ()
     if question.text:
-        masks, scores, title = _named(session, family, image, question.text)
+        masks, scores, title, names = _named(session, family, image, question)
+    elif question.grid:
+        masks, scores, title = _everything(family, image, question.grid)
     else:
         masks, scores, title = _prompted(family, image, question)
     found = _shown(masks, scores, title)
+    for one, name in zip(found["masks"], names, strict=False):
+        one["name"] = name
     lines = [_line(one, title) for one in found["masks"][:MOST]]
     if len(masks) > MOST:
         lines.append(f"… and {len(masks) - MOST} more masks")
@@ -163,14 +176,36 @@ def _prompted(family, image: Picture.Image, question: Question) -> tuple[np.ndar
     """The mask bool[1, H, W] for points and a box, its score float[1], and what the score is."""
     import numpy as np
 
+    from adapt.prompting.agreed import NOISE, jittered, medoid
+
     _on(image.size, question)
-    options: dict = {} if question.box is None else {"boxes": [[question.box]]}
+    boxes = [] if question.box is None else [question.box]
+    if boxes and question.jitter > 1:
+        boxes = jittered(question.box, question.jitter, NOISE, image.size)
+    options: dict = {"boxes": [boxes]} if len(boxes) else {}
     points = [*question.point, *question.outside]
     if points:
         labels = [1] * len(question.point) + [0] * len(question.outside)
-        options["points"] = [(np.array([points]), np.array([labels]))]
+        many = max(1, len(boxes))
+        options["points"] = [(np.array([points] * many), np.array([labels] * many))]
     answer = family.predictors()["masks"]([{"id": question.image, "image": image}], **options)[0]
-    return answer["masks"], answer["scores"], "predicted IoU"
+    if len(boxes) < 2:
+        return answer["masks"], answer["scores"], "predicted IoU"
+    best, agreement = medoid(answer["masks"])
+    return answer["masks"][best : best + 1], np.array([agreement]), "agreement"
+
+
+def _everything(family, image: Picture.Image, side: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """All masks bool[N, H, W] that a grid of points finds, their scores float[N], and what the scores are."""
+    import numpy as np
+
+    from adapt.prompting.automatic import Automatic, functions, generate
+    from adapt.vision.masks import unrle_many
+
+    found = generate(Automatic(points_per_side=side), np.array(image), *functions(family))
+    if not found["mask"]:
+        raise UserError(_nothing(Automatic(), False))
+    return unrle_many(found["mask"]), found["score"], "predicted IoU"
 
 
 def _on(size: tuple[int, int], question: Question) -> None:
@@ -187,8 +222,9 @@ def _on(size: tuple[int, int], question: Question) -> None:
                 )
 
 
-def _named(session: Session, family, image: Picture.Image, text: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Masks bool[N, H, W] of what is named and their scores float[N], the best first; and what the scores are."""
+def _named(session: Session, family, image: Picture.Image, question: Question) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
+    """Masks bool[N, H, W] of what is named and their scores float[N], the best first; what the scores are, and of several
+    things the name of each."""
     import torch
 
     from adapt.distill import semantic
@@ -197,7 +233,9 @@ def _named(session: Session, family, image: Picture.Image, text: str) -> tuple[n
     own = isinstance(session.recipe.distill, semantic.Config)
     config = session.recipe.distill if own else semantic.Config(name="semantic")
     config = config.model_copy(update={"proposals": "automatic"})  # a question brings no boxes
-    text_masks.subject(text)  # refuses words that name nothing, before work begins
+    requests = [part.strip() for part in question.text.split(";") if part.strip()] or [question.text]
+    others = [part.strip() for part in question.without.replace(",", ";").split(";") if part.strip()]
+    names = [text_masks.subject(text) for text in [*requests, *others]]  # refuses words that name nothing, before work begins
     masks = semantic.proposals(config, family)({"image": image})
     if not len(masks):
         raise UserError(_nothing(config.automatic, own))
@@ -213,8 +251,16 @@ def _named(session: Session, family, image: Picture.Image, text: str) -> tuple[n
     def embed_texts(texts: list[str]) -> np.ndarray:
         return clip.text_embedding(texts).cpu().numpy()
 
-    found = text_masks.find(config.words, image, masks, text, embed_images, embed_texts)
-    return found["masks"], found["score"], "probability" if config.words.against else "similarity"
+    title = "probability" if config.words.against or others else "similarity"
+    if len(requests) == 1 and not others:
+        found = text_masks.find(config.words, image, masks, question.text, embed_images, embed_texts)
+        return found["masks"], found["score"], title, []
+    found = text_masks.find_all(config.words, image, masks, requests, embed_images, embed_texts, others)
+    if not len(found["masks"]):
+        raise UserError(
+            f"without: every mask shows {' or '.join(map(repr, names[len(requests) :]))} as well as what is asked for, or better."
+        )
+    return found["masks"], found["score"], title, [names[i] for i in found["request"]]
 
 
 def _nothing(automatic, own: bool) -> str:
@@ -265,6 +311,12 @@ def _alike(session: Session, family, image: Picture.Image, question: Question) -
     mask = segment(similarity(features(image), shown), image.size[::-1])[0].numpy()
     found = _shown(mask[None] if mask.any() else mask[None][:0], None, "")
     return Answer([_line(one) for one in found["masks"]] or ["nothing alike"], found, _drawn(image, mask), mask)
+
+
+def _marked(session: Session, family, image: Picture.Image, question: Question) -> Answer:
+    from adapt.verbs.boxes import chosen, named
+
+    return named(session, family, image, question) if question.box is not None else chosen(session, family, image, question)
 
 
 def _classes(session: Session, family, image: Picture.Image, question: Question) -> Answer:

@@ -24,12 +24,20 @@ HELP = """adapt prompt recipe=NAME image=FILE QUESTION [out=FILE.png] [overwrite
 What you can ask depends on the recipe's model:
 
   text='segment the red apple'    SAM and CLIP: the masks of what is named, the
-                                  best first
+                                  best first. Several things: text='apple; bus'
+                                  Not these: without='green apple; leaf'
   point=40,60 outside=90,20       SAM: the mask at a point (x,y in pixels) and
                                   not at another. Several: point=40,60
                                   point=50,70 or point='40,60; 50,70'
   box=20,30,80,90                 SAM: the mask in a box (left,top,right,bottom
-                                  in pixels); points may be added
+                                  in pixels); points may be added. jitter=8:
+                                  of eight such boxes, moved a little, the mask
+                                  that most agree on
+  grid=16                         SAM: all masks, asked by 16 × 16 points
+  box=20,30,80,90 text='cat, dog' CLIP, PaliGemma: which of the names is in the
+                                  box; without text, of the data's classes
+  text='the red apple' boxes='20,30,80,90; 5,5,40,60'
+                                  CLIP, PaliGemma: which of the boxes is meant
   text='ants, bees; wasps'        CLIP: the share of each name. A name with a
                                   comma: text='[ants, "wasps, hornets"]'.
                                   Without text, and for an adapted DINOv2: the
@@ -49,6 +57,9 @@ All other arguments are overrides of the recipe, such as
 model.checkpoint=facebook/sam-vit-base."""
 REPEATED = ("point", "outside")
 """What may be given several times."""
+WORDS = ("image", "text", "without", "example", "mask")
+COUNTS = {"jitter": 64, "grid": 256}
+"""What is a number, and the most it may be."""
 
 
 @dataclass
@@ -65,6 +76,14 @@ class Question:
     """x, y in pixels, not on the thing."""
     box: tuple[float, float, float, float] | None = None
     """Left, top, right, bottom in pixels."""
+    boxes: Sequence[tuple[float, float, float, float]] = ()
+    """The same, two or more, of which one is meant by `text`."""
+    without: str = ""
+    """Words for what is not meant by `text`, apart by ; or ,."""
+    jitter: int = 0
+    """Ask with so many boxes, `box` and others like it; 0: with it alone."""
+    grid: int = 0
+    """Points along each side of the picture, each of which is asked for its masks; 0: none."""
     example: str = ""
     """A file: another picture of the thing, with its `mask`."""
     mask: str = ""
@@ -73,7 +92,8 @@ class Question:
     def given(self) -> dict[str, object]:
         """The parts that are not empty, without the picture itself."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in parts.items() if name != "image" and value is not None and len(value)}
+        there = {name: value if isinstance(value, int) else value is not None and len(value) for name, value in parts.items()}
+        return {name: value for name, value in parts.items() if name != "image" and there[name]}
 
     def names(self) -> list[str]:
         """The class names of `text`, each once.
@@ -118,14 +138,24 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
         raise UserError(
             "image: missing. Write adapt prompt recipe=NAME image=FILE text='segment the red apple'. All ways to ask: adapt help prompt"
         )
-    question = Question(**{name: values[0] for name, values in given.items() if name in ("image", "text", "example", "mask")})
+    question = Question(**{name: values[0] for name, values in given.items() if name in WORDS})
+    for name, most in COUNTS.items():
+        setattr(question, name, _count(name, given.get(name, ["0"])[0], most))
     for name in REPEATED:
         setattr(question, name, list(chain(*(_numbers(name, value, "x,y") for value in given.get(name, [])))))
     if boxes := [_numbers("box", value, "left,top,right,bottom") for value in given.get("box", [])]:
         if len(boxes[0]) > 1:
             raise UserError(f"box: {given['box'][0]!r} has {len(boxes[0])} boxes. Give one.")
         question.box = boxes[0][0]
+    question.boxes = list(chain(*(_numbers("boxes", value, "left,top,right,bottom") for value in given.get("boxes", []))))
     return question, _place(question, given.get("out", [None])[0], given.get("overwrite", ["false"])[0])
+
+
+def _count(name: str, text: str, most: int) -> int:
+    """'8' → 8."""
+    if not (text.isascii() and text.isdecimal() and int(text) <= most):
+        raise UserError(f"{name}: {text[:40]!r} is not a number from 1 to {most}. Write {name}={min(8, most)}.")
+    return int(text)
 
 
 def _numbers(name: str, text: str, what: str) -> list[tuple[float, ...]]:

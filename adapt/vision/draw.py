@@ -49,3 +49,14 @@ def comparison(image: Picture.Image, truth: np.ndarray, mask: np.ndarray, box: S
         left, top, right, bottom = box
         ImageDraw.Draw(picture).rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=PALETTE[1])
     return picture
+
+
+def boxed(image: Picture.Image, true: Sequence[float], found: Sequence[float] | None = None) -> Picture.Image:
+    """A box XYXY in green, and what was taken for it in red."""
+    picture = image.convert("RGB")
+    pen, width = ImageDraw.Draw(picture), max(1, round(max(image.size) / 200))
+    for box, colour in ((found, FOUND), (true, TRUE)):
+        if box is not None:
+            left, top, right, bottom = box
+            pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
+    return picture

@@ -257,3 +257,92 @@ def test_fuzz_lines_never_end_in_a_traceback(folder, text):
         load(Config(path=str(folder / "fuzz.jsonl")))
     except UserError as error:
         assert str(error)
+
+
+# ---------------------------------------------------------------------------------------------------- which box is meant
+
+
+def meant(number: int = 0, **other) -> dict:
+    """A line of sentences; pictures are 24 × 16."""
+    objects = {"bbox": [[0, 0, 10, 10], [12, 2, 24, 16]], "category": ["cat", "dog"]}
+    said = [{"sentence": "the one on the right", "object": 1}, {"sentence": "the cat", "object": 0}]
+    return {"image": f"images/{number}.jpg", "objects": objects, "referring": said} | other
+
+
+def test_lines_of_sentences_become_objects_and_what_means_them(folder):
+    rows = load(Config(path=write(folder, meant(0), meant(1, id="mine")), validation=0, test=0))["train"]
+    assert rows.column_names == ["id", "image", "objects", "referring"]
+    assert rows["id"][:] == ["train/1", "mine"]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "dog"]
+    assert rows[0]["objects"] == {"bbox": [[0, 0, 10, 10], [12, 2, 24, 16]], "category": [0, 1]}
+    assert rows[1]["referring"] == meant()["referring"]
+    assert check(rows).problems == []
+
+
+def test_refcocos_lines_of_one_picture_become_one_row(folder):
+    """Its boxes are left, top, width, height, its sentences {sent: …}."""
+    said = [{"sent": "cat on the left", "raw": "Cat on the left!", "tokens": ["cat"], "sent_id": 1}, "the grey one"]
+    lines = [
+        {"file_name": "images/0.jpg", "bbox": [1, 2, 10, 8], "sentences": said, "ann_id": 5, "ref_id": 1, "category": "cat"},
+        {"file_name": "images/1.jpg", "bbox": [0, 0, 24, 16], "sentences": ["all"]},
+        {"image": "images/0.jpg", "bbox": [12, 2, 12, 14], "sentences": [{"raw": "right cat"}], "category": "cat"},
+        {"image": "images/0.jpg", "bbox": [1, 2, 10, 8], "sentences": ["the first", "the grey one"], "category": "cat"},
+    ]
+    rows = load(Config(path=write(folder, *lines), validation=0, test=0))["train"]
+    assert rows["id"][:] == ["train/1", "train/2"]
+    assert rows[0]["objects"]["bbox"] == [[1, 2, 11, 10], [12, 2, 24, 16]]
+    assert [(each["sentence"], each["object"]) for each in rows[0]["referring"]] == [
+        ("cat on the left", 0),
+        ("the grey one", 0),
+        ("right cat", 1),
+        ("the first", 0),
+    ]
+    assert rows.features["objects"]["category"].feature.names == ["cat", "thing"]
+
+
+def test_proposals_are_boxes_to_choose_from(folder):
+    lines = [meant(0, proposals=[[0, 0, 9, 9], [1, 1, 24, 16.5]]), meant(0, proposals=[[0, 0, 9, 9]]), meant(1)]
+    rows = load(Config(path=write(folder, *lines), validation=0, test=0))["train"]
+    assert rows["proposals"][:] == [[[0, 0, 9, 9], [1, 1, 24, 16]], []]
+    assert len(rows[0]["objects"]["bbox"]) == len(rows[0]["referring"]) == 2
+
+
+def test_sentences_and_questions_may_stand_in_one_file(folder):
+    rows = load(Config(path=write(folder, meant(0), line(1)), validation=0, test=0))["train"]
+    assert rows["suffix"][:] == [None, "thing 1"]
+    assert rows["objects"][1] is None and rows["referring"][1] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (meant(1, referring=[]), ["'referring' must be a list of sentences"]),
+        (meant(1, referring=[{"sentence": "it"}]), ["object: the number of its box"]),
+        (meant(1, referring=[{"sentence": "it", "object": 2}]), ["'it' means object 2 of 2, counted from 0"]),
+        (meant(1, referring=[{"sentence": " ", "object": 0}]), ["a sentence must be a text"]),
+        (meant(1, objects=None), ["'referring' needs 'objects'"]),
+        (meant(1, objects={"bbox": [[0, 0, 1]]}), ["box unreadable"]),
+        (
+            meant(1, objects={"bbox": [[9, 0, 1, 5]]}, referring=[{"sentence": "it", "object": 0}]),
+            ["box reversed", "9, 0, 1, 5"],
+        ),
+        (
+            meant(1, objects={"bbox": [[0, 0, 30, 5]]}, referring=[{"sentence": "it", "object": 0}]),
+            ["box off the image", "24 × 16"],
+        ),
+        (
+            meant(1, objects={"bbox": [[0, 0, 9, 5]], "category": [3]}, referring=[{"sentence": "it", "object": 0}]),
+            ["'category'"],
+        ),
+        (meant(1, proposals=[[0, 0, 30, 5]]), ["box off the image"]),
+        (meant(1, proposals=7), ["'proposals' must be a list of boxes"]),
+        ({"image": "images/1.jpg", "sentences": ["it"]}, ["box unreadable"]),
+        ({"bbox": [0, 0, 3, 3], "sentences": ["it"]}, ["'image' must be a text"]),
+    ],
+)
+def test_bad_lines_of_sentences_are_one_clear_line(folder, wrong, words):
+    with pytest.raises(UserError) as error:
+        load(Config(path=write(folder, meant(0), wrong)))
+    said = str(error.value)
+    assert "line 2" in said and "\n" not in said
+    assert all(word in said for word in words), said

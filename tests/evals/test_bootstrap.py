@@ -16,6 +16,7 @@ from PIL import Image as Picture
 from adapt import plug
 from adapt.evals import bootstrap, detection
 from adapt.evals.bootstrap import Sums, change, draws, interval, mean, pictures
+from adapt.prompting.referring import made
 from adapt.vision.masks import box, rle
 from adapt.vision.pictures import BOXES, MASKS
 
@@ -144,10 +145,23 @@ def world() -> tuple[Dataset, Dataset]:
     return rows.select(range(COUNT)), rows.select(range(COUNT, 2 * COUNT))
 
 
+def marked(row: dict, ok: bool, random: np.random.Generator, columns: list[int] | None) -> dict:
+    """Scores of a row's boxes for the three classes, and for its sentences, of which each is asked in templates and plain."""
+    objects = row["objects"]
+    own = np.eye(3)[objects["category"]][:, None]
+    meant = [each["object"] for each in made(objects["bbox"], [NAMES[c] for c in objects["category"]])]
+    said = np.zeros((len(own), 1, 3 if columns is None else len(columns)))
+    for column, place in enumerate([*meant, *meant] if columns else []):
+        said[place, 0, column] = 1
+    noise = [random.random(values.shape) for values in (own, said)]
+    found = {"classes": noise[0] + 2 * own * ok, "texts": noise[1] + 2 * said * ok}
+    return {"drawings": ["crop"], "summed": 1} | found
+
+
 def predictor(skill: float):
     """A model that is right as often as its skill says, whatever it is asked."""
 
-    def predict(rows, name="class_logits", texts=None, boxes=None, points=None, features=None):
+    def predict(rows, name="class_logits", texts=None, boxes=None, points=None, features=None, columns=None, **_):
         random = np.random.default_rng(1)
         numbers = [int(name[1:]) for name in rows["id"]]
         right = (random.random(len(rows)) < skill) | (np.array(numbers) >= COUNT)  # of the bank it knows all
@@ -155,6 +169,8 @@ def predictor(skill: float):
             return np.array([np.eye(3)[n % 3 if ok else (n + 1) % 3] for n, ok in zip(numbers, right)]) + random.normal(
                 0, 0.01, (len(rows), 3)
             )
+        if name == "region_scores":
+            return [marked(row, ok, random, columns and columns[i]) for i, (row, ok) in enumerate(zip(rows, right))]
         if texts is not None:
             own = np.array([[f" {n}" == text[-len(f" {n}") :] for text in texts] for n in numbers])
             first = np.array([2 - ("of picture" in text) for text in texts])  # the better of two captions

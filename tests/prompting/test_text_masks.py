@@ -141,3 +141,37 @@ def test_clip_finds_what_is_named(clip_tiny, tmp_path, monkeypatch):
         chance += [1 / len(names)] * len(names)
     assert len(right) > 50
     assert np.mean(right) > 0.9 > 2 * np.mean(chance)
+
+
+def test_of_several_things_each_mask_has_its_best_word_and_is_found_once():
+    image = Picture.new("RGB", (40, 24), (0, 0, 250))
+    image.paste((250, 0, 0), (4, 10, 12, 18))
+    image.paste((0, 250, 0), (24, 10, 32, 18))
+    masks = np.zeros((5, 24, 40), bool)
+    masks[0, 10:18, 4:12] = True  # red
+    masks[1, 10:18, 4:11] = True  # red again, a column less
+    masks[2, 10:18, 24:32] = True  # green
+    masks[3, 11:14, 25:28] = True  # a part of it
+    masks[4, :8] = True  # blue
+    config = TextMasks(templates=["{}"], against=[], background="keep", square=False)
+    embed = lambda texts: np.array([WORDS[text] for text in texts])  # noqa: E731
+    found = text_masks.find_all(config, image, masks, ["the red", "segment the wall"], colours, embed)
+    assert sorted(found["order"].tolist()) == [0, 2, 4], "one of each thing"
+    assert dict(zip(found["order"].tolist(), found["request"].tolist(), strict=True)) | {4: None} == {0: 0, 2: 1, 4: None}
+    assert (np.diff(found["score"]) <= 0).all()
+    parts = text_masks.find_all(config.model_copy(update={"inside": None}), image, masks, ["red", "wall"], colours, embed)
+    assert 3 in parts["order"], "parts of things stay"
+    without = text_masks.find_all(config, image, masks, ["red"], colours, embed, without=["the blue", "wall"])
+    assert without["order"].tolist() == [0], "what shows another word better goes"
+    assert without["request"].tolist() == [0]
+
+
+def test_words_that_are_not_meant_are_in_the_softmax():
+    image, mask = scene()
+    config = TextMasks(templates=["{}"], against=["wall"], scale=5, background="keep")
+    embed = lambda texts: np.array([WORDS[text] for text in texts])  # noqa: E731
+    found = text_masks.find_all(config, image, mask[None], ["red"], colours, embed, without=["blue"])
+    cosines = colours([crop(config, image, mask)]).double().numpy()[0]  # with red, wall and blue, in this order
+    assert found["score"][0] == pytest.approx(np.exp(5 * cosines)[0] / np.exp(5 * cosines).sum())
+    empty = text_masks.find_all(config, image, mask[None][:0], ["red"], colours, embed, without=["blue"])
+    assert len(empty["masks"]) == len(empty["request"]) == 0

@@ -190,6 +190,71 @@ def test_clip_chooses_among_words_however_they_are_listed(text, capsys):
     assert sum(one["share"] for one in json.loads(Path("prompt.json").read_text())["classes"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("recipe", ["clip_lora", "paligemma_lora"])
+def test_which_thing_is_in_a_box_is_asked_with_names(scene, recipe, capsys):
+    said = []
+    for place in ("box=8,8,56,56", "box=70,70,118,118"):
+        assert main(["prompt", f"recipe={recipe}", f"image={scene}", place, "text=banana, tiger face", "overwrite=true"]) == 0
+        said.append(capsys.readouterr().out.splitlines()[0].split("%  ")[1])
+        assert sum(one["share"] for one in json.loads(Path("prompt.json").read_text())["classes"]) == pytest.approx(1)
+    assert said == ["tiger face", "banana"]
+    assert Path("prompt.png").exists()
+
+
+def test_which_box_is_meant_is_asked_with_words(scene, capsys):
+    boxes = "boxes=8,8,56,56; 70,70,118,118"
+    for words, place in (("the tiger face", [8, 8, 56, 56]), ("the banana", [70, 70, 118, 118])):
+        assert main(["prompt", "recipe=clip_lora", f"image={scene}", boxes, f"text={words}", "overwrite=true"]) == 0
+        found = json.loads(Path("prompt.json").read_text())["boxes"]
+        assert found[0]["box"] == place and found[0]["share"] > 0.5
+        assert sum(one["share"] for one in found) == pytest.approx(1)
+
+
+def test_drawings_of_a_question_are_the_recipes_and_masks_are_sams(scene, capsys):
+    drawn = "evals=[{name: region, visual: {drawings: [crop+white], segmenter: sam-tiny}}]"
+    given = [f"image={scene}", "box=8,8,56,56", "text=banana, tiger face"]
+    assert main(["prompt", "recipe=clip_lora", drawn, *given]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("tiger face")
+    assert json.loads(Path("prompt.json").read_text())["drawings"] == ["crop+white"]
+
+
+def test_of_boxes_that_are_moved_the_mask_is_taken_that_most_agree_on(scene, capsys):
+    from adapt.prompting.agreed import NOISE, jittered, medoid
+    from adapt.prompting.prompted import predict
+    from adapt.verbs.session import Session
+
+    assert main(["prompt", "recipe=sam_lora", f"image={scene}", "box=70,70,118,118", "jitter=6"]) == 0
+    (found,) = json.loads(Path("prompt.json").read_text())["masks"]
+    boxes = jittered((70, 70, 118, 118), 6, NOISE, (128, 128))
+    family = Session(load_recipe("sam_lora")).family
+    (answer,) = predict(family, [{"image": Image.open(scene).convert("RGB")}], boxes=[boxes])
+    best, agreement = medoid(answer["masks"])
+    assert found["rle"] == rle(answer["masks"][best]) and found["score"] == pytest.approx(agreement)
+    assert "agreement" in capsys.readouterr().out
+
+
+def test_a_grid_of_points_finds_all_masks(scene):
+    assert main(["prompt", "recipe=sam_lora", f"image={scene}", "grid=8"]) == 0
+    found = json.loads(Path("prompt.json").read_text())["masks"]
+    assert len(found) >= 2
+    for corner in (8, 70):  # a thing and its mask
+        thing = np.zeros((128, 128), bool)
+        thing[corner : corner + 48, corner : corner + 48] = True
+        assert max((unrle(one["rle"]) & thing).sum() / max(1, (unrle(one["rle"]) | thing).sum()) for one in found) > 0.4
+
+
+def test_several_things_have_a_mask_each_and_what_is_not_meant_has_none(scene, capsys):
+    recipe = ["recipe=sam_semantic_student", f"image={scene}", "overwrite=true"]
+    assert main(["prompt", *recipe, "text=the banana; the tiger face"]) == 0
+    found = json.loads(Path("prompt.json").read_text())["masks"]
+    assert {one["name"] for one in found[:2]} == {"banana", "tiger face"}
+    for one in found[:2]:
+        assert (one["box"][0] > 60) == (one["name"] == "banana")
+    assert "banana: " in capsys.readouterr().out
+    assert main(["prompt", *recipe, "text=the banana", "without=tiger face"]) == 0
+    assert all(one["box"][2] > 60 for one in json.loads(Path("prompt.json").read_text())["masks"])
+
+
 def test_without_words_clip_chooses_among_the_classes_of_the_data(capsys):
     picture([("banana", (0, 0))], 48).save("one.png")
     assert main(["prompt", "recipe=clip_lora", "image=one.png"]) == 0
@@ -274,18 +339,36 @@ def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys,
     ("arguments", "message"),
     [
         (["recipe=sam_lora", "point=1,2", "image=nowhere.png"], "'nowhere.png' is not a usable picture"),
-        (["recipe=sam_lora"], "ask 'sam' with text, point or box (and outside, beside these two). Given: nothing."),
+        (
+            ["recipe=sam_lora"],
+            "ask 'sam' with text (and without), point or box (and outside, beside these two, and jitter beside a box), or grid. Given: nothing.",
+        ),
         (["recipe=sam_lora", "outside=1,2"], "Given: outside."),
         (["recipe=sam_lora", "text=banana", "point=1,2"], "Given: text, point."),
-        (["recipe=sam_lora", "example=scene.png", "mask=scene.png"], "ask 'sam' with text, point or box"),
+        (["recipe=sam_lora", "example=scene.png", "mask=scene.png"], "ask 'sam' with text (and without), point or box"),
         (["recipe=sam_lora", "point=999,1"], "point: 999,1 leaves the picture, which has 128 × 128 pixels"),
         (["recipe=sam_lora", "point=9,1", "outside=1,-1"], "outside: 1,-1 leaves the picture"),
         (["recipe=sam_lora", "box=1,2,500,50"], "box: 1,2,500,50 leaves the picture"),
         (["recipe=sam_lora", "box=50,50,9,90"], "box: 50,50,9,90 is reversed or empty"),
         (["recipe=sam_lora", "text=the"], "names nothing"),
-        (["recipe=paligemma_lora"], "ask 'paligemma' with text. Given: nothing."),
-        (["recipe=paligemma_lora", "point=3,3"], "ask 'paligemma' with text. Given: point."),
-        (["recipe=paligemma_lora", "text=caption en", "box=1,1,2,2"], "Given: text, box."),
+        (["recipe=sam_lora", "grid=4", "text=cat"], "Given: text, grid."),
+        (["recipe=sam_lora", "without=cat", "point=3,3"], "Given: point, without."),
+        (["recipe=sam_lora", "jitter=8", "point=3,3"], "Given: point, jitter."),
+        (
+            ["recipe=paligemma_lora"],
+            "ask 'paligemma' with text; or with box (and text: names), or boxes and text. Given: nothing.",
+        ),
+        (
+            ["recipe=paligemma_lora", "point=3,3"],
+            "ask 'paligemma' with text; or with box (and text: names), or boxes and text.",
+        ),
+        (["recipe=paligemma_lora", "text=caption en", "box=1,1,2,2"], "nothing to compare 'caption en' with"),
+        (["recipe=paligemma_lora", "boxes=1,1,2,2"], "Given: boxes."),
+        (["recipe=clip_lora", "text=cat, dog", "box=9,9,3,3"], "box: 9,9,3,3 is reversed or empty"),
+        (["recipe=clip_lora", "text=cat, dog", "box=9,9,300,30"], "box: 9,9,300,30 leaves the picture, which has 128 × 128"),
+        (["recipe=clip_lora", "text=cat", "boxes=9,9,30,30; 1,1,500,9"], "boxes: box 2: 1,1,500,9 leaves the picture"),
+        (["recipe=clip_lora", "text=cat", "boxes=9,9,30,30"], "one box is always the one that is meant"),
+        (["recipe=clip_lora", "text=cat", "box=1,1,9,9"], "nothing to compare 'cat' with"),
         (["recipe=dinov2_linear", "example=scene.png"], "ask 'dinov2' with example and mask. Given: example."),
         (["recipe=dinov2_linear", "text=a cat"], "ask 'dinov2' with example and mask. Given: text."),
         (
@@ -297,7 +380,10 @@ def test_pictures_that_cannot_be_used_are_one_line_each(tmp_path, scene, capsys,
         (["recipe=clip_lora", "text=ants, ants"], "the share of one name, 'ants', is always 100 %"),
         (["recipe=clip_lora", "text= ; "], "is not a list of names"),
         (["recipe=clip_lora", "text=[ants, [bees]]"], "is not a list of names"),
-        (["recipe=clip_lora", "point=3,3"], "ask 'clip' with text (names), or nothing (the classes of the data)"),
+        (
+            ["recipe=clip_lora", "point=3,3"],
+            "ask 'clip' with text (names), or nothing (the classes of the data); or with box (and text: names), or boxes and text.",
+        ),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_one_clear_line(scene, arguments, message, capsys):

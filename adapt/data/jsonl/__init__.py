@@ -4,6 +4,17 @@
     {"image": "images/2.jpg", "prefix": "detect cat", "suffix": "<loc0256><loc0128><loc0767><loc0512> cat"}
 
 The answers to questions `detect …` become `objects` as well, their words the classes, so that `evals.name: detection` can measure.
+Lines of sentences that mean one of the boxes on a picture, for `evals.name: referring`, in two shapes:
+
+    {"image": "3.jpg", "objects": {"bbox": [[10, 20, 60, 90], [70, 15, 120, 95]], "category": ["cat", "cat"]},
+     "referring": [{"sentence": "the cat on the left", "object": 0}, {"sentence": "the grey one", "object": 1}]}
+    {"file_name": "3.jpg", "bbox": [10, 20, 50, 70], "category": "cat", "sentences": [{"sent": "the cat on the left"}], "ann_id": 7}
+
+In the first, boxes are left, top, right, bottom in pixels, and sentences may mean any of them, so all boxes that can be confused should stand
+there; `category` may be left out. The second is RefCOCO's own, a line for each thing, its box as left, top, width, height, sentences as texts or as
+{sent: …}: lines of one picture become one row, with the boxes of all of them. Either may bring `proposals`, boxes as left, top, right, bottom that
+are chosen from with `candidates: proposals`.
+
 Pictures lie in the file's own folder, or in `images`. `id` (a text) and `answers` (a list of texts, for `evals.name: vqa`) may
 stand in a line as well; other keys are passed over. Rows hold paths; nothing is copied.
 """
@@ -61,13 +72,15 @@ def load(config: Config):
     Returns:
         `Splits` with train and, where there are any, validation and test: id, image, prefix, suffix, answers (the line's `answers`,
         or its suffix alone); if there are answers to `detect …`, objects (bbox float[N, 4] XYXY in pixels, category int[N]), which
-        are none in other rows.
+        are none in other rows. Lines of sentences become a row a picture: objects, and referring (sentence, and object: the place
+        of the box that it means).
 
     Raises:
         UserError: no such file; validation is the test; with `on_error: stop`, lines, boxes or pictures that cannot be used, each
             by its file and number.
     """
     from adapt.data.jsonl.lines import pictures, read
+    from adapt.data.jsonl.referring import joined
     from adapt.data.problems import Report
     from adapt.data.scan import scan
     from adapt.data.split import Splits, apart, grouped, limited
@@ -82,7 +95,8 @@ def load(config: Config):
     findings = scan(root, list(dict.fromkeys(line["image"] for part in lines.values() for line in part)))
     for split, file in files.items():
         lines[split], wrong = pictures(lines[split], file, findings)
-        problems += wrong
+        lines[split], off = joined(lines[split], file.name)
+        problems += wrong + off
     report = Report(len(findings), problems)
     if config.on_error == "stop" and report.severe:
         raise report.error("data.path")
@@ -175,31 +189,45 @@ def _drawn(
 
 
 def _classes(lines: list[dict]) -> list[str] | None:
-    """Names of all objects, upper and lower case alike; none when no line asks for objects."""
-    found = [line["found"] for line in lines if line["found"] is not None]
+    """Names of all objects, upper and lower case alike; none when no line has objects."""
+    found = [line["found"] if line["things"] is None else line["things"] for line in lines]
+    found = [objects for objects in found if objects is not None]
     return sorted({name.lower(): name for objects in found for _, name in objects}.values()) if any(found) else None
 
 
 def _rows(lines: list[dict], root: Path, classes: list[str] | None):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
-    from adapt.prompting.tokens import decode_box
+    from adapt.data.jsonl.referring import column
     from adapt.vision.pictures import BOXES, RGB
 
     text = Value("string")
-    features = {"id": text, "image": RGB(), "prefix": text, "suffix": text, "answers": List(text)}
-    columns = {name: [line[name] for line in lines] for name in ("id", "prefix", "suffix", "answers")}
+    features = {"id": text, "image": RGB()}
+    columns = {"id": [line["id"] for line in lines]}
     columns["image"] = [{"path": str(root / line["image"]), "bytes": None} for line in lines]
+    if any(line["things"] is None for line in lines):
+        features |= {"prefix": text, "suffix": text, "answers": List(text)}
+        columns |= {name: [line[name] for line in lines] for name in ("prefix", "suffix", "answers")}
     if classes:
         numbers = {name.lower(): number for number, name in enumerate(classes)}
         features["objects"] = {"bbox": BOXES, "category": [ClassLabel(names=classes)]}
-        columns["objects"] = [
-            None
-            if line["found"] is None
-            else {
-                "bbox": [decode_box(locations, line["size"]) for locations, _ in line["found"]],
-                "category": [numbers[name.lower()] for _, name in line["found"]],
-            }
-            for line in lines
-        ]
+        columns["objects"] = [_objects(line, numbers) for line in lines]
+    if any(line["referring"] is not None for line in lines):
+        features["referring"] = List({"sentence": text, "object": Value("int32")})
+        columns["referring"] = [column(line["referring"]) for line in lines]
+    if any(line["proposals"] for line in lines):
+        features["proposals"], columns["proposals"] = BOXES, [line["proposals"] or [] for line in lines]
     return Dataset.from_dict(columns, Features(features))
+
+
+def _objects(line: dict, numbers: dict[str, int]) -> dict[str, list] | None:
+    """A line's boxes and categories; none where it asks another question."""
+    from adapt.prompting.tokens import decode_box
+
+    if line["things"] is not None:
+        found = line["things"]
+    elif line["found"] is not None:
+        found = [(decode_box(locations, line["size"]), name) for locations, name in line["found"]]
+    else:
+        return None
+    return {"bbox": [list(box) for box, _ in found], "category": [numbers[name.lower()] for _, name in found]}

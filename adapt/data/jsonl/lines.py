@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from adapt.data.jsonl import referring
 from adapt.data.places import located
 from adapt.data.problems import Bad, Problem
 from adapt.data.scan import Finding
@@ -24,7 +25,8 @@ def read(file: Path, split: str, root: Path) -> tuple[list[dict], list[Problem]]
 
     Returns:
         Lines with id, number, image (a path below `root`), prefix, suffix, answers, found (locations and name of each object in the
-        answer to a question `detect …`; none for other questions).
+        answer to a question `detect …`; none for other questions), and of lines of sentences things, referring and
+        proposals (none for others).
 
     Raises:
         UserError: the file is no text, or has no lines.
@@ -83,6 +85,9 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
         raise Bad("bad line", f"it is not JSON: {why}") from None
     if not isinstance(line, dict):
         raise Bad("bad line", f"it is not a JSON object but {str(line)[:60]!r}")
+    if referring.is_one(line):
+        kept = {"image": _picture(referring.picture(line), root)} | dict.fromkeys(("prefix", "suffix", "answers", "found"))
+        return _own(line) | kept | referring.read(line), []
     for key in ("image", "prefix", "suffix"):
         if not isinstance(line.get(key), str):
             raise Bad("bad line", f"{key!r} must be a text, got {str(line.get(key))[:60]!r}; have: {', '.join(line) or 'none'}")
@@ -91,15 +96,21 @@ def _line(content: str, root: Path) -> tuple[dict | None, list[str]]:
     answers = line.get("answers")
     if not (answers is None or (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers))):
         raise Bad("bad line", f"'answers' must be a list of texts, got {str(answers)[:60]!r}")
-    own = line.get("id")
-    if not isinstance(own, str | None) or own == "":
-        raise Bad("bad line", f"'id' must be a text, got {str(own)[:60]!r}")
+    own = _own(line)
     image = _picture(line["image"], root)
     suffix, found, wrong = _objects(line["prefix"], line["suffix"])
     if not suffix:
         return None, wrong
     kept = {"image": image, "prefix": line["prefix"], "suffix": suffix, "answers": answers or [suffix], "found": found}
-    return ({"id": own} if own else {}) | kept, wrong
+    return own | kept | dict.fromkeys(("things", "referring", "proposals")), wrong
+
+
+def _own(line: dict) -> dict[str, str]:
+    """The line's `id`, if it has one."""
+    own = line.get("id")
+    if not isinstance(own, str | None) or own == "":
+        raise Bad("bad line", f"'id' must be a text, got {str(own)[:60]!r}")
+    return {"id": own} if own else {}
 
 
 def _objects(prefix: str, suffix: str) -> tuple[str, list[tuple[tuple, str]] | None, list[str]]:

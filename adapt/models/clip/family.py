@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adapt.contracts import Input, Predictor, ProjectionSlot, Slots, TextSlot
 from adapt.mistakes import short
 from adapt.models.base import Family
-from adapt.models.clip import Config, words
+from adapt.models.clip import Config, regions, words
 from adapt.models.clip.towers import Towers
 from adapt.plug import UserError
 from adapt.train.processes import gather
@@ -312,7 +312,8 @@ class Clip(Family):
             return self.head(images)
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
-        return {"class_logits": Predictor(self._class_logits(texts)), "image_embedding": Predictor(self.image_embedding)}
+        own = {"class_logits": Predictor(self._class_logits(texts)), "image_embedding": Predictor(self.image_embedding)}
+        return own | regions.predictors(self, texts)
 
     def _class_logits(self, texts: list[str] | None) -> Callable[[Tensor], Tensor]:
         self.eval()

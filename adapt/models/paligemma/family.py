@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adapt.contracts import Slots, VisionSlot
+from adapt.contracts import Predictor, Slots, VisionSlot
 from adapt.models.answers import Answer, objects
 from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
+from adapt.models.paligemma import regions
 from adapt.models.vision_language import IGNORED, VisionLanguage, Wording, load_backbone
 from adapt.plug import UserError
 from adapt.prompting import tasks
@@ -36,6 +37,9 @@ class PaliGemma(VisionLanguage):
         tower, about = self.net.model.vision_tower, self.net.config.vision_config
         vision = VisionSlot(tower.encoder.layers, about.hidden_size, 0, about.patch_size)
         return Slots(vision=vision, pixels=self.normalise, prompts=partial(setattr, self, "prompts"))
+
+    def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
+        return super().predictors(texts) | regions.predictors(self, texts)
 
     def tokenise(self, prefixes: Sequence[str], suffixes: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Questions, and their answers when training → int64[B, T] each, padded on the left.
