@@ -372,6 +372,11 @@ class MethodConfig(Plugin):
         """Is there a training? Not where `prepare` and `search` are all that is done."""
         return True
 
+    @property
+    def only_learnt_classes(self) -> str:
+        """Why it cannot be asked about classes that it has not learnt, in a few words; empty: it can, by their words."""
+        return ""
+
     def few(self, shots: int) -> dict[str, Any]:
         """The paper's own `train` for so many labelled pictures a class, which beats `train`; what a recipe says beats both."""
         return {}

@@ -186,10 +186,10 @@ def _views(session: Session):
 
 
 def _validation(session: Session):
-    """The score by which weights are chosen; with `train.cache`, of features, where the eval asks for class logits."""
+    """The score by which weights are chosen; of features, where the encoder is frozen and the eval asks for class logits."""
     if not session.selects:
         return None
-    of_features = session.recipe.train.cache and measuring.by_logits(session, session.family)
+    of_features = session.family.frozen_features() is not None and measuring.by_logits(session, session.family)
     seen = features.table(session, "validation")[0] if of_features else None
     return partial(measuring.validate, session, features=seen)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from adapt.verbs.session import Session
 
 SPLITS = ("train", "validation", "test")
+BLOCK = 4096
+"""Pictures whose features become logits at once."""
+Place = tuple[str, int]
+"""A picture: its split, and its row there."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Pool:
         self.splits = [split for split in SPLITS if split in self.data]
         self.labels = {split: _labels(self.data[split]) for split in self.splits}
         self.ids = {split: list(self.data[split]["id"][:]) for split in self.splits}
-        self._features: dict[tuple[str, str], np.ndarray] = {}
+        self._cached: dict[tuple, Callable] = {}
+        self._measured: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +76,7 @@ class Pool:
         return self.session.labels
 
     @cached_property
-    def place(self) -> dict[str, tuple[str, int]]:
+    def place(self) -> dict[str, Place]:
         """Id → split and row."""
         return {one: (split, row) for split in reversed(self.splits) for row, one in enumerate(self.ids[split])}
 
@@ -80,76 +85,90 @@ class Pool:
         """Of the splits."""
         return {split: fingerprint(self.data[split]) for split in self.splits}
 
-    def rows(self, part: Part, ids: Sequence[str]) -> list[tuple[str, int]]:
-        """Split and row of those pictures that are of the part's classes."""
+    def chosen(self, part: Part, ids: Sequence[str]) -> list[Place]:
+        """Those of the pictures that are of the part's classes."""
         places = [self.place[one] for one in ids]
         return [(split, row) for split, row in places if part.has(self.labels[split][row])]
 
-    def tested(self, part: Part) -> list[tuple[str, int]]:
-        """Split and row of the test pictures of the part's classes."""
+    def tested(self, part: Part) -> list[Place]:
+        """The test pictures of the part's classes."""
         return [("test", int(row)) for row in np.flatnonzero(part.has(self.labels["test"]))]
 
-    def labelled(self, part: Part, rows: Sequence[tuple[str, int]]) -> np.ndarray:
+    def labelled(self, part: Part, places: Sequence[Place]) -> np.ndarray:
         """Labels of pictures among the part's classes, int64[N]."""
-        return np.array([self.labels[split][row] - part.first for split, row in rows], np.int64)
+        return np.array([self.labels[split][row] - part.first for split, row in places], np.int64)
 
-    def dataset(self, part: Part, rows: Sequence[tuple[str, int]]):
+    def dataset(self, part: Part, places: Sequence[Place]):
         """The pictures as rows with `id`, `image` and `label`, which is one of the part's classes."""
         from datasets import ClassLabel, concatenate_datasets
 
-        columns = ("id", "image", "label")
-        found = concatenate_datasets(
-            [
-                self.data[split].select_columns(columns).select([row for own, row in rows if own == split])
-                for split in self.splits
-                if any(own == split for own, _ in rows)
-            ]
-        )
-        places = {one: i for i, one in enumerate(found["id"][:])}
-        found = found.select([places[self.ids[split][row]] for split, row in rows])
+        kept: list = []
+        order: dict[Place, int] = {}
+        for split in self.splits:
+            if own := [row for name, row in places if name == split]:
+                order |= {(split, row): len(order) + i for i, row in enumerate(own)}
+                kept.append(self.data[split].select_columns(["id", "image", "label"]).select(own))
+        found = concatenate_datasets(kept).select([order[place] for place in places])
         if part.name == "all":
             return found
         kind = ClassLabel(names=part.classes)
-        return found.remove_columns("label").add_column("label", self.labelled(part, rows).tolist(), feature=kind)
+        return found.remove_columns("label").add_column("label", self.labelled(part, places).tolist(), feature=kind)
+
+    def measured(self, part: Part):
+        """The part's test pictures as rows."""
+        if part.name not in self._measured:
+            self._measured[part.name] = self.dataset(part, self.tested(part))
+        return self._measured[part.name]
 
     # ---------------------------------------------------------------------------------------------------------- features
 
-    def features(self, family, rows: Sequence[tuple[str, int]], views: int = 0, augment: Augment | None = None) -> np.ndarray:
-        """What the family's frozen encoder makes of pictures, float32[max(1, views), N, …]; of random views, if there are any.
+    def cached(self, family, split: str, views: int = 0, augment: Augment | None = None) -> Callable[[int, int], dict[str, Tensor]]:
+        """What the family's frozen encoder makes of a split's pictures, or of random views of them: (view, row) → `features`.
 
-        The seeds of the views are those of the pictures' places in their split, so that cells share them.
+        A view's seed is that of the picture's row in its split, so that all cells share it.
         """
         function = family.frozen_features()
-        name = self._name(family, function)
-        if not views:
-            for split in {split for split, _ in rows}:
-                if (name, split) not in self._features:
-                    found = self._computed(family, function, name, split, 0, None)
-                    every = [found(0, row) for row in range(len(self.ids[split]))]
-                    self._features[name, split] = np.stack([next(iter(one.values())).numpy() for one in every])
-            return np.stack([self._features[name, split][row] for split, row in rows])[None]
-        found = {split: self._computed(family, function, name, split, views, augment) for split in {split for split, _ in rows}}
-        items = [[next(iter(found[split](view, row).values())) for split, row in rows] for view in range(views)]
-        return np.stack([[item.numpy() for item in own] for own in items])
+        name = self._encoder(family, function)
+        if (name, split, views, augment) not in self._cached:
+            session = self.session
+            made: dict[str, Any] = {"encoder": name, "data": self.fingerprints[split], "precision": session.precision}
+            if views:
+                made |= {"views": views, "augment": settings(augment), "seed": session.recipe.seed}
+            seen = (views, augment) if views else (1, None)
+            rows, called = self.data[split], f"features_{split}_{of(made)[:8]}"
+            found = kept.outputs(session, "features", made, function, family, rows, *seen, called=called)
+            self._cached[name, split, views, augment] = found
+        return self._cached[name, split, views, augment]
 
-    def logits(self, family, part: Part, rows: Sequence[tuple[str, int]]) -> np.ndarray:
-        """Class logits float32[N, C]: by the kept features, where the encoder is as it came; else of the pictures."""
+    def shared(self, family, places: Sequence[Place], views: int, augment: Augment) -> Callable[[int, int], dict[str, Tensor]]:
+        """The same for some of the pictures: (view, number among them) → `features`."""
+        found = {split: self.cached(family, split, views, augment if views else None) for split in {split for split, _ in places}}
+
+        def item(view: int, number: int) -> dict[str, Tensor]:
+            split, row = places[number]
+            return found[split](view, row)
+
+        return item
+
+    def logits(self, family, part: Part, places: Sequence[Place]) -> np.ndarray:
+        """Class logits float32[N, C]: of the kept features, where the encoder is frozen; else of the pictures."""
         import torch
 
+        device = self.session.accelerator.device
+        family.eval()
         if family.frozen_features() is None:
             from adapt.train.predict import predict
 
-            device = self.session.accelerator.device.type
-            batch = measuring.BATCH.get(device, 256)
-            predictor = family.predictors()["class_logits"]
-            return predict(predictor, family, self.dataset(part, rows), batch, self.session.accelerator, title="measure")
-        family.eval()
-        features = torch.from_numpy(self.features(family, rows)[0]).to(self.session.accelerator.device)
+            batch, predictor = measuring.BATCH.get(device.type, 256), family.predictors()["class_logits"]
+            return predict(predictor, family, self.dataset(part, places), batch, self.session.accelerator, title="measure")
+        item = self.shared(family, places, 0, None)
+        features = torch.stack([item(0, number)["features"] for number in range(len(places))])
         with torch.inference_mode():
-            return torch.cat([family.feature_logits(part) for part in features.split(4096)]).float().cpu().numpy()
+            parts = [family.feature_logits(part.to(device)) for part in features.split(BLOCK)]
+            return torch.cat(parts).float().cpu().numpy()
 
-    def _name(self, family, function: Callable[[Tensor], Tensor]) -> str:
-        """Of an encoder, by what it makes of the first picture: whatever methods share it share its features."""
+    def _encoder(self, family, function: Callable[[Tensor], Tensor]) -> str:
+        """A name of an encoder, by what it makes of the first picture: methods that have the same one share its features."""
         import torch
 
         family.eval()
@@ -157,15 +176,6 @@ class Pool:
         with torch.inference_mode():
             said = function(image.to(self.session.accelerator.device).float())
         return of(said.float().cpu().numpy().tobytes().hex())
-
-    def _computed(self, family, function: Callable, name: str, split: str, views: int, augment: Augment | None):
-        """An encoder's outputs for a split, on disk."""
-        session = self.session
-        made: dict[str, Any] = {"encoder": name, "data": self.fingerprints[split], "precision": session.precision}
-        if views:
-            made |= {"views": views, "augment": settings(augment), "seed": session.recipe.seed}
-        title = f"features_{split}_{of(made)[:8]}"
-        return kept.outputs(session, title, made, function, family, self.data[split], max(1, views), augment if views else None)
 
 
 def _labels(rows) -> np.ndarray:
