@@ -122,7 +122,9 @@ class Pool:
 
     # ---------------------------------------------------------------------------------------------------------- features
 
-    def cached(self, family, split: str, views: int = 0, augment: Augment | None = None) -> Callable[[int, int], dict[str, Tensor]]:
+    def cached(
+        self, family, split: str, views: int = 0, augment: Augment | None = None
+    ) -> Callable[[int, int], dict[str, Tensor]]:
         """What the family's frozen encoder makes of a split's pictures, or of random views of them: (view, row) → `features`.
 
         A view's seed is that of the picture's row in its split, so that all cells share it.
@@ -142,7 +144,9 @@ class Pool:
 
     def shared(self, family, places: Sequence[Place], views: int, augment: Augment) -> Callable[[int, int], dict[str, Tensor]]:
         """The same for some of the pictures: (view, number among them) → `features`."""
-        found = {split: self.cached(family, split, views, augment if views else None) for split in {split for split, _ in places}}
+        found = {
+            split: self.cached(family, split, views, augment if views else None) for split in {split for split, _ in places}
+        }
 
         def item(view: int, number: int) -> dict[str, Tensor]:
             split, row = places[number]

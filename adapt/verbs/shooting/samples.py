@@ -88,7 +88,9 @@ def read(path: str | Path, keys: Iterable[Key], ids: Mapping[str, Sequence[str]]
     for shots, seed in keys:
         if ("train", shots, seed) not in sets:
             have = sorted(f"{s} shots, seed {n}" for name, s, n in sets if name == "train")
-            raise UserError(f"{path}: no line of train, {shots} shots, seed {seed}.{nearest(f'{shots} shots, seed {seed}', have)}")
+            raise UserError(
+                f"{path}: no line of train, {shots} shots, seed {seed}.{nearest(f'{shots} shots, seed {seed}', have)}"
+            )
         train, validation = (sets.get((name, shots, seed), ()) for name in SETS)
         if both := sorted(set(train) & set(validation)):
             raise UserError(f"{path}: {both[0]!r} is in train and in validation of {shots} shots, seed {seed}. Keep it in one.")

@@ -13,8 +13,6 @@ from adapt.verbs.shooting.cell import unpacked
 
 SAMPLES = 1000
 """Resamples of an interval."""
-MAIN = {("all",): "top1", ("base", "new"): "harmonic"}
-"""Parts that were measured → the score by which methods are judged."""
 Right = Mapping[str, np.ndarray]
 """Part → which test pictures were right: bool[N], or bool[S, N] of S seeds."""
 
@@ -46,24 +44,24 @@ def row(records: Sequence[Mapping[str, Any]], start: Right | None, counts: Mappi
         "pictures": round(float(np.mean([record["pictures"] for record in records])), 1),
         "stopped": int(still.sum()),
         "seconds": round(float(np.mean([record["seconds"] for record in records])), 2),
-        "scores": scores(chosen, start, counts),
-        "trained": {name: values.tolist() for name, values in _values(raw, counts).items()},
+        "scores": scores(chosen, start),
+        "trained": {name: values.tolist() for name, values in _values(raw).items()},
     }
 
 
-def zero_shot(start: Right, counts: Mapping[str, int]) -> dict[str, Any]:
+def zero_shot(start: Right) -> dict[str, Any]:
     """The row of the model as it comes, whatever the shots."""
     same = {part: right[None] for part, right in start.items()}
-    found = {name: {"mean": float(values[0]), "values": values.tolist()} for name, values in _values(same, counts).items()}
+    found = {name: {"mean": float(values[0]), "values": values.tolist()} for name, values in _values(same).items()}
     return {"method": "zero-shot", "shots": 0, "seeds": [], "pictures": 0, "stopped": 0, "seconds": 0.0, "scores": found}
 
 
-def scores(right: Right, start: Right | None, counts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def scores(right: Right, start: Right | None) -> dict[str, dict[str, Any]]:
     """Each score: mean and spread over seeds, the seeds' own values, and the change against zero-shot with its 95 % interval."""
     found: dict[str, dict[str, Any]] = {}
-    before = _values({part: start[part][None] for part in right}, counts) if start else {}
+    before = _values({part: start[part][None] for part in right}) if start else {}
     spread = _resampled(right, start) if start else {}
-    for name, values in _values(right, counts).items():
+    for name, values in _values(right).items():
         found[name] = {"mean": float(values.mean()), "values": values.tolist()}
         if len(values) > 1:
             found[name]["sd"] = float(values.std(ddof=1))
@@ -73,14 +71,14 @@ def scores(right: Right, start: Right | None, counts: Mapping[str, int]) -> dict
     return found
 
 
-def _values(right: Right, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+def _values(right: Right) -> dict[str, np.ndarray]:
     """Score → float[S], of the seeds."""
-    return _named({part: own.mean(-1) for part, own in right.items()}, counts)
+    return _named({part: own.mean(-1) for part, own in right.items()})
 
 
-def _named(accuracy: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+def _named(accuracy: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Parts' accuracies, by the scores' names; with both halves, their harmonic mean (CoCoOp, arXiv:2203.05557 §4.1)."""
-    if "all" in counts:
+    if "all" in accuracy:
         return {"top1": accuracy["all"]}
     if len(accuracy) < 2:
         return dict(accuracy)
@@ -99,9 +97,8 @@ def _resampled(right: Right, start: Right) -> dict[str, np.ndarray]:
         drawn[part] = bootstrap.draws(statistics, SAMPLES, seed=number)  # [SAMPLES, 1 + S]
     seeds = len(next(iter(right.values())))
     weights = np.random.default_rng(len(drawn)).multinomial(seeds, np.full(seeds, 1 / seeds), SAMPLES) / seeds
-    halves = {"all": 0} if "all" in drawn else {}
-    before = _named({part: values[:, 0] for part, values in drawn.items()}, halves)
-    after = _named({part: values[:, 1:] for part, values in drawn.items()}, halves)
+    before = _named({part: values[:, 0] for part, values in drawn.items()})
+    after = _named({part: values[:, 1:] for part, values in drawn.items()})
     return {name: (weights * after[name]).sum(1) - before[name] for name in after}
 
 
