@@ -74,8 +74,8 @@ class Train(Spec):
     """Passes over the training split."""
     steps: int | None = Field(None, ge=1)
     """Optimiser steps in all; given, it takes the place of `epochs`."""
-    batch: int = Field(32, ge=1)
-    """Images for each optimiser step, over all processes and accumulation steps together."""
+    batch: int | Literal["all"] = 32
+    """Images for each optimiser step, over all processes and accumulation steps together; all: the whole training split."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches that each optimiser step is split into; doubled by itself when memory runs out."""
     optimizer: Literal["adamw", "sgd", "muon", "paged_adamw_8bit"] = "adamw"
@@ -113,6 +113,13 @@ class Train(Spec):
     """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
     """Random views."""
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _pictures(cls, batch: object) -> object:
+        if batch == "all" or (type(batch) is int and batch >= 1):
+            return batch
+        raise ValueError("it can be all, or a whole number from 1")
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -238,6 +245,12 @@ class TextSlot:
     """int64[N, T] → float[N, T, W], before positions are added."""
     encode: Callable[[Tensor, Tensor], Tensor]
     """(int64[N, T], which say where texts end; float[N, T, W] in the place of their embeddings) → float32[N, D], L2-normalised."""
+    classifier: Callable[[], Tensor]
+    """() → float32[C, D], L2-normalised: the classes' words in all templates; without a gradient."""
+    logits: Callable[[Tensor, Tensor], Tensor]
+    """(images float32[B, D], texts float32[N, D], both L2-normalised) → float32[B, N], as the zero-shot classifier scales them."""
+    scale: Callable[[], Tensor]
+    """() → float32[], by which they multiply cosines."""
 
 
 @dataclass(frozen=True)

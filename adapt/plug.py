@@ -61,7 +61,7 @@ SHARED = {
         "split",
         "world",
     },
-    "methods": {"adapter", "low_rank", "memory"},
+    "methods": {"adapter", "few_labels", "low_rank", "memory"},
     "evals": {"bootstrap", "feature_bank", "metrics", "result", "text"},
     "distill": {"cache", "labels", "taught"},
     "students": {"base", "cnn", "pyramid"},

@@ -59,6 +59,9 @@ def fit(
             single picture is too much for the memory.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
+    if train.batch == "all":
+        parts = world * train.accumulate
+        train = train.model_copy(update={"batch": max(1, len(views) // parts) * parts})
     if train.batch % (world * train.accumulate):
         raise UserError(
             f"train.batch: {train.batch} is not divisible by {world} processes × train.accumulate={train.accumulate}."

@@ -189,9 +189,9 @@ def _validation(session: Session):
     """The score by which weights are chosen; of features, where the encoder is frozen and the eval asks for class logits."""
     if not session.selects:
         return None
-    of_features = session.family.frozen_features() is not None and measuring.by_logits(session, session.family)
-    seen = features.table(session, "validation")[0] if of_features else None
-    return partial(measuring.validate, session, features=seen)
+    if session.family.frozen_features() is None or not measuring.by_logits(session, session.family):
+        return partial(measuring.validate, session)
+    return partial(measuring.validate, session, features=features.table(session, "validation")[0])
 
 
 def _save(session: Session, **facts: Any) -> None:

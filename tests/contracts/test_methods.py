@@ -7,6 +7,7 @@ from textwrap import dedent
 
 import pytest
 import torch
+from datasets import Dataset
 
 from adapt import pipeline, plug
 from adapt.contracts import MethodConfig, Train
@@ -65,6 +66,7 @@ def test_a_method_says_what_the_contract_asks(name):
     assert issubclass(config, MethodConfig) and config.title
     assert list(inspect.signature(module.apply).parameters) == ["family", "config", "rows"]
     assert config.places == (hasattr(module, "place") and hasattr(module, "placed"))
+    assert (config.prepares, config.searches) == (hasattr(module, "prepare"), hasattr(module, "search"))
     Train(**config.train)
 
 
@@ -78,20 +80,24 @@ def test_a_method_lets_something_learn_and_saves_all_of_it(name, tmp_path):
         family = sam.load(sam.Config(name="sam")) if name == "decoder" else load_clip(ClipConfig(name="clip"))
         if name != "decoder":
             family.set_classes(["cat", "dog"], ["{}"])
-        plug.load("methods", name).apply(family, plug.schema("methods", name)(name=name), None)
+        plug.load("methods", name).apply(family, config, Dataset.from_dict({"label": [0, 1, 1]}))
         return family
 
+    config = plug.schema("methods", name)(name=name)
     one, two = changed(), changed()
     learning = {key for key, value in one.named_parameters() if value.requires_grad}
-    assert learning
+    assert bool(learning) == config.trains
+    kept = learning | ({key for key, _ in one.named_buffers()} & one.state_dict().keys())
+    assert kept
     with torch.no_grad():
-        for value in one.parameters():
-            if value.requires_grad:
+        for key, value in one.state_dict().items():
+            if key in kept:
                 value.add_(1)
     adapter.save(one, tmp_path / "adapter")
     adapter.load(two, tmp_path / "adapter")
-    theirs = dict(two.named_parameters())
-    assert all(torch.equal(theirs[key], value) for key, value in one.named_parameters() if key in learning)
+    theirs = two.state_dict()
+    assert all(torch.equal(theirs[key], value) for key, value in one.state_dict().items() if key in learning)
+    assert config.trains or all(torch.equal(theirs[key], one.state_dict()[key]) for key in kept)
 
 
 @pytest.fixture

@@ -54,6 +54,19 @@ def test_a_learned_classifier_stands_for_the_words(family):
     family.learned = None
 
 
+def test_the_classes_words_and_what_is_like_them_are_those_of_zero_shot(family):
+    family.set_classes(["cat", "dog"], ["{}", "a photo of a {}"])
+    slot, images = family.slots.text, torch.rand(2, 3, *family.input["size"]) * 255
+    with torch.no_grad():
+        expected, embedded = family.predictors()["class_logits"](images), family.image_embedding(images)
+        torch.testing.assert_close(slot.logits(embedded, slot.classifier()), expected)
+        torch.testing.assert_close(slot.scale() * embedded @ slot.classifier().T, expected, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        family.set_classes(["cat", "dog"], ["{}"])
+        slot.classifier()
+    (slot.classifier() * torch.ones(2, 1, requires_grad=True)).sum().backward()  # of no inference alone
+
+
 @pytest.mark.parametrize("kind", ["clip", "dinov2"])
 def test_tokens_put_into_an_image_tower_change_its_answers_and_learn(kind, family):
     from adapt.models import dinov2

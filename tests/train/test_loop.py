@@ -84,6 +84,15 @@ def test_every_row_is_seen_once_an_epoch_in_a_new_order():
     assert order(0, 0, 5, 16).shape == (1, 16)
 
 
+def test_a_batch_of_all_is_each_row_once(tmp_path):
+    toy = Toy()
+    toy.layers[1].p = 0.0
+    images = torch.stack([toy.preprocess(row, True)["image"] for row in ROWS]).float()
+    expected = toy({"image": images, "label": torch.tensor(ROWS["label"][:])})[0].item()
+    _, losses = run(tmp_path, toy, batch="all", epochs=1)
+    assert losses == [pytest.approx(expected, rel=1e-5)]
+
+
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
     toy = Toy()
     train = Train(epochs=2, batch=16, lr=0.1, warmup=0.2, augment=Augment(crop=1, flip=0))

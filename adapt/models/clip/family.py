@@ -133,7 +133,8 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        text = TextSlot(self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded)
+        tower = self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded
+        text = TextSlot(*tower, self._still_classifier, self.logits, lambda: self.net.logit_scale.float().exp())
         put = [partial(setattr, self, name) for name in ("learned", "head", "penalty")]
         return Slots(text, self.towers.vision, self._projection, *put)
 
@@ -169,7 +170,7 @@ class Clip(Family):
 
     def feature_logits(self, features: Tensor) -> Tensor:
         images = self._embedded(features)
-        return self.head_logits(images) if self.head is not None else self.logits(images, self.fixed_classifier(self.templates))
+        return self.head_logits(images) if self.head is not None else self.logits(images, self._still_classifier())
 
     def text_classifier(self, templates: list[str]) -> Tensor:
         """float32[C, D]: each prompt normalised, averaged over the templates, normalised again (CLIP §3.1.4, open_clip); or learned."""
@@ -217,11 +218,20 @@ class Clip(Family):
         return {name: value for name, value in self.net.state_dict().items() if self._reads(name)}
 
     def _unmoved(self, templates: list[str]) -> Tensor:
-        """`fixed_classifier` in a training in which the text tower does not learn: made once, until a tensor of it is another."""
+        """`fixed_classifier` while the text tower does not learn: made once for these templates, until a tensor of it is another."""
         stamp = [(value.data_ptr(), value._version) for value in self._text_tensors().values()]
-        if self._known is None or self._known[0] != (stamp, templates):
-            self._known = ((stamp, templates), self.fixed_classifier(templates))
-        return self._known[1]
+        if self._known is None or self._known[0] != stamp:
+            self._known = (stamp, {})
+        known = self._known[1]
+        if tuple(templates) not in known:
+            with torch.inference_mode(False):  # a training multiplies by it too
+                known[tuple(templates)] = self.fixed_classifier(templates)
+        return known[tuple(templates)]
+
+    def _still_classifier(self) -> Tensor:
+        """`fixed_classifier` of all templates, made as seldom as can be."""
+        learns = self.learned is not None or self._reader_learns()
+        return self.fixed_classifier(self.templates) if learns else self._unmoved(self.templates)
 
     def _training_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Of embeddings float32[B, D]: logits float32[B, S] of the classes that the step sees, and the place of each row's own."""
