@@ -251,6 +251,8 @@ class TextSlot:
     """(images float32[B, D], texts float32[N, D], both L2-normalised) → float32[B, N], as the zero-shot classifier scales them."""
     scale: Callable[[], Tensor]
     """() → float32[], by which they multiply cosines."""
+    vocabulary: Callable[[], list[str]]
+    """The tokens by their numbers, as their tokenizer writes them."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,8 @@ class VisionSlot:
     """W."""
     first: int
     """Tokens before the patches: the class token, registers. What a method puts behind them, it takes out behind the last layer."""
+    patch: int
+    """The side of a patch, pixels."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +294,12 @@ class Slots:
     """Put a module that makes class logits of image embeddings: float32[B, D], L2-normalised → float32[B, C]."""
     penalty: Callable[[Callable[[], Tensor]], None] | None = None
     """Add a term to the loss of the training: () → float32[], such as the distance of what learns from where it began."""
+    pixels: nn.Module | None = None
+    """What makes of images float[B, 3, H, W], 0–255, the normalised pixels that the image tower sees."""
+    prompts: Callable[[nn.Module], None] | None = None
+    """Put a module that changes, by hooks on `vision.layers` or on `pixels`, what the image tower sees: none of its features is kept then."""
+    no_vision: str = "this family has none"
+    """Where there is no vision slot: why, as the end of a sentence."""
 
 
 class Family(Protocol):

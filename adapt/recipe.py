@@ -163,7 +163,7 @@ def validate(raw: dict) -> Recipe:
             built[section] = _plugin(raw[section], section, kind, key, raw, problems)
     method = built.get("method")
     if isinstance(method, MethodConfig) and isinstance(raw.get("train") or {}, dict):
-        built["train"] = type(method).train | (raw.get("train") or {})  # what a recipe says beats the method's own defaults
+        built["train"] = method.train | (raw.get("train") or {})  # what a recipe says beats the method's own defaults
     distill = built.get("distill")
     taught = isinstance(distill, ObjectiveConfig)
     if taught and (problem := unknown(distill.student)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from adapt import hardware
@@ -32,3 +33,131 @@ def emoji():
     from adapt.data.emoji import Config, load
 
     return load(Config())
+
+
+@pytest.fixture(scope="session")
+def vits(tmp_path_factory):
+    """Name → a function that loads a fresh family around a small ViT, always with the same weights."""
+    from functools import partial
+
+    import open_clip
+    import torch
+    from transformers import (
+        AutoModel,
+        BitImageProcessor,
+        Dinov2WithRegistersConfig,
+        DINOv3ViTConfig,
+        DINOv3ViTImageProcessor,
+        SiglipConfig,
+        SiglipImageProcessor,
+        SiglipModel,
+    )
+
+    from adapt.models import clip, dinov2, paligemma
+
+    torch.manual_seed(0)
+    here = tmp_path_factory.mktemp("vits")
+    tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+
+    def siglip(kind: str) -> str:
+        """A SigLIP whose texts are padded to 32 tokens: with their end, as T5's pieces are, or with a token of its own, as Gemma's."""
+        place = here / kind
+        place.mkdir()
+        words = _unigram(place) if kind == "siglip" else _gemma(place)
+        text = tiny | {"vocab_size": words, "max_position_embeddings": 32, "projection_size": 32}
+        model = SiglipModel(SiglipConfig(text_config=text, vision_config=tiny | {"image_size": 32, "patch_size": 8}))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(place)
+        SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(place)
+        return str(place)
+
+    def of_open_clip(name: str, vision: dict, width: int) -> str:
+        text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+        config = {"embed_dim": width, "vision_cfg": vision, "text_cfg": text, "custom_text": "timm_model_name" in vision}
+        (here / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(here / f"{name}.json")
+        torch.save(open_clip.create_model(name).state_dict(), here / f"{name}.pt")
+        return f"open_clip:{name}/{here / name}.pt"
+
+    def of_dino(name: str, config, processor) -> str:
+        model = AutoModel.from_config(config)
+        for key, parameter in model.named_parameters():  # layer scales and registers that matter
+            if any(word in key for word in ("lambda1", "gamma", "register", "cls_token")):
+                torch.nn.init.normal_(parameter, std=0.5)
+        model.save_pretrained(here / name)
+        processor.save_pretrained(here / name)
+        return str(here / name)
+
+    patches = tiny | {"image_size": 32, "patch_size": 8}
+    places = {
+        "clip": "clip-tiny",
+        "siglip": siglip("siglip"),
+        "siglip2": siglip("siglip2"),
+        "open_clip": of_open_clip(
+            "tiny-vit", {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}, 32
+        ),
+        "open_clip timm": of_open_clip(
+            "tiny-timm", {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none", "image_size": 160}, 64
+        ),
+        "dinov2": "dinov2-tiny",
+        "registers": of_dino(
+            "registers",
+            Dinov2WithRegistersConfig(**patches, mlp_ratio=2, num_register_tokens=3),
+            BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, resample=3),
+        ),
+        "dinov3": of_dino(
+            "dinov3",
+            DINOv3ViTConfig(**patches, num_register_tokens=2),
+            DINOv3ViTImageProcessor(size={"height": 32, "width": 32}),
+        ),
+        "paligemma": "paligemma-tiny",
+    }
+
+    def load(kind: str):
+        module = {"paligemma": paligemma, "dinov2": dinov2, "registers": dinov2, "dinov3": dinov2}.get(kind, clip)
+        family = module.load(module.Config(name=module.__name__.rpartition(".")[2], checkpoint=places[kind]))
+        family.bind(["image", "prefix", "suffix"] if kind == "paligemma" else ["image", "label"])
+        family.set_classes(["cat", "fire engine"], ["{}"])
+        return family.eval()
+
+    return {kind: partial(load, kind) for kind in places}
+
+
+def _unigram(place) -> int:
+    """Write a tokenizer such as SigLIP's, which pads with the end; returns the number of its pieces."""
+    from tokenizers import Tokenizer, pre_tokenizers, processors, trainers
+    from tokenizers.models import Unigram
+
+    made = Tokenizer(Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "</s>"]
+    made.train_from_iterator(
+        TEXTS, trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return _written(made, place, {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"})
+
+
+def _gemma(place) -> int:
+    """Write a tokenizer such as SigLIP 2's, which has a token for padding; returns the number of its pieces."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers.models import BPE
+
+    made = Tokenizer(BPE(unk_token="<unk>"))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    special = ["<pad>", "<eos>", "<unk>"]
+    made.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False))
+    made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    return _written(made, place, {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"})
+
+
+TEXTS = ["a photo of a cat", "fire engine in the street", "12 apples and a big dog"] * 9
+
+
+def _written(made, place, about: dict) -> int:
+    made.save(str(place / "tokenizer.json"))
+    config = about | {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32}
+    (place / "tokenizer_config.json").write_text(json.dumps(config))
+    return made.get_vocab_size()

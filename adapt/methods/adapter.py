@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from adapt.plug import UserError
 from adapt.train.checkpoint import load_trainable, trainable
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
 FILE = "weights.safetensors"
 HEAD = "head.safetensors"
 """Beside an adapter: what else learned, such as the family's head."""
+NOTES = "notes.md"
+"""Beside the weights: what learned parts say of themselves in words."""
+
+
+class Noted(nn.Module):
+    """Base of a learned part that can say in words what it has learned."""
+
+    def notes(self) -> str:
+        """A section of Markdown with its heading; `save` writes it beside the weights, and the adapter's card shows it."""
+        raise NotImplementedError
+
+
+def notes(family: Family) -> str:
+    """What the learned parts of a family say of themselves; empty without any."""
+    return "\n".join(part.notes() for part in family.modules() if isinstance(part, Noted))
 
 
 def save(family: Family, folder: Path) -> None:
@@ -29,6 +45,8 @@ def save(family: Family, folder: Path) -> None:
             save_file({name: value.contiguous() for name, value in beside.items()}, folder / HEAD)
     else:
         save_file({name: value.contiguous() for name, value in trainable(family).items()}, folder / FILE)
+    if said := notes(family):
+        (folder / NOTES).write_text(said, encoding="utf-8")
 
 
 def load(family: Family, folder: Path) -> None:

@@ -34,6 +34,11 @@ class Family(Learner, ABC):
     templates: Sequence[str] = ()
     """The templates these words are put in."""
 
+    def __init__(self):
+        super().__init__()
+        self.prompts: nn.Module | None = None
+        """What a method has put to change what the image tower sees; nothing that the tower makes is a frozen feature then."""
+
     @property
     def net(self) -> nn.Module:
         """The library's own module, inside a `PeftModel` or not."""

@@ -150,9 +150,9 @@ class VisionLanguage(Family):
         return self.normalise(images).to(next(self.net.model.vision_tower.parameters()).dtype)
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
-        """`features`; none when tower or projector learn."""
+        """`features`; none when tower or projector learn, or something that the tower sees."""
         parts = self.net.model.vision_tower, self.net.model.multi_modal_projector
-        if any(parameter.requires_grad for part in parts for parameter in part.parameters()):
+        if self.prompts is not None or any(parameter.requires_grad for part in parts for parameter in part.parameters()):
             return None
         return self.features
 

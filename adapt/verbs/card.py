@@ -19,6 +19,8 @@ def text(session: Session) -> str:
     """The card of the adapter in memory, without figures."""
     from peft import PeftModel
 
+    from adapt.methods.adapter import notes
+
     recipe, net = session.recipe, session.family.net
     splits = ", ".join(f"{split} {len(rows):,}" for split, rows in session.data.items())
     kind, library = type(net).__name__, type(net).__module__.partition(".")[0]
@@ -34,10 +36,11 @@ def text(session: Session) -> str:
             f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, "this folder")  # base: {library}\'s module of '
             f"{recipe.model.checkpoint}"
         )
+    said = f"{notes(session.family)}\n".lstrip("\n")
     return (
         f"# {recipe.name}\n\n`{recipe.model.checkpoint}` adapted by `{recipe.method.name}` with Adapt {__version__}, recipe "
         f"`{recipe.name}` (beside this folder: `recipe.yaml`, and `manifest.json` with all that it was made of).\n\n"
-        f"Data: `{recipe.data.source}`, {splits} pictures.\n\n## Load\n\n```python\n{load}\n```\n\n"
+        f"Data: `{recipe.data.source}`, {splits} pictures.\n\n## Load\n\n```python\n{load}\n```\n\n{said}"
         "The licence of the base checkpoint applies.\n"
     )
 

@@ -1,4 +1,4 @@
-"""What every method promises; and CoOp, written as one file by somebody else."""
+"""What every method promises; and one that somebody else has written as a single file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load as load_clip
 from adapt.recipe import load_recipe
 
-COOP = '''
-"""CoOp: the words around a class name are learned vectors. Zhou et al. 2022, arXiv:2109.01134."""
+SHIFT = '''
+"""Shift: the class names keep their words, and one vector that is added to all of them learns."""
 
 import torch
 from pydantic import Field
@@ -27,36 +27,33 @@ from adapt.plug import UserError
 
 
 class Config(MethodConfig):
-    """Learned context."""
+    """A learned shift of words."""
 
-    title = "CoOp"
+    title = "shift"
     train = {"optimizer": "sgd", "lr": 2e-3, "warmup_lr": 1e-5, "weight_decay": 5e-4}
 
-    tokens: int = Field(4, ge=1)
-    """Context tokens."""
+    scale: float = Field(1, gt=0)
+    """How much of the vector is added."""
 
 
-class Context(nn.Module):
-    def __init__(self, slot, classes, count):
+class Shift(nn.Module):
+    def __init__(self, slot, classes, scale):
         super().__init__()
-        self.slot = slot
-        self.register_buffer("words", slot.tokens([" ".join(["x"] * count + [name]) for name in classes]), persistent=False)
+        self.slot, self.scale = slot, scale
+        self.register_buffer("words", slot.tokens(list(classes)), persistent=False)
         with torch.no_grad():
-            embedded = slot.embed(self.words)
-        self.register_buffer("fixed", embedded, persistent=False)
-        self.context = nn.Parameter(embedded[0, 1 : 1 + count].clone())
+            self.register_buffer("fixed", slot.embed(self.words), persistent=False)
+        self.vector = nn.Parameter(torch.zeros_like(self.fixed[:1, :1]))
 
     def forward(self):
-        learned = self.context.expand(len(self.fixed), -1, -1)
-        vectors = torch.cat([self.fixed[:, :1], learned, self.fixed[:, 1 + len(self.context) :]], 1)  # eq. 2
-        return self.slot.encode(self.words, vectors)
+        return self.slot.encode(self.words, self.fixed + self.scale * self.vector)
 
 
 def apply(family, config, rows):
     if family.slots.text is None:
-        raise UserError("method.name: 'coop' needs a family with a text tower, such as clip.")
+        raise UserError("method.name: 'shift' needs a family with a text tower, such as clip.")
     family.requires_grad_(False)
-    family.slots.classifier(Context(family.slots.text, family.classes, config.tokens))
+    family.slots.classifier(Shift(family.slots.text, family.classes, config.scale))
 '''
 
 
@@ -67,7 +64,8 @@ def test_a_method_says_what_the_contract_asks(name):
     assert list(inspect.signature(module.apply).parameters) == ["family", "config", "rows"]
     assert config.places == (hasattr(module, "place") and hasattr(module, "placed"))
     assert (config.prepares, config.searches) == (hasattr(module, "prepare"), hasattr(module, "search"))
-    Train(**config.train)
+    Train(**config(name=name).train)
+    assert all(Train(**config(name=name).train | config(name=name).few(shots)) for shots in (1, 16))
 
 
 @pytest.mark.parametrize("name", plug.names("methods"))
@@ -101,24 +99,26 @@ def test_a_method_lets_something_learn_and_saves_all_of_it(name, tmp_path):
 
 
 @pytest.fixture
-def coop(tmp_path, monkeypatch):
+def shift(tmp_path, monkeypatch):
     place = tmp_path / "mine" / "methods"
     place.mkdir(parents=True)
-    (place / "coop.py").write_text(dedent(COOP))
+    (place / "shift.py").write_text(dedent(SHIFT))
     monkeypatch.setenv("ADAPT_PLUGINS", str(tmp_path / "mine"))
 
 
-def test_a_methods_own_defaults_beat_the_global_ones_and_the_users_beat_both(coop):
-    recipe = load_recipe("clip_lora", ["method={name: coop}", "train={epochs: 3, lr: 0.5}"])
+def test_a_methods_own_defaults_beat_the_global_ones_and_the_users_beat_both(shift):
+    recipe = load_recipe("clip_lora", ["method={name: shift}", "train={epochs: 3, lr: 0.5}"])
     assert (recipe.train.optimizer, recipe.train.warmup_lr, recipe.train.weight_decay) == ("sgd", 1e-5, 5e-4)
     assert recipe.train.lr == 0.5 and recipe.train.epochs == 3
 
 
-def test_coop_as_one_file_learns_is_saved_and_measured(coop):
+def test_a_method_of_one_file_learns_is_saved_and_measured(shift):
     few = ["data.shots=4", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none"]
-    recipe = load_recipe("clip_lora", ["method={name: coop}", "train={epochs: 3, lr: 0.02, augment: {crop: 1, flip: 0}}", *few])
+    recipe = load_recipe(
+        "clip_lora", ["method={name: shift}", "train={epochs: 3, lr: 0.02, augment: {crop: 1, flip: 0}}", *few]
+    )
     outcome = pipeline.finetune(recipe)
-    assert [entry["title"] for entry in outcome.entries] == ["zero-shot CLIP", "CLIP + CoOp"]
+    assert [entry["title"] for entry in outcome.entries] == ["zero-shot CLIP", "CLIP + shift"]
     losses = [row["loss"] for row in map(__import__("json").loads, (outcome.path / "history.jsonl").open()) if "loss" in row]
     assert losses[-1] < losses[0]
     again = pipeline.evaluate(recipe)

@@ -67,34 +67,79 @@ def test_the_classes_words_and_what_is_like_them_are_those_of_zero_shot(family):
     (slot.classifier() * torch.ones(2, 1, requires_grad=True)).sum().backward()  # of no inference alone
 
 
-@pytest.mark.parametrize("kind", ["clip", "dinov2"])
-def test_tokens_put_into_an_image_tower_change_its_answers_and_learn(kind, family):
-    from adapt.models import dinov2
+VITS = ["clip", "siglip", "siglip2", "open_clip", "open_clip timm", "dinov2", "registers", "dinov3", "paligemma"]
 
-    tower = family if kind == "clip" else dinov2.load(dinov2.Config(name="dinov2")).eval()
+
+def seen(family, images):
+    """What an image tower makes of pictures."""
+    return family.features(images) if "text" in family.predictors() else family.image_embedding(images)
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_tokens_put_into_an_image_tower_change_its_answers_and_learn(kind, vits):
+    tower = vits[kind]()
     slot = tower.slots.vision
     tokens = torch.nn.Parameter(torch.randn(1, 4, slot.width))
     end = slot.first + tokens.shape[1]
+    lengths = []
 
     def put(module, given):
         hidden = given[0]
+        lengths.append(hidden.shape[1])
         parts = [hidden[:, : slot.first], tokens.expand(len(hidden), -1, -1), hidden[:, slot.first :]]
         return (torch.cat(parts, 1), *given[1:])  # VPT-shallow, arXiv:2203.12119 eq. 4
 
     def take(module, given, hidden):
+        lengths.append(hidden.shape[1])
         return torch.cat([hidden[:, : slot.first], hidden[:, end:]], 1)
 
-    images = torch.rand(2, 3, *tower.input["size"]) * 255
-    plain = tower.image_embedding(images)
+    side = tower.input["size"][0]
+    images = torch.rand(2, 3, side, side) * 255
+    plain = seen(tower, images)
     hooks = [slot.layers[0].register_forward_pre_hook(put), slot.layers[-1].register_forward_hook(take)]
-    prompted = tower.image_embedding(images)
+    prompted = seen(tower, images)
     for hook in hooks:
         hook.remove()
+    patches = slot.first + (side // slot.patch) ** 2
+    assert lengths == [patches, patches + 4], "the class token and registers, then the patches"
     assert prompted.shape == plain.shape and not torch.allclose(prompted, plain, atol=1e-4)
-    prompted[0, 0].backward()
+    prompted.flatten(1)[0, 0].backward()
     assert tokens.grad.abs().sum() > 0
     with torch.no_grad():
-        torch.testing.assert_close(tower.image_embedding(images), plain.detach())
+        torch.testing.assert_close(seen(tower, images), plain.detach())
+
+
+def test_a_tower_without_a_place_for_tokens_says_why():
+    from adapt.models import sam
+
+    slots = sam.load(sam.Config(name="sam")).slots
+    assert slots.vision is None and slots.pixels is None
+    assert "windows" in slots.no_vision
+    slots = load(Config(name="clip", checkpoint="open_clip:RN50", weights="random")).slots
+    assert slots.vision is None and slots.pixels is not None
+    assert "no plain ViT" in slots.no_vision
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2", "open_clip"])
+def test_the_vocabulary_has_a_word_for_each_number(kind, vits):
+    tower = vits[kind]()
+    slot = tower.slots.text
+    words = slot.vocabulary()
+    number = slot.tokens(["cat"])[0].tolist()
+    assert "cat" in "".join(words[i] for i in number)
+    assert len(slot.embed(torch.arange(len(words)))) == len(words)
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_no_feature_is_frozen_that_learned_prompts_have_changed(kind, vits):
+    tower = vits[kind]()
+    tower.requires_grad_(False)
+    if kind in ("dinov2", "registers", "dinov3"):
+        tower.new_head()
+    assert tower.frozen_features() is not None
+    tower.slots.prompts(torch.nn.Linear(1, 1))
+    assert tower.frozen_features() is None
+    assert "prompts.weight" in dict(tower.named_parameters())
 
 
 class Fixed(torch.nn.Module):

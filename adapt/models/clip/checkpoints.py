@@ -27,7 +27,7 @@ def load_transformers(config) -> Clip:
     place = resolve(config.checkpoint)
     try:
         processor = AutoImageProcessor.from_pretrained(place)
-        tokenise = tokens_of(place, sigmoid=kind == "siglip")
+        tokenise, vocabulary = tokens_of(place, sigmoid=kind == "siglip")
         if config.weights == "random":
             backbone = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
         else:
@@ -52,11 +52,11 @@ def load_transformers(config) -> Clip:
         return net.get_text_features(input_ids=tokens).pooler_output
 
     layers, width = backbone.vision_model.encoder.layers, backbone.config.vision_config.hidden_size
-    vision = VisionSlot(layers, width, first=0 if kind == "siglip" else 1)
+    vision = VisionSlot(layers, width, 0 if kind == "siglip" else 1, backbone.config.vision_config.patch_size)
     sees = tuple(name for name in ("vision_model", "visual_projection") if name in dict(backbone.named_children()))
     about = f"{kind} {backbone.config.text_config.to_json_string()}"
     tokens = lambda texts: tokenise(texts, length)  # noqa: E731
-    towers = Towers(encode_image, tokens, encode_tokens, spec, sees, about, vision, sigmoid=kind == "siglip")
+    towers = Towers(encode_image, tokens, encode_tokens, spec, sees, about, vocabulary, vision, sigmoid=kind == "siglip")
     if kind == "clip":  # SigLIP's pooling head ends in no projection
         towers.projection = lambda net: net.visual_projection.weight
         towers.unprojected = lambda net, images: net.vision_model(pixel_values=images, **other).pooler_output
@@ -64,8 +64,8 @@ def load_transformers(config) -> Clip:
     return Clip(backbone, towers, config)
 
 
-def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
-    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T].
+def tokens_of(place: str, sigmoid: bool) -> tuple[Callable[[list[str], int], Tensor], Callable[[], list[str]]]:
+    """The tokenizer of a checkpoint's folder or hub id: (N texts, T) → int64[N, at most T]; and all its tokens.
 
     SigLIP and SigLIP 2 (`sigmoid`) have only seen lower case without punctuation, and their text towers read the last place of
     a text that is padded to its full length: big_vision, evaluators/proj/image_text/prompt_engineering.py. SigLIP's own
@@ -83,11 +83,13 @@ def tokens_of(place: str, sigmoid: bool) -> Callable[[list[str], int], Tensor]:
                 f"model.checkpoint: {place!r} has no tokenizer.json. Add that of its public checkpoint, "
                 "or pip install sentencepiece."
             ) from None
+    vocabulary = lambda: tokenizer.convert_ids_to_tokens(range(len(tokenizer)))  # noqa: E731
     if not sigmoid:
         options = {"padding": "longest", "truncation": True, "return_tensors": "pt"}
-        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"]
+        return lambda texts, length: tokenizer(texts, max_length=length, **options)["input_ids"], vocabulary
     from open_clip.tokenizer import get_clean_fn
 
     clean, tokenizer.padding_side = get_clean_fn("canonicalize"), "right"
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    return lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)["input_ids"]
+    tokenise = lambda texts, length: tokenizer([clean(text) for text in texts], max_length=length, **options)  # noqa: E731
+    return lambda texts, length: tokenise(texts, length)["input_ids"], vocabulary

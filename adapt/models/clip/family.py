@@ -44,6 +44,8 @@ class Towers:
     """The module's children that see images; all else but the scales reads texts."""
     about: str
     """What the weights do not say of the text tower."""
+    vocabulary: Callable[[], list[str]]
+    """The tokens by their numbers, as the tokenizer writes them."""
     vision: VisionSlot | None = None
     """The layers of the image tower, where it is a ViT."""
     projection: Callable[[nn.Module], nn.Parameter] | None = None
@@ -133,10 +135,23 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        tower = self.towers.tokenise, lambda tokens: self._token_embedding(tokens), self._encoded
-        text = TextSlot(*tower, self._still_classifier, self.logits, lambda: self.net.logit_scale.float().exp())
-        put = [partial(setattr, self, name) for name in ("learned", "head", "penalty")]
-        return Slots(text, self.towers.vision, self._projection, *put)
+        tower = self.towers.tokenise, self._embed, self._encoded
+        text = TextSlot(*tower, self._still_classifier, self.logits, self._scale, self._vocabulary)
+        put = {name: partial(setattr, self, name) for name in ("head", "penalty", "prompts")}
+        put["classifier"] = partial(setattr, self, "learned")
+        why = "the image tower of this checkpoint is no plain ViT"
+        return Slots(text, self.towers.vision, self._projection, pixels=self.normalise, no_vision=why, **put)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """int64[N, T] → float[N, T, W], before positions are added."""
+        return self._token_embedding(tokens)
+
+    def _scale(self) -> Tensor:
+        """exp of the learned scale, float32[]."""
+        return self.net.logit_scale.float().exp()
+
+    def _vocabulary(self) -> list[str]:
+        return self.towers.vocabulary()[: self._token_embedding.num_embeddings]
 
     @property
     def _projection(self) -> ProjectionSlot | None:
@@ -152,8 +167,10 @@ class Clip(Family):
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
         """`image_embedding`; where the projection alone learns, what it is given."""
-        if self.contrastive or not all(
-            words.fixed(part) for name, part in self.net.named_children() if name in self.towers.image
+        if (
+            self.contrastive
+            or self.prompts is not None
+            or not all(words.fixed(part) for name, part in self.net.named_children() if name in self.towers.image)
         ):
             return None
         slot = self._projection

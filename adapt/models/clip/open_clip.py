@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
@@ -63,16 +64,46 @@ def load_open_clip(config) -> OpenClip:
         return net.encode_text(tokens)
 
     sigmoid = getattr(backbone, "logit_bias", None) is not None
-    vision = None
-    if isinstance(backbone.visual, VisionTransformer):
-        tower = backbone.visual.transformer
-        vision = VisionSlot(tower.resblocks, tower.width, first=1)
+    vision = _layers(backbone.visual)
     about = f"open_clip {arch} {open_clip.get_model_config(arch)}"
-    towers = Towers(encode_image, tokenizer, encode_tokens, _input(backbone), ("visual",), about, vision, sigmoid)
-    if vision is not None and isinstance(backbone.visual.proj, nn.Parameter):
+    towers = Towers(
+        encode_image,
+        tokenizer,
+        encode_tokens,
+        _input(backbone),
+        ("visual",),
+        about,
+        partial(_vocabulary, tokenizer),
+        vision,
+        sigmoid,
+    )
+    if isinstance(backbone.visual, VisionTransformer) and isinstance(backbone.visual.proj, nn.Parameter):
         towers.projection, towers.unprojected = lambda net: net.visual.proj, _unprojected
         towers.project = lambda net, features: features @ net.visual.proj
     return OpenClip(backbone, towers, config)
+
+
+def _layers(tower: nn.Module) -> VisionSlot | None:
+    """The layers of a ViT, open_clip's own or timm's; none: it is no plain one (ResNet, ConvNeXt, EVA, whose rotary positions are by place)."""
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+    from timm.models.vision_transformer import VisionTransformer as TimmViT
+
+    if isinstance(tower, VisionTransformer) and tower.transformer.batch_first:
+        return VisionSlot(tower.transformer.resblocks, tower.transformer.width, 1, tower.patch_size[0])
+    if isinstance(tower, TimmModel) and isinstance(tower.trunk, TimmViT):
+        trunk = tower.trunk
+        return VisionSlot(trunk.blocks, trunk.embed_dim, trunk.num_prefix_tokens, trunk.patch_embed.patch_size[0])
+    return None
+
+
+def _vocabulary(tokenizer) -> list[str]:
+    """The tokens of open_clip's own tokenizer, or of transformers' inside of it."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if isinstance(tokenizer, SimpleTokenizer):
+        return [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]
+    return tokenizer.tokenizer.convert_ids_to_tokens(range(len(tokenizer.tokenizer)))
 
 
 def _unprojected(net: nn.Module, images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,7 +91,8 @@ class Dino(Family):
 
     def _split(self, sequence: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         h, w = (side // self.stride for side in images.shape[-2:])
-        return sequence[:, 0], sequence[:, self.prefix :].transpose(1, 2).unflatten(2, (h, w))  # registers are left out
+        # registers, and a method's tokens within the layers, are left out
+        return sequence[:, 0], sequence[:, -h * w :].transpose(1, 2).unflatten(2, (h, w))
 
     def image_embedding(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, D], or [B, 2 D] with embedding=both; not L2-normalised."""
@@ -131,9 +133,12 @@ class Dino(Family):
 
     @property
     def slots(self) -> Slots:
-        if self.kind not in ("dinov2", "dinov2_with_registers"):
-            return Slots()
-        return Slots(vision=VisionSlot(self.net.encoder.layer, self.width, self.prefix))
+        put = {"pixels": self.normalise, "prompts": partial(setattr, self, "prompts")}
+        if self.kind == "dinov3_convnext":
+            return Slots(no_vision="a ConvNeXt has no tokens", **put)
+        # DINOv3's rotary positions are those of the last tokens, the patches, however many come before
+        layers = (self.net.model if self.kind == "dinov3_vit" else self.net.encoder).layer
+        return Slots(vision=VisionSlot(layers, self.width, self.prefix, self.stride), **put)
 
     def semantic_logits(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] 0–255 → float[B, C, H/stride, W/stride], a logit a class and patch; between patches go bilinear."""
@@ -177,7 +182,8 @@ class Dino(Family):
         return self
 
     def frozen_features(self) -> Callable[[Tensor], Tensor] | None:
-        if self.head is None or any(parameter.requires_grad for parameter in self.backbone.parameters()):
+        learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        if self.head is None or self.prompts is not None or learns:
             return None
         return self.image_embedding if self.task == "classification" else self.patch_features
 

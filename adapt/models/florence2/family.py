@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from adapt.contracts import Slots
 from adapt.models.answers import Answer, objects
 from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.models.vision_language import IGNORED, VisionLanguage, Wording, load_backbone
@@ -38,6 +40,13 @@ class Florence2(VisionLanguage):
         "vision": r"vision_tower\..*\.(?:qkv|proj|fc1|fc2)",
     }
     quantised = r"(?:.*\.)?language_model\..*\.(?:q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+
+    @property
+    def slots(self) -> Slots:
+        why = (
+            "Florence-2's DaViT sees the windows and the channels of a grid that shrinks, in which further tokens have no place"
+        )
+        return Slots(pixels=self.normalise, prompts=partial(setattr, self, "prompts"), no_vision=why)
 
     def _pair(self, sample: dict[str, Any], seed: int) -> tuple[str, str]:
         if self.wording.tasks[seed % len(self.wording.tasks)] != "detect":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from adapt.contracts import Slots, VisionSlot
 from adapt.models.answers import Answer, objects
 from adapt.models.checkpoint import UNLOADABLE, read_config, resolve, unreadable
 from adapt.models.vision_language import IGNORED, VisionLanguage, Wording, load_backbone
@@ -28,6 +30,12 @@ class PaliGemma(VisionLanguage):
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
         super().__init__(backbone, processor, wording)
         self.tokenizer.padding_side = "left"  # the answers end together, and generation goes on from there
+
+    @property
+    def slots(self) -> Slots:
+        tower, about = self.net.model.vision_tower, self.net.config.vision_config
+        vision = VisionSlot(tower.encoder.layers, about.hidden_size, 0, about.patch_size)
+        return Slots(vision=vision, pixels=self.normalise, prompts=partial(setattr, self, "prompts"))
 
     def tokenise(self, prefixes: Sequence[str], suffixes: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Questions, and their answers when training → int64[B, T] each, padded on the left.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.contracts import Augment, Input, Predictor
+from adapt.contracts import Augment, Input, Predictor, Slots
 from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
@@ -65,6 +65,10 @@ class Sam(Family):
     @property
     def columns(self) -> tuple[str, ...]:
         return ("image", "objects")
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(no_vision="SAM's layers see the windows of a grid, in which further tokens have no place")
 
     # ------------------------------------------------------------------------------------------------------------ data
 
