@@ -80,8 +80,8 @@ class Recipe(Spec):
 # ---------------------------------------------------------------------------------------------------- finding and reading
 
 
-def folder(kind: Literal["recipes", "prompts"]) -> Path:
-    """Where the package's recipes or prompts lie: beside `adapt/` in a clone, inside it in a wheel."""
+def folder(kind: Literal["recipes", "prompts", "published"]) -> Path:
+    """Where the package's recipes, prompts or published figures lie: beside `adapt/` in a clone, inside it in a wheel."""
     inside = ROOT / kind
     return inside if inside.is_dir() else ROOT.parent / kind
 

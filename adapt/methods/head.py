@@ -23,7 +23,7 @@ class Config(MethodConfig):
 
     @property
     def only_learnt_classes(self) -> str:
-        return "its linear layer has no other classes"
+        return "its linear layer has no outputs of others"
 
 
 def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:

@@ -66,6 +66,8 @@ def shots(session: Session, request: Request) -> Swept:
     plans = _plans(session, request, known)
     draws = _draws(pool, request)
     lacking = _counted(pool, parts[0], draws, session.recipe.strict)
+    if not any(drawn.validation for drawn in draws.values()):
+        session.say("shots: there are no validation pictures, so nothing is chosen by them: the last weights stand")
     cells = [planned(pool, parts[0], request, plan, key, drawn) for plan in plans for key, drawn in draws.items()]
     session.run.begin(session.recipe)
     session.run.write_text(f"{FOLDER}/samples.jsonl", samples.written(draws))
@@ -111,9 +113,13 @@ def _looks(session: Session, plan: Plan) -> bool:
     Raises:
         UserError: it does not fit the family.
     """
-    family = session.loaded()
+    family, definition = session.loaded(), plug.load("methods", plan.method.name)
     try:
-        plug.load("methods", plan.method.name).apply(family, plan.method, session.data["train"])
+        if plan.method.places:
+            definition.place(family, plan.method, session.accelerator.device)
+        definition.apply(family, plan.method, session.data["train"])
+        if "class_logits" not in family.predictors():
+            raise UserError("it answers no classes.")
     except UserError as error:
         raise UserError(f"methods: {plan.method.name!r} does not fit {session.recipe.model.name!r} here: {error}") from None
     return family.frozen_features() is None

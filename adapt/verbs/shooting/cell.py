@@ -104,7 +104,7 @@ def measure(recipe: Recipe):
 
 def _training(recipe: Recipe, plan: Plan, shots: int, typed: Sequence[str]) -> Train:
     """The recipe's training for its own method; for others their papers' for so many shots, with the recipe's random views."""
-    usual = type(plan.method).train
+    usual = plan.method.train
     paper = usual | plan.method.few(shots)
     if plan.own:
         said = {name: getattr(recipe.train, name) for name in recipe.train.model_fields_set}
@@ -115,7 +115,7 @@ def _training(recipe: Recipe, plan: Plan, shots: int, typed: Sequence[str]) -> T
 
 def _limited(train: Train, rows: int, cap: int | None, looks: bool) -> Train:
     """With at most `cap` optimiser steps, of `rows` pictures, and `VALIDATIONS` where each takes long."""
-    epoch = max(1, rows // train.batch)
+    epoch = 1 if train.batch == "all" else max(1, rows // train.batch)
     steps = train.steps or train.epochs * epoch
     changes: dict[str, Any] = {}
     if cap is not None and steps > cap:

@@ -67,7 +67,7 @@ class Pool:
         self.splits = [split for split in SPLITS if split in self.data]
         self.labels = {split: _labels(self.data[split]) for split in self.splits}
         self.ids = {split: list(self.data[split]["id"][:]) for split in self.splits}
-        self._cached: dict[tuple, Callable] = {}
+        self._cached: dict[tuple, tuple[int, Callable]] = {}
         self._measured: dict[str, Any] = {}
 
     @property
@@ -131,16 +131,18 @@ class Pool:
         """
         function = family.frozen_features()
         name = self._encoder(family, function)
-        if (name, split, views, augment) not in self._cached:
-            session = self.session
-            made: dict[str, Any] = {"encoder": name, "data": self.fingerprints[split], "precision": session.precision}
+        key = (name, split, augment)
+        if key not in self._cached or self._cached[key][0] < views:  # the first of many views are those of few
+            made: dict[str, Any] = {"encoder": name, "data": self.fingerprints[split], "precision": self.session.precision}
             if views:
-                made |= {"views": views, "augment": settings(augment), "seed": session.recipe.seed}
-            seen = (views, augment) if views else (1, None)
-            rows, called = self.data[split], f"features_{split}_{of(made)[:8]}"
-            found = kept.outputs(session, "features", made, function, family, rows, *seen, called=called)
-            self._cached[name, split, views, augment] = found
-        return self._cached[name, split, views, augment]
+                made |= {"views": views, "augment": settings(augment), "seed": self.session.recipe.seed}
+            seen, called = (views or 1, augment), f"features_{split}_{of(made)[:8]}"
+            rows = self.data[split]
+            self._cached[key] = (
+                views,
+                kept.outputs(self.session, "features", made, function, family, rows, *seen, called=called),
+            )
+        return self._cached[key][1]
 
     def shared(self, family, places: Sequence[Place], views: int, augment: Augment) -> Callable[[int, int], dict[str, Tensor]]:
         """The same for some of the pictures: (view, number among them) → `features`."""
