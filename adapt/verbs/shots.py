@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from adapt import plug
+from adapt.contracts import MethodConfig
 from adapt.plug import UserError, counted, nearest
 from adapt.provenance import changed
 from adapt.records import Guard
@@ -24,7 +25,7 @@ from adapt.verbs import guards
 from adapt.verbs.session import Session
 from adapt.verbs.shooting import samples, summary
 from adapt.verbs.shooting.cell import FOLDER, Cell, Plan, Reference, learnt, planned
-from adapt.verbs.shooting.pool import Part, Pool, halves
+from adapt.verbs.shooting.pool import Part, Pool, halves, words
 from adapt.verbs.shooting.request import ZERO_SHOT, Request
 
 
@@ -63,7 +64,7 @@ def shots(session: Session, request: Request) -> Swept:
         raise UserError(
             f"base_to_new: {session.recipe.model.name!r} has no words for classes that it has not learnt. Leave it out."
         )
-    plans = _plans(session, request, known)
+    plans = _plans(session, request, parts, known)
     draws = _draws(pool, request)
     lacking = _counted(pool, parts[0], draws, session.recipe.strict)
     if not any(drawn.validation for drawn in draws.values()):
@@ -88,7 +89,7 @@ def _knows_classes(session: Session) -> bool:
     return "class_logits" in session.family.predictors()
 
 
-def _plans(session: Session, request: Request, known: bool) -> list[Plan]:
+def _plans(session: Session, request: Request, parts: Sequence[Part], known: bool) -> list[Plan]:
     """The methods with their options: those of the recipe for its own method."""
     plans = []
     for method in request.methods:
@@ -98,31 +99,53 @@ def _plans(session: Session, request: Request, known: bool) -> list[Plan]:
                 raise UserError(
                     f"methods: {ZERO_SHOT!r} is not for {session.recipe.model.name!r}, which has no class words.{fit}"
                 )
-        elif not isinstance(method, str):
-            plans.append(Plan(method, False, False))
-        elif method == session.recipe.method.name:
-            plans.append(Plan(session.recipe.method, True, False))
-        else:
-            plans.append(Plan(plug.schema("methods", method)(name=method), False, False))
-    return [Plan(plan.method, plan.own, _looks(session, plan)) for plan in plans]
+            continue
+        own = method == session.recipe.method.name
+        if isinstance(method, str):
+            method = session.recipe.method if own else plug.schema("methods", method)(name=method)
+        asked = parts[:1] if method.only_learnt_classes else parts
+        families = [_applied(session, method, words(session, part)) for part in asked]
+        _alike(method, families)
+        plans.append(Plan(method, own, families[0].frozen_features() is None))
+    return plans
 
 
-def _looks(session: Session, plan: Plan) -> bool:
-    """Does its encoder learn? Found out by applying it.
+def _applied(session: Session, method: MethodConfig, told: Mapping[str, list[str]]):
+    """A family that is told some classes, with the method on it.
 
     Raises:
-        UserError: it does not fit the family.
+        UserError: the method does not fit the family.
     """
-    family, definition = session.loaded(), plug.load("methods", plan.method.name)
+    family, definition = session.loaded(), plug.load("methods", method.name)
     try:
-        if plan.method.places:
-            definition.place(family, plan.method, session.accelerator.device)
-        definition.apply(family, plan.method, session.data["train"])
+        family.set_classes(**told)
+        if method.places:
+            definition.place(family, method, session.accelerator.device)
+        definition.apply(family, method, session.data["train"])
         if "class_logits" not in family.predictors():
             raise UserError("it answers no classes.")
     except UserError as error:
-        raise UserError(f"methods: {plan.method.name!r} does not fit {session.recipe.model.name!r} here: {error}") from None
-    return family.frozen_features() is None
+        raise UserError(f"methods: {method.name!r} does not fit {session.recipe.model.name!r} here: {error}") from None
+    return family
+
+
+def _alike(method: MethodConfig, families: Sequence[Any]) -> None:
+    """Can what is learnt beside some classes stand beside others?
+
+    Raises:
+        UserError: it is of another shape there, as CoOp's context is beside longer words.
+    """
+    shapes = [
+        {name: tuple(value.shape) for name, value in family.named_parameters() if value.requires_grad} for family in families
+    ]
+    for other in shapes[1:]:
+        odd = next((name for name in shapes[0] if shapes[0][name] != other.get(name)), None)
+        if odd:
+            sizes = " and ".join(" × ".join(map(str, one.get(odd, ()))) for one in (shapes[0], other))
+            raise UserError(
+                f"base_to_new: what {method.name!r} learns ({odd}) is {sizes} numbers beside the words of base and new classes. Give it a "
+                f"size that fits both, such as methods='[{{name: coop, tokens: 4}}]'."
+            )
 
 
 def _draws(pool: Pool, request: Request) -> dict[samples.Key, samples.Draw]:

@@ -237,7 +237,7 @@ def test_a_finished_cell_is_not_done_twice_and_a_killed_sweep_goes_on(swept, wor
 
 
 def test_other_options_make_a_cell_again_and_say_what_changed(swept, world, monkeypatch, capsys):
-    home, before = swept
+    home, _ = swept
     monkeypatch.chdir(home)
     other = Request(shots=(1,), seeds=1, methods=("head",), train=("train.epochs=5", "train.cache=true"))
     found = pipeline.shots(recipe(world), other)
@@ -381,8 +381,8 @@ def test_every_published_figure_has_a_source():
             assert figures.paper or figures.repository or figures.via
     for entry in literature.shots:
         for figures in filter(None, (entry.reported, entry.reproduced)):
-            assert set(figures.values) <= {0, 1, 2, 4, 8, 16}
+            assert set(figures.top1) <= {0, 1, 2, 4, 8, 16}
     for entry in literature.base_to_new:
         for figures in filter(None, (entry.reported, entry.reproduced)):
-            base, new, both = (figures.values[name] for name in ("base", "new", "harmonic"))
+            base, new, both = (figures.top1[name] for name in ("base", "new", "harmonic"))
             assert both == pytest.approx(2 * base * new / (base + new), abs=0.01)

@@ -16,7 +16,7 @@ ARXIV = r"^\d{4}\.\d{4,5}$"
 class Figures(Spec):
     """Numbers and where they stand."""
 
-    values: dict[int | str, float]
+    top1: dict[int | str, float]
     """Shots, or base, new and harmonic → top-1, %."""
     paper: str | None = Field(None, pattern=ARXIV)
     """arXiv number."""
@@ -29,8 +29,8 @@ class Figures(Spec):
 
     @model_validator(mode="after")
     def _are_percentages(self) -> Figures:
-        if not self.values or not all(0 < value < 100 for value in self.values.values()):
-            raise ValueError("values are percentages, above 0 and below 100")
+        if not self.top1 or not all(0 < value < 100 for value in self.top1.values()):
+            raise ValueError("top1: percentages, above 0 and below 100")
         return self
 
 
