@@ -57,13 +57,8 @@ def shots(session: Session, request: Request) -> Swept:
     Raises:
         UserError: the data have no labels or too few under `strict`, a method does not fit the family, or the file of draws is wrong.
     """
-    pool = Pool(session)
-    parts = halves(pool.names) if request.base_to_new else (Part("all", pool.names, 0),)
-    known = _knows_classes(session)
-    if request.base_to_new and not session.recipe.model.uses_words:
-        raise UserError(
-            f"base_to_new: {session.recipe.model.name!r} has no words for classes that it has not learnt. Leave it out."
-        )
+    pool, known = Pool(session), _knows_classes(session)
+    parts = _parts(pool, request)
     plans = _plans(session, request, parts, known)
     draws = _draws(pool, request)
     lacking = _counted(pool, parts[0], draws, session.recipe.strict)
@@ -87,6 +82,18 @@ def shots(session: Session, request: Request) -> Swept:
 def _knows_classes(session: Session) -> bool:
     """Can the model as it comes be asked about the classes?"""
     return "class_logits" in session.family.predictors()
+
+
+def _parts(pool: Pool, request: Request) -> tuple[Part, ...]:
+    """The classes that are asked about among each other; the first are learnt."""
+    if not request.base_to_new:
+        return (Part("all", pool.names, 0),)
+    model = pool.session.recipe.model
+    if not model.uses_words:
+        raise UserError(f"base_to_new: {model.name!r} has no words for classes that it has not learnt. Leave it out.")
+    if len(pool.names) < 2:
+        raise UserError(f"base_to_new: the data have {counted(len(pool.names), 'class')}, which has no halves. Leave it out.")
+    return halves(pool.names)
 
 
 def _plans(session: Session, request: Request, parts: Sequence[Part], known: bool) -> list[Plan]:
@@ -151,6 +158,9 @@ def _alike(method: MethodConfig, families: Sequence[Any]) -> None:
 def _draws(pool: Pool, request: Request) -> dict[samples.Key, samples.Draw]:
     """The pictures of each (shots, seed); seeds follow the recipe's own: 1, 2, 3 where that is 0."""
     first = pool.session.recipe.seed + 1
+    most = pool.session.recipe.data.values().get("shots")
+    if most and most < max(request.shots):
+        pool.session.say(f"shots: data.shots={most} leaves so many of each class to draw from; data.shots=null leaves all")
     keys = [(count, seed) for count in request.shots for seed in range(first, first + request.seeds)]
     if request.splits:
         return samples.read(request.splits, keys, pool.ids)
