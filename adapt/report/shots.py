@@ -58,8 +58,7 @@ def _body(read: Mapping[str, Any], drawing: str) -> str:
     )
     told = "".join(f"<p class=note>{escape(line)}</p>" for line in notes(read))
     promises = "".join(
-        f"<li class={guard.state.replace(' ', '')}><b>{escape(' '.join(table.verdict(guard)))}</b></li>"
-        for guard in _guards(read)
+        f"<li class={guard.state}><b>{escape(' '.join(table.verdict(guard)).strip())}</b></li>" for guard in _guards(read)
     )
     return (
         f"<figure>{drawing}</figure><ul class=guards>{promises}</ul><div class=wide><table><thead><tr>{top}</tr></thead>"
