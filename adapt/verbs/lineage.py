@@ -37,7 +37,8 @@ def adapted(session: Session) -> dict[str, Any]:
 
 def adapter(session: Session) -> dict[str, Any]:
     """What a training learns from, but for the settings, which name the run folder."""
-    splits = ("train", "validation") if session.selects else ("train",)
+    searches = session.recipe.method.searches and "validation" in session.data
+    splits = ("train", "validation") if session.selects or searches else ("train",)
     return model(session) | {"data": {split: session.fingerprints[split] for split in splits}}
 
 
