@@ -21,6 +21,8 @@ BELOW = "▼"
 NONE = "–"
 SHOWN = 3
 """Classes with too few pictures that are named."""
+WIDTH = 160
+"""Columns of the table where there is no terminal."""
 
 
 def build(folder: Path) -> Path:
@@ -100,8 +102,8 @@ def grid(read: Mapping[str, Any]) -> list[list[str]]:
     compared = any("change" in score for row in read["rows"] for score in row["scores"].values())
     head = ["", "shots", "pictures", *(f"{NAMES[name]}, %" for name in names)]
     head += [
-        *(["against zero-shot (95 % interval)"] if compared else []),
-        *(["at its start"] if read["stop"] else []),
+        *(["against zero-shot"] if compared else []),
+        *(["at start"] if read["stop"] else []),
         "seconds",
     ]
     return [head, *(_cells(row, names, compared, read) for row in read["rows"])]
@@ -141,7 +143,7 @@ def notes(read: Mapping[str, Any]) -> list[str]:
         )
     if read["stop"] and any(row["shots"] for row in rows):
         found.append(
-            "At its start: draws whose training was no better than zero-shot on their validation pictures; zero-shot's answers stand there."
+            "At start: draws whose training was no better than zero-shot on their validation pictures; zero-shot's answers stand there."
         )
     if read["cap"]:
         found.append(f"Each training was capped at {counted(read['cap'], 'step')}.")
@@ -207,6 +209,8 @@ def tell(folder: Path, read: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     console, out = Console(), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # a file has room for whole rows
     head, *body = grid(read)
     for i, name in enumerate(head):
         out.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")

@@ -106,8 +106,12 @@ def few(labels: Sequence[int], most: int, seed: int) -> list[int]:
     return sorted(rows)
 
 
-def fit(session: Session) -> None:
-    """Train what the method lets learn; the best weights on validation stay."""
+def fit(session: Session, apart: float = 0.0) -> None:
+    """Train what the method lets learn; the best weights on validation stay.
+
+    Args:
+        apart: seconds between the states from which a killed training goes on, at least, at ends of epochs.
+    """
     from adapt.train import loop
 
     run, recipe, family = session.run, session.recipe, session.family
@@ -116,7 +120,7 @@ def fit(session: Session) -> None:
         kept.refuse(session, "the training", run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
     run.write_json("checkpoints/made_of.json", made)
     session.track("finetune")
-    options = {"title": "finetune", "selection": measuring.selection(session, family)}
+    options = {"title": "finetune", "selection": measuring.selection(session, family), "apart": apart}
     seen, validate = _views(session), _validation(session)
     loop.fit(family, seen, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
 

@@ -6,6 +6,7 @@ changed is made again. Everything that frozen encoders make of the pictures is c
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,9 @@ def shots(session: Session, request: Request) -> Swept:
     session.run.begin(session.recipe)
     session.run.write_text(f"{FOLDER}/samples.jsonl", samples.written(draws))
     reference = Reference(pool) if known else None
+    if reference:
+        start = [f"{100 * reference.right(part, pool.tested(part)).mean():.1f} %{part.where}" for part in parts]
+        session.say(f"zero-shot: {', '.join(start)}")
     records = _swept(pool, cells, parts, reference)
     document = _document(pool, request, plans, parts, records, reference, lacking)
     session.run.write_json(f"{FOLDER}/shots.json", document)
@@ -200,7 +204,8 @@ def _swept(pool: Pool, cells: Sequence[Cell], parts: Sequence[Part], reference: 
     if len(missing) < len(cells):
         session.say(f"shots: {len(cells) - len(missing)} of {counted(len(cells), 'cell')} finished before")
     _tell_changes(session, folder, missing)
-    began, took = time.perf_counter(), {}
+    importlib.import_module("adapt.train.loop")  # its libraries take seconds, which are no cell's
+    took: dict[str, list[float]] = {}
     for number, cell in enumerate(missing, 1):
         start = time.perf_counter()
         try:
@@ -210,7 +215,7 @@ def _swept(pool: Pool, cells: Sequence[Cell], parts: Sequence[Part], reference: 
         session.run.write_json(f"{FOLDER}/cells/{cell.name}.json", record)
         kept[cell.name] = record
         took.setdefault(cell.method.name, []).append(time.perf_counter() - start)
-        left = _left(missing[number:], took, time.perf_counter() - began)
+        left = _left(missing[number:], took)
         session.say(f"[{number} of {len(missing)}] {_said(record, parts[0])}{left}")
     return [kept[cell.name] for cell in cells]
 
@@ -238,12 +243,11 @@ def _said(record: Mapping[str, Any], part: Part) -> str:
     """A finished cell in a line."""
     value = record["metrics"][part.name]["top1"]
     note = ", no better than zero-shot on validation" if summary.stopped(record) else ""
-    where = "" if part.name == "all" else f" on {part.name} classes"
     place = f"{record['method']}, {counted(record['shots'], 'shot')}, seed {record['seed']}"
-    return f"{place}: {100 * value:.1f} %{where}{note}; {record['seconds']:.1f} s"
+    return f"{place}: {100 * value:.1f} %{part.where}{note}; {record['seconds']:.1f} s"
 
 
-def _left(cells: Sequence[Cell], took: Mapping[str, Sequence[float]], passed: float) -> str:
+def _left(cells: Sequence[Cell], took: Mapping[str, Sequence[float]]) -> str:
     """How long the other cells will take, by those of the same method, or by all."""
     if not cells:
         return ""

@@ -1,4 +1,8 @@
-"""One cell of the sweep: a method learns from one draw of pictures, as `adapt finetune` would, and is measured on the test split."""
+"""One cell of the sweep: a method learns from one draw of pictures, and is measured on the test split.
+
+It learns as `adapt finetune` does with the same pictures and seed, to the same numbers; but random views whose features are kept are those of
+the picture's place among all pictures, not among the few, so that cells share them.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,8 @@ FOLDER = "shots"
 """In the run folder."""
 VERSION = 1
 """Raised when a cell's numbers become others."""
+APART = 10.0
+"""Seconds of a training that a kill may cost: cells are many and short, and so are their epochs."""
 VALIDATIONS = 20
 """Of a training whose encoder learns, at most: each asks it about all validation pictures."""
 
@@ -149,7 +155,7 @@ def learnt(pool: Pool, cell: Cell, parts: Sequence[Part], reference: Reference |
     began = time.perf_counter()
     finetune.prepare(session)
     if cell.method.trains:
-        finetune.fit(session)
+        finetune.fit(session, APART)
     chosen = finetune.search(session).get("chosen", {})
     record: dict[str, Any] = {"method": cell.method.name, "shots": cell.shots, "seed": cell.seed, "made_of": cell.made_of}
     record |= {"seconds": round(time.perf_counter() - began, 2), "pictures": len(cell.train), "chosen": chosen}

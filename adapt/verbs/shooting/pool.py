@@ -38,6 +38,11 @@ class Part:
     first: int
     """The number of its first class among all."""
 
+    @property
+    def where(self) -> str:
+        """In words, such as ` of base classes`; of all nothing is said."""
+        return "" if self.name == "all" else f" of {self.name} classes"
+
     def has(self, labels: np.ndarray) -> np.ndarray:
         """Which labels int[N] are of its classes, bool[N]."""
         return (labels >= self.first) & (labels < self.first + len(self.classes))
