@@ -17,7 +17,7 @@ from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe
 
 VERBS = tuple(PAGES)
-ALONE = ("completion", "convert", "init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "help")
+ALONE = ("completion", "convert", "init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "shots", "help")
 """What one process does, whatever the number that a launcher started."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """How a launcher tells a process that it has others beside it."""

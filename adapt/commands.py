@@ -171,11 +171,38 @@ def _predict(rest: list[str]) -> Said:
     return 0, answered.document()
 
 
+def _shots(rest: list[str]) -> Said:
+    """Compare methods on few labels; status 1 when one fell below zero-shot, with strict=true."""
+    from adapt.verbs.shooting.request import parse as read
+
+    request = read(rest)
+    recipe = ready(rest)
+    from adapt import hardware
+
+    hardware.guard()
+    from adapt.pipeline import shots
+    from adapt.report.shots import tell
+
+    swept = shots(recipe, request)
+    tell(swept.path, swept.document)
+    place = swept.path / "shots"
+    files = {"report": str(place / "report.html"), "plot": str(place / "shots.png"), "samples": str(place / "samples.jsonl")}
+    document = {"run": str(swept.path), "ok": swept.ok} | files | swept.document | {"notes": recipe.notes}
+    return 1 if recipe.strict and not swept.ok else 0, document
+
+
 def _report(rest: list[str]) -> Said:
     given = dict(argument.partition("=")[::2] for argument in rest)
     from adapt.run import Run
 
     path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
+    if path.joinpath("shots", "shots.json").is_file():
+        from adapt.report import shots
+
+        page = shots.build(path)
+        print(f"Few labels: {page}")
+        if not path.joinpath("metrics.json").is_file():
+            return 0, {"run": str(path), "report": str(page)}
     if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
         raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
     from adapt.pipeline import report
@@ -259,5 +286,6 @@ OWN: dict[str, Callable[[list[str]], Said]] = {
     "recipes": lists.recipes,
     "report": _report,
     "runs": lists.folders,
+    "shots": _shots,
 }
 """Verbs that do not end with a table of numbers."""

@@ -245,14 +245,14 @@ class TextSlot:
     """int64[N, T] → float[N, T, W], before positions are added."""
     encode: Callable[[Tensor, Tensor], Tensor]
     """(int64[N, T], which say where texts end; float[N, T, W] in the place of their embeddings) → float32[N, D], L2-normalised."""
-    vocabulary: Callable[[], list[str]]
-    """The tokens by their numbers, as their tokenizer writes them."""
     classifier: Callable[[], Tensor]
     """() → float32[C, D], L2-normalised: the classes' words in all templates; without a gradient."""
     logits: Callable[[Tensor, Tensor], Tensor]
     """(images float32[B, D], texts float32[N, D], both L2-normalised) → float32[B, N], as the zero-shot classifier scales them."""
     scale: Callable[[], Tensor]
     """() → float32[], by which they multiply cosines."""
+    vocabulary: Callable[[], list[str]]
+    """The tokens by their numbers, as their tokenizer writes them."""
 
 
 @dataclass(frozen=True)
@@ -394,6 +394,11 @@ class MethodConfig(Plugin):
     def trains(self) -> bool:
         """Is there a training? Not where `prepare` and `search` are all that is done."""
         return True
+
+    @property
+    def only_learnt_classes(self) -> str:
+        """Why it cannot be asked about classes that it has not learnt, in a few words; empty: it can, by their words."""
+        return ""
 
     def few(self, shots: int) -> dict[str, Any]:
         """The paper's own `train` for so many labelled pictures a class, which beats `train`; what a recipe says beats both."""

@@ -46,6 +46,12 @@ not done again. One table at the end has them all.
 
   adapt road recipe=clip_lora
   adapt road recipe=yours/photos data.path=photos""",
+    "shots": """See what few labels buy: methods × labelled pictures a class, measured.
+One table and one plot, with intervals against zero-shot. Features are computed
+once; a killed sweep goes on with the same command, cell by cell.
+
+  adapt shots recipe=clip_lora
+  adapt shots recipe=clip_lora shots=1,4 seeds=1 methods=coop,lora cap=100""",
     "prompt": """Ask the model about one picture: masks, boxes, words or classes.
 The answer is printed, drawn on the picture and written as JSON. The adapted
 model answers, if the recipe's run has one.
@@ -140,6 +146,8 @@ def page(verb: str) -> str:
         from adapt.verbs.converting.request import HELP
     elif verb == "doctor":
         from adapt.verbs.doctoring.request import HELP
+    elif verb == "shots":
+        from adapt.verbs.shooting.request import HELP
     else:
         return f"adapt {verb}: {PAGES[verb]}"
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from adapt.verbs.predict import Answered
     from adapt.verbs.predicting.request import Request
     from adapt.verbs.question import Answer, Question
+    from adapt.verbs.shooting.request import Request as Shots
+    from adapt.verbs.shots import Swept
 
 __all__ = [
     "Outcome",
@@ -38,6 +40,7 @@ __all__ = [
     "prompt",
     "report",
     "road",
+    "shots",
 ]
 
 
@@ -130,6 +133,13 @@ def predict(recipe: Recipe | None, request: Request) -> Answered:
     from adapt.verbs import predict
 
     return predict.of_file(request) if recipe is None else predict.of_run(recipe, request)
+
+
+def shots(recipe: Recipe, request: Shots) -> Swept:
+    """Compare methods on few labelled pictures of each class; see `adapt/verbs/shots.py`."""
+    from adapt.verbs import shots
+
+    return shots.shots(Session(recipe), request)
 
 
 def report(path: Path) -> Path:

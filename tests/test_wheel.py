@@ -39,6 +39,8 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
 def test_the_wheel_works_from_any_folder(installed, tmp_path):
     where = run(installed / "python", "-c", "import adapt; print(adapt.__file__)", cwd=tmp_path)
     assert str(installed.parent) in where.stdout, where.stderr
+    read = "from adapt.verbs.shooting import published; print(len(published.read().shots))"
+    assert int(run(installed / "python", "-c", read, cwd=tmp_path).stdout) > 5
     listed = run(installed / "adapt", "recipes", cwd=tmp_path)
     assert "clip_lora" in listed.stdout, listed.stderr
     assert "zoo/clip_tiny" in listed.stdout

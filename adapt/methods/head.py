@@ -21,6 +21,10 @@ class Config(MethodConfig):
     """text: start from the zero-shot classifier, scaled as its logits are (WiSE-FT §3, arXiv:2109.01903); auto: so where the
     family has texts, else from zero."""
 
+    @property
+    def only_learnt_classes(self) -> str:
+        return "its linear layer has no outputs of others"
+
 
 def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Freeze the backbone and put a linear layer of the classes on it.

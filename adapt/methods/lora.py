@@ -9,7 +9,7 @@ tuned elsewhere, by peft's default, want `rslora: false`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt.methods import low_rank, memory
 
@@ -28,6 +28,10 @@ class Config(low_rank.Adapters):
     """The family's names of what is adapted, such as q, k, v, o, mlp; or ends of module names."""
     rslora: bool = True
     """Rank-stabilised scaling, α/√r, as CLIP-LoRA's code has it; false: α/r."""
+
+    def few(self, shots: int) -> dict[str, Any]:
+        """CLIP-LoRA §5: 500 steps for each picture of a class."""
+        return {"steps": 500 * shots, "batch": 32, "lr": 2e-4, "weight_decay": 0.01, "warmup": 0.0, "min_lr": 1e-6}
 
 
 def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:

@@ -235,6 +235,49 @@ def _kinds(held: bool) -> tuple[list, list[str]]:
     return ([line, ring], names) if held else ([line], names[:1])
 
 
+def over_shots(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], start: Mapping[str, float], names: Mapping[str, str]
+) -> tuple[str, bytes]:
+    """Accuracy against labelled pictures a class, on a logarithmic axis: the mean over seeds, and all that lies between them.
+
+    Args:
+        panels: score → method → shots → the seeds' values, 0–1.
+        start: score → zero-shot's value, 0–1.
+        names: score → what its panel is called.
+
+    Returns:
+        SVG, and PNG on white.
+    """
+    titles = list(dict.fromkeys(title for panel in panels.values() for title in panel))
+    looks = dict(
+        zip(titles, islice(cycle([(c, dash) for dash in ("-", "--", ":") for c in COLOURS[1:]]), len(titles)), strict=True)
+    )
+    with style(*titles, *names.values()):
+        figure = Figure((1.4 + 4.2 * len(panels), 3.6))
+        handles = {}
+        for axis, (score, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for title, points in panel.items():
+                colour, dash = looks[title]
+                x = sorted(points)
+                y = [100 * np.asarray(points[shots]) for shots in x]
+                axis.fill_between(x, [v.min() for v in y], [v.max() for v in y], color=colour, alpha=0.13, lw=0)
+                means = [v.mean() for v in y]
+                handles[short(title)] = axis.plot(x, means, color=colour, ls=dash, lw=1.6, marker="o", ms=3.5)[0]
+            if score in start:
+                handles["zero-shot"] = axis.axhline(100 * start[score], color=COLOURS[0], lw=1.4, ls=(0, (1, 1.5)))
+            shots = sorted({shots for points in panel.values() for shots in points})
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(shots, list(map(str, shots)))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.set(xlabel="labelled pictures a class", ylabel=f"{names[score]}, %")
+            axis.margins(0.06, 0.12)
+        figure.tight_layout()
+        _legend(figure, list(handles.values()), list(handles)).set_in_layout(True)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=150, facecolor="white", bbox_inches="tight", metadata={"Software": None})
+        return svg(figure), out.getvalue()
+
+
 def _looks(count: int) -> Iterator[tuple[str, str]]:
     """A colour and a kind of line for each of `count` rows: colours, then the same colours dashed, and so on."""
     return islice(cycle([(colour, dash) for dash in ("-", "--", ":") for colour in COLOURS]), count)

@@ -38,6 +38,7 @@ def fit(
     validate: Callable[[nn.Module], float] | None = None,
     title: str = "train",
     selection: str = "",
+    apart: float = 0.0,
 ) -> list[dict]:
     """Train the parameters of `family` that require gradients; on return they are the best on validation.
 
@@ -50,6 +51,7 @@ def fit(
         folder: gets `history.jsonl` and `checkpoints/`; a state found there is continued.
         validate: a score of the family, higher is better; none: the last weights are kept.
         selection: what the score is, its metric and protocol; a state with other ones is refused.
+        apart: seconds that a state is younger than the next, where both are of ends of epochs: of short ones not each leaves its own.
 
     Returns:
         the rows of `history.jsonl`.
@@ -86,7 +88,11 @@ def fit(
     processes.follow([value.detach() for value in checkpoint.trainable(family).values()], accelerator)
     history = checkpoint.History(folder / "history.jsonl", step, accelerator)
 
+    saved = time.monotonic()
+
     def save() -> None:
+        nonlocal saved
+        saved = time.monotonic()
         if accelerator.is_main_process:
             values = {"model": checkpoint.trainable(family), "optimizer": optimizer.state_dict()}
             counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
@@ -120,7 +126,8 @@ def fit(
                 best, stale = (score, 0) if score > best else (best, stale + 1)
                 if stale == 0 and accelerator.is_main_process:
                     checkpoint.save(kept, {"model": checkpoint.trainable(family), "selection": selection})
-            save()
+            if time.monotonic() - saved >= apart:
+                save()
     accelerator.wait_for_everyone()
     if validate and (chosen := checkpoint.shared_load(kept, accelerator)):
         checkpoint.load_trainable(family, chosen["model"])

@@ -34,6 +34,8 @@ def cached(session: Session, split: str = "train", views: int = 0) -> Callable[[
             f"{place}: with method {recipe.method.name!r} the encoder of {recipe.model.name!r} learns, or this family has no features "
             f"to keep. {way}"
         )
+    if session.shared is not None:
+        return session.shared(split, views)
     seen = (views, recipe.train.augment) if views else (1, None)
     called = "features" + (f"_{split}" if split != "train" else "") + (f"_{views}" if views else "")
     made = lineage.features(session, split, views)

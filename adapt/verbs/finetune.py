@@ -112,8 +112,12 @@ def few(labels: Sequence[int], most: int, seed: int) -> list[int]:
     return sorted(rows)
 
 
-def fit(session: Session) -> None:
-    """Train what the method lets learn; the best weights on validation stay."""
+def fit(session: Session, apart: float = 0.0) -> None:
+    """Train what the method lets learn; the best weights on validation stay.
+
+    Args:
+        apart: seconds between the states from which a killed training goes on, at least, at ends of epochs.
+    """
     from adapt.train import loop
 
     run, recipe, family = session.run, session.recipe, session.family
@@ -122,7 +126,7 @@ def fit(session: Session) -> None:
         kept.refuse(session, "the training", run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
     run.write_json("checkpoints/made_of.json", made)
     session.track("finetune")
-    options = {"title": "finetune", "selection": measuring.selection(session, family)}
+    options = {"title": "finetune", "selection": measuring.selection(session, family), "apart": apart}
     seen, validate = _views(session), _validation(session)
     loop.fit(family, seen, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
 
@@ -192,10 +196,10 @@ def _views(session: Session):
 
 
 def _validation(session: Session):
-    """The score by which weights are chosen; with `train.cache`, of features, where the eval asks for class logits."""
+    """The score by which weights are chosen; of features, where the encoder is frozen and the eval asks for class logits."""
     if not session.selects:
         return None
-    if not (session.recipe.train.cache and measuring.by_logits(session, session.family)):
+    if session.family.frozen_features() is None or not measuring.by_logits(session, session.family):
         return partial(measuring.validate, session)
     return partial(measuring.validate, session, features=features.table(session, "validation")[0])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
@@ -14,6 +15,9 @@ from adapt.run import Run
 from adapt.verbs.processes import Processes
 from adapt.vision.classes import class_names
 from adapt.vision.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""
@@ -56,6 +60,10 @@ class Session:
         """Is the family, as it is in memory, the adapted one?"""
         self.guests: list = []
         """The sets of the canary, once somebody has asked for them; see `guests.guests`."""
+        self.shared: Callable[[str, int], Callable[[int, int], dict[str, Tensor]]] | None = None
+        """Features of a split's rows, kept for several sessions: (split, views) → what `features.cached` gives; none: its own."""
+        self.quiet = False
+        """Is it a part of something larger, which speaks for it?"""
         set_seed(recipe.seed)
 
     # ------------------------------------------------------------------------------------------------------------- parts
@@ -147,7 +155,8 @@ class Session:
 
     def say(self, text: str) -> None:
         """A line for the user, once, whatever the number of processes."""
-        self.accelerator.print(text)
+        if not self.quiet:
+            self.accelerator.print(text)
 
     def track(self, name: str) -> None:
         """Begin curves of this name, where the recipe has a tracker."""

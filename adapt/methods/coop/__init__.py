@@ -61,6 +61,10 @@ class Config(Trains):
             raise ValueError("method.tokens and method.init both say how many tokens there are; leave one out")
         return self
 
+    @property
+    def only_learnt_classes(self) -> str:
+        return "each class has words of its own" if self.class_specific else ""
+
     def few(self, shots: int) -> dict[str, Any]:
         return schedule(next((epochs for most, epochs in EPOCHS.items() if shots <= most), 200))
 

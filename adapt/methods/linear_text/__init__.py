@@ -51,6 +51,10 @@ class Config(MethodConfig):
     penalty: float = Field(1.0, ge=0)
     """What the paper's λ_c are multiplied by; 0: nothing holds the head to its words (ZS-LP)."""
 
+    @property
+    def only_learnt_classes(self) -> str:
+        return "its head has no vectors of others"
+
 
 def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     """Freeze the family; what learns stands in the place of its classes' words.

@@ -64,6 +64,10 @@ class Config(MethodConfig):
     def trains(self) -> bool:
         return self.tuned
 
+    @property
+    def only_learnt_classes(self) -> str:
+        return "the pictures that it keeps are of no others"
+
 
 def apply(family: Family, config: Config, rows: Dataset) -> None:
     """Freeze the family and make room for the training pictures.

@@ -113,8 +113,8 @@ class Clip(Family):
 
     @property
     def slots(self) -> Slots:
-        tower = self.towers.tokenise, self._embed, self._encoded, self._vocabulary
-        text = TextSlot(*tower, self._still_classifier, self.logits, lambda: self.net.logit_scale.float().exp())
+        tower = self.towers.tokenise, self._embed, self._encoded
+        text = TextSlot(*tower, self._still_classifier, self.logits, self._scale, self._vocabulary)
         put = {name: partial(setattr, self, name) for name in ("head", "penalty", "prompts")}
         put["classifier"] = partial(setattr, self, "learned")
         why = "the image tower of this checkpoint is no plain ViT"
@@ -123,6 +123,10 @@ class Clip(Family):
     def _embed(self, tokens: Tensor) -> Tensor:
         """int64[N, T] → float[N, T, W], before positions are added."""
         return self._token_embedding(tokens)
+
+    def _scale(self) -> Tensor:
+        """exp of the learned scale, float32[]."""
+        return self.net.logit_scale.float().exp()
 
     def _vocabulary(self) -> list[str]:
         return self.towers.vocabulary()[: self._token_embedding.num_embeddings]
