@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.evals.result import counts
-from adapt.report import table
+from adapt.report import robustness, table
 from adapt.report.entries import Entry, Guard, Split, read
 from adapt.report.html import data_uri, document, section
 from adapt.run import atomic
@@ -39,6 +39,7 @@ def build(folder: Path) -> Path:
         _section("All metrics", _metrics, rows),
         _section("Pictures", _pictures, folder, rows),
         _section("Figures", _figures, folder, rows),
+        _section("Robustness", robustness.section, rows),
         _section("Mistakes", _mistakes, folder, rows),
         _section("Confusion", _confusion, rows),
         _section("Lineage", _lineage, folder, rows),

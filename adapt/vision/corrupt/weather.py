@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from adapt.vision.corrupt.blur import cut, track
-from adapt.vision.corrupt.geometry import correlated, factor, fitted, layer, zoomed
+from adapt.vision.corrupt.geometry import correlated, fitted, layer, zoomed
 
 GREY = np.float32([0.299, 0.587, 0.114])
 """ITU-R BT.601."""
