@@ -25,9 +25,8 @@ def section(rows: Sequence[Entry]) -> str:
         f"Top-1 on {pictures} under corruption, divided by top-1 on the same pictures as they are; mean over the severities; lines are "
         "95 % intervals. This is not ImageNet-C's mCE, which divides by AlexNet's errors and is of pictures stored as JPEG."
     )
-    drawing = f"<figure>{chart}<figcaption>{escape(note)}</figcaption></figure>" if chart else ""
     tables = "".join(_table(entry, entry is rows[-1]) for entry in measured)
-    return f"<section><h2>Robustness</h2><div class=wide>{drawing}</div>{tables}</section>"
+    return f"<section><h2>Robustness</h2><div class=wide>{chart}</div><p class=note>{escape(note)}</p>{tables}</section>"
 
 
 def _table(entry: Entry, shown: bool) -> str:

@@ -143,7 +143,7 @@ def chosen(config: Config, dataset):
     """The rows that are measured, in their order.
 
     Raises:
-        UserError: they have no labels, or there are none.
+        UserError: they, or some of them, have no labels; there are none.
     """
     import numpy as np
     from datasets import ClassLabel
@@ -155,6 +155,11 @@ def chosen(config: Config, dataset):
         )
     if not len(dataset):
         raise UserError(f"evals: robustness has no picture to measure: the split {config.split!r} is empty.")
+    if unknown := sum(label is None or label < 0 for label in dataset["label"][:]):
+        raise UserError(
+            f"evals: robustness counts right answers, and {unknown:,} of {len(dataset):,} pictures have no label. Leave these out, or "
+            "name a split with labels, such as split: validation."
+        )
     if not config.limit or config.limit >= len(dataset):
         return dataset
     return dataset.select(np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[: config.limit]))
