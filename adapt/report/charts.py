@@ -35,7 +35,7 @@ STYLE = {
     "axes.axisbelow": True,
 }
 COLOURS = ["#8a8f98", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]  # Okabe and Ito 2008, the first a neutral grey
-WHISKER = {"ecolor": "#6b7078", "elinewidth": 0.8, "capsize": 0}
+WHISKER = {"ecolor": "#5a606a", "elinewidth": 1.1}
 LOOKED_AT = 300
 """Installed fonts that are asked for a glyph, at most."""
 LONGEST = 36
@@ -172,15 +172,18 @@ def retained(entries: Sequence[Entry], metrics: Mapping[str, str]) -> str:
     names, words = [short(entry.title) for entry in entries], [short(name) for name in metrics.values()]
     with style(*names, *words):
         thick = 0.8 / len(entries)
-        figure = Figure((6.2, 0.7 + len(order) * (0.16 + 0.09 * len(entries))))
+        height = 0.7 + len(order) * (0.16 + 0.09 * len(entries))
+        figure = Figure((6.2, height))
+        figure.subplots_adjust(bottom=0.5 / height, top=1 - 0.1 / height)
         axis = figure.add_subplot()
+        rows = np.arange(len(order)) + 0.4 * (np.arange(len(order)) > 0)
         bars = []
         for i, (colour, _) in enumerate(_looks(len(entries))):
-            places = np.arange(len(order)) + 0.4 * (np.arange(len(order)) > 0) + (i - (len(entries) - 1) / 2) * thick
+            places = rows + (i - (len(entries) - 1) / 2) * thick
             length, (low, high) = 100 * values[i, order], 100 * ends[i, order].T
             reach = np.maximum([length - low, high - length], 0)
-            bars.append(axis.barh(places, length, 0.9 * thick, color=colour, xerr=reach, error_kw=WHISKER))
-        axis.set_yticks(np.arange(len(order)) + 0.4 * (np.arange(len(order)) > 0), [words[i] for i in order], fontsize=8.5)
+            bars.append(axis.barh(places, length, 0.9 * thick, color=colour, alpha=0.85, xerr=reach, error_kw=WHISKER))
+        axis.set_yticks(rows, [words[i] for i in order], fontsize=8.5)
         axis.axvline(100, color=COLOURS[0], lw=1, ls="--")
         axis.set(xlabel="retained accuracy, %", xlim=(0, None))
         axis.invert_yaxis()

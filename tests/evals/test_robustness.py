@@ -140,7 +140,8 @@ def test_versions_are_looked_up_as_a_data_set_is():
     assert np.array_equal(versions[3]["image"], rows[1]["image"]) and versions[-1]["id"] == "r2"
     part = versions[[4, 0]]
     assert part["id"] == ["r1", "r0"] and np.array_equal(part["image"][0], versions[4]["image"])
-    assert versions[1:3]["id"] == ["r0", "r0"]
+    assert versions[1:3]["id"] == ["r0", "r0"] and versions[1:5]["label"] == [0, 0, 1, 1] == versions["label"][1:5]
+    assert [*part] == [*versions[0]] == versions.column_names == rows.column_names
     with pytest.raises(IndexError):
         versions[9]
 
@@ -152,7 +153,7 @@ def test_each_picture_is_read_once_and_few_stay_in_memory(monkeypatch):
     for i in range(0, len(versions), 16):
         versions[list(range(i, min(i + 16, len(versions))))]
     assert len(read) == 40
-    assert versions._picture.cache_info().currsize == 32
+    assert versions._read.cache_info().currsize == 32
 
 
 def _counting(function, seen: list):

@@ -48,7 +48,7 @@ class Config(EvalConfig):
     corruptions: list[str] = list(NAMES)
     """Which: names, or noise, blur, weather, digital for all of a kind."""
     severities: list[int] = list(SEVERITIES)
-    """How strong, 1 to 5."""
+    """How strong, 1 to 5; in the validations of a training 3 alone."""
     limit: int = Field(200, ge=0)
     """Pictures that are measured, drawn from the split by `seed`; 0: all. Each is looked at 75 times, once more as it is."""
     size: int = Field(224, ge=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import product
@@ -21,41 +22,42 @@ class Versions:
 
     Args:
         config: corruptions, severities, size, seed.
-        rows: with `id` and `image`.
+        rows: with `id` and `image`; the other columns stay as they are.
     """
 
-    column_names = ["id", "image"]
-
     def __init__(self, config, rows):
-        self.seed = config.seed
+        self.rows, self.column_names = rows, rows.column_names
         self.kinds = [None, *product(config.corruptions, config.severities)]
-        self.ids = rows["id"][:]
-        pictures = rows.select_columns(["image"])
-        self._picture = lru_cache(KEPT)(lambda row: reduced(pictures[row]["image"], config.size))
+        self._seed, self._size = config.seed, config.size
+        self._read = lru_cache(KEPT)(self._row)
 
     def __len__(self) -> int:
-        return len(self.ids) * len(self.kinds)
+        return len(self.rows) * len(self.kinds)
 
-    def __getitem__(self, key: int | slice | list[int] | str) -> Any:
+    def __getitem__(self, key: int | slice | Sequence[int] | str) -> Any:
         """A row, the columns of some, or a column of all."""
         numbers = range(len(self))
         if isinstance(key, str):
-            return [self._image(number) if key == "image" else self._id(number) for number in numbers]
+            if key == "image":
+                return [self._version(number)[key] for number in numbers]
+            return [value for value in self.rows[key][:] for _ in self.kinds]
         if isinstance(key, int | np.integer):
-            number = numbers[key]
-            return {"id": self._id(number), "image": self._image(number)}
-        numbers = numbers[key] if isinstance(key, slice) else [numbers[number] for number in key]
-        return {"id": list(map(self._id, numbers)), "image": list(map(self._image, numbers))}
+            return self._version(numbers[key])
+        found = [
+            self._version(number) for number in (numbers[key] if isinstance(key, slice) else map(numbers.__getitem__, key))
+        ]
+        return {name: [row[name] for row in found] for name in self.column_names}
 
-    def _id(self, number: int) -> str:
-        return self.ids[number // len(self.kinds)]
+    def _row(self, number: int) -> tuple[dict[str, Any], np.ndarray]:
+        row = self.rows[number]
+        return row, reduced(row["image"], self._size)
 
-    def _image(self, number: int) -> Image.Image:
-        row, kind = divmod(number, len(self.kinds))
-        picture = self._picture(row)
+    def _version(self, number: int) -> dict[str, Any]:
+        number, kind = divmod(number, len(self.kinds))
+        row, picture = self._read(number)
         if kind:
-            picture = corrupt(picture, *self.kinds[kind], own_seed(self.seed, self.ids[row]))
-        return Image.fromarray(picture)
+            picture = corrupt(picture, *self.kinds[kind], own_seed(self._seed, row["id"]))
+        return row | {"image": Image.fromarray(picture)}
 
 
 def own_seed(seed: int, name: str) -> int:
