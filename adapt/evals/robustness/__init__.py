@@ -45,9 +45,9 @@ class Config(EvalConfig):
     predictor = "class_logits"
     quick = {"severities": [3], "pictures": 0}
 
-    corruptions: list[str] = list(NAMES)
+    corruptions: list[str] = [*GROUPS]
     """Which: names, or noise, blur, weather, digital for all of a kind."""
-    severities: list[int] = list(SEVERITIES)
+    severities: list[int] = [*SEVERITIES]
     """How strong, 1 to 5; in the validations of a training 3 alone."""
     limit: int = Field(200, ge=0)
     """Pictures that are measured, drawn from the split by `seed`; 0: all. Each is looked at 75 times, once more as it is."""
@@ -61,14 +61,13 @@ class Config(EvalConfig):
     @field_validator("corruptions", mode="before")
     @classmethod
     def _known(cls, value: object) -> object:
-        """Names of kinds become those of their corruptions, in the paper's order."""
         given = [value] if isinstance(value, str) else value
         if not isinstance(given, list) or not given:
             raise ValueError(f"write a list of corruptions, such as [fog, noise]. Have: {', '.join([*GROUPS, *NAMES])}")
         for name in given:
             if not isinstance(name, str) or name not in (*GROUPS, *NAMES):
                 raise ValueError(f"there is no corruption {name!r}.{nearest(name, [*GROUPS, *NAMES])}".rstrip("."))
-        return [name for group, names in GROUPS.items() for name in names if name in given or group in given]
+        return given
 
     @field_validator("severities", mode="before")
     @classmethod
@@ -77,6 +76,12 @@ class Config(EvalConfig):
         if not given or not all(type(one) is int and one in SEVERITIES for one in given):
             raise ValueError("a severity can be 1, 2, 3, 4 or 5; give one or more, such as [1, 3, 5]")
         return sorted(set(given))
+
+    @property
+    def named(self) -> list[str]:
+        """The corruptions by their own names, in the paper's order."""
+        asked = set(self.corruptions)
+        return [name for group, names in GROUPS.items() for name in names if asked & {name, group}]
 
 
 def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
@@ -98,7 +103,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     rows = chosen(config, dataset)
     labels, names = np.asarray(rows["label"][:]), dataset.features["label"].names
     hits = _hits(config, predict, rows, labels, len(names))
-    clean, corrupted = hits[:, 0], hits[:, 1:].reshape(len(hits), len(config.corruptions), -1)
+    clean, corrupted = hits[:, 0], hits[:, 1:].reshape(len(hits), len(config.named), -1)
     accuracy = corrupted.mean(0)
     table = {
         "id": rows["id"][:],
@@ -113,12 +118,12 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "clean_top1": interval(mean(clean), config.bootstrap),
     }
     shares = {"retained": corrupted.mean((1, 2))}
-    shares |= {f"retained_{name}": corrupted[:, i].mean(1) for i, name in enumerate(config.corruptions)}
+    shares |= {f"retained_{name}": corrupted[:, i].mean(1) for i, name in enumerate(config.named)}
     for name, share in shares.items() if clean.any() else ():  # of nothing, nothing can be retained
         metrics[name] = float(share.sum() / clean.sum())
         intervals[name] = interval(Sums(np.stack([share, clean], 1), _ratio), config.bootstrap)
-    asked = {"corruptions": config.corruptions, "severities": config.severities, "seed": config.seed}
-    drawn = {"corruptions": config.corruptions, "severities": config.severities, "accuracy": accuracy.tolist()}
+    asked = {"corruptions": config.named, "severities": config.severities, "seed": config.seed}
+    drawn = {"corruptions": config.named, "severities": config.severities, "accuracy": accuracy.tolist()}
     return Result(
         metrics=metrics,
         protocol=protocol
@@ -172,7 +177,7 @@ def _hits(config: Config, predict: Callable, rows, labels: np.ndarray, classes: 
     from adapt.evals.metrics import rank
     from adapt.evals.robustness.versions import Versions
 
-    count = 1 + len(config.corruptions) * len(config.severities)
+    count = 1 + len(config.named) * len(config.severities)
     step = max(1, BLOCK // (count * classes))
     found = []
     for start in range(0, len(rows), step):
@@ -200,5 +205,5 @@ def _pictures(config: Config, rows, accuracy: np.ndarray) -> list[tuple[str, Any
             f"{name.replace('_', ' ')}, severity {config.severities[middle]}: top-1 {100 * accuracy[i, middle]:.1f} %",
             versions[1 + i * len(config.severities) + middle]["image"],
         )
-        for i, name in enumerate(config.corruptions[: config.pictures])
+        for i, name in enumerate(config.named[: config.pictures])
     ]

@@ -21,13 +21,13 @@ class Versions:
     """Of each picture: as it is, then each corruption at each severity. It is looked up as a `datasets.Dataset` is.
 
     Args:
-        config: corruptions, severities, size, seed.
+        config: named, severities, size, seed.
         rows: with `id` and `image`; the other columns stay as they are.
     """
 
     def __init__(self, config, rows):
         self.rows, self.column_names = rows, rows.column_names
-        self.kinds = [None, *product(config.corruptions, config.severities)]
+        self.kinds = [None, *product(config.named, config.severities)]
         self._seed, self._size = config.seed, config.size
         self._read = lru_cache(KEPT)(self._row)
 
@@ -43,14 +43,13 @@ class Versions:
             return [value for value in self.rows[key][:] for _ in self.kinds]
         if isinstance(key, int | np.integer):
             return self._version(numbers[key])
-        found = [
-            self._version(number) for number in (numbers[key] if isinstance(key, slice) else map(numbers.__getitem__, key))
-        ]
+        chosen = numbers[key] if isinstance(key, slice) else [numbers[number] for number in key]
+        found = list(map(self._version, chosen))
         return {name: [row[name] for row in found] for name in self.column_names}
 
     def _row(self, number: int) -> tuple[dict[str, Any], np.ndarray]:
-        row = self.rows[number]
-        return row, reduced(row["image"], self._size)
+        row = dict(self.rows[number])
+        return row, reduced(row.pop("image"), self._size)
 
     def _version(self, number: int) -> dict[str, Any]:
         number, kind = divmod(number, len(self.kinds))
