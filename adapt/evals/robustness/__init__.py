@@ -97,7 +97,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
-    from adapt.evals.bootstrap import Sums, interval, mean
+    from adapt.evals.bootstrap import interval, mean
     from adapt.evals.result import Result
 
     rows = chosen(config, dataset)
@@ -112,27 +112,22 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "corrupted": corrupted.mean((1, 2)).tolist(),
         "hits": corrupted.reshape(len(hits), -1).astype(int).tolist(),
     }
-    metrics = {"corrupted_top1": float(np.mean(table["corrupted"])), "clean_top1": float(clean.mean())}
+    shares, ends = _retained(config, clean, corrupted)
+    metrics = {"corrupted_top1": float(np.mean(table["corrupted"])), "clean_top1": float(clean.mean())} | shares
     intervals = {
         "corrupted_top1": interval(statistic(table), config.bootstrap),
         "clean_top1": interval(mean(clean), config.bootstrap),
-    }
-    shares = {"retained": corrupted.mean((1, 2))}
-    shares |= {f"retained_{name}": corrupted[:, i].mean(1) for i, name in enumerate(config.named)}
-    for name, share in shares.items() if clean.any() else ():  # of nothing, nothing can be retained
-        metrics[name] = float(share.sum() / clean.sum())
-        intervals[name] = interval(Sums(np.stack([share, clean], 1), _ratio), config.bootstrap)
-    asked = {"corruptions": config.named, "severities": config.severities, "seed": config.seed}
-    drawn = {"corruptions": config.named, "severities": config.severities, "accuracy": accuracy.tolist()}
+    } | ends
+    asked = {"corruptions": config.named, "severities": config.severities}
+    about = {"eval": "robustness", "split": config.split, "measured": len(rows), "largest": config.size, "seed": config.seed}
+    drawn = {"accuracy": accuracy.tolist(), "clean": metrics["clean_top1"], "pictures": len(rows)}
     return Result(
         metrics=metrics,
-        protocol=protocol
-        | {"eval": "robustness", "split": config.split, "measured": len(rows), "largest": config.size}
-        | asked,
+        protocol=protocol | about | asked,
         intervals=intervals,
         floor=float(np.bincount(labels).max() / len(labels)),
         table=table,
-        figures={"robustness": drawn | {"clean": metrics["clean_top1"], "pictures": len(rows)}},
+        figures={"robustness": asked | drawn},
         pictures=_pictures(config, rows, accuracy),
     )
 
@@ -185,6 +180,24 @@ def _hits(config: Config, predict: Callable, rows, labels: np.ndarray, classes: 
         logits = predict(Versions(config, part), config.predictor)
         found.append(rank(logits, labels[start : start + step].repeat(count)).reshape(-1, count) < 1)
     return np.concatenate(found)
+
+
+def _retained(config: Config, clean: np.ndarray, corrupted: np.ndarray) -> tuple[dict[str, float], dict[str, tuple]]:
+    """The share of the clean top-1 that is left, under all corruptions and under each, and their intervals; nothing where it is 0.
+
+    Args:
+        clean: bool[N]; corrupted: bool[N, corruptions, severities].
+    """
+    import numpy as np
+
+    from adapt.evals.bootstrap import Sums, interval
+
+    if not clean.any():
+        return {}, {}
+    left = {"retained": corrupted.mean((1, 2))}
+    left |= {f"retained_{name}": corrupted[:, i].mean(1) for i, name in enumerate(config.named)}
+    values = {name: float(each.sum() / clean.sum()) for name, each in left.items()}
+    return values, {name: interval(Sums(np.stack([each, clean], 1), _ratio), config.bootstrap) for name, each in left.items()}
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
