@@ -52,8 +52,14 @@ def _sampled(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, edge: str
 
 @lru_cache(32)
 def _gaussian(size: int, sigma: float) -> np.ndarray:
-    """A Gaussian filter along an axis, cut at 3 σ and reflected at the ends, as a matrix: the kernel of large σ is long, and always the same."""
-    return ndimage.gaussian_filter1d(np.eye(size), sigma, 0, mode="reflect", truncate=3)
+    """A Gaussian filter along an axis, cut at 3 σ and mirrored at the ends, as a matrix: kernels of large σ are long, and always the same."""
+    reach = int(3 * sigma + 0.5)
+    steps = np.arange(-reach, reach + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    places = (np.arange(size)[:, None] + steps) % (2 * size)
+    places = np.minimum(places, 2 * size - 1 - places) + size * np.arange(size)[:, None]
+    shared = np.bincount(places.ravel(), np.tile(weights / weights.sum(), size), size * size)
+    return shared.reshape(size, size)
 
 
 def pixelate(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
