@@ -52,7 +52,7 @@ def test_where_nothing_was_measured_nothing_is_said():
 
 def bars(svg: str) -> list[str]:
     """Colours of the bars, in the order in which they are drawn."""
-    return re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="fill: (#[0-9a-f]{6})"', svg)
+    return re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="fill: (#[0-9a-f]{6}); opacity', svg)
 
 
 @pytest.mark.parametrize("count", [1, 4, 8])
