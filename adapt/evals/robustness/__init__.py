@@ -190,14 +190,15 @@ def _retained(config: Config, clean: np.ndarray, corrupted: np.ndarray) -> tuple
     """
     import numpy as np
 
-    from adapt.evals.bootstrap import Sums, interval
+    from adapt.evals.bootstrap import Sums, draws
 
     if not clean.any():
         return {}, {}
     left = {"retained": corrupted.mean((1, 2))}
     left |= {f"retained_{name}": corrupted[:, i].mean(1) for i, name in enumerate(config.named)}
     values = {name: float(each.sum() / clean.sum()) for name, each in left.items()}
-    return values, {name: interval(Sums(np.stack([each, clean], 1), _ratio), config.bootstrap) for name, each in left.items()}
+    drawn = draws([Sums(np.stack([each, clean], 1), _ratio) for each in left.values()], config.bootstrap)
+    return values, dict(zip(left, map(tuple, np.nanpercentile(drawn, [2.5, 97.5], axis=0).T.tolist()), strict=True))
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
