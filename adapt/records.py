@@ -36,6 +36,18 @@ class Confused(Part):
     """How many rows of `label` were taken for `prediction`."""
 
 
+class Corrupted(Part):
+    """Top-1 on corrupted pictures."""
+
+    corruptions: list[str]
+    severities: list[int]
+    accuracy: list[list[float]]
+    """Of each corruption (a row) at each severity."""
+    clean: float
+    """Of the same pictures as they are."""
+    pictures: int
+
+
 class Entry(Part):
     """One measured model: a row of the table."""
 
@@ -67,6 +79,7 @@ class Entry(Part):
     """Counts [C, C]: rows are labels, columns predictions; of many classes those that are not zero."""
     reliability: dict[str, list[float]] | None = None
     """confidence, accuracy and count of each bin."""
+    robustness: Corrupted | None = None
 
     @property
     def role(self) -> str:

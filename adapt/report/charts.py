@@ -42,6 +42,7 @@ STYLE = {
     "axes.axisbelow": True,
 }
 COLOURS = ["#8a8f98", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]  # Okabe and Ito 2008, the first a neutral grey
+WHISKER = {"ecolor": "#5a606a", "elinewidth": 1.1}
 LOOKED_AT = 300
 """Installed fonts that are asked for a glyph, at most."""
 LONGEST = 36
@@ -276,6 +277,39 @@ def over_shots(
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=150, facecolor="white", bbox_inches="tight", metadata={"Software": None})
         return svg(figure), out.getvalue()
+
+
+def retained(entries: Sequence[Entry], metrics: Mapping[str, str]) -> str:
+    """What share of its accuracy each entry retains: a bar an entry for each of `metrics`, with 95 % intervals, the highest first.
+
+    Args:
+        entries: with at least one of the metrics.
+        metrics: metric → what it is called; the first stays above the others.
+    """
+    values = np.array([[entry.metrics.get(name, np.nan) for name in metrics] for entry in entries])
+    ends = np.array([[entry.intervals.get(name, (np.nan, np.nan)) for name in metrics] for entry in entries])
+    mean = np.nanmean(np.where(np.isnan(values).all(0), 0, values), 0)
+    order = np.array([0, *(1 + np.argsort(-mean[1:], kind="stable"))])
+    names, words = [short(entry.title) for entry in entries], [short(name) for name in metrics.values()]
+    with style(*names, *words):
+        thick = 0.8 / len(entries)
+        height = 0.7 + len(order) * (0.16 + 0.09 * len(entries))
+        figure = Figure((6.2, height))
+        figure.subplots_adjust(bottom=0.5 / height, top=1 - 0.1 / height)
+        axis = figure.add_subplot()
+        rows = np.arange(len(order)) + 0.4 * (np.arange(len(order)) > 0)
+        bars = []
+        for i, (colour, _) in enumerate(_looks(len(entries))):
+            places = rows + (i - (len(entries) - 1) / 2) * thick
+            length, (low, high) = 100 * values[i, order], 100 * ends[i, order].T
+            reach = np.maximum([length - low, high - length], 0)
+            bars.append(axis.barh(places, length, 0.9 * thick, color=colour, alpha=0.85, xerr=reach, error_kw=WHISKER))
+        axis.set_yticks(rows, [words[i] for i in order], fontsize=8.5)
+        axis.axvline(100, color=COLOURS[0], lw=1, ls="--")
+        axis.set(xlabel="retained accuracy, %", xlim=(0, None), ylim=(rows[-1] + 0.5, -0.5))
+        axis.grid(False, axis="y")
+        _legend(figure, bars, names)
+        return svg(figure)
 
 
 def _looks(count: int) -> Iterator[tuple[str, str]]:

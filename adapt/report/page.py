@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.evals.result import counts
-from adapt.report import shots, table
+from adapt.report import robustness, shots, table
 from adapt.report.entries import Entry, Guard, Split, Sweep, read
 from adapt.report.html import data_uri, document, section
 from adapt.run import atomic
@@ -40,6 +40,7 @@ def build(folder: Path) -> Path:
         _section("All metrics", _metrics, rows),
         _section("Pictures", _pictures, folder, rows),
         _section("Figures", _figures, folder, rows, numbers.sweep),
+        _section("Robustness", robustness.section, rows),
         _section("Mistakes", _mistakes, folder, rows),
         _section("Confusion", _confusion, rows),
         _section("Few labels", shots.panel, folder),

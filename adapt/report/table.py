@@ -16,6 +16,7 @@ LABELS = {"ece": "ECE", "nll": "NLL", "r1": "R@1", "r5": "R@5", "r10": "R@10", "
 LABELS |= {"map": "mAP", "map50": "mAP@50", "map75": "mAP@75", "box_ap": "box AP", "mask_ap": "mask AP"}
 LABELS |= {"mask_ap50": "mask AP@50", "miou": "mIoU", "weighted_iou": "weighted IoU", "iou_1": "IoU@1 click"}
 LABELS |= {f"text_r{k}": f"R@{k} text → image" for k in (1, 5, 10)}
+LABELS |= {"corrupted_top1": "top-1 on corrupted pictures", "clean_top1": "top-1 on them as they are"}
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
 LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
 """How metrics are called in tables; others by their names."""
@@ -28,6 +29,8 @@ PROTOCOL = {
     "classes": "the class names",
     "data": "the data",
     "features": "the features",
+    "largest": "the size of the pictures",
+    "measured": "the number of pictures",
     "negatives": "what is subtracted",
     "objects": "the number of objects",
     "prefix": "the question",
