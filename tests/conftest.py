@@ -35,6 +35,25 @@ def emoji():
     return load(Config())
 
 
+@pytest.fixture
+def photos(own_folder, tmp_path):
+    """The folder `photos`, where each test works: four classes of 16 pictures, each of a colour with some noise."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for name, colour in {
+        "red apple": (200, 30, 30),
+        "lime": (60, 200, 60),
+        "blue cup": (40, 60, 200),
+        "snow": (240, 240, 240),
+    }.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(16):
+            pixels = np.clip(draw.normal(colour, 40, (48, 48, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+
+
 @pytest.fixture(scope="session")
 def vits(tmp_path_factory):
     """Name → a function that loads a fresh family around a small ViT, always with the same weights."""
