@@ -8,7 +8,7 @@ import pytest
 
 from adapt.measures import METRICS
 from adapt.plug import UserError
-from adapt.published import PROTOCOL, beside, differences, figures, model, remark, rivals
+from adapt.literature import PROTOCOL, beside, differences, figures, model, remark, rivals
 from adapt.recipe import available
 from adapt.suite import load_suite
 
