@@ -39,7 +39,7 @@ LAYERS = [
     {"students"},
     {"train", "prompting"},
     {"vision"},
-    {"run", "options", "suite", "published"},
+    {"run", "options", "suite", "literature"},
     {"recipe"},
     {"overrides", "mistakes"},
     {"other_data", "architectures", "provenance", "measures"},
@@ -194,9 +194,8 @@ def test_every_suite_resolves(name):
 
     suite = load_suite(name)
     assert find("suites", name).read_text().startswith("# "), "the source is named first"
-    for each in suite.sets:
-        if each.prompts:
-            words(each.prompts.model_copy(update={"classes": None}), ["a"])
+    lists = {text for each in suite.sets if each.prompts for text in (each.prompts.templates, each.prompts.classes)}
+    assert all(find("prompts", text) for text in lists if text)
     if all(each.data and each.asked() for each in suite.sets):
         recipe = load_recipe("clip_lora", [f"canary={name}"])
         assert len(recipe.canary) == len(suite.sets)

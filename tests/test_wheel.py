@@ -44,7 +44,7 @@ def test_the_wheel_works_from_any_folder(installed, tmp_path):
     listed = run(installed / "adapt", "recipes", cwd=tmp_path)
     assert "clip_lora" in listed.stdout, listed.stderr
     assert "zoo/clip_tiny" in listed.stdout
-    code = "from adapt.suite import load_suite; from adapt.published import figures; print(len(load_suite('core').sets), len(figures()))"
+    code = "from adapt.suite import load_suite; from adapt.literature import figures; print(len(load_suite('core').sets), len(figures()))"
     data = run(installed / "python", "-c", code, cwd=tmp_path)
     assert data.stdout.split()[0] == "41" and int(data.stdout.split()[1]) > 500, data.stderr
     suite = run(installed / "adapt", "recipes", "clip_lora", "canary=source_hands", cwd=tmp_path)

@@ -26,7 +26,7 @@ def test_the_worst_group_is_wilds():
     correct, groups = RANDOM.random(500) < 0.6, RANDOM.integers(0, 6, 500)
     means = by_set.group_means(correct, groups.tolist())
     counts = torch.bincount(torch.tensor(groups), minlength=6)  # WILDS, common/utils.py: avg_over_groups
-    theirs = torch.zeros(6).scatter_(0, torch.tensor(groups), torch.tensor(correct).float(), reduce="add") / counts
+    theirs = torch.zeros(6).scatter_add_(0, torch.tensor(groups), torch.tensor(correct).float()) / counts
     assert means == pytest.approx(dict(enumerate(theirs.tolist())), abs=1e-6)
     assert by_set.worst(means) == (int(theirs.argmin()), pytest.approx(float(theirs.min()), abs=1e-6))
 

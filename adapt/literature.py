@@ -1,8 +1,10 @@
 """Figures of the literature, to stand beside ours: `published/suites.yaml`, each with its source and what is known of its protocol.
 
-figures = beside("openai/clip-vit-base-patch32", "imagenet1k", "top1")
-figures[0].value, figures[0].where            # 0.6333, 'LAION-AI/CLIP_benchmark (MIT) at …'
-remark(figures[0], ours={"words": "coop", "precision": "fp32"})   # 'published 63.3 (words: clip against coop; precision not said)'
+    figures = beside("openai/clip-vit-base-patch32", "imagenet1k", "top1")
+    figures[0].value, figures[0].where            # 0.6333, 'LAION-AI/CLIP_benchmark (MIT) at …'
+    remark(figures[0], ours={"words": "coop", "precision": "fp32"})   # 'published 63.3 (words: clip against coop; precision not said)'
+
+What a source does not say of its protocol is not known, and a cell says that too.
 """
 
 from __future__ import annotations

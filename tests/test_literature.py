@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from adapt.literature import PROTOCOL, beside, differences, figures, model, remark, rivals
 from adapt.measures import METRICS
 from adapt.plug import UserError
-from adapt.published import PROTOCOL, beside, differences, figures, model, remark, rivals
 from adapt.recipe import available
 from adapt.suite import load_suite
 
