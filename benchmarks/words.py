@@ -10,6 +10,7 @@ the test's column is what the choice is worth. Random words (WaffleCLIP) are dra
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -35,22 +36,22 @@ def main(checkpoint: str) -> None:
 
     def right(prompts: dict, split: str) -> np.ndarray:
         """Is each picture's class the first? float[N]."""
-        clip.set_classes(**words(Prompts(**prompts), labels).told)
+        with redirect_stdout(sys.stderr):  # it tells which texts it cuts
+            clip.set_classes(**words(Prompts(**prompts), labels).told)
         logits = predict(clip.predictors()["class_logits"], clip, data[split], 256, accelerator)
         return (logits.argmax(1) == np.asarray(data[split]["label"])).astype(float)
 
     base = {split: right(recipe.prompts.values(), split) for split in SPLITS}
     print("| words | texts a class | validation | test (95 % interval) | against the recipe's, test |\n|---|---|---|---|---|")
     for title, several in questions(recipe.prompts, known(data["train"], labels)).items():
-        found = {split: np.mean([right(prompts, split) for prompts in several], axis=0) for split in SPLITS}
+        each = {split: [right(prompts, split) for prompts in several] for split in SPLITS}
+        found = {split: np.mean(values, axis=0) for split, values in each.items()}
         told = words(Prompts(**several[0]), labels)
         count = np.mean([len(own) for own in told.texts]) * len(told.templates)
         low, high = interval(mean(found["test"]), 1000)
         down, up = interval(mean(found["test"] - base["test"]), 1000)
-        spread = ""
-        if len(several) > 1:
-            each = [100 * right(prompts, "test").mean() for prompts in several]
-            spread = f"; draws {min(each):.1f}–{max(each):.1f}"
+        tops = [100 * values.mean() for values in each["test"]]
+        spread = f"; draws {min(tops):.1f}–{max(tops):.1f}" if len(tops) > 1 else ""
         print(
             f"| {title} | {count:.0f} | {100 * found['validation'].mean():.1f} | {100 * found['test'].mean():.1f} "
             f"({100 * low:.1f}–{100 * high:.1f}{spread}) | {100 * (found['test'] - base['test']).mean():+.1f} "
