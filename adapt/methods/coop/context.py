@@ -78,7 +78,8 @@ class Context(Noted):
         rooms = [layout.room(row) for row in written]
         self.longest = classes[rooms.index(min(rooms))]
         begins = layout.words(layout.rows([config.init])[0]) if config.init else []
-        self.count = len(begins) or config.tokens or max(1, min(TOKENS, *rooms))
+        fitting = next((count for count in TOKENS if count <= min(rooms)), max(1, min(rooms)))
+        self.count = len(begins) or config.tokens or fitting
         if self.count > min(rooms):
             raise UserError(self._too_long(min(rooms), config))
         names = [layout.words(row, len(layout.word)) for row in written]
