@@ -56,6 +56,9 @@ class Config(Trains):
     position: Literal["end", "middle"] = "end"
     """Where the class is: behind the context (eq. 2), or between its halves (eq. 3)."""
 
+    full_stop: bool = True
+    """End each prompt with a full stop, as the authors do; false: for a text tower that has seen none, such as clip-tiny's."""
+
     @model_validator(mode="after")
     def _says_it_once(self) -> Config:
         if self.tokens and self.init:
