@@ -105,7 +105,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     }
     return Result(
         metrics=metrics | {"referring_gain": difference},
-        remark=told(metrics, "referring", "which box is meant"),
+        remark=told(metrics, "referring", "which box is meant", bool(config.negatives and config.visual.subtract)),
         protocol=protocol | _rules(config, rows, found[0]),
         intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"referring_gain": tuple(ends)},
         table=table,

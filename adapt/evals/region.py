@@ -105,7 +105,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     more = {"region_gain": difference, "region_per_class": recall}
     return Result(
         metrics=metrics | more,
-        remark=told(metrics, "region", "which thing is in a box"),
+        remark=told(metrics, "region", "which thing is in a box", config.bank is not None),
         protocol=protocol | _rules(config, scores),
         intervals={step: interval(each, config.bootstrap) for step, each in means.items()} | {"region_gain": tuple(ends)},
         table=table,

@@ -305,13 +305,14 @@ def combine(
     return total
 
 
-def told(metrics: dict[str, float], name: str, what: str) -> str:
+def told(metrics: dict[str, float], name: str, what: str, subtracted: bool = True) -> str:
     """What each step brought, for a reader.
 
     Args:
         metrics: `NAME_plain`, `NAME_templates`, `NAME_drawings` and `NAME`, fractions.
         what: that is measured.
+        subtracted: is anything?
     """
     steps = {"plain crop and template": f"{name}_plain", "with the templates": f"{name}_templates"}
-    steps |= {"with the drawings": f"{name}_drawings", "with subtraction": name}
+    steps |= {"with the drawings": f"{name}_drawings"} | ({"with subtraction": name} if subtracted else {})
     return f"{what}: {', '.join(f'{words} {100 * metrics[step]:.1f} %' for words, step in steps.items())}."

@@ -160,7 +160,7 @@ def _masks(session: Session, family, image: Picture.Image, question: Question) -
     if question.text:
         masks, scores, title, names = _named(session, family, image, question)
     elif question.grid:
-        masks, scores, title = _everything(family, image, question.grid)
+        masks, scores, title = _everything(session, family, image, question.grid)
     else:
         masks, scores, title = _prompted(family, image, question)
     found = _shown(masks, scores, title)
@@ -195,16 +195,19 @@ def _prompted(family, image: Picture.Image, question: Question) -> tuple[np.ndar
     return answer["masks"][best : best + 1], np.array([agreement]), "agreement"
 
 
-def _everything(family, image: Picture.Image, side: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _everything(session: Session, family, image: Picture.Image, side: int) -> tuple[np.ndarray, np.ndarray, str]:
     """All masks bool[N, H, W] that a grid of points finds, their scores float[N], and what the scores are."""
     import numpy as np
 
+    from adapt.distill import semantic
     from adapt.prompting.automatic import Automatic, functions, generate
     from adapt.vision.masks import unrle_many
 
-    found = generate(Automatic(points_per_side=side), np.array(image), *functions(family))
+    own = isinstance(session.recipe.distill, semantic.Config)
+    config = session.recipe.distill.automatic if own else Automatic()
+    found = generate(config.model_copy(update={"points_per_side": side}), np.array(image), *functions(family))
     if not found["mask"]:
-        raise UserError(_nothing(Automatic(), False))
+        raise UserError(_nothing(config, own))
     return unrle_many(found["mask"]), found["score"], "predicted IoU"
 
 
