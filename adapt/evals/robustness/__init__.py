@@ -9,8 +9,8 @@ be gone when it is resized for the network. So "as they are" means as small, and
 
 This is not ImageNet-C's mCE, and the two cannot be compared. The mCE divides the error under each corruption by AlexNet's, which is known for
 ImageNet alone. And ImageNet-C's pictures were stored as JPEG after they had been corrupted, while these are made in memory, which is easier for
-a model: the same noise on Tiny ImageNet was 31 % right in memory and about 20 % on the published files (hendrycks/robustness, issue 16;
-also Ford et al. 2019, arXiv:1901.10513 §6). The frost is drawn, not photographed: see `adapt/vision/corrupt`.
+a model (Ford et al. 2019, arXiv:1901.10513 §6): with noise on Tiny ImageNet one model was right on about 20 % of the published files, and on
+31 % of files made anew by the published code (hendrycks/robustness, issue 16). The frost is drawn: see `adapt/vision/corrupt`.
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261 (corruptions and severities); ties as in `zeroshot`.
 
@@ -50,7 +50,7 @@ class Config(EvalConfig):
     severities: list[int] = [*SEVERITIES]
     """How strong, 1 to 5; in the validations of a training 3 alone."""
     limit: int = Field(200, ge=0)
-    """Pictures that are measured, drawn from the split by `seed`; 0: all. Each is looked at 75 times, once more as it is."""
+    """Pictures that are measured, drawn from the split by `seed`; 0: all. Each is looked at 76 times, once as it is."""
     size: int = Field(224, ge=16)
     """The shorter side, pixels, of larger pictures before they are corrupted."""
     seed: int = Field(0, ge=0, lt=2**31)
