@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import open_clip
 import pytest
 import torch
@@ -36,10 +38,15 @@ def siglip_tiny(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def open_clip_tiny(tmp_path_factory) -> str:
+    """Random weights of an architecture of our own."""
+    folder = tmp_path_factory.mktemp("open_clip")
+    vision = {"image_size": 32, "patch_size": 16, "layers": 2, "width": 64, "head_width": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "layers": 2, "width": 32, "heads": 2}
+    (folder / "ViT-few-labels.json").write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(folder)
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("open_clip") / "weights.pt"
-    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), path)
-    return f"open_clip:ViT-S-32-alt/{path}"
+    torch.save(open_clip.create_model("ViT-few-labels").state_dict(), folder / "weights.pt")
+    return f"open_clip:ViT-few-labels/{folder / 'weights.pt'}"
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from adapt.recipe import load_recipe
 from adapt.verbs import features, finetune, measuring
 from adapt.verbs.session import Session
 
-FEW = ["data.shots=2", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none", "evals.0.bootstrap=100"]
+FEW = ["data.shots=1", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none", "evals.0.bootstrap=100"]
 
 
 @pytest.mark.parametrize("method", ["linear_text", "tip_adapter", "prolip", "head"])
 def test_a_validation_by_features_is_that_by_pictures(method):
-    session = Session(load_recipe("clip_lora", [f"method={{name: {method}}}", "train.cache=true", *FEW]))
+    more = ", views: 2" if method == "tip_adapter" else ""
+    session = Session(load_recipe("clip_lora", [f"method={{name: {method}{more}}}", "train.cache=true", *FEW]))
     session.apply_method()
     finetune.prepare(session)
     by_features = finetune._validation(session)
@@ -65,6 +66,8 @@ def test_an_encoder_that_learns_has_none():
 
 
 def test_what_is_computed_is_not_computed_again(capsys):
-    recipe = load_recipe("clip_lora", ["method={name: tip_adapter, tuned: true}", "train.epochs=1", *FEW])
+    recipe = load_recipe(
+        "clip_lora", ["method={name: tip_adapter, tuned: true, views: 2}", "train={epochs: 1, cache_views: 2}", *FEW]
+    )
     pipeline.finetune(recipe)
     assert "computed again" not in capsys.readouterr().out

@@ -8,8 +8,8 @@ hot. Nothing is trained; with `tuned`, K learns (Tip-Adapter-F). α and β are s
 The paper's zero-shot logits are 100 · cos, and α is what the kept pictures weigh beside that. Here they are s · cos, s the model's own
 scale (CLIP's is 100, clip-tiny's is not), so α is multiplied by s/100 and means the same.
 
-Source: Zhang et al. 2022, arXiv:2207.09519, eq. 4 to 6 and §4.1: α = 1.17, β = 1, K by AdamW 1e-3 with ε = 1e-4 in 20 epochs, each of which
-sees another view. The grid is its code's: 200 values of β and 20 of α, from 0.1.
+Source: Zhang et al. 2022, arXiv:2207.09519, eq. 4 to 6 and §4.1: α = 1.17, β = 1, K by AdamW 1e-3 with ε = 1e-4 in 20 epochs. There each
+epoch sees another view; here the ten of the keys come twice. The grid is its code's: 200 values of β and 20 of α, from 0.1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Config(MethodConfig):
     searches = True
     train = {
         "cache": True,
-        "cache_views": 20,
+        "cache_views": 10,
         "lr": 1e-3,
         "eps": 1e-4,
         "epochs": 20,
