@@ -35,6 +35,25 @@ def emoji():
     return load(Config())
 
 
+@pytest.fixture
+def photos(own_folder, tmp_path):
+    """The folder `photos`, where each test works: four classes of 16 pictures, each of a colour with some noise."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for name, colour in {
+        "red apple": (200, 30, 30),
+        "lime": (60, 200, 60),
+        "blue cup": (40, 60, 200),
+        "snow": (240, 240, 240),
+    }.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(16):
+            pixels = np.clip(draw.normal(colour, 40, (48, 48, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+
+
 @pytest.fixture(scope="session")
 def vits(tmp_path_factory):
     """Name → a function that loads a fresh family around a small ViT, always with the same weights."""
@@ -141,12 +160,11 @@ def _unigram(place) -> int:
 
 def _gemma(place) -> int:
     """Write a tokenizer such as SigLIP 2's, which has a token for padding; returns the number of its pieces."""
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, pre_tokenizers, processors, trainers
     from tokenizers.models import BPE
 
     made = Tokenizer(BPE(unk_token="<unk>"))
-    made.normalizer = normalizers.Replace(" ", "▁")
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # no piece has parts of two words
     special = ["<pad>", "<eos>", "<unk>"]
     made.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False))
     made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import open_clip
 import pytest
 import torch
@@ -109,13 +111,17 @@ def test_tokens_put_into_an_image_tower_change_its_answers_and_learn(kind, vits)
         torch.testing.assert_close(seen(tower, images), plain.detach())
 
 
-def test_a_tower_without_a_place_for_tokens_says_why():
+def test_a_tower_without_a_place_for_tokens_says_why(tmp_path):
     from adapt.models import sam
 
     slots = sam.load(sam.Config(name="sam")).slots
     assert slots.vision is None and slots.pixels is None
     assert "windows" in slots.no_vision
-    slots = load(Config(name="clip", checkpoint="open_clip:RN50", weights="random")).slots
+    config = json.loads((open_clip.factory._MODEL_CONFIG_PATHS[0] / "RN50.json").read_text())
+    config["vision_cfg"] |= {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
+    (tmp_path / "tiny-resnet.json").write_text(json.dumps(config | {"text_cfg": config["text_cfg"] | {"layers": 1}}))
+    open_clip.add_model_config(tmp_path / "tiny-resnet.json")
+    slots = load(Config(name="clip", checkpoint="open_clip:tiny-resnet", weights="random")).slots
     assert slots.vision is None and slots.pixels is not None
     assert "no plain ViT" in slots.no_vision
 

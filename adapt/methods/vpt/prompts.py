@@ -39,7 +39,7 @@ class Tokens(nn.Module):
     def put(self, i: int, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """The layer's input, float[B, N, W] first, with its tokens: the first layer gets more of them, each later one others."""
         hidden = given[0]
-        tokens = self.dropout(self.tokens[i].expand(len(hidden), -1, -1)).to(hidden.dtype)
+        tokens = self.dropout(self.tokens[i].expand(hidden.shape[0], -1, -1)).to(hidden.dtype)
         behind = self.end if i else self.first
         return torch.cat([hidden[:, : self.first], tokens, hidden[:, behind:]], 1), *given[1:]
 

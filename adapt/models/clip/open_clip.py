@@ -64,19 +64,9 @@ def load_open_clip(config) -> OpenClip:
         return net.encode_text(tokens)
 
     sigmoid = getattr(backbone, "logit_bias", None) is not None
-    vision = _layers(backbone.visual)
     about = f"open_clip {arch} {open_clip.get_model_config(arch)}"
-    towers = Towers(
-        encode_image,
-        tokenizer,
-        encode_tokens,
-        _input(backbone),
-        ("visual",),
-        about,
-        partial(_vocabulary, tokenizer),
-        vision,
-        sigmoid,
-    )
+    given = (encode_image, tokenizer, encode_tokens, _input(backbone), ("visual",), about)
+    towers = Towers(*given, partial(_vocabulary, tokenizer), _layers(backbone.visual), sigmoid=sigmoid)
     if isinstance(backbone.visual, VisionTransformer) and isinstance(backbone.visual.proj, nn.Parameter):
         towers.projection, towers.unprojected = lambda net: net.visual.proj, _unprojected
         towers.project = lambda net, features: features @ net.visual.proj
