@@ -107,7 +107,7 @@ def test_the_search_takes_the_best_of_the_grid_and_the_start_where_none_is_bette
         logits = scale / 100 * (100 * f @ words.T + alpha * np.exp(-beta * (1 - f @ keys.T)) @ values)
         return (logits.argmax(1) == labels).sum(), log_softmax(logits, axis=1)[np.arange(40), labels].mean()
 
-    grid = list(itertools.product(0.1 + np.arange(200) * 6.9 / 200, 0.1 + np.arange(20) * 2.9 / 20))
+    grid = list(itertools.product(0.1 + np.arange(200) * 49.9 / 200, 0.1 + np.arange(20) * 49.9 / 20))
     best = max(judged(alpha, beta) for beta, alpha in grid)
     chosen = tip_adapter.search(family, config(), asked, torch.tensor(labels))
     found = judged(**chosen)

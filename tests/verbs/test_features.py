@@ -51,7 +51,7 @@ def test_random_views_have_features_of_their_own_which_serve_in_turn(tmp_path):
 
 
 def test_an_eval_that_asks_for_more_than_logits_is_asked_of_pictures():
-    own = ["method={name: head}", "train.cache=true", "evals=[{name: knn, k: [1]}]"]
+    own = ["method={name: head}", "train.cache=true", "evals=[{name: knn, k: 1}]"]
     session = Session(load_recipe("clip_lora", [*own, *FEW[:-1]]))
     session.apply_method()
     assert "features" not in finetune._validation(session).keywords
