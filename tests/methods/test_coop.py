@@ -111,6 +111,10 @@ def test_context_that_begins_as_words_is_zero_shot_with_these_words(kind, vits):
     plain = family.text_classifier(["a photo of a {}."])
     family = applied(family, init="a photo of a")
     torch.testing.assert_close(family.text_classifier([]), plain, atol=1e-5, rtol=1e-4)
+    family.learned = None
+    plain = family.text_classifier(["a photo of a {}"])
+    family = applied(family, init="a photo of a", full_stop=False)
+    torch.testing.assert_close(family.text_classifier([]), plain, atol=1e-5, rtol=1e-4)
 
 
 def test_context_begins_with_a_deviation_of_two_hundredths(vits):

@@ -325,3 +325,15 @@ def test_mistakes_are_one_clear_line(places):
         head.apply(family(places["dinov2"]), head.Config(name="head", init="text"))
     with pytest.raises(UserError, match="'clip' model; this family takes dinov2"):
         load(Config(name="dinov2", checkpoint="clip-tiny"))
+
+
+def test_a_convnext_has_no_place_for_tokens_and_takes_a_border(places):
+    from adapt.methods import vpt
+
+    ours = family(places["convnext"])
+    with pytest.raises(UserError, match="a ConvNeXt has no tokens"):
+        vpt.apply(ours, vpt.Config(name="vpt"))
+    vpt.apply(ours, vpt.Config(name="vpt", kind="padding"))
+    loss, _ = ours({"image": images(64), "label": torch.tensor([0, 1])})
+    loss.backward()
+    assert all(value.grad.abs().sum() > 0 for value in ours.prompts.parameters())

@@ -255,3 +255,12 @@ def test_a_wrong_checkpoint_or_question_is_one_clear_line(folder, family, tmp_pa
         load(Config(name="florence2", checkpoint=str(tmp_path / "code")))
     with pytest.raises(UserError, match="'<OD> cats' is not a question"):
         family.prompt("<OD> cats")
+
+
+def test_a_davit_has_no_place_for_tokens_and_says_so(family):
+    from adapt.methods import vpt
+
+    with pytest.raises(UserError) as error:
+        vpt.apply(family, vpt.Config(name="vpt"))
+    assert "DaViT" in str(error.value) and "Use method.kind=padding, lora, decoder or full." in str(error.value)
+    assert "\n" not in str(error.value)

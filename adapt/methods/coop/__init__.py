@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from adapt.contracts import Family
 
-TOKENS = 16
+TOKENS = (16, 4)
+"""The authors' context tokens; and those of their short context, such as `a photo of a`, for a text tower that has no room for 16."""
 EPOCHS = {1: 50, 4: 100}
 """Shots → epochs, up to that number; 200 with more of them."""
 
@@ -47,13 +48,16 @@ class Config(Trains):
     }
 
     tokens: int | None = Field(None, ge=1, le=1024)
-    """Context tokens, M. None: 16, or as many as find a place beside the longest class in a small text tower."""
+    """Context tokens, M. None: 16, or 4 where a short text tower has no room for 16 beside the longest class."""
     init: str = ""
     """Words that the context begins as, such as `a photo of a`; as many tokens as they have. Empty: N(0, 0.02)."""
     class_specific: bool = False
     """A context for each class instead of one for all."""
     position: Literal["end", "middle"] = "end"
     """Where the class is: behind the context (eq. 2), or between its halves (eq. 3)."""
+
+    full_stop: bool = True
+    """End each prompt with a full stop, as the authors do; false: for a text tower that has seen none, such as clip-tiny's."""
 
     @model_validator(mode="after")
     def _says_it_once(self) -> Config:
@@ -86,7 +90,7 @@ def apply(family: Family, config: Config, rows: Dataset | None = None) -> None:
     checkpoint(family.backbone, config.checkpointing)
     family.requires_grad_(False)
     context = Context(family.slots.text, family.classes, config, next(family.parameters()).device)
-    if config.tokens is None and not config.init and context.count < TOKENS:
+    if config.tokens is None and not config.init and context.count < TOKENS[0]:
         _say(context)
     family.slots.classifier(context)
 
@@ -97,6 +101,6 @@ def _say(context) -> None:
 
     if PartialState().is_main_process:
         print(
-            f"CoOp: {context.count} context tokens, for {TOKENS} and the class {context.longest!r} are more than the {context.limit} "
+            f"CoOp: {context.count} context tokens, for {TOKENS[0]} and the class {context.longest!r} are more than the {context.limit} "
             "tokens that this text tower reads"
         )

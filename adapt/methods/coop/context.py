@@ -74,15 +74,17 @@ class Context(Noted):
         super().__init__()
         layout = Layout(slot)
         self.slot, self.classes, self.limit = slot, list(classes), layout.limit
-        written = layout.rows([f"{WORD} {name}." for name in classes])
+        mark = "." if config.full_stop else ""
+        written = layout.rows([f"{WORD} {name}{mark}" for name in classes])
         rooms = [layout.room(row) for row in written]
         self.longest = classes[rooms.index(min(rooms))]
         begins = layout.words(layout.rows([config.init])[0]) if config.init else []
-        self.count = len(begins) or config.tokens or max(1, min(TOKENS, *rooms))
+        fitting = next((count for count in TOKENS if count <= min(rooms)), max(1, min(rooms)))
+        self.count = len(begins) or config.tokens or fitting
         if self.count > min(rooms):
             raise UserError(self._too_long(min(rooms), config))
         names = [layout.words(row, len(layout.word)) for row in written]
-        tokens, places = self._placed(layout, names, config.position == "middle")
+        tokens, places = self._placed(layout, names, config.position == "middle", mark)
         self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
         self.register_buffer("places", torch.tensor(places)[..., None], persistent=False)
         self.to(device)
@@ -99,13 +101,15 @@ class Context(Noted):
         asked = f"{self.count} context tokens and the class {self.longest!r}"
         return f"method.{option}: {asked} are more than the {self.limit} tokens that this text tower reads. {step}"
 
-    def _placed(self, layout: Layout, texts: list[list[int]], middle: bool) -> tuple[list[list[int]], list[list[int]]]:
+    def _placed(
+        self, layout: Layout, texts: list[list[int]], middle: bool, mark: str
+    ) -> tuple[list[list[int]], list[list[int]]]:
         """The tokens of the prompts [C][T], `WORD` where the context is, and its places in them [C][M].
 
         Args:
-            texts: the tokens of each class name and the full stop, which stays at the end.
+            texts: the tokens of each class name and the `mark` behind it, which stays at the end.
         """
-        stop = len(layout.words(layout.rows([f"{WORD}."])[0], len(layout.word)))
+        stop = len(layout.words(layout.rows([WORD + mark])[0], len(layout.word)))
         before = self.count // 2 if middle else self.count
         longest = layout.begin + self.count + max(map(len, texts)) + max(1, layout.ends)
         total = layout.limit if layout.whole else longest
