@@ -54,7 +54,7 @@ def _direct(
         sums over them of loss and logs, each times its weight, in units of the first weight, as the gradients are, so that a
         single part is multiplied by 1; the sum of the weights; the unit.
     """
-    torch.manual_seed(seed)
+    _seeded(seed, accelerator)
     sums: dict[str, Tensor] = {}
     total, unit = torch.zeros((), device=accelerator.device), torch.ones((), device=accelerator.device)
     with processes.together(accelerator):
@@ -78,7 +78,7 @@ def _cached(
 
     def embedded(keep: bool) -> Iterator[tuple[Tensor, ...]]:
         for i, micro in enumerate(_micro_batches(learner, batch, accumulate, config, accelerator)):
-            torch.manual_seed(seed + i)  # the second pass has the dropout of the first
+            _seeded(seed + i, accelerator)  # the second pass has the dropout of the first
             with torch.set_grad_enabled(keep), accelerator.autocast():
                 out = learner.embed(micro)
             yield out
@@ -111,6 +111,14 @@ def _micro_batches(
         micro = {name: _move(value[rows], accelerator.device) for name, value in batch.items()}
         # features are a frozen encoder's, of the plain view
         yield micro if "features" in micro else learner.augment(micro, config)
+
+
+def _seeded(seed: int, accelerator: Accelerator) -> None:
+    """Let what is random begin anew; on a CPU torch would queue the same for devices that are not there, which takes longer than a step."""
+    if accelerator.device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _move(value: Any, device: torch.device) -> Any:

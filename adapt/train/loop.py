@@ -51,7 +51,7 @@ def fit(
         folder: gets `history.jsonl` and `checkpoints/`; a state found there is continued.
         validate: a score of the family, higher is better; none: the last weights are kept.
         selection: what the score is, its metric and protocol; a state with other ones is refused.
-        apart: seconds that a state is younger than the next, where both are of ends of epochs: of short ones not each leaves its own.
+        apart: seconds between two states of ends of epochs, at least: of short epochs not each leaves one.
 
     Returns:
         the rows of `history.jsonl`.
@@ -61,13 +61,7 @@ def fit(
             single picture is too much for the memory.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
-    if train.batch == "all":
-        parts = world * train.accumulate
-        train = train.model_copy(update={"batch": max(1, len(views) // parts) * parts})
-    if train.batch % (world * train.accumulate):
-        raise UserError(
-            f"train.batch: {train.batch} is not divisible by {world} processes × train.accumulate={train.accumulate}."
-        )
+    train = _divided(train, len(views), world)
     epoch_steps = len(order(seed, 0, len(views), train.batch))
     total = train.steps or train.epochs * epoch_steps
     family.to(accelerator.device)
@@ -153,6 +147,22 @@ def _step(
             f"train: the loss is {logs['loss']} at step {step + 1}. Lower train.lr ({train.lr}) or set train.clip=1."
         )
     return logs
+
+
+def _divided(train: Train, rows: int, world: int) -> Train:
+    """With the number of pictures for each step, which all processes and accumulation steps share.
+
+    Raises:
+        UserError: they cannot.
+    """
+    parts = world * train.accumulate
+    if train.batch == "all":
+        return train.model_copy(update={"batch": max(1, rows // parts) * parts})
+    if train.batch % parts:
+        raise UserError(
+            f"train.batch: {train.batch} is not divisible by {world} processes × train.accumulate={train.accumulate}."
+        )
+    return train
 
 
 def _smaller(accumulate: int, size: int, title: str, accelerator: Accelerator) -> int:

@@ -152,10 +152,14 @@ def _alike(method: MethodConfig, families: Sequence[Any]) -> None:
     for other in shapes[1:]:
         odd = next((name for name in shapes[0] if shapes[0][name] != other.get(name)), None)
         if odd:
-            sizes = " and ".join(" × ".join(map(str, one.get(odd, ()))) for one in (shapes[0], other))
+            here, there = shapes[0][odd], other.get(odd, ())
+            least = next((min(pair) for pair in zip(here, there, strict=False) if pair[0] != pair[1]), 1)
+            step = (
+                f"Say methods='[{{name: {method.name}, tokens: {least}}}]'" if "tokens" in method.values() else "Leave it out"
+            )
             raise UserError(
-                f"base_to_new: what {method.name!r} learns ({odd}) is {sizes} numbers beside the words of base and new classes. Give it a "
-                f"size that fits both, such as methods='[{{name: coop, tokens: 4}}]'."
+                f"base_to_new: what {method.name!r} learns is {' × '.join(map(str, here))} numbers beside the words of the base classes, and "
+                f"{' × '.join(map(str, there))} beside those of the new ones. {step}."
             )
 
 

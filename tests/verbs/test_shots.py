@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import concatenate_datasets
 
-from adapt import pipeline
+from adapt import pipeline, plug
 from adapt.cli import main
 from adapt.plug import UserError, names
 from adapt.recipe import load_recipe
@@ -302,10 +302,11 @@ def test_the_first_half_of_the_classes_is_base():
 
 
 def test_new_classes_are_asked_by_their_words_where_a_method_can(world):
+    coop = plug.schema("methods", "coop")(name="coop", tokens=4)
     request = Request(
         shots=(3,),
         seeds=1,
-        methods=("head", "prolip", "lora", "coop"),
+        methods=("head", "prolip", "lora", coop),
         base_to_new=True,
         cap=3,
         stop=False,
@@ -325,6 +326,11 @@ def test_new_classes_are_asked_by_their_words_where_a_method_can(world):
     assert cells[0][3:6] == ["base classes, %", "new classes, %", "harmonic mean, %"]
     assert next(row for row in cells if row[0] == "linear probe")[4] == "–"
     assert any("linear probe cannot be asked about new classes" in note for note in page.notes(found))
+
+
+def test_context_that_fits_one_half_alone_is_refused_with_the_size_that_fits_both(world):
+    with pytest.raises(UserError, match=r"10 × 192 numbers .* base classes, and 11 × 192 .*\{name: coop, tokens: 10\}"):
+        pipeline.shots(recipe(world), Request(shots=(3,), seeds=1, methods=("coop",), base_to_new=True))
 
 
 # ------------------------------------------------------------------------------------------------------------------ table

@@ -126,6 +126,8 @@ def _limited(train: Train, rows: int, cap: int | None, looks: bool) -> Train:
     changes: dict[str, Any] = {}
     if cap is not None and steps > cap:
         changes["steps"] = steps = cap
+    if train.cache:
+        changes["workers"] = 0  # there is nothing to decode
     if looks:
         changes["validate_every"] = max(train.validate_every, math.ceil(steps / epoch / VALIDATIONS))
     return train.model_copy(update=changes)

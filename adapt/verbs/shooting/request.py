@@ -72,6 +72,11 @@ class Request:
     """Overrides of `train` that hold for every method, such as `train.epochs=20`."""
 
     def __post_init__(self) -> None:
+        for name, values, example in (("shots", self.shots, "shots=1,2,4"), ("seeds", [self.seeds], "seeds=3")):
+            for value in values:
+                _count(name, str(value), example)
+        if twice := next((value for i, value in enumerate(self.shots) if value in self.shots[:i]), None):
+            raise UserError(f"shots: {twice} is in the list twice. Name each number once.")
         _names(self.methods)
 
 
@@ -97,10 +102,7 @@ def parse(arguments: list[str]) -> Request:
 
 
 def _shots(name: str, text: str) -> tuple[int, ...]:
-    values = [_count(name, part, "shots=1,2,4") for part in text.strip("[]").split(",")]
-    if twice := next((value for i, value in enumerate(values) if value in values[:i]), None):
-        raise UserError(f"shots: {twice} is in the list twice. Name each number once.")
-    return tuple(sorted(values))
+    return tuple(sorted(_count(name, part, "shots=1,2,4") for part in text.strip("[]").split(",")))
 
 
 def _seeds(name: str, text: str) -> int:
