@@ -8,9 +8,11 @@ from textwrap import dedent
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 
 from adapt import pipeline, plug
 from adapt.contracts import MethodConfig, Train
+from adapt.methods import adapter
 from adapt.models.clip import Config as ClipConfig
 from adapt.models.clip import load as load_clip
 from adapt.recipe import load_recipe
@@ -70,7 +72,6 @@ def test_a_method_says_what_the_contract_asks(name):
 
 @pytest.mark.parametrize("name", plug.names("methods"))
 def test_a_method_lets_something_learn_and_saves_all_of_it(name, tmp_path):
-    from adapt.methods import adapter
     from adapt.models import sam
 
     def changed():
@@ -115,11 +116,11 @@ def test_a_methods_own_defaults_beat_the_global_ones_and_the_users_beat_both(shi
 def test_a_method_of_one_file_learns_is_saved_and_measured(shift):
     few = ["data.shots=4", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none"]
     recipe = load_recipe(
-        "clip_lora", ["method={name: shift}", "train={epochs: 3, lr: 0.02, augment: {crop: 1, flip: 0}}", *few]
+        "clip_lora", ["method={name: shift}", "train={epochs: 2, lr: 0.02, augment: {crop: 1, flip: 0}}", *few]
     )
     outcome = pipeline.finetune(recipe)
     assert [entry["title"] for entry in outcome.entries] == ["zero-shot CLIP", "CLIP + shift"]
-    losses = [row["loss"] for row in map(__import__("json").loads, (outcome.path / "history.jsonl").open()) if "loss" in row]
-    assert losses[-1] < losses[0]
+    saved = load_file(outcome.path / "adapter" / adapter.FILE)
+    assert list(saved) == ["learned.vector"] and saved["learned.vector"].abs().sum() > 0, "it began at zero"
     again = pipeline.evaluate(recipe)
     assert again.entries == outcome.entries, "what was saved answers as what was trained"
