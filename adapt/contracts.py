@@ -382,6 +382,8 @@ class MethodConfig(Plugin):
     """Does it put the family on its device itself, by `place(family, config, device)`, rounded? Then `placed(config)` says so in tables."""
     train: ClassVar[dict[str, Any]] = {}
     """The paper's own defaults of `train`, such as `{"optimizer": "sgd"}`: what a recipe says beats them, and they beat the global ones."""
+    merges: ClassVar[bool] = True
+    """Is what it has learnt a part of the checkpoint, or a linear layer on it, which `adapt merge` can write?"""
     prepares: ClassVar[bool] = False
     """Does it look at the training pictures before the training, by `prepare(family, config, rows, features)`? There `features(views)`
     gives float32[views, N, …], what `frozen_features` makes of random views of the N rows; of 0 views [1, N, …] of the rows as they are.

@@ -186,6 +186,11 @@ def _section(spec: Spec, found: Sequence[Option], indent: str, width: int) -> It
                 yield from rest
         else:
             yield f"{indent}{name}: {written(value)}"
+            for each in leaves(option.inside):  # of a section that is not there
+                told = f"{each.path.partition(f'{name}.')[2]}: {each.text} [{each.facts}]"
+                yield from textwrap.wrap(
+                    told, max(width, 40), initial_indent=start, subsequent_indent=start, break_on_hyphens=False
+                )
 
 
 def _below(place: str, spec: type[Spec]) -> Iterator[tuple[str, type[Spec]]]:

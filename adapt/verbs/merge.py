@@ -104,7 +104,12 @@ def _adapter_of(session: Session, scale: float | str) -> Path:
         raise UserError("merge: one process does it. Run it without accelerate launch.")
     if not kept.finetuned(session):
         raise UserError(f"{session.run.path}: no adapter yet. First: adapt finetune with the same recipe and overrides.")
-    folder = session.run.path / "adapter"
+    folder, method = session.run.path / "adapter", session.recipe.method
+    if not method.merges:
+        raise UserError(
+            f"merge: what method {method.name!r} has learnt is no part of a checkpoint; it stays in {folder}, and answers with the "
+            "checkpoint as it comes. Use adapt predict, distill or export with this run."
+        )
     if _is_peft(folder):
         about = json.loads((folder / "adapter_config.json").read_text())
         if about.get("peft_type") != "LORA":

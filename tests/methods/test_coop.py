@@ -208,7 +208,7 @@ def test_a_teacher_with_learned_context_teaches(photos, capsys):
     said = capsys.readouterr().out
     assert "timed in torch alone" not in said
     assert "context tokens, for 16 and the class" in said, "the embedded text tower reads 16 tokens in all"
-    with pytest.raises(UserError, match="method 'coop' leaves no adapter to merge"):
+    with pytest.raises(UserError, match="what method 'coop' has learnt is no part of a checkpoint"):
         pipeline.merge(recipe)
 
 

@@ -243,7 +243,7 @@ def test_a_teacher_with_prompts_teaches_and_is_exported_to_be_timed(photos, caps
     assert "timed in torch alone" not in capsys.readouterr().out
     names = [entry["name"] for entry in outcome.entries]
     assert names[:2] == ["zero-shot", "adapted"] and len(names) == 4
-    with pytest.raises(UserError, match="method 'vpt' leaves no adapter to merge") as error:
+    with pytest.raises(UserError, match="what method 'vpt' has learnt is no part of a checkpoint") as error:
         pipeline.merge(recipe)
     assert "\n" not in str(error.value)
 

@@ -36,6 +36,7 @@ class Config(Trains):
     """Learned context. Without `data.shots` it trains for 50 epochs, as the authors do on all of ImageNet's classes."""
 
     title = "CoOp"
+    merges = False
     train = {
         "optimizer": "sgd",
         "lr": 2e-3,

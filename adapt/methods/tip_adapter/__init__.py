@@ -35,6 +35,7 @@ class Config(MethodConfig):
     """Training pictures that are asked beside the words."""
 
     title = "Tip-Adapter"
+    merges = False
     prepares = True
     searches = True
     train = {

@@ -43,6 +43,7 @@ class Config(Trains):
     """Learned visual prompts."""
 
     title = "VPT"
+    merges = False
 
     kind: Literal["deep", "shallow", "padding"] = "deep"
     """deep: tokens of their own in front of each layer (eq. 5); shallow: in front of the first (eq. 4); padding: a border of pixels that
