@@ -59,7 +59,7 @@ def words(prompts: Prompts, labels: Sequence[str]) -> Words:
         labels: the names of the data's classes 0, 1, …
 
     Raises:
-        UserError: a list that there is not, or that does not match the data (with both differences), lists of two families, a template
+        UserError: a list does not exist, or does not match the data (with both differences), lists of two families, a template
             without a place for the name, duplicates and empties in a user's own list.
     """
     check(prompts)
@@ -83,10 +83,10 @@ def words(prompts: Prompts, labels: Sequence[str]) -> Words:
 
 
 def check(prompts: Prompts) -> None:
-    """Look at all that is wrong whatever the data are, before anything heavy is imported.
+    """Check what can be checked without the data, before anything heavy is imported.
 
     Raises:
-        UserError: a list that there is not or that is none, lists of two families, a template without a place for the name, or two
+        UserError: a list does not exist or is not a list, lists of two families, a template without a place for the name, or two
             options that do not go together.
     """
     _one_family(prompts)
