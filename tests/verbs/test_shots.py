@@ -180,7 +180,7 @@ def test_data_and_families_that_do_not_fit_are_refused_before_anything_is_encode
 def test_data_without_labels_are_refused(world):
     session = Session(recipe(world))
     session.data = {split: rows.remove_columns("label") for split, rows in session.data.items()}
-    with pytest.raises(UserError, match="no class labels .*Take data with a class for each picture"):
+    with pytest.raises(UserError, match=r"no class labels .*Take data with a class for each picture"):
         shots.shots(session, SMALL)
 
 
