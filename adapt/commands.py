@@ -41,9 +41,13 @@ def parse(arguments: list[str]) -> Recipe:
 
 
 def ready(arguments: list[str]) -> Recipe:
-    """`parse`, for a verb that begins: the data are there, and what other data change is said."""
+    """`parse`, for a verb that begins: the data are there, the words can be used, and what other data change is said."""
     recipe = parse(arguments)
     recipe.data.check_paths()
+    if recipe.uses_words:
+        from adapt.prompting import text
+
+        text.check(recipe.prompts)
     if recipe.canary:
         from adapt.verbs import guests
 

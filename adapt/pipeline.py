@@ -110,9 +110,9 @@ def merge(recipe: Recipe, scale: float | str = 1.0, keep: float | None = None) -
         keep: of a sweep, the share of the canary's zero-shot score that must be kept (0.98 unless said); without a canary, of the
             target's pictures that zero-shot had right (0.9).
     """
+    session = Session(recipe)  # first: it quietens what the verb's imports would say
     from adapt.verbs import merge
 
-    session = Session(recipe)
     merge.merge(session, scale, keep)
     return _finish(session)
 

@@ -120,6 +120,11 @@ class Recipe(Spec):
         """Lines for the user, to be shown once: what other data than the recipe's own have changed, and what would suit them."""
         return self._notes
 
+    @property
+    def uses_words(self) -> bool:
+        """Is the model, or a teacher of the student, asked with the texts of `prompts`?"""
+        return self.model.uses_words or (self.distill is not None and self.distill.uses_words)
+
     def key(self, *sections: str) -> str:
         """Eight hex digits that change when a setting of one of the sections changes that a result depends on; see `settings`."""
         data = {name: value for name, value in settings(self).items() if name in sections}

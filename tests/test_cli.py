@@ -210,6 +210,10 @@ HEAVY = "assert not {'torch', 'transformers', 'datasets', 'numpy', 'timm'} & set
         (["data.source=jsonl", "data.path=~nobody-of-that-name"], "data.path: no file"),
         (["distill.student=resnet81"], "Did you mean 'resnet18'?"),
         (["epochs=5"], "Did you mean train.epochs?"),
+        (["prompts.templates=[a photo]"], "prompts.templates.0: 'a photo' needs exactly one {}"),
+        (["prompts.templates=clip/eurosatt"], "Did you mean 'clip/eurosat'?"),
+        (["prompts={templates: clip/eurosat, classes: coop/dtd}"], "are of two families of lists"),
+        (["prompts={descriptions: {x: [y]}, random: {}}"], "in the place of descriptions"),
     ],
 )
 def test_paths_and_names_are_looked_up_before_anything_heavy_is_loaded(given, words):

@@ -54,7 +54,7 @@ def sentences(row: dict[str, Any], names: Sequence[str]) -> list[tuple[str, int]
         names: of the categories.
 
     Raises:
-        UserError: a sentence is empty, or means a box that there is not.
+        UserError: a sentence is empty, or means a box that does not exist.
     """
     objects, where = row["objects"], f"evals: row {row['id']!r}"
     crowds = objects.get("iscrowd") or [0] * len(objects["bbox"])

@@ -59,10 +59,10 @@ def words(prompts: Prompts, labels: Sequence[str]) -> Words:
         labels: the names of the data's classes 0, 1, …
 
     Raises:
-        UserError: a list that there is not, or that does not match the data (with both differences), lists of two families, a template
+        UserError: a list does not exist, or does not match the data (with both differences), lists of two families, a template
             without a place for the name, duplicates and empties in a user's own list.
     """
-    _one_family(prompts)
+    check(prompts)
     notes: list[str] = []
     templates = placed_templates(prompts)
     names = _names(prompts, labels, notes)
@@ -80,6 +80,21 @@ def words(prompts: Prompts, labels: Sequence[str]) -> Words:
     _unlike(where, labels, texts, own and "duplicates" not in prompts.allow, notes)
     _filled(where, labels, texts, own and "empty" not in prompts.allow, notes)
     return Words(classes, templates, texts, prompts.combine, notes)
+
+
+def check(prompts: Prompts) -> None:
+    """Check what can be checked without the data, before anything heavy is imported.
+
+    Raises:
+        UserError: a list does not exist or is not a list, lists of two families, a template without a place for the name, or two
+            options that do not go together.
+    """
+    _one_family(prompts)
+    placed_templates(prompts)
+    _go_together(prompts)
+    for key in ("classes", "descriptions", "texts"):
+        if prompts.values()[key] is not None:
+            read(prompts.values()[key], key).entries()
 
 
 def placed_templates(prompts: Prompts) -> list[str]:
@@ -119,16 +134,11 @@ def _names(prompts: Prompts, labels: Sequence[str], notes: list[str]) -> list[li
 
 
 def _texts(prompts: Prompts, labels: Sequence[str], names: list[list[str]], notes: list[str]) -> list[list[str]]:
-    if prompts.descriptions is not None or prompts.random is not None:
-        other = "descriptions" if prompts.descriptions is not None else "random"
-        raise UserError(f"prompts.texts: whole texts stand in no template and take no {other}. Leave out one of the two.")
     found = _matched(prompts, "texts", labels, notes, names)
     return [[_put(text, several[0]) for text in entry.texts] for entry, several in zip(found, names, strict=True)]
 
 
 def _described(prompts: Prompts, labels: Sequence[str], names: list[list[str]], notes: list[str]) -> list[list[str]]:
-    if prompts.random is not None:
-        raise UserError("prompts.random: random words stand in the place of descriptions. Leave out one of the two.")
     found = _matched(prompts, "descriptions", labels, notes, names)
     return [
         [described(name, text) for name in several for text in entry.texts] for entry, several in zip(found, names, strict=True)
@@ -177,6 +187,15 @@ def _one_family(prompts: Prompts) -> None:
         f"prompts: {first} {files[first]!r} and {second} {files[second]!r} are of two families of lists, {one}/ and {other}/, whose "
         f"published figures are not comparable. Use one, such as prompts.{first}={files[second]}, or write prompts.allow=[mixed]."
     )
+
+
+def _go_together(prompts: Prompts) -> None:
+    """Whole texts, descriptions and random words exclude each other."""
+    if prompts.texts is not None and (prompts.descriptions is not None or prompts.random is not None):
+        other = "descriptions" if prompts.descriptions is not None else "random"
+        raise UserError(f"prompts.texts: whole texts stand in no template and take no {other}. Leave out one of the two.")
+    if prompts.descriptions is not None and prompts.random is not None:
+        raise UserError("prompts.random: random words stand in the place of descriptions. Leave out one of the two.")
 
 
 def _unlike(where: str, labels: Sequence[str], texts: list[list[str]], refused: bool, notes: list[str]) -> None:

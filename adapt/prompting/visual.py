@@ -11,7 +11,7 @@
 Names joined by `+` are one drawing, and are drawn in the order of this table: `crop+white` is the box alone, white around the thing. What a
 model says of several drawings is summed. Where there is no mask, the box is the mask.
 
-Each step stands alone, so that what is dear (a picture through a network) is done once and combined again for nothing:
+Each step is a function of its own, so that the expensive part (a picture through a network) is done once and combined again for nothing:
 
     drawn(config, image, box, mask, "blur")      # → a picture; a function of these values alone
     seen(picture, family.input, config.fit)      # → what the network sees: squashed or padded, nothing is cut; both: `shown`

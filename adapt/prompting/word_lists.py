@@ -38,7 +38,7 @@ class WordList:
         """An entry a class, in the list's order.
 
         Raises:
-            UserError: a class has no text at all, or something that is none.
+            UserError: a class has no text at all, or something that is not a text.
         """
         pairs = self.content.items() if isinstance(self.content, dict) else [(None, texts) for texts in self.content]
         return [self._entry(key, texts) for key, texts in pairs]
@@ -46,7 +46,9 @@ class WordList:
     def _entry(self, key: Any, texts: Any) -> Entry:
         several = list(texts) if isinstance(texts, list | tuple) else [texts]
         if wrong := [text for text in several if isinstance(text, dict | list) or text is None]:
-            raise UserError(f"prompts.{self.key}: {key or texts!r}: {wrong[0]!r} is no text. Write a text, or a list of texts.")
+            raise UserError(
+                f"prompts.{self.key}: {key or texts!r}: {wrong[0]!r} is not a text. Write a text, or a list of texts."
+            )
         if not several:
             raise UserError(
                 f"prompts.{self.key}: {key or texts!r} has an empty list. Give it one text at least, or '' for none."

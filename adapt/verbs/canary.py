@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 SAMPLES = 1000
 """Resamples of an interval."""
 Change = guards.Change
-ALONE = (
-    "a classifier answers that knows its own classes alone, and these are others. With method lora or full it could be asked."
-)
+ALONE = "the adapted model is a classifier of its own classes only, and this set has other classes. Methods lora and full can be measured."
 
 
 @dataclass

@@ -22,16 +22,16 @@ CLASSES = ("class_logits", "semantic_logits")
 
 
 def check(recipe: Recipe) -> None:
-    """Look for the files that the canary names, and at its templates, before anything heavy is imported.
+    """Look for the files that the canary names, and at its words, before anything heavy is imported.
 
     Raises:
         UserError: every problem, one a line.
     """
-    from adapt.prompting.text import words
+    from adapt.prompting import text
 
     problems = []
     for number, config in enumerate(recipe.canary):
-        for look in (config.data.check_paths, lambda config=config: words(config.prompts, [])):
+        for look in (config.data.check_paths, lambda config=config: text.check(config.prompts)):
             try:
                 look()
             except UserError as error:

@@ -40,6 +40,11 @@ def merge(session: Session, scale: float | str = 1.0, keep: float | None = None)
     """Join adapter and base, and measure what comes of it, on the canary too; see `joined`."""
     if keep is not None and not 0 <= keep <= 1:
         raise UserError(f"keep: {keep} is not a number from 0 to 1, such as 0.98.")
+    if keep is not None and scale != "sweep" and not session.recipe.canary:
+        raise UserError(
+            f"keep: at scale {scale:g} without a canary nothing shows what is kept. Write scale=sweep, or name a canary, such as "
+            "canary=source_hands."
+        )
     _adapter_of(session, scale)
     if guests(session):
         canary.measured(session, "zero-shot", session.as_it_comes)

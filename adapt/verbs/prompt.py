@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.plug import UserError
+from adapt.prompting.visual import checked
 from adapt.verbs import kept
 from adapt.verbs.question import Answer, Question
 
@@ -52,6 +53,7 @@ def ask(session: Session, question: Question) -> Answer:
         UserError: a file is no picture, or the family cannot be asked this.
     """
     image = _open(question.image, "image")
+    _on(image.size, question)
     adapted = kept.finetuned(session)
     family = kept.adapted(session) if adapted else session.family
     family.eval()
@@ -178,7 +180,6 @@ def _prompted(family, image: Picture.Image, question: Question) -> tuple[np.ndar
 
     from adapt.prompting.agreed import NOISE, jittered, medoid
 
-    _on(image.size, question)
     boxes = [] if question.box is None else [question.box]
     if boxes and question.jitter > 1:
         boxes = jittered(question.box, question.jitter, NOISE, image.size)
@@ -213,16 +214,15 @@ def _everything(session: Session, family, image: Picture.Image, side: int) -> tu
 
 def _on(size: tuple[int, int], question: Question) -> None:
     """Refuse points and boxes that are not on a picture of `size` (width, height)."""
-    boxes = [] if question.box is None else [question.box]
-    for name, places in (("point", question.point), ("outside", question.outside), ("box", boxes)):
+    for name, places in (("point", question.point), ("outside", question.outside)):
         for place in places:
-            text = f"{name}: {','.join(f'{value:g}' for value in place)}"
-            if not all(0 <= value <= side for value, side in zip(place, (*size, *size), strict=False)):
+            if not all(0 <= value <= side for value, side in zip(place, size, strict=True)):
+                text = f"{name}: {','.join(f'{value:g}' for value in place)}"
                 raise UserError(f"{text} leaves the picture, which has {size[0]} × {size[1]} pixels.")
-            if name == "box" and not (place[0] < place[2] and place[1] < place[3]):
-                raise UserError(
-                    f"{text} is reversed or empty. Write box=left,top,right,bottom, with left < right and top < bottom."
-                )
+    if question.box is not None:
+        checked(question.box, size)
+    for number, box in enumerate(question.boxes, 1):
+        checked(box, size, f"boxes: box {number}")
 
 
 def _named(session: Session, family, image: Picture.Image, question: Question) -> tuple[np.ndarray, np.ndarray, str, list[str]]:

@@ -104,9 +104,7 @@ class Session:
         """What the family is told of the classes, the arguments of its `set_classes`; who uses no words is told the labels' own names."""
         from adapt.prompting.text import words
 
-        distill = self.recipe.distill
-        asked = self.recipe.model.uses_words | (bool(distill) and distill.uses_words)
-        if not (self.labels and asked):
+        if not (self.labels and self.recipe.uses_words):
             return {"classes": self.labels, "templates": []}
         found = words(self.recipe.prompts, self.labels)
         for note in found.notes:

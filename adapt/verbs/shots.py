@@ -122,7 +122,7 @@ def _plans(session: Session, request: Request, parts: Sequence[Part], known: boo
 
 
 def _applied(session: Session, method: MethodConfig, told: Mapping[str, list[str]]):
-    """A family that is told some classes, with the method on it.
+    """A family that knows these classes, with the method on it.
 
     Raises:
         UserError: the method does not fit the family.

@@ -135,14 +135,14 @@ def test_the_embedded_clip_sees_things_best_alone_on_white(monkeypatch, tmp_path
     from adapt.data.emoji_scenes import Config as Scenes
     from adapt.data.emoji_scenes import compose
     from adapt.models.clip import Config, load
-    from adapt.prompting.templates import words
+    from adapt.prompting.text import words
     from adapt.recipe import Prompts
     from adapt.vision.classes import category_names
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
     rows = compose.rows(Scenes(hands=["openmoji"]), "validation", 50)
     clip = load(Config(name="clip")).eval()
-    clip.set_classes(*words(Prompts(templates=["{}"], classes="emoji"), category_names(rows.features)))
+    clip.set_classes(**words(Prompts(templates=["{}"], classes="emoji"), category_names(rows.features)).told)
 
     def predict(rows, name, texts, **options):
         return clip.predictors(texts)[name](list(rows), **options)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from adapt.prompting.templates import words as spoken
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 
@@ -14,6 +13,7 @@ from adapt.evals import robustness, zeroshot
 from adapt.evals.bootstrap import interval, mean
 from adapt.evals.robustness.versions import Versions, own_seed, reduced
 from adapt.plug import UserError
+from adapt.prompting.text import words as spoken
 from adapt.recipe import Prompts, load_recipe
 from adapt.records import Entry
 from adapt.students.classifier import Student
@@ -58,7 +58,7 @@ def by_luck(clean: float, under: float, classes: int = 3):
 
 @pytest.fixture(scope="module")
 def words(clip_tiny, emoji):
-    clip_tiny.set_classes(*spoken(Prompts(templates="emoji", classes="emoji"), emoji["test"].features["label"].names))
+    clip_tiny.set_classes(**spoken(Prompts(templates="emoji", classes="emoji"), emoji["test"].features["label"].names).told)
     yield clip_tiny
     clip_tiny.set_classes([], ["{}"])
 

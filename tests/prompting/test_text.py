@@ -6,7 +6,7 @@ import pytest
 
 from adapt.plug import UserError
 from adapt.prompting.random_words import descriptions
-from adapt.prompting.text import words
+from adapt.prompting.text import check, words
 from adapt.recipe import Prompts, load_recipe
 
 
@@ -122,6 +122,10 @@ def test_prompts_that_do_not_fit_are_one_clear_line(case):
     with pytest.raises(UserError, match=message) as error:
         words(Prompts(**prompts), ["hen", "cup"])
     assert "\n" not in str(error.value)
+
+
+def test_a_list_that_is_meant_by_position_waits_for_the_data():
+    check(Prompts(classes=["a hen", "a cup"], match="position"))
 
 
 def test_what_is_refused_passes_where_it_is_allowed():

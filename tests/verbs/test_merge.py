@@ -118,6 +118,12 @@ def test_a_sweep_chooses_on_validation_what_keeps_enough(done, capsys, monkeypat
     assert splits == ["validation"] * 3 + ["test"]
 
 
+def test_what_nothing_measures_is_not_kept_silently(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"keep: at scale 0\.5 without a canary nothing shows what is kept\. Write scale=sweep"):
+        pipeline.merge(load_recipe("clip_lora"), scale=0.5, keep=0.9)
+
+
 def test_the_best_that_keeps_enough_is_chosen_and_of_equals_the_smallest():
     rows = [
         {"scale": 0.0, "value": 0.4, "kept": 1.0},

@@ -137,6 +137,7 @@ def test_a_wrong_file_of_draws_is_one_line(tmp_path, text, words):
     [
         ("shots=0", "shots: '0' is not a number from 1"),
         ("shots=2,two", "shots: 'two' is not a number"),
+        ("shot=2", "shot: shots has no option of this name. Did you mean 'shots'?"),
         ("shots=2,2", "shots: 2 is in the list twice"),
         ("seeds=0", "seeds: '0' is not a number from 1"),
         ("cap=0", "cap: '0' is not a number"),
@@ -180,7 +181,7 @@ def test_data_and_families_that_do_not_fit_are_refused_before_anything_is_encode
 def test_data_without_labels_are_refused(world):
     session = Session(recipe(world))
     session.data = {split: rows.remove_columns("label") for split, rows in session.data.items()}
-    with pytest.raises(UserError, match="no class labels, of which there are to be few"):
+    with pytest.raises(UserError, match=r"no class labels .*Take data with a class for each picture"):
         shots.shots(session, SMALL)
 
 

@@ -66,7 +66,9 @@ class Pool:
         names = self.data["train"].features.get("label")
         if names is None or not session.labels:
             have = ", ".join(self.data["train"].column_names)
-            raise UserError(f"shots: these data have no class labels, of which there are to be few. Columns: {have}.")
+            raise UserError(
+                f"shots: these data have no class labels (columns: {have}). Take data with a class for each picture."
+            )
         if "test" not in self.data:
             raise UserError(f"shots: the data have no test split. Have: {', '.join(self.data)}.")
         self.splits = [split for split in SPLITS if split in self.data]

@@ -94,6 +94,10 @@ def parse(arguments: list[str]) -> Request:
                 raise UserError(f"{name}: given twice. Give it once.")
             given[name] = value
             arguments.remove(argument)
+        elif "=" in argument and "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
+            raise UserError(
+                f"{name}: shots has no option of this name.{nearest(name, OWN)} Or a path into the recipe, such as train.epochs."
+            )
     read = {"shots": _shots, "seeds": _seeds, "methods": _methods, "cap": _cap, "stop": _switch, "base_to_new": _switch}
     found: dict[str, Any] = {name: read[name](name, text) for name, text in given.items() if name in read}
     if "splits" in given:
