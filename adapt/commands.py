@@ -135,11 +135,12 @@ TAKES: dict[str, dict[str, tuple[Callable[[str], Any], str]]] = {
 
 def _prompt(rest: list[str]) -> Said:
     """Print the answer, and write it."""
-    from adapt.verbs.question import files
+    from adapt.verbs.question import files, look
     from adapt.verbs.question import parse as questioned
 
     question, out = questioned(rest)
     recipe = ready(rest)
+    look(question)
     from adapt import hardware
 
     hardware.guard()

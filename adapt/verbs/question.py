@@ -151,6 +151,17 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
     return question, _place(question, given.get("out", [None])[0], given.get("overwrite", ["false"])[0])
 
 
+def look(question: Question) -> None:
+    """Look for the files of a question, before anything heavy is imported.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for name, path in (("image", question.image), ("example", question.example), ("mask", question.mask)):
+        if path and not Path(path).expanduser().exists():
+            raise UserError(f"{name}: {path!r} is not a usable picture: unreadable (the file is missing). Give another file.")
+
+
 def _count(name: str, text: str, most: int) -> int:
     """'8' → 8."""
     if not (text.isascii() and text.isdecimal() and int(text) <= most):
