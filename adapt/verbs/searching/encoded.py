@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -166,7 +167,7 @@ class Encoded:
             try:
                 with np.load(path) as found:
                     names, counts, values = json.loads(str(found["names"])), found["counts"], found["values"]
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, BadZipFile):
                 continue  # it is encoded again
             parts = np.split(values, np.cumsum(counts)[:-1])
             self._things |= {_key(name): part for name, part in zip(names, parts, strict=True)}
@@ -179,7 +180,8 @@ class Encoded:
             return
         folder, values = self._folder, [self._things[key] for key in done]
         names = json.dumps([[*row, [unit[0], *map(list, unit[1:])]] for row, unit in done])
-        with atomic(folder / f"{len(list(folder.glob('*.npz'))):05d}.npz") as path, open(path, "wb") as file:
+        number = 1 + max((int(path.stem) for path in folder.glob("*.npz")), default=0)
+        with atomic(folder / f"{number:05d}.npz") as path, open(path, "wb") as file:
             np.savez(file, names=names, counts=[len(value) for value in values], values=np.concatenate(values))
         self._fresh = [key for key in self._fresh if key not in set(done)]
 
