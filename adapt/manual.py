@@ -53,7 +53,7 @@ once; a killed sweep goes on with the same command, cell by cell.
   adapt shots recipe=clip_lora
   adapt shots recipe=clip_lora shots=1,4 seeds=1 methods=coop,lora cap=100""",
     "workbench": """Find the words and drawings that ask the model best.
-Half of a few labelled pictures choose among templates, drawings and subtraction;
+Half of a few labelled pictures choose among templates, drawings, subtraction;
 the other half confirm. Both figures are shown; the choice becomes a recipe.
 
   adapt workbench recipe=clip_boxes

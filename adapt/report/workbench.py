@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt.plug import counted
 from adapt.report.html import document as whole
 from adapt.report.html import section
 from adapt.run import Run, atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FILE = "workbench/workbench.json"
 FINALISTS = 5
@@ -66,6 +69,12 @@ def _row(read: Mapping[str, Any], role: str) -> Mapping[str, Any]:
     return next(row for row in read["finalists"] if role == row["role"])
 
 
+def _named(read: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """A finalist in a few words: its role, or its place with the drawing, or with the words where there is no drawing."""
+    what = row["look"].partition(",")[0] if read["question"] == "region" else row["words"]
+    return ROLES[row["role"]] or f"{row['place']}: {what}"
+
+
 def sentence(read: Mapping[str, Any]) -> str:
     """The search in a sentence."""
     best, gain = _row(read, "chosen"), read["gain"]
@@ -84,7 +93,7 @@ def grid(read: Mapping[str, Any]) -> list[list[str]]:
     out = [head]
     for row in rows:
         drop = 100 * (row["confirmed"]["value"] - row["chosen"]["value"])
-        cells = [ROLES[row["role"]], row["look"], row["words"], f"{row['subtract']:g}"]
+        cells = [ROLES[row["role"]] or str(row["place"]), row["look"], row["words"], f"{row['subtract']:g}"]
         out.append([*cells, _share(row["chosen"], ""), _share(row["confirmed"], ""), f"{drop:+.1f}"])
     return out
 
@@ -124,53 +133,57 @@ def plot(read: Mapping[str, Any]) -> tuple[str, bytes]:
     """All candidates of the last round with their intervals, and the finalists on both halves: SVG, and PNG on white."""
     from matplotlib.figure import Figure
 
-    from adapt.report.charts import COLOURS, short, style, svg
+    from adapt.report.charts import short, style, svg
 
-    last = max(row["round"] for row in read["candidates"])
-    every = [row for row in read["candidates"] if row["round"] == last][:MOST]
     rows = sorted(read["finalists"], key=lambda row: row["chosen"]["value"])
-    names = [short(f"{ROLES[row['role']] or row['look']}" + ("" if row["role"] else f"; {row['words']}")) for row in rows]
+    names = [short(_named(read, row)) for row in rows]
     with style(*names):
         figure = Figure((10.4, max(3.4, 0.9 + 0.42 * len(rows))))
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        x = range(1, len(every) + 1)
-        left.vlines(
-            x,
-            *zip(*([100 * end for end in row["interval"]] for row in every), strict=True),
-            color=COLOURS[0],
-            lw=0.8,
-            alpha=0.35,
-        )
-        left.plot(x, [100 * row["value"] for row in every], color=COLOURS[1], lw=0, marker="o", ms=2.5)
-        plain = _row(read, "plain") if any(row["role"] == "plain" for row in rows) else rows[0]
-        left.axhline(100 * plain["chosen"]["value"], color=COLOURS[0], lw=1.4, ls=(0, (1, 1.5)))
-        left.annotate(
-            "plain", (len(every), 100 * plain["chosen"]["value"]), fontsize=8, ha="right", va="bottom", color="#6b7078"
-        )
-        shown = f"{len(every)} best" if last and len(every) == MOST else f"{len(every)}"
-        left.set(xlabel=f"candidates of the last round ({shown}), best first", ylabel="right on the half that chose, %")
-        for half, colour, shift in (("chosen", COLOURS[1], 0.13), ("confirmed", COLOURS[2], -0.13)):
-            values = [100 * row[half]["value"] for row in rows]
-            ends = [[100 * abs(row[half]["value"] - row[half]["interval"][side]) for row in rows] for side in (0, 1)]
-            label = "the half that chose" if half == "chosen" else "the half that confirms"
-            places = [place + shift for place in range(len(rows))]
-            right.errorbar(values, places, xerr=ends, color=colour, lw=0, elinewidth=1.2, marker="o", ms=4.5, label=label)
-        right.set_yticks(range(len(rows)), names, fontsize=8)
-        right.set(xlabel="right, %", ylim=(-0.6, len(rows) - 0.4))
-        right.grid(False, axis="y")
+        _ranked(left, read)
+        _both(right, rows, names)
         figure.tight_layout()
-        figure.legend(
-            *right.get_legend_handles_labels(),
-            frameon=False,
-            fontsize=8,
-            ncols=2,
-            labelcolor="#6b7078",
-            loc="upper center",
-            bbox_to_anchor=(0.72, 0.02),
-        )
+        handles = right.get_legend_handles_labels()
+        looks = {"frameon": False, "fontsize": 8, "ncols": 2, "labelcolor": "#6b7078"}
+        figure.legend(*handles, **looks, loc="upper center", bbox_to_anchor=(0.75, 0.02))
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=150, facecolor="white", bbox_inches="tight", metadata={"Software": None})
         return svg(figure), out.getvalue()
+
+
+def _ranked(axis: Axes, read: Mapping[str, Any]) -> None:
+    """The candidates of the last round, best first, on the half that chose."""
+    from adapt.report.charts import COLOURS
+
+    last = max(row["round"] for row in read["candidates"])
+    every = [row for row in read["candidates"] if row["round"] == last][:MOST]
+    x = range(1, len(every) + 1)
+    low, high = zip(*([100 * end for end in row["interval"]] for row in every), strict=True)
+    axis.vlines(x, low, high, color=COLOURS[0], lw=0.8, alpha=0.5)
+    axis.plot(x, [100 * row["value"] for row in every], color=COLOURS[1], lw=0, marker="o", ms=2.5)
+    plain = next((100 * row["chosen"]["value"] for row in read["finalists"] if row["role"] == "plain"), None)
+    if plain is not None:
+        axis.axhline(plain, color=COLOURS[0], lw=1.4, ls=(0, (1, 1.5)))
+        axis.annotate("plain", (1, plain), fontsize=8, ha="left", va="bottom", color="#6b7078")
+    axis.set(xlabel="candidates of the last round, best first", ylabel="right on the half that chose, %")
+    axis.margins(0.02, 0.08)
+
+
+def _both(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """The finalists on both halves."""
+    from adapt.report.charts import COLOURS
+
+    for half, label, colour, shift in (
+        ("chosen", "the half that chose", COLOURS[1], 0.13),
+        ("confirmed", "the half that confirms", COLOURS[2], -0.13),
+    ):
+        values = [100 * row[half]["value"] for row in rows]
+        ends = [[100 * abs(row[half]["value"] - row[half]["interval"][side]) for row in rows] for side in (0, 1)]
+        places = [place + shift for place in range(len(rows))]
+        axis.errorbar(values, places, xerr=ends, color=colour, lw=0, elinewidth=1.2, marker="o", ms=4.5, label=label)
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
+    axis.set(xlabel="right, %", ylim=(-0.6, len(rows) - 0.4))
+    axis.grid(False, axis="y")
 
 
 # --------------------------------------------------------------------------------------------------------------- terminal

@@ -300,6 +300,7 @@ def _confirmed(bench: Bench, found: Tried, asked: Asked, table: dict[Candidate, 
     }
     finalists = [_told(found, each) | {"chosen": table[each], "confirmed": confirmed[each]} for each in shown]
     for row, each in zip(finalists, shown, strict=True):
+        row["place"] = best.index(each) + 1 if each in best else 0
         row["role"] = "chosen" if each == winner else "plain" if each == found.plain else "recipe" if each == found.own else ""
     return {
         "question": "whole" if bench.region is None else "region",
