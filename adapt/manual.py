@@ -46,7 +46,7 @@ not done again. One table at the end has them all.
 
   adapt road recipe=clip_lora
   adapt road recipe=yours/photos data.path=photos""",
-    "shots": """See what few labels buy: methods × labelled pictures a class, measured.
+    "shots": """See what few labels buy: methods × labelled pictures a class.
 One table and one plot, with intervals against zero-shot. Features are computed
 once; a killed sweep goes on with the same command, cell by cell.
 

@@ -1,11 +1,11 @@
 """Drawn prompts: pictures on which one thing is marked, for models that see whole pictures, such as CLIP.
 
-    ellipse   the red ellipse inside the box (RedCircle)
-    box       the box's red outline
-    contour   the mask's red outline
     blur      all outside the mask is blurred (FGVP's blur reverse mask)
     grey      all outside the mask loses its colours
     white     all outside the mask is white; for drawings on white, such as icons
+    ellipse   the red ellipse inside the box (RedCircle)
+    box       the box's red outline
+    contour   the mask's red outline
     crop      the box alone
 
 Names joined by `+` are one drawing, and are drawn in the order of this table: `crop+white` is the box alone, white around the thing. What a
@@ -15,7 +15,7 @@ Each step stands alone, so that what is dear (a picture through a network) is do
 
     drawn(config, image, box, mask, "blur")      # → a picture; a function of these values alone
     seen(picture, family.input, config.fit)      # → what the network sees: squashed or padded, nothing is cut; both: `shown`
-    combine(scores, negatives, config.subtract)  # scores of drawings → one score: sum, and subtraction
+    combine(scores, texts=negatives)             # scores of drawings → one score: sum, and subtraction
 
 Sources: Shtedritski et al. 2023 (RedCircle), arXiv:2304.06712; Yang et al. 2023 (FGVP), arXiv:2306.04356; written from the papers.
 """

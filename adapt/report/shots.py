@@ -115,7 +115,8 @@ def _cells(row: Mapping[str, Any], names: Sequence[str], compared: bool, read: M
     if compared:
         found = row["scores"][main(row)].get("change")
         mark = f" {BELOW}" if found and found[2] < 0 else ""
-        cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * value for value in found)) + mark if found else "")
+        shown = [round(100 * value, 1) + 0.0 for value in found or ()]  # there is no -0.0
+        cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*shown) + mark if found else "")
     if read["stop"]:
         cells.append(f"{row['stopped']} of {len(row['seeds'])}" if row["shots"] else "")
     return [*cells, f"{row['seconds']:.1f}" if row["shots"] else ""]

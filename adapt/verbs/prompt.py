@@ -56,7 +56,7 @@ def ask(session: Session, question: Question) -> Answer:
     family = kept.adapted(session) if adapted else session.family
     family.eval()
     about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}
-    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes, "region_scores": _marked}
+    functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes, "region_scores": _placed}
     answer = functions[_way(family, question, about["name"])](session, family, image, question)
     start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
     answer.found = start | answer.found
@@ -316,7 +316,7 @@ def _alike(session: Session, family, image: Picture.Image, question: Question) -
     return Answer([_line(one) for one in found["masks"]] or ["nothing alike"], found, _drawn(image, mask), mask)
 
 
-def _marked(session: Session, family, image: Picture.Image, question: Question) -> Answer:
+def _placed(session: Session, family, image: Picture.Image, question: Question) -> Answer:
     from adapt.verbs.boxes import chosen, named
 
     return named(session, family, image, question) if question.box is not None else chosen(session, family, image, question)

@@ -128,3 +128,27 @@ def test_data_without_boxes_are_refused(rows, said):
 def test_a_plain_template_has_one_place_for_the_class():
     with pytest.raises(ValidationError, match=r"write one \{\}"):
         region.Config(name="region", template="a photo")
+
+
+def test_the_embedded_clip_sees_things_best_alone_on_white(monkeypatch, tmp_path):
+    """On scenes by a hand it has not seen: 34 % against 17 % of the plain crop with the same words, when written."""
+    from adapt.data.emoji_scenes import Config as Scenes
+    from adapt.data.emoji_scenes import compose
+    from adapt.models.clip import Config, load
+    from adapt.prompting.templates import words
+    from adapt.recipe import Prompts
+    from adapt.vision.classes import category_names
+
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
+    rows = compose.rows(Scenes(hands=["openmoji"]), "validation", 50)
+    clip = load(Config(name="clip")).eval()
+    clip.set_classes(*words(Prompts(templates=["{}"], classes="emoji"), category_names(rows.features)))
+
+    def predict(rows, name, texts, **options):
+        return clip.predictors(texts)[name](list(rows), **options)
+
+    config = region.Config(name="region", subtract=0, visual=Visual(drawings=["crop+white"], fit="pad"))
+    result = region.evaluate(config, predict, rows, {"classes": list(clip.classes)})
+    assert result.metrics["region"] > 1.4 * result.metrics["region_templates"] > 1.4 * result.metrics["region_plain"]
+    assert result.intervals["region_gain"][0] > 0.1
+    assert len(result.table["id"]) == sum(rows["count"])

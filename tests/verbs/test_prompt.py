@@ -204,6 +204,23 @@ def test_which_thing_is_in_a_box_is_asked_with_names(scene, capsys):
     assert Path("prompt.png").exists()
 
 
+def test_paligemma_is_asked_by_the_boxs_own_words(scene):
+    """The shares are a softmax of log P(the box's words | detect NAME)."""
+    from adapt.verbs.session import Session
+
+    given = [f"image={scene}", "box=70,70,118,118", "text=fruit, ground vehicle"]
+    assert main(["prompt", "recipe=paligemma_lora", *given]) == 0
+    found = json.loads(Path("prompt.json").read_text())
+    family = Session(load_recipe("paligemma_lora")).family
+    row = {"image": Image.open(scene).convert("RGB"), "objects": {"bbox": [[70, 70, 118, 118]]}}
+    (answer,) = family.predictors(["fruit", "ground vehicle"])["region_scores"]([row])
+    shares = np.exp(answer["texts"][0, 0]) / np.exp(answer["texts"][0, 0]).sum()
+    assert found["drawings"] == ["tokens"]
+    assert {one["name"]: one["share"] for one in found["classes"]} == pytest.approx(
+        {"fruit": shares[0], "ground vehicle": shares[1]}, rel=1e-3
+    )
+
+
 def test_which_box_is_meant_is_asked_with_words(scene, capsys):
     boxes = "boxes=8,8,56,56; 70,70,118,118"
     for words, place in (("the tiger face", [8, 8, 56, 56]), ("the banana", [70, 70, 118, 118])):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import concatenate_datasets
 
 from adapt import pipeline, plug
@@ -328,9 +329,11 @@ def test_new_classes_are_asked_by_their_words_where_a_method_can(world):
     assert any("linear probe cannot be asked about new classes" in note for note in page.notes(found))
 
 
-def test_context_that_fits_one_half_alone_is_refused_with_the_size_that_fits_both(world):
+def test_what_is_of_another_size_beside_other_words_is_refused_with_the_size_that_fits_both():
+    coop = plug.schema("methods", "coop")(name="coop")
+    shots._alike(coop, [torch.nn.Embedding(10, 192)] * 2)
     with pytest.raises(UserError, match=r"10 × 192 numbers .* base classes, and 11 × 192 .*\{name: coop, tokens: 10\}"):
-        pipeline.shots(recipe(world), Request(shots=(3,), seeds=1, methods=("coop",), base_to_new=True))
+        shots._alike(coop, [torch.nn.Embedding(10, 192), torch.nn.Embedding(11, 192)])
 
 
 # ------------------------------------------------------------------------------------------------------------------ table

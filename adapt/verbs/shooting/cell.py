@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,9 +157,10 @@ def learnt(pool: Pool, cell: Cell, parts: Sequence[Part], reference: Reference |
     session.apply_method()
     began = time.perf_counter()
     finetune.prepare(session)
-    if cell.method.trains:
-        finetune.fit(session, APART)
-    chosen = finetune.search(session).get("chosen", {})
+    with _threads(1 if cell.recipe.train.cache else None):
+        if cell.method.trains:
+            finetune.fit(session, APART)
+        chosen = finetune.search(session).get("chosen", {})
     record: dict[str, Any] = {"method": cell.method.name, "shots": cell.shots, "seed": cell.seed, "made_of": cell.made_of}
     record |= {"seconds": round(time.perf_counter() - began, 2), "pictures": len(cell.train), "chosen": chosen}
     record["validation"] = _validated(pool, cell, parts[0], session.family, reference)
@@ -171,6 +173,19 @@ def learnt(pool: Pool, cell: Cell, parts: Sequence[Part], reference: Reference |
         record["metrics"][part.name], record["right"][part.name] = _measured(pool, cell, part, logits)
     shutil.rmtree(session.run.path, ignore_errors=True)
     return record
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch within; none: as many as there are. Steps on features are so small that threads wait longer than they work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _validated(pool: Pool, cell: Cell, part: Part, family, reference: Reference | None) -> dict[str, Any] | None:
