@@ -16,7 +16,7 @@ import numpy as np
 
 from adapt import plug
 from adapt.plug import UserError
-from adapt.prompting.visual import SUMMED, combine
+from adapt.prompting.visual import SUMMED, TOKENS, combine
 from adapt.report import workbench as page
 from adapt.run import atomic
 from adapt.verbs import boxes
@@ -154,6 +154,10 @@ def _region(session: Session):
     config = config or plug.schema("evals", "region")(name="region", visual=recipe_visual(session.recipe))
     if config.bank_split not in session.data:
         raise UserError(f"evals: no split {config.bank_split!r} in the data. Have: {', '.join(session.data)}.")
+    if TOKENS in (config.visual.drawings or []):
+        raise UserError(
+            f"visual.drawings: {TOKENS!r} is no drawing, and CLIP reads no words of boxes. Name others, such as crop."
+        )
     if len(category_names(session.data["train"].features)) < 2:
         raise UserError("data: the boxes have no categories to tell apart. Give two names or more, as COCO's `categories` do.")
     return config

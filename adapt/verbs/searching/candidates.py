@@ -171,7 +171,7 @@ def _wordings(prompts: Prompts, labels: Sequence[str], space: Space) -> list[Wor
     """The plain one, the recipe's own, and those of the space; none twice, by their texts."""
     bare = dict.fromkeys(("descriptions", "texts", "random"))
     options = [(prompts.model_copy(update={"templates": [PLAIN], "combine": "mean"} | bare), f"plain: {PLAIN}")]
-    options.append((prompts, "the recipe's"))
+    options.append((prompts, "the recipe's" if prompts.texts else f"the recipe's: {_titled(prompts.templates)}"))
     for classes in space.classes or [prompts.classes]:
         called = f"classes {_called(classes)}, " if space.classes else ""
         for templates in _templates(prompts, space):
