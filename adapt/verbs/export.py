@@ -117,10 +117,8 @@ def _exported(session: Session) -> bool:
 
 
 def _export_made_of(session: Session) -> dict:
-    return {
-        "student": session.hash(f"student/{session.called}"),
-        "options": [settings(config) for config in session.recipe.export],
-    } | frozen.told(session.recipe)
+    options = [settings(config) for config in session.recipe.export]
+    return {"student": session.hash(f"student/{session.called}"), "options": options} | frozen.told(session.recipe)
 
 
 def _hashes(session: Session, files: list[Path]) -> dict[str, str | None]:
@@ -134,15 +132,8 @@ def _convert(session: Session, config, student) -> list[Artifact]:
     from adapt.export import gate
 
     target, folder = plug.load("export", config.name), session.run.path / "export" / session.called / config.name
-    metadata = (
-        student.about()
-        | asked(session)
-        | {
-            "student": session.hash(f"student/{session.called}"),
-            "adapter": session.hash("adapter"),
-            "base": session.base,
-        }
-    )
+    metadata = student.about() | asked(session)
+    metadata |= {"student": session.hash(f"student/{session.called}"), "adapter": session.hash("adapter"), "base": session.base}
     artifacts: list[Artifact] = []
     if session.run.writes:
         train = samples(session, student, config.calibration)
@@ -158,11 +149,8 @@ def _convert(session: Session, config, student) -> list[Artifact]:
 
 def asked(session: Session) -> dict[str, Any]:
     """The words and drawings by which the recipe asks its model, for the metadata: what the student has learnt is an answer to these."""
-    words = session.words
-    said = (
-        {"prompts": {name: words[name] for name in ("templates", "combine") if words.get(name)}} if words["templates"] else {}
-    )
-    return said | frozen.told(session.recipe)
+    words = {name: session.words[name] for name in ("templates", "combine") if session.words.get(name)}
+    return ({"prompts": words} if words else {}) | frozen.told(session.recipe)
 
 
 def _announce(session: Session, name: str, artifact: Artifact) -> None:

@@ -132,11 +132,10 @@ def test_a_plain_template_has_one_place_for_the_class():
 
 def test_the_embedded_clip_sees_things_best_alone_on_white(monkeypatch, tmp_path):
     """On scenes by a hand it has not seen: 34 % against 17 % of the plain crop with the same words, when written."""
-    from adapt.prompting.templates import words
-
     from adapt.data.emoji_scenes import Config as Scenes
     from adapt.data.emoji_scenes import compose
     from adapt.models.clip import Config, load
+    from adapt.prompting.templates import words
     from adapt.recipe import Prompts
     from adapt.vision.classes import category_names
 
