@@ -80,7 +80,7 @@ def sentence(read: Mapping[str, Any]) -> str:
     best, gain = _row(read, "chosen"), read["gain"]
     return (
         f"{ASKED[read['question']].capitalize()}: {best['look']}; {best['words']}; {best['subtract']:g} subtracted: "
-        f"{_share(best['confirmed'])} on the half that confirms ({best['chosen']['value']:.1%} on the half that chose), "
+        f"{_share(best['confirmed'])} on the half that confirms ({100 * best['chosen']['value']:.1f} % on the half that chose), "
         f"{_change(gain)} points against plain."
     )
 

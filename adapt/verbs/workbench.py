@@ -240,8 +240,10 @@ class Asked:
         return out
 
     def _scores(self, known: dict, each: Candidate, places: Sequence[Row], of: str) -> np.ndarray:
-        """float[B, D, C]; kept in `known` for the candidates that differ in nothing but what is subtracted."""
+        """float[B, D, C]; kept in `known` for the next candidate, which may differ in nothing but what is subtracted."""
         key = (each.look, each.wording, of)
+        if not any(other[:2] == key[:2] for other in known):
+            known.clear()
         if key not in known:
             images = self.encoded.things(places, self.found.looks[each.look])
             known[key] = self.encoded.logits(images, each.wording, self.found.wordings[each.wording])
@@ -277,7 +279,7 @@ def _chosen(bench: Bench, found: Tried, asked: Asked) -> tuple[dict[Candidate, d
         told.append({"looks": len(looks), "candidates": len(candidates), "pictures": len(rows), "encoded": made})
         session.say(
             f"workbench: round {number} of {len(plan)}: {plug.counted(len(candidates), 'candidate')} on "
-            f"{plug.counted(len(rows), 'picture')}, {made:,} drawings encoded, the best {max(values):.1%}"
+            f"{plug.counted(len(rows), 'picture')}, {made:,} drawings encoded, the best {100 * max(values):.1f} %"
         )
     return table, told
 
