@@ -17,7 +17,21 @@ from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe
 
 VERBS = tuple(PAGES)
-ALONE = ("completion", "convert", "init", "merge", "prompt", "report", "runs", "recipes", "options", "doctor", "shots", "help")
+ALONE = (
+    "completion",
+    "convert",
+    "init",
+    "merge",
+    "prompt",
+    "report",
+    "runs",
+    "recipes",
+    "options",
+    "doctor",
+    "shots",
+    "workbench",
+    "help",
+)
 """What one process does, whatever the number that a launcher started."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """How a launcher tells a process that it has others beside it."""

@@ -196,16 +196,37 @@ def _shots(rest: list[str]) -> Said:
     return 1 if recipe.strict and not swept.ok else 0, document
 
 
+def _workbench(rest: list[str]) -> Said:
+    """Search words and drawings, and write the recipe that asks so."""
+    from adapt.verbs.searching.request import parse_request
+
+    request = parse_request(rest)
+    recipe = ready(rest)
+    from adapt import hardware
+
+    hardware.guard()
+    from adapt.pipeline import workbench
+    from adapt.report.workbench import tell
+
+    searched = workbench(recipe, request)
+    tell(searched.path, searched.document)
+    place = searched.path / "workbench"
+    files = {"report": str(place / "report.html"), "plot": str(place / "workbench.png")}
+    return 0, {"run": str(searched.path)} | files | searched.document | {"notes": recipe.notes}
+
+
 def _report(rest: list[str]) -> Said:
     given = dict(argument.partition("=")[::2] for argument in rest)
     from adapt.run import Run
 
     path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
-    if path.joinpath("shots", "shots.json").is_file():
-        from adapt.report import shots
+    from adapt.report import shots, workbench
 
-        page = shots.build(path)
-        print(f"Few labels: {page}")
+    for title, part in (("Few labels", shots), ("Workbench", workbench)):
+        if not path.joinpath(part.FILE).is_file():
+            continue
+        page = part.build(path)
+        print(f"{title}: {page}")
         if not path.joinpath("metrics.json").is_file():
             return 0, {"run": str(path), "report": str(page)}
     if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
@@ -292,5 +313,6 @@ OWN: dict[str, Callable[[list[str]], Said]] = {
     "report": _report,
     "runs": lists.folders,
     "shots": _shots,
+    "workbench": _workbench,
 }
 """Verbs that do not end with a table of numbers."""

@@ -44,6 +44,7 @@ OWN = {
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
     "init": ("write=",),
+    "workbench": ("split=", "pictures=", "space=", "write="),
 }
 """Verb → what it takes beside the recipe's options."""
 FIRST = {"doctor": ("data",), "runs": ("list", "compare", "remove"), "completion": tuple(SHELLS)}

@@ -52,6 +52,12 @@ once; a killed sweep goes on with the same command, cell by cell.
 
   adapt shots recipe=clip_lora
   adapt shots recipe=clip_lora shots=1,4 seeds=1 methods=coop,lora cap=100""",
+    "workbench": """Find the words and drawings that ask the model best.
+Half of a few labelled pictures choose among templates, drawings, subtraction;
+the other half confirm. Both figures are shown; the choice becomes a recipe.
+
+  adapt workbench recipe=clip_boxes
+  adapt workbench recipe=clip_lora pictures=200 write=mine.yaml""",
     "prompt": """Ask the model about one picture: masks, boxes, words or classes.
 The answer is printed, drawn on the picture and written as JSON. The adapted
 model answers, if the recipe's run has one.
@@ -148,6 +154,8 @@ def page(verb: str) -> str:
         from adapt.verbs.doctoring.request import HELP
     elif verb == "shots":
         from adapt.verbs.shooting.request import HELP
+    elif verb == "workbench":
+        from adapt.verbs.searching.request import HELP
     else:
         return f"adapt {verb}: {PAGES[verb]}"
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from adapt.verbs.predict import Answered
     from adapt.verbs.predicting.request import Request
     from adapt.verbs.question import Answer, Question
+    from adapt.verbs.searching.request import Request as Search
     from adapt.verbs.shooting.request import Request as Shots
     from adapt.verbs.shots import Swept
+    from adapt.verbs.workbench import Searched
 
 __all__ = [
     "Outcome",
@@ -41,6 +43,7 @@ __all__ = [
     "report",
     "road",
     "shots",
+    "workbench",
 ]
 
 
@@ -140,6 +143,13 @@ def shots(recipe: Recipe, request: Shots) -> Swept:
     from adapt.verbs import shots
 
     return shots.shots(Session(recipe), request)
+
+
+def workbench(recipe: Recipe, request: Search) -> Searched:
+    """Search the words and drawings that ask the model best, by a few labelled pictures; see `adapt/verbs/workbench.py`."""
+    from adapt.verbs import workbench
+
+    return workbench.workbench(Session(recipe), request)
 
 
 def report(path: Path) -> Path:

@@ -21,6 +21,7 @@ from adapt.overrides import parse_yaml
 from adapt.plug import UserError
 from adapt.recipe import available, load_recipe
 from adapt.run import Run
+from adapt.verbs.searching.request import OWN as SEARCHED
 from adapt.verbs.shooting.request import OWN
 
 
@@ -54,7 +55,9 @@ def test_the_examples_of_help_are_recipes_and_options_that_there_are():
             words = shlex.split(line.partition(" > ")[0])
             assert words[:2] == ["adapt", verb]
             if names := [word.partition("=")[2] for word in words if word.startswith("recipe=")]:
-                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN}.get(verb, ())
+                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN, "workbench": SEARCHED}.get(
+                    verb, ()
+                )
                 given = [word for word in words[2:] if word.partition("=")[0] not in (*own, "recipe")]
                 load_recipe(names[0], given)
             elif verb == "options":

@@ -15,6 +15,7 @@ import pytest
 from adapt import pipeline
 from adapt.cli import main
 from adapt.plug import UserError
+from adapt.prompting.text import placed_templates
 from adapt.provenance import of
 from adapt.recipe import load_recipe
 from adapt.train import loop
@@ -127,11 +128,12 @@ def test_every_number_can_be_traced_to_the_base_checkpoint(done):
     metadata = {
         key: json.loads(value)
         for key, value in Runner(folder / exported["file"]).metadata.items()
-        if key in ("student", "adapter", "base")
+        if key in ("student", "adapter", "base", "prompts")
     }
     assert metadata["student"] == stages[f"distill {NAME}"]["student"] == hash_path(folder / "student" / NAME)
     assert metadata["adapter"] == stages["finetune"]["adapter"] == stages[f"distill {NAME}"]["parent"]
     assert metadata["base"] == stages["finetune"]["base"]
+    assert metadata["prompts"] == {"templates": placed_templates(load_recipe(folder / "recipe.yaml").prompts)}
     assert stages[f"distill {NAME}"]["start"] == hash_path(weights_file("cnn-tiny"))
 
 

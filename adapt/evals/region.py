@@ -86,7 +86,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     names = _names(dataset, protocol)
     rows, labels, owner, numbers = asked(dataset, config.split)
     scores = _scores(config, predict, rows, names)
-    negatives = _scores(config, predict, _some(bank, config), names) if config.bank else None
+    negatives = _scores(config, predict, sampled(bank, config), names) if config.bank else None
     steps = _steps(config, scores, negatives)
     right = {step: rank(values, labels) < 1 for step, values in steps.items()}
     answered, shown = answers(steps["region"], labels), np.array(pictures(rows))[owner].tolist()
@@ -174,7 +174,7 @@ def _scores(config: Config, predict: Callable, rows, names: list[str]) -> dict[s
     }
 
 
-def _some(bank, config: Config):
+def sampled(bank, config: Config):
     """Rows of the bank, by chance, until they have as many boxes as there shall be negatives."""
     import numpy as np
 

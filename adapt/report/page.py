@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.evals.result import counts
-from adapt.report import robustness, shots, table
+from adapt.report import robustness, shots, table, workbench
 from adapt.report.entries import Entry, Guard, Split, Sweep, read
 from adapt.report.html import data_uri, document, section
 from adapt.run import atomic
@@ -44,6 +44,7 @@ def build(folder: Path) -> Path:
         _section("Mistakes", _mistakes, folder, rows),
         _section("Confusion", _confusion, rows),
         _section("Few labels", shots.panel, folder),
+        _section("Workbench", workbench.panel, folder),
         _section("Lineage", _lineage, folder, rows),
     ]
     page = document(folder.resolve().name, parts)

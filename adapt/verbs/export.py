@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt import plug
 from adapt.contracts import Artifact, Deployable
@@ -19,6 +19,7 @@ from adapt.plug import settings
 from adapt.run import atomic
 from adapt.verbs import guards, kept, measuring, scores
 from adapt.verbs.evaluate import need
+from adapt.verbs.searching import frozen
 from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
@@ -116,10 +117,8 @@ def _exported(session: Session) -> bool:
 
 
 def _export_made_of(session: Session) -> dict:
-    return {
-        "student": session.hash(f"student/{session.called}"),
-        "options": [settings(config) for config in session.recipe.export],
-    }
+    options = [settings(config) for config in session.recipe.export]
+    return {"student": session.hash(f"student/{session.called}"), "options": options} | frozen.told(session.recipe)
 
 
 def _hashes(session: Session, files: list[Path]) -> dict[str, str | None]:
@@ -133,11 +132,8 @@ def _convert(session: Session, config, student) -> list[Artifact]:
     from adapt.export import gate
 
     target, folder = plug.load("export", config.name), session.run.path / "export" / session.called / config.name
-    metadata = student.about() | {
-        "student": session.hash(f"student/{session.called}"),
-        "adapter": session.hash("adapter"),
-        "base": session.base,
-    }
+    metadata = student.about() | asked(session)
+    metadata |= {"student": session.hash(f"student/{session.called}"), "adapter": session.hash("adapter"), "base": session.base}
     artifacts: list[Artifact] = []
     if session.run.writes:
         train = samples(session, student, config.calibration)
@@ -149,6 +145,12 @@ def _convert(session: Session, config, student) -> list[Artifact]:
     session.accelerator.wait_for_everyone()
     session.processes.fetched(folder)
     return session.processes.share(artifacts)
+
+
+def asked(session: Session) -> dict[str, Any]:
+    """The words and drawings by which the recipe asks its model, for the metadata: what the student has learnt is an answer to these."""
+    words = {name: session.words[name] for name in ("templates", "combine") if session.words.get(name)}
+    return ({"prompts": words} if words else {}) | frozen.told(session.recipe)
 
 
 def _announce(session: Session, name: str, artifact: Artifact) -> None:

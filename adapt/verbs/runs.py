@@ -19,7 +19,7 @@ from adapt.run import NOTHING, Run
 HOME = Path("runs")
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 KEYS = {key for _, key, _ in SECTIONS.values()}
-VERBS = ("shots", "finetune", "distill", "export", "merge")
+VERBS = ("workbench", "shots", "finetune", "distill", "export", "merge")
 
 
 @dataclass(frozen=True)
