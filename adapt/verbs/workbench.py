@@ -149,7 +149,7 @@ def _region(session: Session):
     """The config of the eval of boxes: the recipe's, or by default.
 
     Raises:
-        UserError: there is no split for what is subtracted, or the boxes have no names.
+        UserError: there is no split for what is subtracted, or the boxes have no names, or others than the pictures.
     """
     from adapt.vision.classes import category_names
 
@@ -161,8 +161,14 @@ def _region(session: Session):
         raise UserError(
             f"visual.drawings: {TOKENS!r} is no drawing, and CLIP reads no words of boxes. Name others, such as crop."
         )
-    if len(category_names(session.data["train"].features)) < 2:
+    names = category_names(session.data["train"].features)
+    if len(names) < 2:
         raise UserError("data: the boxes have no categories to tell apart. Give two names or more, as COCO's `categories` do.")
+    if names != session.labels:
+        raise UserError(
+            f"data: the {len(names)} categories of the boxes are not the {len(session.labels)} classes of the pictures, by which the model is "
+            "asked. Take data without labels of whole pictures, or evals=[{name: zeroshot}]."
+        )
     return config
 
 

@@ -137,6 +137,18 @@ def test_what_differs_in_nothing_is_tried_once():
     assert found.plain == parts.Candidate(0, 0, 0.0) and found.own == parts.Candidate(1, 1, 0.0)
 
 
+def test_whole_texts_are_combined_but_stand_in_no_template():
+    recipe, things = load_recipe("clip_boxes", ["prompts={texts: {a: [one, two], b: [three]}}"]), parts.Things(False, True)
+    found = parts.tried(recipe, ["a", "b"], Space(), None, things)
+    assert [(each.words.templates, each.words.combine) for each in found.wordings] == [
+        (["a photo of a {}."], "mean"),
+        (["{}"], "mean"),
+        (["{}"], "similarity"),
+    ]
+    with pytest.raises(UserError, match="which stand in no template"):
+        parts.tried(recipe, ["a", "b"], Space(templates=["{}"]), None, things)
+
+
 # --------------------------------------------------------------------------------------------------------------- the search
 
 
@@ -249,6 +261,7 @@ def test_the_exported_student_says_how_its_teacher_was_asked():
         (["space={blur: []}"], "space.blur"),
         (["space=nothing.yaml"], "no file 'nothing.yaml'"),
         (["space={classes: [{dog: a}]}"], "the names do not match the data"),
+        (["evals=[{name: region, visual: {drawings: [tokens]}}]"], "'tokens' is no drawing"),
         (["pictures=3"], "pictures: '3' is not a number from 16"),
         (["split=tst"], "there is no split 'tst'. Have: train, validation, test"),
         (["data.train=9"], "'train' has 9 labelled pictures, too few"),

@@ -37,7 +37,7 @@ class Look:
 
     @property
     def title(self) -> str:
-        """In words, such as `crop + ellipse, expand 0.2, line 2 %`."""
+        """In words, such as `crop and ellipse, expand 0.2, line 2 %, pad`."""
         if self.visual is None:
             return "the picture"
         said = [" and ".join(self.visual.drawings or [])]
@@ -193,6 +193,10 @@ def _wordings(prompts: Prompts, labels: Sequence[str], space: Space) -> list[Wor
 
 def _templates(prompts: Prompts, space: Space) -> list[str | list[str]]:
     """What is tried as `prompts.templates`."""
+    if prompts.texts is not None and space.templates is not None:
+        raise UserError(
+            "space.templates: the recipe's prompts.texts are whole texts, which stand in no template. Leave out one."
+        )
     if prompts.texts is not None:
         return [prompts.templates]  # whole texts stand in none
     if space.templates is not None:
