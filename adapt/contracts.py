@@ -320,6 +320,10 @@ class Family(Protocol):
     """The words that stand for the labels 0, 1, …, where the family has such."""
     templates: Sequence[str]
     """The templates these words are put in."""
+    texts: Sequence[Sequence[str]]
+    """For each class the texts that stand in the templates, its name or others."""
+    combine: str
+    """How several texts of a class become one score: mean, similarity, max."""
 
     @property
     def input(self) -> Input:

@@ -530,7 +530,7 @@ def test_the_road_from_scenes_to_a_merged_checkpoint(tmp_path, monkeypatch):
     outcome = finetune(recipe)
     assert [entry["name"] for entry in outcome.entries] == ["zero-shot", "adapted"]
     assert {"miou", "iou_1", "mask_ap"} <= set(outcome.entries[0]["metrics"])
-    merged = load(Config(name="sam", checkpoint=str(joined(Session(recipe)))))
+    merged = load(Config(name="sam", checkpoint=str(joined(Session(recipe))[0])))
     assert merged.predictors()["masks"]([sample()])[0]["masks"].shape == (2, 48, 64)
 
 

@@ -96,14 +96,15 @@ def test_its_score_is_what_evaluate_says_of_the_same_data(lora):
 
 def test_the_model_is_asked_about_its_own_classes_again():
     told = []
-    family = SimpleNamespace(
-        classes=["cat"], templates=["{}"], set_classes=lambda classes, templates: told.append((classes, templates))
+    family = SimpleNamespace(classes=["cat"], templates=["{}"], texts=[["cat", "kitten"]], combine="max")
+    family.set_classes = lambda classes, templates, texts=None, combine="mean": told.append(
+        (classes, templates, texts, combine)
     )
     guest = guests.Guest(None, 0, SimpleNamespace(called="x"))
     guest.labels, guest.words = ["bird"], {"classes": ["a bird"], "templates": ["x {}"]}
     with pytest.raises(UserError), guest.asked(family):
         raise UserError("of an eval")
-    assert told == [(["a bird"], ["x {}"]), (["cat"], ["{}"])]
+    assert told == [(["a bird"], ["x {}"], None, "mean"), (["cat"], ["{}"], [["cat", "kitten"]], "max")]
 
 
 def test_table_guard_and_page_have_it(lora):
