@@ -155,3 +155,20 @@ def _set(raw: Any, path: list[str], value: Any) -> None:
         if inner is None:
             inner = raw[step] = [] if then == "0" else {}
         raw = inner
+
+
+def taken(arguments: list[str], keys: Iterable[str]) -> dict[str, str]:
+    """Take a verb's own arguments, `KEY=value`, out of the others: key → value, in their order.
+
+    Raises:
+        UserError: one is given twice.
+    """
+    keys, given = set(keys), {}
+    for argument in list(arguments):
+        name, _, value = argument.partition("=")
+        if name in keys:
+            if name in given:
+                raise UserError(f"{name}: given twice. Give it once.")
+            given[name] = value
+            arguments.remove(argument)
+    return given

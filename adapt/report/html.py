@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -40,3 +40,12 @@ def section(title: str, instead: str, draw: Callable[..., str], *parts: Any) -> 
 def data_uri(data: bytes, kind: str = "png") -> str:
     """A picture's bytes as the address of an image inside the page."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts, the first of each row its name; it scrolls where it is too wide."""
+    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    lines = "".join(
+        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>" for first, *rest in rows
+    )
+    return f"<div class=wide><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapt.plug import counted
 from adapt.records import Guard
-from adapt.report import table
+from adapt.report import html, table
 from adapt.report.html import document as whole
 from adapt.report.html import section
 from adapt.run import Run, atomic
@@ -54,18 +54,11 @@ def panel(folder: Path) -> str:
 
 def _body(read: Mapping[str, Any], drawing: str) -> str:
     head, *rows = grid(read)
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    lines = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>" for first, *rest in rows
-    )
     told = "".join(f"<p class=note>{escape(line)}</p>" for line in notes(read))
     promises = "".join(
         f"<li class={guard.state}><b>{escape(' '.join(table.verdict(guard)).strip())}</b></li>" for guard in _guards(read)
     )
-    return (
-        f"<figure>{drawing}</figure><ul class=guards>{promises}</ul><div class=wide><table><thead><tr>{top}</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div>{told}"
-    )
+    return f"<figure>{drawing}</figure><ul class=guards>{promises}</ul>{html.grid(head, rows)}{told}"
 
 
 # ------------------------------------------------------------------------------------------------------------------ words

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.plug import counted
+from adapt.report import html
 from adapt.report.html import document as whole
 from adapt.report.html import section
 from adapt.run import Run, atomic
@@ -54,12 +55,8 @@ def panel(folder: Path) -> str:
 
 def _body(read: Mapping[str, Any], drawing: str) -> str:
     head, *rows = grid(read)
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    lines = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>" for first, *rest in rows
-    )
     told = "".join(f"<p class=note>{escape(line)}</p>" for line in notes(read))
-    return f"<figure>{drawing}</figure><div class=wide><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>{told}"
+    return f"<figure>{drawing}</figure>{html.grid(head, rows)}{told}"
 
 
 # ------------------------------------------------------------------------------------------------------------------ words

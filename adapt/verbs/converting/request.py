@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapt.overrides import taken
 from adapt.plug import UserError, nearest
 from adapt.verbs.doctoring.request import of_recipe
 
@@ -50,14 +51,7 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: one is missing, repeated, or not what it takes.
     """
-    given: dict[str, str] = {}
-    for argument in list(arguments):
-        name, _, value = argument.partition("=")
-        if name in KEYS:
-            if name in given:
-                raise UserError(f"{name}: given twice. Give it once.")
-            given[name] = value
-            arguments.remove(argument)
+    given = taken(arguments, KEYS)
     for name, example in (("to", "to=coco"), ("out", "out=FOLDER")):
         if not given.get(name):
             raise UserError(f"{name}: missing. Write {example}. Formats: {', '.join(FORMATS)}.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapt.overrides import taken
 from adapt.plug import UserError, nearest
 
 HELP = """adapt doctor data data.path=PATH|recipe=NAME|run=FOLDER [key=value …]
@@ -60,14 +61,7 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: one is repeated, or not what it takes; no data are named.
     """
-    given: dict[str, str] = {}
-    for argument in list(arguments):
-        name, _, value = argument.partition("=")
-        if name in OWN:
-            if name in given:
-                raise UserError(f"{name}: given twice. Give it once.")
-            given[name] = value
-            arguments.remove(argument)
+    given = taken(arguments, OWN)
     noise = given.get("noise", "false")
     if noise not in ("true", "false"):
         raise UserError(f"noise: {noise!r} is not true or false.")

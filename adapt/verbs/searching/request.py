@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from adapt.mistakes import explain
-from adapt.overrides import parse_yaml
+from adapt.overrides import parse_yaml, taken
 from adapt.plug import Spec, UserError, nearest
 from adapt.prompting.visual import TOKENS, Visual, parse
 from adapt.prompting.word_lists import placed, read
@@ -133,14 +133,7 @@ def parse_request(arguments: list[str]) -> Request:
     Raises:
         UserError: one is repeated, or not what it takes.
     """
-    given: dict[str, str] = {}
-    for argument in list(arguments):
-        name, _, value = argument.partition("=")
-        if name in OWN:
-            if name in given:
-                raise UserError(f"{name}: given twice. Give it once.")
-            given[name] = value
-            arguments.remove(argument)
+    given = taken(arguments, OWN)
     found: dict[str, Any] = {name: given[name] for name in ("split", "write") if given.get(name)}
     if "write" in found and not found["write"].endswith((".yaml", ".yml")):
         raise UserError(f"write: {found['write']!r} is no recipe's name: it ends in .yaml.")

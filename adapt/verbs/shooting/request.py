@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from adapt.contracts import MethodConfig
 from adapt.mistakes import explain
-from adapt.overrides import parse_yaml
+from adapt.overrides import parse_yaml, taken
 from adapt.plug import UserError, names, nearest, schema
 from adapt.recipe import Recipe
 
@@ -86,15 +86,10 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: one is repeated, or not what it takes.
     """
-    given: dict[str, str] = {}
-    for argument in list(arguments):
-        name, _, value = argument.partition("=")
-        if name in OWN:
-            if name in given:
-                raise UserError(f"{name}: given twice. Give it once.")
-            given[name] = value
-            arguments.remove(argument)
-        elif "=" in argument and "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
+    given = taken(arguments, OWN)
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if "=" in argument and "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
                 f"{name}: shots has no option of this name.{nearest(name, OWN)} Or a path into the recipe, such as train.epochs."
             )
