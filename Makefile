@@ -3,13 +3,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Compiled modules are kept: a process that compiles torch and transformers again starts ten seconds later.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test test-outside lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
 $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -20,9 +22,9 @@ $(BIN)/uv:
 demo: setup
 	$(BIN)/adapt road recipe=clip_lora
 
-# Two processes of one thread each; the tests of a file stay in one of them.
+# Two processes of one thread each; the tests of a file stay in one of them, long files first (tests/conftest.py).
 test: setup lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What needs other packages, or more than two minutes.
 test-outside: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 from adapt import hardware
 
@@ -11,6 +12,29 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hardware.guard()
 
 import pytest  # noqa: E402
+
+
+LONG = (
+    "train/test_loop.py",
+    "test_cli.py",
+    "test_pipeline.py",
+    "train/test_processes.py",
+    "verbs/test_predict.py",
+    "verbs/test_predict_tiles.py",
+    "train/test_predict.py",
+    "test_wheel.py",
+    "verbs/test_canary.py",
+    "verbs/test_shots.py",
+)
+"""Files that take longest: they are begun first, so that no process ends with one of them while the other has nothing left."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return LONG.index(path) if path in LONG else len(LONG)
+
+    items.sort(key=place)  # within a file as they stand
 
 
 @pytest.fixture(autouse=True)
