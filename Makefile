@@ -41,7 +41,7 @@ format: setup
 # Names, versions and hashes only: no address of any registry.
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-	  --extra test --extra assets pyproject.toml --output-file requirements.lock
+	  --extra test --extra docs --extra assets pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis

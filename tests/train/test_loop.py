@@ -30,8 +30,11 @@ from adapt.vision.augment import augment
 from adapt.vision.images import collate
 
 QUICK = [
+    "data.shots=4",
+    "data.unlabelled=[]",
+    "model.train_templates=1",
     "train.epochs=2",
-    "train.batch=64",
+    "train.batch=32",
     "train.checkpoint_every=2",
     "tracker=none",
     "evals=[]",
