@@ -15,6 +15,7 @@ from adapt.recipe import Recipe, available, load_recipe, source
 
 if TYPE_CHECKING:
     from adapt.verbs.predicting.request import Request
+    from adapt.verbs.suiting.request import Request as Sets
 
 
 def parse(arguments: list[str]) -> Recipe:
@@ -174,6 +175,46 @@ def _predict(rest: list[str]) -> Said:
     if PartialState().is_main_process:
         print(*sentences(answered), sep="\n")
     return 0, answered.document()
+
+
+def asks_suite(rest: list[str]) -> bool:
+    """Is a suite to be measured?
+
+    Raises:
+        UserError: several models are, and no suite.
+    """
+    from adapt.verbs.suiting.request import asks
+
+    return asks(rest)
+
+
+def of_suite(rest: list[str]) -> tuple[list[str], Sets]:
+    """The arguments that are a recipe's, and which suite is measured of which models."""
+    from adapt.verbs.suiting.request import parse as read
+
+    others = list(rest)
+    return others, read(others)
+
+
+def suite(rest: list[str]) -> Said:
+    """Measure a suite; status 1 when a set failed, with strict=true."""
+    others, request = of_suite(rest)
+    recipe = ready(others)
+    from adapt import hardware
+
+    hardware.guard()
+    from accelerate import PartialState
+
+    from adapt.pipeline import measured
+    from adapt.report.suite import tell
+
+    suited = measured(recipe, request)
+    if PartialState().is_main_process:
+        tell(suited.path, suited.document)
+        print(*suited.sentences(), sep="\n")
+    report = suited.path / "suites" / request.suite.name / "report.html"
+    document = {"run": str(suited.path), "ok": suited.ok, "report": str(report)} | suited.document | {"notes": recipe.notes}
+    return 1 if recipe.strict and not suited.ok else 0, document
 
 
 def _shots(rest: list[str]) -> Said:

@@ -190,7 +190,7 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     have, ours = teacher.predictors(), student.predictors()
     shared = [name for name in ours if name in have]
     images = next((name for name in shared if ours[name].takes == "images"), None)
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
+    with tempfile.TemporaryDirectory() as folder, one_thread():
         if images or not shared:
             views = samples(session, student, TOWER_SAMPLES)
             example, what = views[:1], "image tower"
@@ -217,13 +217,18 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
 
 def _merged(session: Session) -> tuple[nn.Module, bool]:
     """The teacher as it would be deployed, on the CPU, and whether its weights are whole, not in 4 bits."""
+    teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
+    return teacher, merge(teacher)
+
+
+def merge(family: nn.Module) -> bool:
+    """Make a family with adapters one network, as it would be deployed; returns whether its weights are whole, not in 4 bits."""
     from peft import PeftModel
 
-    teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
-    whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
-    if whole and isinstance(teacher.backbone, PeftModel):
-        teacher.backbone = teacher.backbone.merge_and_unload()
-    return teacher, whole
+    whole = all(p.is_floating_point() for p in family.backbone.parameters())
+    if whole and isinstance(family.backbone, PeftModel):
+        family.backbone = family.backbone.merge_and_unload()
+    return whole
 
 
 def _towers(
@@ -304,7 +309,7 @@ def in_float(conversions: dict[str, int]) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """torch on one thread, and without gradients."""
     import torch
 

@@ -19,6 +19,7 @@ from adapt.recipe import EvalSet, Prompts, Recipe
 if TYPE_CHECKING:
     from adapt.verbs.session import Session
 
+
 def check(recipe: Recipe) -> None:
     """Look for the files that the canary names, and at its words, before anything heavy is imported.
 
@@ -168,6 +169,4 @@ def guests(session: Session) -> list[Guest]:
 
 
 def _of_canary(session: Session, number: int, config: EvalSet) -> Guest:
-    return Guest(
-        session, f"canary.{number}", config.called, config.data, config.evals, lambda _: config.prompts, chooses=True
-    )
+    return Guest(session, f"canary.{number}", config.called, config.data, config.evals, lambda _: config.prompts, chooses=True)
