@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ SETS = [
           {"labels": "captions", "metric": "r1", "also": ["r5", "r10", "text_r1", "text_r5", "text_r10"]}),
     Small("mscoco_captions", "wds_mscoco_captions", [], [_captions(i, 2 + i % 2) for i in range(9)],
           {"labels": "captions", "metric": "mean_r1", "also": ["r1", "text_r1"]}, shards=2),
-    Small("sugar_crepe/swap_obj", "wds_sugar_crepe-swap_obj", [], [[f"a {a} square", f"a {b} square"] for a, b in zip(NAMES, NAMES[1:], strict=False)],
+    Small("sugar_crepe/swap_obj", "wds_sugar_crepe-swap_obj", [], [[f"a {a} square", f"a {b} square"] for a, b in pairwise(NAMES)],
           {"labels": "choice", "metric": "choice"}),
     Small("shapes", "wds_shapes", NAMES[:6], [i % 6 for i in range(12)],
           {"metric": "top1", "also": ["top5"], "prompts": {"templates": ["a {}."], "classes": {name: f"{name} square" for name in NAMES[:6]}}},
