@@ -10,10 +10,11 @@ Label Studio by their files; the recipe is short and commented: change it.
   adapt init photos
   adapt init labels.csv write=mine.yaml""",
     "evaluate": """Measure the model, and its adapted version if there is one.
-The recipe's `evals` say what is measured, and on which split; each main number
-has a 95 % interval. What is up to date is not measured again.
+By the recipe's `evals`, or on the sets of a suite, several models at once. Each
+main number has a 95 % interval. What is up to date is not measured again.
 
   adapt evaluate recipe=clip_lora
+  adapt evaluate recipe=clip_lora suite=embedded
   adapt evaluate run=runs/clip_lora-1a2b3c4d evals.0.split=validation""",
     "finetune": """Adapt the model to your data; measure it before and after.
 The recipe's `method` says what learns, `train` how. The best weights on the
@@ -148,6 +149,8 @@ def page(verb: str) -> str:
         from adapt.verbs.question import HELP
     elif verb == "predict":
         from adapt.verbs.predicting.request import HELP
+    elif verb == "evaluate":
+        from adapt.verbs.suiting.request import HELP
     elif verb == "convert":
         from adapt.verbs.converting.request import HELP
     elif verb == "doctor":

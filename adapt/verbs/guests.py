@@ -105,9 +105,8 @@ class Guest:
     def labels(self) -> list[str]:
         from adapt.vision.classes import class_names
 
-        return class_names(
-            next((self.data[split] for split in ("test", "validation") if split in self.data), self.data["train"]).features
-        )
+        there = [split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data]
+        return class_names(self.data[there[0]].features)
 
     @cached_property
     def words(self) -> dict[str, Any]:

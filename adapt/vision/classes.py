@@ -9,18 +9,23 @@ UNLABELLED = -1
 
 
 def class_names(features) -> list[str]:
-    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
-    label = features.get("label")
-    return category_names(features) if label is None else list(label.names)
+    """The names of a data set's classes: those of `label` or `labels`, else of the objects' `category`; empty without any."""
+    if features.get("label") is not None:
+        return list(features["label"].names)
+    return _names(features["labels"]) if features.get("labels") is not None else category_names(features)
 
 
 def category_names(features) -> list[str]:
     """The names of the objects' categories; empty where the data set does not know them.
 
     Args:
-        features: of a data set; `category` is a list of `ClassLabel` or of integers, in either way that datasets writes lists.
+        features: of a data set; `category` is a list of `ClassLabel` or of integers.
     """
     objects = features.get("objects")
-    kind = objects.get("category") if isinstance(objects, dict) else None
-    kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
+    return _names(objects.get("category")) if isinstance(objects, dict) else []
+
+
+def _names(several) -> list[str]:
+    """The names in a list of `ClassLabel`, in either way that datasets writes lists; empty of other lists."""
+    kind = several[0] if isinstance(several, list) else getattr(several, "feature", several)
     return list(getattr(kind, "names", None) or [])

@@ -41,8 +41,9 @@ def guest(session: Session, one: Set, tree: Path | None) -> Guest:
     Raises:
         UserError: it is in no place that can be known, or no eval gives its metric.
     """
-    source, evals = _source(one, tree), configs(one)
+    evals = configs(one)
     main_of(one, evals)
+    source = _source(one, tree, any(config.bank for config in evals))
     made = Guest(session, "", one.name, source, evals, lambda labels: _prompts(session, one, source, labels))
     if one.labels in TEXTS:
         made.labels = []  # it is asked about texts, whatever objects its pictures show
@@ -81,8 +82,12 @@ def where(metric: str, config: EvalConfig) -> str | None:
     return (known.key or metric) if known.eval == config.name else None
 
 
-def _source(one: Set, tree: Path | None) -> SourceConfig | None:
-    """Of its data; none: the recipe's own."""
+def _source(one: Set, tree: Path | None, banked: bool) -> SourceConfig | None:
+    """Of its data; none: the recipe's own.
+
+    Args:
+        banked: does an eval learn from labelled pictures of another split?
+    """
     if one.place is None:
         return one.data
     if tree is None and one.hub is None:
@@ -91,6 +96,7 @@ def _source(one: Set, tree: Path | None) -> SourceConfig | None:
         raise UserError(f"labels: the published layout has no {LABELS[one.labels]}. Name a source with data.")
     path = str(tree / one.place) if tree else one.hub
     given = {"source": "clip_benchmark", "path": path, "split": one.split, "labels": one.labels, "group": one.group}
+    given |= {"train": True} if banked else {}
     return plug.schema("data", "clip_benchmark").model_validate(given)
 
 
