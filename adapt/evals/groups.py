@@ -103,7 +103,7 @@ def _told(means: dict[str, float], without: list[str], groups: list[str | None])
 
     name, mean = worst(means)
     best = max(means, key=means.__getitem__)
-    passed = f", without {', '.join(without)}" if without else ""
+    passed = f", without {', '.join(without)}," if without else ""
     return (
         f"the worst of {len(means)} groups{passed} is {name!r}, with {100 * mean:.1f} % of {groups.count(name):,} pictures; "
         f"the best is {best!r}, with {100 * means[best]:.1f} %."
