@@ -9,23 +9,24 @@ UNLABELLED = -1
 
 
 def class_names(features) -> list[str]:
-    """The names of a data set's classes: those of `label` or `labels`, else of the objects' `category`; empty without any."""
-    if features.get("label") is not None:
-        return list(features["label"].names)
-    return _names(features["labels"]) if features.get("labels") is not None else category_names(features)
+    """The names of a data set's classes: those of `label`, else of `labels`, else of the objects' `category`; empty without any."""
+    label = features.get("label")
+    if label is not None:
+        return list(label.names)
+    return _listed(features.get("labels")) or category_names(features)
 
 
 def category_names(features) -> list[str]:
     """The names of the objects' categories; empty where the data set does not know them.
 
     Args:
-        features: of a data set; `category` is a list of `ClassLabel` or of integers.
+        features: of a data set; `category` is a list of `ClassLabel` or of integers, in either way that datasets writes lists.
     """
     objects = features.get("objects")
-    return _names(objects.get("category")) if isinstance(objects, dict) else []
+    return _listed(objects.get("category") if isinstance(objects, dict) else None)
 
 
-def _names(several) -> list[str]:
-    """The names in a list of `ClassLabel`, in either way that datasets writes lists; empty of other lists."""
-    kind = several[0] if isinstance(several, list) else getattr(several, "feature", several)
+def _listed(kind) -> list[str]:
+    """The names of a feature that is a list of `ClassLabel`, in either way that datasets writes lists; of any other none."""
+    kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
     return list(getattr(kind, "names", None) or [])
