@@ -15,6 +15,7 @@ from adapt.report.html import section
 from adapt.report.suite_table import (
     FILE,
     averaged,
+    called,
     change_of,
     grid,
     headline,
@@ -101,7 +102,7 @@ def _gains(found: Mapping[str, Any]) -> str:
         for one in found["sets"]:
             if one["name"] in averaged(found, first, model):
                 value, *ends = (100 * each for each in change_of(found, one, model))
-                rows.append(Gain(one["title"] or one["name"], value, (ends[0], ends[1]) if ends else None))
+                rows.append(Gain(called(one), value, (ends[0], ends[1]) if ends else None))
         if rows:
             parts += f"<h3>{escape(named[model])}</h3><div class=wide>{gains(rows, named[first])}</div>"
     note = "<p class=note>Lines are paired 95 % intervals; a pale bar's interval has zero in it.</p>"
@@ -141,23 +142,28 @@ def _robust(one: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _trade_offs(found: Mapping[str, Any]) -> str:
-    from adapt.report.suite_charts import Point, trade_offs
+    from adapt.report.suite_charts import Point, trade_off
 
     have, named = results(found), titles(found)
     models = [one for one in found["models"] if any(model == one["name"] for _, model in have)]
     sets = averaged(found, *(one["name"] for one in models))
     if not sets or len(models) < 2:
         return ""
-    points = [
-        Point(named[one["name"]], mean(found, one["name"], sets), (one["parameters"] or 0) / 1e6 or None, one["milliseconds"])
-        for one in models
-    ]
-    drawing = trade_offs(points, len(sets))
+    drawings = []
+    for fact, unit, scale in (("parameters", "parameters, millions", 1e6), ("milliseconds", "milliseconds a picture", 1)):
+        points = [Point(named[one["name"]], mean(found, one["name"], sets), one[fact] / scale) for one in models if one[fact]]
+        drawings += [trade_off(points, f"mean over {len(sets)} sets, %" if len(sets) > 1 else f"{sets[0]}, %", unit)] * (
+            len(points) > 1
+        )
     caption = (
-        f"{'On' if len(sets) == 1 else 'Mean over'} the {counted(len(sets), 'set')} that all of these models were measured on."
+        f"Of the {counted(len(sets), 'set')} that all of these models were measured on."
+        if len(sets) > 1
+        else f"{sets[0]} is the one set that all of these models were measured on."
     )
-    title = "<h2>Accuracy against parameters and time</h2>"
-    return f"<section>{title}<figure>{drawing}<figcaption>{caption}</figcaption></figure></section>" if drawing else ""
+    figures = "".join(f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>" for drawing in drawings)
+    return (
+        f"<section><h2>Accuracy against parameters and time</h2><div class=figures>{figures}</div></section>" if figures else ""
+    )
 
 
 def _literature(found: Mapping[str, Any]) -> str:
@@ -205,10 +211,10 @@ def tell(folder: Path, found: Mapping[str, Any]) -> None:
         out.add_row(*map(Text, row))
     console.print(out)
     lines = [(line, "") for line in notes(found)]
-    lines += [
-        (f"✗ {name}, {model}: {word}: {why}", "bold red" if word == "failed" else "yellow")
-        for name, model, word, why in unmeasured(found)
-    ]
+    looks = {"failed": ("✗", "bold red"), "left out": ("–", "yellow")}
+    for name, model, word, why in unmeasured(found):
+        mark, look = looks[word]
+        lines.append((f"{mark} {model}: {word}: {name}: {why}", look))
     lines.append((f"Report: {folder / 'suites' / found['suite'] / 'report.html'}", ""))
     for line, style in lines:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,12 +1,13 @@
-"""A suite's plots: what each set gained, and accuracy against parameters and time."""
+"""A suite's plots: what each set gained, and accuracy against what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from adapt.report.charts import COLOURS, WHISKER, _legend, _looks, short, style, svg
 
@@ -28,11 +29,9 @@ class Point:
 
     title: str
     accuracy: float
-    """The mean over sets, 0–1."""
-    millions: float | None
-    """Of parameters."""
-    milliseconds: float | None
-    """A picture."""
+    """0–1."""
+    cost: float
+    """Parameters, or time."""
 
 
 def gains(rows: Sequence[Gain], against: str) -> str:
@@ -68,42 +67,21 @@ def gains(rows: Sequence[Gain], against: str) -> str:
         return svg(figure)
 
 
-def trade_offs(points: Sequence[Point], sets: int) -> str:
-    """The mean over sets against parameters, and against milliseconds a picture; a panel that has fewer than two models is left out.
-
-    Returns:
-        SVG; empty where no panel is left.
-    """
-    panels = {
-        "parameters, millions": [(point, point.millions) for point in points if point.millions],
-        "milliseconds a picture": [(point, point.milliseconds) for point in points if point.milliseconds],
-    }
-    panels = {name: found for name, found in panels.items() if len(found) > 1}
-    if not panels:
-        return ""
+def trade_off(points: Sequence[Point], accuracy: str, cost: str) -> str:
+    """Accuracy against what it costs, on a logarithmic axis; `accuracy` and `cost` are the axes' names."""
     names = [short(point.title) for point in points]
-    looks = dict(
-        zip(
-            points,
-            [(colour, mark) for (colour, _), mark in zip(_looks(len(points)), "oDs^vP" * len(points), strict=False)],
-            strict=True,
-        )
-    )
-    with style(*names):
-        figure, handles = Figure((0.4 + 3.4 * len(panels), 3.2)), {}
-        for axis, (label, found) in zip(
-            figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels.items(), strict=True
-        ):
-            for point, x in found:
-                colour, mark = looks[point]
-                handles[point] = axis.scatter(x, 100 * point.accuracy, s=60, color=colour, marker=mark, alpha=0.85)
-            axis.set(xscale="log", xlabel=label)
-            axis.margins(0.2, 0.2)
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_locator(NullLocator())
-            axis.xaxis.set_minor_formatter(NullFormatter())
-        figure.axes[0].set_ylabel("accuracy, %" if sets == 1 else f"mean over {sets} sets, %")
-        figure.tight_layout()
-        _legend(figure, list(handles.values()), [short(point.title) for point in handles])
+    with style(accuracy, *names):
+        figure = Figure((3.6, 3.2))
+        axis = figure.add_subplot()
+        looks = zip(points, _looks(len(points)), cycle("oDs^vP"), strict=False)
+        dots = [
+            axis.scatter(point.cost, 100 * point.accuracy, s=60, color=colour, marker=mark, alpha=0.85)
+            for point, (colour, _), mark in looks
+        ]
+        axis.set(xscale="log", xlabel=cost, ylabel=short(accuracy))
+        axis.margins(0.2, 0.2)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        _legend(figure, dots, names)
         return svg(figure)

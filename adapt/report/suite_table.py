@@ -104,31 +104,34 @@ def grid(found: Mapping[str, Any]) -> list[list[str]]:
     """The table as text, its head first: a row a set, a column a model; a cell has the value with its interval, and below it the change."""
     named, have = titles(found), results(found)
     floors = any(one["floor"] for one in have.values())
-    rows = [["", "metric", *(["floor"] if floors else []), *named.values()]]
+    rows = [["", *(["floor"] if floors else []), *named.values()]]
     for one in found["sets"]:
         measured = [have[one["name"], model] for model in named if (one["name"], model) in have]
         floor = [_figure(one, measured[0]["floor"]) if measured and measured[0]["floor"] else ""] if floors else []
-        cells = [_cell(found, one, model) for model in named]
-        rows.append(
-            [
-                _set(one, measured),
-                METRICS[one["metric"]].title if one["metric"] in METRICS else table.label(one["metric"]),
-                *floor,
-                *cells,
-            ]
-        )
+        rows.append([_set(one, measured), *floor, *(_cell(found, one, model) for model in named)])
     sets = averaged(found)
     if len(sets) > 1 and any(averaged(found, model) for model in named):
-        rows.append(["mean", "", *([""] if floors else []), *(_mean(found, model, len(sets)) for model in named)])
+        rows.append(["mean", *([""] if floors else []), *(_mean(found, model, len(sets)) for model in named)])
     return rows
 
 
+def called(one: Mapping[str, Any]) -> str:
+    """A set's title, or else its name."""
+    return one["title"] or one["name"]
+
+
+def metric(name: str) -> str:
+    """A metric's name in tables."""
+    return METRICS[name].title if name in METRICS else table.label(name)
+
+
 def _set(one: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
-    """A set's title, and how much was measured."""
-    if not measured:
-        return one["title"] or one["name"]
-    classes = f", {counted(measured[0]['classes'], 'class')}" if measured[0]["classes"] else ""
-    return f"{one['title'] or one['name']}\n{counted(measured[0]['pictures'], 'picture')}{classes}"
+    """A set's title, its metric, and how much was measured."""
+    facts = [metric(one["metric"])]
+    if measured:
+        facts.append(counted(measured[0]["pictures"], "picture"))
+        facts += [counted(measured[0]["classes"], "class")] if measured[0]["classes"] else []
+    return f"{called(one)}\n{', '.join(facts)}"
 
 
 def _cell(found: Mapping[str, Any], one: Mapping[str, Any], model: str) -> str:
@@ -197,34 +200,26 @@ def literature(found: Mapping[str, Any]) -> list[list[str]]:
     """Ours beside what is published, its head first; a difference stands only between what was measured alike."""
     have, named = results(found), titles(found)
     rows = [["", "model", "metric", "ours", "published", "difference", "how the protocols differ", "published in"]]
+    share = {"fraction": True}  # as all that is published here
     for one in found["sets"]:
         for model in named:
             metrics = have.get((one["name"], model), {}).get("metrics", {})
-            for metric, known in _published(found, one["name"], model).items():
-                if metric in metrics:
-                    said, gap = aside(known), 100 * (metrics[metric] - known["value"])
-                    cells = [f"{100 * metrics[metric]:.1f}", f"{100 * known['value']:.1f}", NONE if said else f"{gap:+.1f}"]
-                    rows.append(
-                        [
-                            one["title"] or one["name"],
-                            named[model],
-                            METRICS[metric].title,
-                            *cells,
-                            said or "alike",
-                            known["where"],
-                        ]
-                    )
+            for name, known in _published(found, one["name"], model).items():
+                if name in metrics:
+                    said, gap = aside(known), _figure(share, metrics[name] - known["value"], "+")
+                    cells = [_figure(share, metrics[name]), _figure(share, known["value"]), NONE if said else gap]
+                    rows.append([called(one), named[model], metric(name), *cells, said or "alike", known["where"]])
     return rows
 
 
 def unmeasured(found: Mapping[str, Any]) -> list[list[str]]:
-    """Set, model, what became of it, and why; the failed ones first."""
-    named = titles(found)
-    return [
-        [one["set"], named.get(one["model"], one["model"]), word, one["why"]]
-        for name, word in (("failed", "failed"), ("left_out", "left out"))
-        for one in found[name]
-    ]
+    """Sets, model, what became of them, and why: a row a failure, then a row for the sets that were left out for one reason."""
+    named, rows = titles(found), {}
+    for name, word in (("failed", "failed"), ("left_out", "left out")):
+        for one in found[name]:
+            alone = one["set"] if name == "failed" else ""
+            rows.setdefault((alone, named.get(one["model"], one["model"]), word, one["why"]), []).append(one["set"])
+    return [[", ".join(sets), *rest] for (_, *rest), sets in rows.items()]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
