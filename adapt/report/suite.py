@@ -121,21 +121,21 @@ def _corrupted(found: Mapping[str, Any]) -> str:
 
 
 def _robust(one: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """A result as the entry that `robustness.section` draws; the share that is retained is computed where it was not left."""
-    under = one["figures"]["corruptions"]
+    """A result as the entry that `robustness.section` draws; the shares that are retained are computed where they were not left."""
+    under, metrics = one["figures"]["corruptions"], one["metrics"]
     severities = list(dict.fromkeys(level for levels in under.values() for level in levels))
     accuracy = [[levels[level] for level in severities] for levels in under.values()]
-    clean = one["metrics"].get("clean_top1", one["metrics"].get("top1", 0.0))
-    shares = (
-        {f"retained_{name}": sum(row) / len(row) / clean for name, row in zip(under, accuracy, strict=True)} if clean else {}
-    )
-    shares |= {"retained": sum(shares.values()) / len(shares)} if shares else {}
+    means = dict(zip((f"retained_{name}" for name in under), (sum(row) / len(row) for row in accuracy), strict=True))
+    mean = sum(means.values()) / len(means)
+    # of the same pictures, which may be some of the set's
+    clean = metrics.get("clean_top1") or (mean / metrics["retained"] if metrics.get("retained") else metrics.get("top1", 0.0))
+    shares = {name: value / clean for name, value in (means | {"retained": mean}).items()} if clean else {}
     about = {"corruptions": list(under), "severities": list(map(int, severities)), "accuracy": accuracy}
     return {
         "name": one["model"],
         "title": title,
         "main": one["metric"],
-        "metrics": shares | one["metrics"],
+        "metrics": shares | metrics,
         "intervals": one["intervals"],
         "robustness": about | {"clean": clean, "pictures": one["pictures"]},
     }
@@ -149,16 +149,17 @@ def _trade_offs(found: Mapping[str, Any]) -> str:
     sets = averaged(found, *(one["name"] for one in models))
     if not sets or len(models) < 2:
         return ""
+    only = next(called(one) for one in found["sets"] if one["name"] == sets[0])
     drawings = []
     for fact, unit, scale in (("parameters", "parameters, millions", 1e6), ("milliseconds", "milliseconds a picture", 1)):
         points = [Point(named[one["name"]], mean(found, one["name"], sets), one[fact] / scale) for one in models if one[fact]]
-        drawings += [trade_off(points, f"mean over {len(sets)} sets, %" if len(sets) > 1 else f"{sets[0]}, %", unit)] * (
+        drawings += [trade_off(points, f"mean over {len(sets)} sets, %" if len(sets) > 1 else f"{only}, %", unit)] * (
             len(points) > 1
         )
     caption = (
         f"Of the {counted(len(sets), 'set')} that all of these models were measured on."
         if len(sets) > 1
-        else f"{sets[0]} is the one set that all of these models were measured on."
+        else f"{only} is the one set that all of these models were measured on."
     )
     figures = "".join(f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>" for drawing in drawings)
     return (
@@ -214,7 +215,7 @@ def tell(folder: Path, found: Mapping[str, Any]) -> None:
     looks = {"failed": ("✗", "bold red"), "left out": ("–", "yellow")}
     for name, model, word, why in unmeasured(found):
         mark, look = looks[word]
-        lines.append((f"{mark} {model}: {word}: {name}: {why}", look))
+        lines.append((f"{mark} {word}: {name}{'' if model == 'all' else f', of {model}'}: {why}", look))
     lines.append((f"Report: {folder / 'suites' / found['suite'] / 'report.html'}", ""))
     for line, style in lines:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -137,7 +137,7 @@ def _set(one: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
 def _cell(found: Mapping[str, Any], one: Mapping[str, Any], model: str) -> str:
     have, key = results(found), (one["name"], model)
     for name, word in (("failed", "failed"), ("left_out", "left out")):
-        if key not in have and any((each["set"], each["model"]) == key for each in found[name]):
+        if key not in have and any(each["set"] == key[0] and each["model"] in (model, "") for each in found[name]):
             return word
     if key not in have:
         return NONE
@@ -218,7 +218,8 @@ def unmeasured(found: Mapping[str, Any]) -> list[list[str]]:
     for name, word in (("failed", "failed"), ("left_out", "left out")):
         for one in found[name]:
             alone = one["set"] if name == "failed" else ""
-            rows.setdefault((alone, named.get(one["model"], one["model"]), word, one["why"]), []).append(one["set"])
+            whose = named.get(one["model"], one["model"] or "all")  # without a model: the set itself cannot be measured
+            rows.setdefault((alone, whose, word, one["why"]), []).append(one["set"])
     return [[", ".join(sets), *rest] for (_, *rest), sets in rows.items()]
 
 

@@ -253,6 +253,15 @@ def test_the_page_has_every_part_and_text_from_data_stays_text(tmp_path):
     assert set(seen.tags) <= {*Text(text).tags} and seen.text.count(evil) > 20
 
 
+def test_a_set_that_cannot_be_measured_is_failed_for_every_model(tmp_path, capsys):
+    found = summary()
+    found["results"] = [one for one in found["results"] if one["set"] != "noto"]
+    found |= {"failed": [{"set": "noto", "model": "", "why": "no folder tree/noto"}], "left_out": []}
+    assert table(found)["noto"] == ["", "failed", "failed", "failed"]
+    suite.tell(folder(tmp_path / "run", found), found)
+    assert "✗ failed: noto: no folder tree/noto\n" in capsys.readouterr().out
+
+
 def test_the_shares_that_are_retained_are_of_every_severity(tmp_path):
     found = summary()
     for one in found["results"]:
@@ -262,6 +271,14 @@ def test_the_shares_that_are_retained_are_of_every_severity(tmp_path):
     text = suite.build(folder(tmp_path / "run", found), "mine").read_text()
     (row,) = set(re.findall(r"<tr><th>fog</th>(.*?)</tr>", text[text.index("<details open") :]))
     assert re.findall(r"<td>(.*?)</td>", row) == ["52.4", "52.4", "52.4", "52.4", "90 %"], "of 58.2 %"
+
+
+def test_a_share_is_of_the_pictures_that_were_corrupted_which_may_be_some_of_them(tmp_path):
+    found = summary()
+    (one,) = (one for one in found["results"] if (one["set"], one["model"]) == ("openmoji", "student-logits"))
+    one["metrics"] = {"top1": 0.5824, "retained": 0.5}
+    text = suite.build(folder(tmp_path / "run", found), "mine").read_text()
+    assert "by severity; 91.2 % as they are" in text, "0.4562 on the mean, and half is retained"
 
 
 def test_bars_are_sorted_and_pale_where_nothing_is_shown():
@@ -290,7 +307,7 @@ def test_the_terminal_has_the_table_and_a_line_for_what_failed(tmp_path, capsys)
     suite.tell(path, summary())
     text = capsys.readouterr().out
     assert "61.8 (54.1–68.8)" in text and "+29.4 (+21.8 to +37.1)" in text
-    assert "✗ CLIP ViT-B/32 + LoRA: failed: pets: 0.tar: unexpected end of data\n" in text
+    assert "✗ failed: pets, of CLIP ViT-B/32 + LoRA: 0.tar: unexpected end of data\n" in text
     assert text.endswith(f"Report: {path / 'suites' / 'mine' / 'report.html'}\n")
 
 
