@@ -261,15 +261,18 @@ def _report(rest: list[str]) -> Said:
     from adapt.run import Run
 
     path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
-    from adapt.report import shots, workbench
+    from adapt.report import shots, suite, workbench
 
-    for title, part in (("Few labels", shots), ("Workbench", workbench)):
-        if not path.joinpath(part.FILE).is_file():
-            continue
-        page = part.build(path)
+    built = [
+        (title, part.build(path))
+        for title, part in (("Few labels", shots), ("Workbench", workbench))
+        if path.joinpath(part.FILE).is_file()
+    ]
+    built += [(f"Suite {name}", suite.build(path, name)) for name in suite.suites(path)]
+    for title, page in built:
         print(f"{title}: {page}")
-        if not path.joinpath("metrics.json").is_file():
-            return 0, {"run": str(path), "report": str(page)}
+    if built and not path.joinpath("metrics.json").is_file():
+        return 0, {"run": str(path), "report": str(built[0][1])}
     if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
         raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
     from adapt.pipeline import report

@@ -84,11 +84,12 @@ Every other verb does this at its end.
   adapt report run=runs/clip_lora-1a2b3c4d
   adapt report recipe=clip_lora""",
     "runs": """List the runs in runs/, compare some, or remove some.
-compare prints the options in which they differ and their numbers, and says
-which numbers were not measured alike. remove asks first, unless yes=true.
+Names alone, or compare and names, print the options in which runs differ, their
+numbers, and the difference from the first run's. Numbers that were not measured
+alike have none, and a line says why. remove asks first, unless yes=true.
 
   adapt runs
-  adapt runs compare clip_lora-1a2b3c4d clip_lora-5e6f7a8b
+  adapt runs clip_lora-1a2b3c4d clip_lora-5e6f7a8b
   adapt runs remove clip_lora-1a2b3c4d yes=true""",
     "recipes": """List the recipes, or print one with all its options.
 A printed recipe shows each option's value, meaning, type, range and default.

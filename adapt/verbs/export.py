@@ -55,6 +55,7 @@ def export(session: Session) -> None:
             name = session.file_entry(config, artifact.precision)
             file = artifact.path.relative_to(session.run.path).as_posix()
             facts = {"file": file, "hash": session.hash(file), "size_bytes": artifact.bytes, "student": session.called}
+            facts["precision"] = artifact.precision
             against = session.file_entry(config, "fp32") if "fp32" in entries else teacher
             _announce(session, name, artifact)
             answers = student.file_predictors(target.Runner(artifact.path))

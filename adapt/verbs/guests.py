@@ -123,6 +123,11 @@ class Guest:
             self.session.say(f"{self.called}: {note}")
         return found.told
 
+    @property
+    def precision(self) -> str:
+        """Of the networks, as the session has it."""
+        return self.session.precision
+
     def chosen_by(self, config) -> str:
         """The split by which something is chosen, so that its eval's own split can be reported; that one itself, where no other is."""
         return "validation" if "validation" in self.data else config.split
