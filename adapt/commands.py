@@ -291,8 +291,18 @@ def _doctor(rest: list[str]) -> Said:
         for name, value in machine.items():
             print(f"{name:<18} {value}")
         return 0, {"machine": machine}
+    from adapt.verbs.doctoring import suite
+
+    if suite.asked(rest):
+        from adapt import hardware
+
+        hardware.guard()
+        return suite.look(rest)
     if rest[0] != "data":
-        raise UserError(f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, or `adapt doctor data data.path=FOLDER`.")
+        raise UserError(
+            f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, `adapt doctor data data.path=FOLDER`, or "
+            "`adapt doctor suite=NAME data.path=TREE`."
+        )
     return _doctor_data(rest[1:])
 
 

@@ -44,6 +44,7 @@ OWN = {
     "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
+    "doctor": ("suite=",),
     "init": ("write=",),
     "workbench": ("split=", "pictures=", "space=", "write="),
 }

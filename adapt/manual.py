@@ -113,9 +113,12 @@ It prints a script for the shell: put source <(adapt completion bash) into
     "doctor": """Describe this machine; or look for problems in your data.
 `doctor data` counts what is there, finds broken, repeated and mislabelled
 pictures and boxes of any source, says what to do, and draws a contact sheet.
+`doctor suite` says which sets of a suite are in a folder, and whether they have
+the pictures, classes and captions that the suite expects.
 
   adapt doctor
-  adapt doctor data data.path=photos write=problems.csv noise=true""",
+  adapt doctor data data.path=photos write=problems.csv noise=true
+  adapt doctor suite=core data.path=sets""",
 }
 """Verb → its page; the first line is what it does."""
 

@@ -74,12 +74,12 @@ class Found:
     """What the labels of a split say, before any picture is read."""
 
     pictures: int
-    classes: int
-    """Lines of classnames.txt; 0: there is no such file."""
+    names: list[str]
+    """Of the classes, as the rows have them: lines of classnames.txt, each once; none: pictures have captions."""
     seen: int
     """Classes that occur."""
     captions: int
-    """With repeated ones."""
+    """With repeated ones; 0: pictures have classes."""
     why: str = ""
     """Why the set cannot be used, in one line; empty: it can."""
 

@@ -68,12 +68,12 @@ def found(config, split: str) -> Found:
 
 def _counted(config, read: Read, answers: Answers) -> Found:
     if config.labels == "class":
-        return Found(read.samples, len(answers.names), len(set(read.values)), 0, read.why())
+        return Found(read.samples, list(answers.names), len(set(read.values)), 0, read.why())
     if config.labels == "classes":
         return Found(
-            read.samples, len(answers.names), len({each for several in read.values for each in several}), 0, read.why()
+            read.samples, list(answers.names), len({each for several in read.values for each in several}), 0, read.why()
         )
-    return Found(read.samples, 0, 0, sum(map(len, read.values)), read.why())
+    return Found(read.samples, [], 0, sum(map(len, read.values)), read.why())
 
 
 def splits(config) -> Splits:
