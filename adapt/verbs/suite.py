@@ -192,8 +192,7 @@ class Work:
             record |= facts | {"notes": [*self.notes[one.name], *facts["notes"]], "change": None, "against": None}
             if table and self.session.run.writes:
                 asking.save(self.session.run.path / self._file(place, "parquet"), table)
-        self._write(place, record)
-        return record, ""
+        return self._write(place, record), ""
 
     def _compared(self, one: Set, guest: Guest, place: Place, record: dict[str, Any]) -> dict[str, Any]:
         """The record with its change from the first model's, computed where that one is another now."""
@@ -203,12 +202,14 @@ class Work:
             tables = [self.session.run.path / self._file(each, "parquet") for each in (first, place)]
             found = asking.change(one, guest.evals, *tables) if against and self.session.run.writes else None
             record = record | {"change": self.session.processes.share(found), "against": against}
-            self._write(place, record)
+            record = self._write(place, record)
         return record
 
-    def _write(self, place: Place, record: dict[str, Any]) -> None:
-        self.session.run.begin(self.session.recipe)
-        self.session.run.write_json(self._file(place, "json"), record)
+    def _write(self, place: Place, record: dict[str, Any]) -> dict[str, Any]:
+        """Keep a record; returns it as it will be read."""
+        run, name = self.session.run.begin(self.session.recipe), self._file(place, "json")
+        run.write_json(name, record)
+        return run.read_json(name)
 
     def _costs(self, model: Model, opened: Opened | None) -> dict[str, Any]:
         """What a model costs, timed once."""
@@ -280,7 +281,8 @@ def attempted(work: Callable[[], Any]) -> tuple[Any, str]:
     try:
         return work(), ""
     except UserError as error:
-        return None, "; ".join(str(error).splitlines())
+        first, *more = str(error).splitlines() or [""]
+        return None, first + (f" (and {len(more)} more)" if more else "")
     except Exception as error:  # of a set's files and of its libraries, any
         if os.environ.get("ADAPT_DEBUG"):
             raise

@@ -22,6 +22,8 @@ from adapt.verbs.suiting.sets import main_of, where
 
 VERSION = 1
 """Raised when what is kept of a set becomes other."""
+SAMPLES = 1000
+"""Resamples of an interval."""
 CLASSES = ("class_logits", "semantic_logits")
 """Predictors whose answers are the data's own classes."""
 
@@ -116,7 +118,9 @@ def ask(opened: Opened, one: Set, guest: Guest) -> tuple[dict[str, Any], dict[st
             if why := unfit(opened, config, guest):
                 record["notes"].append(f"not asked: {why}.")
                 continue
-            results[config.name] = measuring.evaluated(guest, config, predict, one.split, opened.module)
+            results[config.name] = measuring.evaluated(
+                guest, config, predict, one.split, opened.module, opened.precision
+            )
     for metric in one.metrics():
         for config in guest.evals:
             key, result = where(metric, config), results.get(config.name)
@@ -132,7 +136,7 @@ def ask(opened: Opened, one: Set, guest: Guest) -> tuple[dict[str, Any], dict[st
         record["floor"] = result.floor
     for each in results.values():
         record["figures"] |= _corruptions(each.figures.get("robustness"))
-    record |= {"protocol": result.protocol | {"metric": one.metric, "precision": guest.session.precision}}
+    record["protocol"] = result.protocol | {"metric": one.metric}
     record |= {"pictures": len(guest.data[one.split]), "classes": len(guest.labels) or None}
     record |= {"seconds": round(time.perf_counter() - began, 3), "seconds_encoding": round(clock.seconds, 3)}
     return record, result.table
@@ -175,14 +179,17 @@ def change(one: Set, evals: Sequence[EvalConfig], before: Path, after: Path) -> 
     """What the main metric gained on the same pictures, with its paired 95 % interval; none where answers do not tell."""
     import pyarrow.parquet as pq
 
-    from adapt.evals import bootstrap
+    from adapt.evals import bootstrap, resampled
 
-    main = main_of(one, list(evals))
-    if where(one.metric, main) != main.main or not (before.is_file() and after.is_file()):
+    if not (before.is_file() and after.is_file()):
         return None
-    tables = (pq.read_table(path).to_pydict() for path in (before, after))
-    found = bootstrap.change(plug.load("evals", main.name), *tables)
-    return None if found is None else list(found)
+    tables, main = [pq.read_table(path).to_pydict() for path in (before, after)], main_of(one, list(evals))
+    if where(one.metric, main) == main.main:
+        found = bootstrap.change(plug.load("evals", main.name), *tables)
+        return None if found is None else list(found)
+    known = [resampled.statistic(one.metric, table) for table in tables]
+    alike = tables[0].get("id") and all(tables[0].get(name) == tables[1].get(name) for name in ("id", "picture"))
+    return list(bootstrap.gain(*known, SAMPLES)) if alike and all(known) else None
 
 
 def said(one: Set, record: Mapping[str, Any]) -> str:

@@ -38,6 +38,8 @@ class Opened:
     """Of its weights or file; none: as its parameters say."""
     told: bool = True
     """Can it be told of classes? A family can."""
+    precision: str | None = None
+    """Of a file; none: the session's."""
 
     def predictors(self, texts: list[str] | None = None) -> Mapping[str, Predictor]:
         """What it can be asked."""
@@ -180,7 +182,8 @@ def _student(session: Session, path: Path, name: str) -> Model:
 def _file(session: Session, path: Path) -> Model:
     def opened() -> Opened:
         answerer = answerers.of_file(path)
-        return Opened(File(answerer), answerer.names or None, path.stat().st_size, told=False)
+        precision = "int8" if ".int8" in path.suffixes else "fp32"
+        return Opened(File(answerer), answerer.names or None, path.stat().st_size, told=False, precision=precision)
 
     parts = [part for part in path.parts if part not in ("runs", "export", path.anchor)][-4:]
     return Model(slug(" ".join(parts)), "/".join(parts[-3:]), "file", session, {"file": hash_path(path)}, opened)

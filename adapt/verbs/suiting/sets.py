@@ -11,7 +11,7 @@ from adapt.contracts import EvalConfig, SourceConfig
 from adapt.measures import LABELS, METRICS
 from adapt.plug import UserError, counted
 from adapt.recipe import Prompts
-from adapt.suite import Set
+from adapt.suite import Set, configs
 from adapt.verbs.guests import Guest
 
 if TYPE_CHECKING:
@@ -55,13 +55,6 @@ def fetched(one: Set, tree: Path | None) -> bool:
     return tree is None and one.hub is not None
 
 
-def configs(one: Set) -> list[EvalConfig]:
-    """The evals of a set, with its split."""
-    own = {config.name: config for config in one.evals}
-    found = [own.get(name) or plug.schema("evals", name)(name=name) for name in one.asked()]
-    return [config.model_copy(update={"split": one.split}) for config in found]
-
-
 def main_of(one: Set, evals: list[EvalConfig]) -> EvalConfig:
     """The eval that gives the metric of the literature.
 
@@ -70,7 +63,7 @@ def main_of(one: Set, evals: list[EvalConfig]) -> EvalConfig:
     """
     found = next((config for config in evals if where(one.metric, config)), None)
     if found is None:
-        raise UserError(f"metric: no eval gives {one.metric!r} yet.")
+        raise UserError(f"metric: no eval of this set gives {one.metric!r}.")
     return found
 
 
