@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
-from adapt.commands import OWN, first, options, parse, ready, requested
+from adapt.commands import OWN, asks_suite, first, of_suite, options, parse, ready, requested, suite
 from adapt.lists import Said
 from adapt.manual import PAGES, overview, page
 from adapt.plug import UserError, nearest
@@ -74,6 +74,8 @@ def checked(arguments: Sequence[str]) -> int:
         given = [argument for argument in rest if argument != "--json"]
         if verb == "predict":
             requested(given)
+        elif verb == "evaluate" and asks_suite(given):
+            parse(of_suite(given)[0]).data.check_paths()
         else:
             parse(given).data.check_paths()
         return 0, {}
@@ -150,6 +152,8 @@ def _run(arguments: list[str]) -> Said:
         raise UserError(f"There is no verb {verb!r}.{nearest(verb, VERBS)}")
     if verb in OWN:
         return OWN[verb](rest)
+    if verb == "evaluate" and asks_suite(rest):
+        return suite(rest)
     own = options(verb, rest)
     recipe = ready(rest)
     from adapt import hardware

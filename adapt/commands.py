@@ -15,6 +15,7 @@ from adapt.recipe import Recipe, available, load_recipe, source
 
 if TYPE_CHECKING:
     from adapt.verbs.predicting.request import Request
+    from adapt.verbs.suiting.request import Request as Sets
 
 
 def parse(arguments: list[str]) -> Recipe:
@@ -176,6 +177,46 @@ def _predict(rest: list[str]) -> Said:
     return 0, answered.document()
 
 
+def asks_suite(rest: list[str]) -> bool:
+    """Is a suite to be measured?
+
+    Raises:
+        UserError: several models are, and no suite.
+    """
+    from adapt.verbs.suiting.request import asks
+
+    return asks(rest)
+
+
+def of_suite(rest: list[str]) -> tuple[list[str], Sets]:
+    """The arguments that are a recipe's, and which suite is measured of which models."""
+    from adapt.verbs.suiting.request import parse as read
+
+    others = list(rest)
+    return others, read(others)
+
+
+def suite(rest: list[str]) -> Said:
+    """Measure a suite; status 1 when a set failed, with strict=true."""
+    others, request = of_suite(rest)
+    recipe = ready(others)
+    from adapt import hardware
+
+    hardware.guard()
+    from accelerate import PartialState
+
+    from adapt.pipeline import measured
+    from adapt.report.suite import tell
+
+    suited = measured(recipe, request)
+    if PartialState().is_main_process:
+        tell(suited.path, suited.document)
+        print(*suited.sentences(), sep="\n")
+    report = suited.path / "suites" / request.suite.name / "report.html"
+    document = {"run": str(suited.path), "ok": suited.ok, "report": str(report)} | suited.document | {"notes": recipe.notes}
+    return 1 if recipe.strict and not suited.ok else 0, document
+
+
 def _shots(rest: list[str]) -> Said:
     """Compare methods on few labels; status 1 when one fell below zero-shot, with strict=true."""
     from adapt.verbs.shooting.request import parse as read
@@ -220,15 +261,18 @@ def _report(rest: list[str]) -> Said:
     from adapt.run import Run
 
     path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
-    from adapt.report import shots, workbench
+    from adapt.report import shots, suite, workbench
 
-    for title, part in (("Few labels", shots), ("Workbench", workbench)):
-        if not path.joinpath(part.FILE).is_file():
-            continue
-        page = part.build(path)
+    built = [
+        (title, part.build(path))
+        for title, part in (("Few labels", shots), ("Workbench", workbench))
+        if path.joinpath(part.FILE).is_file()
+    ]
+    built += [(f"Suite {name}", suite.build(path, name)) for name in suite.suites(path)]
+    for title, page in built:
         print(f"{title}: {page}")
-        if not path.joinpath("metrics.json").is_file():
-            return 0, {"run": str(path), "report": str(page)}
+    if built and not path.joinpath("metrics.json").is_file():
+        return 0, {"run": str(path), "report": str(built[0][1])}
     if path.joinpath("recipe.yaml").is_file() and not path.joinpath("metrics.json").is_file():
         raise UserError(f"run: {str(path)!r} has no numbers yet. First: adapt evaluate run={path}")
     from adapt.pipeline import report
@@ -247,8 +291,18 @@ def _doctor(rest: list[str]) -> Said:
         for name, value in machine.items():
             print(f"{name:<18} {value}")
         return 0, {"machine": machine}
+    from adapt.verbs.doctoring import suite
+
+    if suite.asked(rest):
+        from adapt import hardware
+
+        hardware.guard()
+        return suite.look(rest)
     if rest[0] != "data":
-        raise UserError(f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, or `adapt doctor data data.path=FOLDER`.")
+        raise UserError(
+            f"doctor: {rest[0]!r} is unknown. Write `adapt doctor`, `adapt doctor data data.path=FOLDER`, or "
+            "`adapt doctor suite=NAME data.path=TREE`."
+        )
     return _doctor_data(rest[1:])
 
 

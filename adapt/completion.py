@@ -38,11 +38,13 @@ compdef _adapt adapt
 }
 """Shell → what it reads."""
 OWN = {
+    "evaluate": ("suite=", "models="),
     "merge": ("scale=", "keep="),
     "finetune": ("extend=",),
     "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
+    "doctor": ("suite=",),
     "init": ("write=",),
     "workbench": ("split=", "pictures=", "space=", "write="),
 }
@@ -136,6 +138,8 @@ def _options(given: Sequence[str]) -> list[tuple[str, options.Option | None]]:
 def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
     if key == "recipe":
         return _fitting(available("recipes"), value) or _files(value, ".yaml")
+    if key == "suite":
+        return _fitting(available("suites"), value) or _files(value, ".yaml")
     if key == "run":
         return _files(value or "runs/", folders=True)
     if key == "to":

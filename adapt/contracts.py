@@ -189,6 +189,8 @@ class Asked:
     """Is it asked for objects by their categories' names, so that who asks may tell it which are there?"""
     tokens_per_second: float = 0.0
     """Of what it has generated since it was made; 0: nothing."""
+    logit_scale: float | None = None
+    """By what cosines with texts are multiplied; none: it has no text tower."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ data

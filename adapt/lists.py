@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from adapt import options
@@ -98,10 +99,13 @@ def word_lists() -> list[dict[str, Any]]:
 
 
 def folders(rest: list[str]) -> Said:
-    """`adapt runs`: list them, compare NAMES, or remove NAMES."""
+    """`adapt runs`: list them, compare NAMES (also without the word), or remove NAMES."""
     what, *names = rest or ["list"]
-    if what not in ("list", "compare", "remove"):
-        raise UserError(f"runs: there is no {what!r}.{nearest(what, ('list', 'compare', 'remove'))}")
+    known = ("list", "compare", "remove")
+    if what not in known and runs.is_run(what):
+        what, names = "compare", rest
+    if what not in known:
+        raise UserError(f"runs: there is no {what!r}.{nearest(what, known)}")
     if what == "compare":
         return _compared(runs.compare(names))
     if what == "remove":
@@ -126,11 +130,22 @@ def _compared(found: runs.Comparison) -> Said:
     else:
         print("They do not differ in any option.")
     print()
-    _grid(["number", *found.runs], [[name, *map(runs.cell, row)] for name, row in found.numbers.items()])
+    _grid(["number", *found.runs], _numbers(found))
     for note in found.notes:
         print(note)
     numbers = {name: [entry and entry.model_dump(mode="json") for entry in row] for name, row in found.numbers.items()}
-    return 0, {"runs": found.runs, "options": found.options, "numbers": numbers, "notes": found.notes}
+    differences = {name: [one and asdict(one) for one in row] for name, row in found.differences.items()}
+    document = {"runs": found.runs, "options": found.options, "numbers": numbers, "differences": differences}
+    return 0, document | {"notes": found.notes}
+
+
+def _numbers(found: runs.Comparison) -> list[list[str]]:
+    """A row a number; below those of the second run and others, the difference from the first's."""
+    rows = []
+    for name, row in found.numbers.items():
+        gaps = ["", *(runs.gap(one, row[0]) for one in found.differences[name])]
+        rows.append([name, *("\n".join(filter(None, (runs.cell(entry), gap))) for entry, gap in zip(row, gaps, strict=True))])
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------------- terminal

@@ -10,10 +10,11 @@ Label Studio by their files; the recipe is short and commented: change it.
   adapt init photos
   adapt init labels.csv write=mine.yaml""",
     "evaluate": """Measure the model, and its adapted version if there is one.
-The recipe's `evals` say what is measured, and on which split; each main number
-has a 95 % interval. What is up to date is not measured again.
+By the recipe's `evals`, or on the sets of a suite, several models at once. Each
+main number has a 95 % interval. What is up to date is not measured again.
 
   adapt evaluate recipe=clip_lora
+  adapt evaluate recipe=clip_lora suite=embedded
   adapt evaluate run=runs/clip_lora-1a2b3c4d evals.0.split=validation""",
     "finetune": """Adapt the model to your data; measure it before and after.
 The recipe's `method` says what learns, `train` how. The best weights on the
@@ -83,11 +84,12 @@ Every other verb does this at its end.
   adapt report run=runs/clip_lora-1a2b3c4d
   adapt report recipe=clip_lora""",
     "runs": """List the runs in runs/, compare some, or remove some.
-compare prints the options in which they differ and their numbers, and says
-which numbers were not measured alike. remove asks first, unless yes=true.
+Names alone, or compare and names, print the options in which runs differ, their
+numbers, and the difference from the first run's. Numbers that were not measured
+alike have none, and a line says why. remove asks first, unless yes=true.
 
   adapt runs
-  adapt runs compare clip_lora-1a2b3c4d clip_lora-5e6f7a8b
+  adapt runs clip_lora-1a2b3c4d clip_lora-5e6f7a8b
   adapt runs remove clip_lora-1a2b3c4d yes=true""",
     "recipes": """List the recipes, or print one with all its options.
 A printed recipe shows each option's value, meaning, type, range and default.
@@ -111,9 +113,12 @@ It prints a script for the shell: put source <(adapt completion bash) into
     "doctor": """Describe this machine; or look for problems in your data.
 `doctor data` counts what is there, finds broken, repeated and mislabelled
 pictures and boxes of any source, says what to do, and draws a contact sheet.
+`doctor suite` says which sets of a suite are in a folder, and whether they have
+the pictures, classes and captions that the suite expects.
 
   adapt doctor
-  adapt doctor data data.path=photos write=problems.csv noise=true""",
+  adapt doctor data data.path=photos write=problems.csv noise=true
+  adapt doctor suite=core data.path=sets""",
 }
 """Verb → its page; the first line is what it does."""
 
@@ -148,6 +153,8 @@ def page(verb: str) -> str:
         from adapt.verbs.question import HELP
     elif verb == "predict":
         from adapt.verbs.predicting.request import HELP
+    elif verb == "evaluate":
+        from adapt.verbs.suiting.request import HELP
     elif verb == "convert":
         from adapt.verbs.converting.request import HELP
     elif verb == "doctor":

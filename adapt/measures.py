@@ -26,11 +26,11 @@ class Metric:
     title: str
     """How tables call it."""
     eval: str = ""
-    """The plug-in of `adapt/evals` whose result holds it; empty: none does yet, and only its function is there."""
+    """The plug-in of `adapt/evals` whose result holds it; empty: none does, and only its function in `evals/by_set.py` is there."""
     key: str = ""
     """Its name in that result; empty: its own."""
     needs: str = ""
-    """A field of the set without which it cannot be computed: groups of pictures, or severities of corruptions."""
+    """A field of the set without which it cannot be computed: groups of pictures, severities of corruptions, a split to fit on."""
     higher_is_better: bool = True
     """Which way it is better."""
     fraction: bool = True
@@ -42,26 +42,32 @@ METRICS: dict[str, Metric] = {
     "top5": Metric("class", "top-5", "zeroshot"),
     "mean_per_class": Metric("class", "mean per class", "zeroshot"),
     "ece": Metric("class", "ECE", "zeroshot", higher_is_better=False),
-    "retained": Metric("class", "top-1 retained under corruptions", needs="corruptions", fraction=False),
-    "f1_macro": Metric("class", "F1, macro"),
-    "worst_group": Metric("class", "top-1, worst group", needs="group"),
-    "top5_worst_group": Metric("class", "top-5, worst group", needs="group"),
+    "ece_fitted": Metric("class", "ECE, temperature fitted", "zeroshot", needs="fitted_on", higher_is_better=False),
+    "retained": Metric("class", "top-1 retained under corruptions", "robustness", needs="corruptions", fraction=False),
+    "corrupted_top1": Metric("class", "top-1 under corruptions", "robustness", needs="corruptions"),
+    "f1_macro": Metric("class", "F1, macro", "zeroshot"),
+    "worst_group": Metric("class", "top-1, worst group", "groups", needs="group"),
+    "top5_worst_group": Metric("class", "top-5, worst group", "groups", needs="group"),
+    "template_mean": Metric("class", "top-1, mean of single templates", "templates"),
+    "template_sd": Metric("class", "top-1, sd over single templates", "templates", higher_is_better=False),
+    "template_min": Metric("class", "top-1, worst template", "templates"),
+    "template_max": Metric("class", "top-1, best template", "templates"),
     "knn": Metric("class", "kNN", "knn"),
     "linear": Metric("class", "linear", "linear"),
-    "map": Metric("classes", "mAP"),
+    "map": Metric("classes", "mAP", "multilabel"),
     "r1": Metric("captions", "picture → text R@1", "retrieval"),
     "r5": Metric("captions", "picture → text R@5", "retrieval"),
     "r10": Metric("captions", "picture → text R@10", "retrieval"),
     "text_r1": Metric("captions", "text → picture R@1", "retrieval"),
     "text_r5": Metric("captions", "text → picture R@5", "retrieval"),
     "text_r10": Metric("captions", "text → picture R@10", "retrieval"),
-    "mean_r1": Metric("captions", "R@1, mean of both ways"),
+    "mean_r1": Metric("captions", "R@1, mean of both ways", "retrieval"),
     "choice": Metric("choice", "right caption chosen", "choice"),
-    "text_score": Metric("pairs", "text score"),
-    "image_score": Metric("pairs", "image score"),
-    "group_score": Metric("pairs", "group score"),
-    "jaccard": Metric("cues", "Jaccard"),
-    "jaccard_10_12": Metric("cues", "Jaccard, 10 and 12 candidates"),
+    "text_score": Metric("pairs", "text score", "pairs"),
+    "image_score": Metric("pairs", "image score", "pairs"),
+    "group_score": Metric("pairs", "group score", "pairs"),
+    "jaccard": Metric("cues", "Jaccard", "cues"),
+    "jaccard_10_12": Metric("cues", "Jaccard, 10 and 12 candidates", "cues"),
     "miou": Metric("objects", "mIoU, box", "segmentation"),
     "iou_1": Metric("objects", "mIoU, one point", "segmentation"),
     "iou_3": Metric("objects", "mIoU, three clicks", "segmentation"),

@@ -11,6 +11,7 @@ session: the recipe's data, model and run folder, handed from one to the next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,15 @@ from adapt.verbs.outcome import Outcome
 from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
+    from adapt.suite import Suite
     from adapt.verbs.predict import Answered
     from adapt.verbs.predicting.request import Request
     from adapt.verbs.question import Answer, Question
     from adapt.verbs.searching.request import Request as Search
     from adapt.verbs.shooting.request import Request as Shots
     from adapt.verbs.shots import Swept
+    from adapt.verbs.suite import Suited
+    from adapt.verbs.suiting.request import Request as Sets
     from adapt.verbs.workbench import Searched
 
 __all__ = [
@@ -47,13 +51,37 @@ __all__ = [
 ]
 
 
-def evaluate(recipe: Recipe) -> Outcome:
-    """Measure the model as it comes, and adapted, if the run folder has an adapter."""
+def evaluate(
+    recipe: Recipe,
+    suite: str | Path | Suite | None = None,
+    models: Sequence[dict[str, str]] = (),
+    tree: str | Path | None = None,
+) -> Outcome | Suited:
+    """Measure the model as it comes, and adapted, if the run folder has an adapter.
+
+    Args:
+        suite: by name, by path or as it is: measure its sets in the place of the recipe's `evals`; see `adapt/verbs/suite.py`.
+        models: of a suite, which in the place of the recipe's own, such as {"checkpoint": ID}, {"recipe": NAME}, {"run": FOLDER},
+            {"run": FOLDER, "student": NAME}, {"file": FILE}.
+        tree: of a suite, the folder of sets in the published layout; none: they are fetched from the hub.
+    """
+    if suite is not None:
+        from adapt.verbs.suiting import request
+
+        return measured(recipe, request.request(suite, models, tree))
     from adapt.verbs import evaluate
 
     session = Session(recipe)
     evaluate.evaluate(session)
     return _finish(session)
+
+
+def measured(recipe: Recipe, request: Sets) -> Suited:
+    """Measure the sets of a suite, of one model or of several; see `adapt/verbs/suite.py`."""
+    session = Session(recipe)  # first: it quietens what the verb's imports would say
+    from adapt.verbs import suite
+
+    return suite.suite(session, request)
 
 
 def finetune(recipe: Recipe, extend: int = 0) -> Outcome:

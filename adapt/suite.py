@@ -24,14 +24,20 @@ from adapt.contracts import EvalConfig, SourceConfig
 from adapt.measures import LABELS, METRICS, measured_by, of_eval
 from adapt.mistakes import explain, short
 from adapt.overrides import parse_yaml
-from adapt.plug import Spec, UserError, nearest
+from adapt.plug import Spec, UserError, nearest, schema
 from adapt.recipe import Prompts, Recipe, find, read_text, sections
 
 Labels = Literal["class", "classes", "captions", "choice", "pairs", "cues", "objects", "maps"]
 
 
-EXAMPLES = {"group": "group: region", "corruptions": "corruptions: [3]"}
+EXAMPLES = {"group": "group: region", "corruptions": "corruptions: [3]", "fitted_on": "fitted_on: validation"}
 """Field that a metric needs → how it is written."""
+FIELDS: dict[str, dict[str, str]] = {
+    "zeroshot": {"fitted_on": "fitted_on"},
+    "groups": {"without": "group_without"},
+    "robustness": {"severities": "corruptions"},
+}
+"""Eval → its options that fields of the set say, beside `split`."""
 
 
 class Set(Spec):
@@ -65,6 +71,8 @@ class Set(Spec):
     """Groups that do not count as the worst."""
     corruptions: list[int] = []
     """Severities, 1 to 5, of the 15 corruptions under which it is measured too: of the metric `retained`."""
+    fitted_on: str | None = None
+    """A split with labels, such as validation, on which a temperature is fitted: of the metric `ece_fitted`."""
     classes: int | None = Field(None, ge=2)
     """How many classes there are."""
     pictures: int | None = Field(None, ge=1)
@@ -136,6 +144,22 @@ class Suite(Spec):
         if found := next((each for each in self.sets if each.name == name), None):
             return found
         raise UserError(f"suite {self.name}: there is no set {short(name)}.{nearest(name, [each.name for each in self.sets])}")
+
+
+def configs(one: Set) -> list[EvalConfig]:
+    """The evals that give a set's metrics, each once, with what the set says of their options: split, groups, corruptions.
+
+    Each metric of `METRICS` is the key `METRICS[name].key or name` of the result of the eval `METRICS[name].eval`; of an eval that is not
+    in that table, the eval's own main metric.
+    """
+    own = {item.name: item for item in one.evals}
+    return [_filled(own.get(name) or schema("evals", name)(name=name), one) for name in one.asked()]
+
+
+def _filled(config: EvalConfig, one: Set) -> EvalConfig:
+    """An eval with the set's fields in the place of its options, as far as the set says something."""
+    said = {option: one.values()[field] for option, field in ({"split": "split"} | FIELDS.get(config.name, {})).items()}
+    return config.model_copy(update={option: value for option, value in said.items() if value})
 
 
 # ------------------------------------------------------------------------------------------------------ reading and checks
@@ -224,8 +248,13 @@ def _unfit(one: Set) -> Iterator[str]:
     for i, item in enumerate(one.evals):
         if item.main not in one.metrics() and item.name not in asked:
             yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
-        if item.split != one.split and "split" in item.model_fields_set:
-            yield f"evals.{i}.split: got {item.split!r}; the set's is {one.split!r}. Say it once: split: {item.split}, beside metric."
+        if item.name in [each.name for each in one.evals[:i]]:
+            yield f"evals.{i}.name: {item.name!r} is in the list twice. Write its options in one place."
+        for option, field in ({"split": "split"} | FIELDS.get(item.name, {})).items():
+            own, ours = item.values()[option], one.values()[field]
+            if option in item.model_fields_set and ours and own != ours:
+                plain = own if isinstance(own, str) else short(own)
+                yield f"evals.{i}.{option}: got {short(own)}; the set's is {short(ours)}. Say it once: {field}: {plain}, beside metric."
 
 
 def _twice(names: list[str]) -> list[str]:

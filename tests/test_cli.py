@@ -23,6 +23,7 @@ from adapt.recipe import available, load_recipe
 from adapt.run import Run
 from adapt.verbs.searching.request import OWN as SEARCHED
 from adapt.verbs.shooting.request import OWN
+from adapt.verbs.suiting.request import OWN as SUITED
 
 
 def begun(recipe) -> Run:
@@ -55,7 +56,7 @@ def test_the_examples_of_help_are_recipes_and_options_that_there_are():
             words = shlex.split(line.partition(" > ")[0])
             assert words[:2] == ["adapt", verb]
             if names := [word.partition("=")[2] for word in words if word.startswith("recipe=")]:
-                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN, "workbench": SEARCHED}.get(
+                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN, "workbench": SEARCHED, "evaluate": SUITED}.get(
                     verb, ()
                 )
                 given = [word for word in words[2:] if word.partition("=")[0] not in (*own, "recipe")]

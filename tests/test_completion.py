@@ -27,6 +27,8 @@ from adapt.plug import UserError
         ("adapt finetune recipe=clip_lora evals.0.spl", ["evals.0.split="]),
         ("adapt finetune recipe=clip_lora strict=", ["strict=false", "strict=true"]),
         ("adapt convert to=y", ["to=yolo"]),
+        ("adapt evaluate recipe=clip_lora su", ["suite="]),
+        ("adapt evaluate recipe=clip_lora suite=em", ["suite=embedded"]),
         ("adapt options distill lo", ["logits"]),
         ("adapt doctor d", ["data", "data.", "distill."]),
         ("adapt finetune recipe=nothing.yaml seed", ["seed="]),

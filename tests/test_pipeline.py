@@ -224,6 +224,7 @@ def test_a_file_was_proven_on_pictures_and_int8_says_how_its_ranges_were_found(d
     for name in ("fp32", "int8"):
         entry = entries[f"onnx {name} {NAME}"]
         assert entry["size_bytes"] == (folder / entry["file"]).stat().st_size
+        assert entry["protocol"]["precision"] == name
 
 
 def test_what_int8_changes_in_each_class_is_noted(done):

@@ -96,6 +96,7 @@ ANNOTATED = {
         "nothing to do, if they are outlines: write task: segment into the yaml; oriented boxes lose their angle, since each is read as its "
         "outline and an upright box around it",
     ),
+    "unsafe tar": (True, "get it again from a place that you trust, or pack it again from the plain files alone"),
     "unreadable annotations": (True, "copy or write the file again"),
     "order of boxes": (False, "nothing to do, if the boxes lie on their things; else say it in data.boxes"),
     "no labels": (False, "nothing to do, if there is really nothing in the picture"),

@@ -11,7 +11,7 @@ Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, §13.3 (per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -42,17 +42,28 @@ class Sums:
     """A metric that depends on sums over pictures alone, as a mean does."""
 
     parts: np.ndarray
-    """What each picture brings, float[N, P]."""
+    """What each picture brings, float[N, P]; also as a sparse array of scipy, which has rows."""
     value: Callable[[np.ndarray], np.ndarray]
     """The sums float[B, P] → the metric float[B]."""
+    kinds: np.ndarray | None = None
+    """int[N]: pictures with the same number bring the same; none: it is found out, column by column."""
 
     @property
     def pictures(self) -> int:
-        return len(self.parts)
+        return self.parts.shape[0]
 
     @property
     def width(self) -> int:
-        return len(self.parts)
+        return self.parts.shape[0] + 2 * self.parts.shape[1]
+
+    @property
+    def columns(self) -> Iterable[np.ndarray]:
+        """Numbers of pictures, [N] each, which are the same for two pictures only if these bring the same."""
+        return self.parts.T if self.kinds is None else [self.kinds]
+
+    def only(self, rows: np.ndarray) -> Sums:
+        """The same of some pictures, int[M]."""
+        return Sums(self.parts[rows], self.value, None if self.kinds is None else self.kinds[rows])
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         return self.value(weights @ self.parts)
@@ -71,9 +82,9 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
     return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
 
 
-def numbered(names: Sequence[str]) -> np.ndarray:
-    """Names → 0, 1, … in the order of their first mention, int64[N]."""
-    places: dict[str, int] = {}
+def numbered(names: Sequence[Hashable]) -> np.ndarray:
+    """Names, or numbers, → 0, 1, … in the order of their first mention, int64[N]."""
+    places: dict[Hashable, int] = {}
     return np.fromiter((places.setdefault(name, len(places)) for name in names), np.int64, len(names))
 
 
@@ -152,12 +163,12 @@ def _kinds(statistics: Sequence[Sums]) -> tuple[Sequence[Sums], np.ndarray]:
     """
     count = statistics[0].pictures
     code = first = np.zeros(count, np.int64)
-    for column in (column for each in statistics for column in each.parts.T):
+    for column in (column for each in statistics for column in each.columns):
         values, place = np.unique(column, return_inverse=True)
         _, first, code = np.unique(code * len(values) + place, return_index=True, return_inverse=True)
         if FEW * len(first) > count:
             return statistics, np.ones(count, np.int64)
-    return [Sums(each.parts[first], each.value) for each in statistics], np.bincount(code)
+    return [each.only(first) for each in statistics], np.bincount(code)
 
 
 def _weights(random: np.random.Generator, sizes: np.ndarray, samples: int) -> np.ndarray:

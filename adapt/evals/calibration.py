@@ -47,7 +47,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def spread(by_template: Mapping[str, float]) -> dict[str, float | str]:
-    """How much a metric depends on the template: its mean, standard deviation and range over single templates, and the two extremes.
+    """How much a metric depends on the template: its mean, standard deviation and extremes over single templates, and whose they are.
 
     Args:
         by_template: template → the metric with this template alone; one at least.
@@ -56,8 +56,9 @@ def spread(by_template: Mapping[str, float]) -> dict[str, float | str]:
     best, worst = max(by_template, key=by_template.__getitem__), min(by_template, key=by_template.__getitem__)
     return {
         "mean": float(values.mean()),
-        "std": float(values.std()),
-        "range": float(values.max() - values.min()),
+        "sd": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
         "best": best,
         "worst": worst,
     }

@@ -19,9 +19,6 @@ from adapt.plug import UserError, counted
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
-ROWS = 1024
-"""Rows that are asked together: each is asked about its own captions and those of these rows, no others."""
-
 
 class Config(EvalConfig):
     """The share of rows whose first caption scores above all their others."""
@@ -45,17 +42,12 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
 
     from adapt.evals.bootstrap import interval, mean
+    from adapt.evals.captions import scored
     from adapt.evals.result import Result
 
     captions = _captions(dataset)
-    best = np.zeros(len(captions), np.int64)
-    for start in range(0, len(captions), ROWS):
-        part = captions[start : start + ROWS]
-        place = {text: number for number, text in enumerate(dict.fromkeys(text for each in part for text in each))}
-        scores = predict(dataset.select(range(start, start + len(part))), texts=list(place))
-        for row, each in enumerate(part):
-            own = scores[row, [place[text] for text in each]]
-            best[start + row] = 0 if (own[0] > own[1:]).all() else 1 + own[1:].argmax()
+    scores = scored(predict, dataset, captions)
+    best = np.array([0 if (own[0] > own[1:]).all() else 1 + own[1:].argmax() for own in scores], np.int64)
     correct = best == 0
     return Result(
         metrics={"choice": float(correct.mean())},

@@ -12,6 +12,8 @@ import evaluate
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
+from adapt.evals.by_set import macro_f1
+
 BLOCK = 2**20
 """Numbers of one array in memory: logits are looked at in blocks of rows."""
 FULL = 200
@@ -53,7 +55,7 @@ def _judged(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 class Classification(evaluate.Metric):
-    """Top-1, top-k, mean per class, ECE and NLL of class logits. A tie with another class is no hit."""
+    """Top-1, top-k, mean per class, macro F1, ECE and NLL of class logits. A tie with another class is no hit."""
 
     rows: Judged
     """Of the logits that were computed last."""
@@ -63,7 +65,7 @@ class Classification(evaluate.Metric):
             {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
         )
         return evaluate.MetricInfo(
-            description="Top-1, top-k, mean per class, ECE (Guo et al. 2017, arXiv:1706.04599), NLL.",
+            description="Top-1, top-k, mean per class, macro F1, ECE (Guo et al. 2017, arXiv:1706.04599), NLL.",
             citation="",
             inputs_description="predictions: logits [C] a sample; references: labels",
             features=features,
@@ -83,6 +85,7 @@ class Classification(evaluate.Metric):
             "top1": float((rows.rank < 1).mean()),
             f"top{top}": float((rows.rank < top).mean()),
             "mean_per_class": float(recall),
+            "f1_macro": macro_f1(labels, rows.answer),
             "ece": calibration_error(rows.reliability(bins)),
             "nll": float(-np.log(np.clip(rows.truth, 1e-12, None)).mean()),
         }

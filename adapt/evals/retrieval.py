@@ -7,7 +7,7 @@ high as the best right one stands before it: embeddings that are all alike find 
 Source: CLIP §3.1, arXiv:2103.00020; recall at 1, 5 and 10 as CLIP_benchmark counts it (`metrics/zeroshot_retrieval.py`).
 
     >>> evaluate(Config(name="retrieval"), predict, dataset, {}).metrics
-    {'r1': 0.31, 'r5': 0.58, 'r10': 0.70, 'text_r1': 0.29, 'text_r5': 0.55, 'text_r10': 0.67}
+    {'r1': 0.31, 'r5': 0.58, 'r10': 0.70, 'text_r1': 0.29, 'text_r5': 0.55, 'text_r10': 0.67, 'mean_r1': 0.30}
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BLOCK = 1024
 
 
 class Config(EvalConfig):
-    """Recall at 1, 5 and 10 from pictures to captions (`r1` …) and from captions to pictures (`text_r1` …)."""
+    """Recall at 1, 5 and 10 from pictures to captions (`r1` …), from captions to pictures (`text_r1` …), and the mean of both at 1."""
 
     version = 2
     main = "r1"
@@ -48,7 +48,10 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     Raises:
         UserError: there are no captions, or a row has none.
     """
+    import numpy as np
+
     from adapt.evals.bootstrap import interval, mean, pictures
+    from adapt.evals.resampled import two_ways
     from adapt.evals.result import Result
 
     captions = _captions(dataset, pictures(dataset))
@@ -63,19 +66,25 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     scores = predict(dataset.select([place[name] for name in ids]), texts=list(texts))
     found, nearest = ranks(scores, own)
     back, _ = ranks(scores.T, shown)
-    homes = [ids[rows[0]] for rows in shown]  # a text is drawn again with the first picture that has it
+    first = np.array([rows[0] for rows in shown], np.int64)
+    homes = [ids[row] for row in first]  # a text is drawn again with the first picture that has it
+    told, right = (np.bincount(first, values, len(ids)).astype(int).tolist() for values in (None, back < 1))
     hits = {f"r{k}": (found < k, ids) for k in KS} | {f"text_r{k}": (back < k, homes) for k in KS}
     words = list(texts)
+    metrics = {name: float(values.mean()) for name, (values, _) in hits.items()}
+    intervals = {name: interval(mean(*each), config.bootstrap) for name, each in hits.items()}
     return Result(
-        metrics={name: float(values.mean()) for name, (values, _) in hits.items()},
+        metrics=metrics | {"mean_r1": (metrics["r1"] + metrics["text_r1"]) / 2},
         protocol=protocol | {"eval": "retrieval", "split": config.split, "texts": len(texts)},
-        intervals={name: interval(mean(*each), config.bootstrap) for name, each in hits.items()},
+        intervals=intervals | {"mean_r1": interval(two_ways(found < 1, told, right), config.bootstrap)},
         floor=max(map(len, shown), default=0) / max(1, len(ids)),
         table={
             "id": ids,
             "label": [words[each[0]] for each in own],
             "prediction": [words[place] for place in nearest],
             "correct": (found < 1).tolist(),
+            "texts": told,
+            "texts_found": right,
         },
     )
 

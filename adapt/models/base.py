@@ -129,6 +129,12 @@ class Family(Learner, ABC):
         """Where a method can put what it learns; a family without a text tower has none."""
         return Slots()
 
+    @property
+    def logit_scale(self) -> float | None:
+        """By what its text tower's cosines are multiplied."""
+        text = self.slots.text
+        return None if text is None else round(text.scale().item(), 3)
+
     # ------------------------------------------------------------------------------------------------------------ head
 
     def new_head(self, init: str = "auto") -> None:

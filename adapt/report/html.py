@@ -42,10 +42,22 @@ def data_uri(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts, the first of each row its name; it scrolls where it is too wide."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    lines = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>" for first, *rest in rows
-    )
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int] = ()) -> str:
+    """A table of texts, the first of each row its name; it scrolls where it is too wide.
+
+    Args:
+        rows: lines of a cell after its first are small.
+        words: numbers of the columns that hold words: these begin at the left, and are broken into lines.
+    """
+    look = [" class=words" if number in words else "" for number in range(len(head))]
+    top = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(look, head, strict=True))
+    lines = ""
+    for first, *rest in rows:
+        cells = "".join(f"<td{kind}>{_cell(text)}</td>" for kind, text in zip(look[1:], rest, strict=True))
+        lines += f"<tr><th>{_cell(first)}</th>{cells}</tr>"
     return f"<div class=wide><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
+
+
+def _cell(text: str) -> str:
+    first, *more = text.split("\n")
+    return escape(first) + "".join(f"<br><small>{escape(line)}</small>" for line in more)

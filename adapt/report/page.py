@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from adapt.evals.result import counts
-from adapt.report import robustness, shots, table, workbench
+from adapt.report import robustness, shots, suite, table, workbench
 from adapt.report.entries import Entry, Guard, Split, Sweep, read
 from adapt.report.html import data_uri, document, section
+from adapt.report.protocol import apart
 from adapt.run import atomic
 
 WORST = 12
@@ -43,6 +44,7 @@ def build(folder: Path) -> Path:
         _section("Robustness", robustness.section, rows),
         _section("Mistakes", _mistakes, folder, rows),
         _section("Confusion", _confusion, rows),
+        _section("Suites", suite.panel, folder),
         _section("Few labels", shots.panel, folder),
         _section("Workbench", workbench.panel, folder),
         _section("Lineage", _lineage, folder, rows),
@@ -85,7 +87,7 @@ def headline(rows: Sequence[Entry]) -> str:
     a, b = (100 * entry.metrics[entry.main] for entry in (first, last))
     if first is last:
         return f"{name} is {a:.1f} % ({first.title}) on the {first.split} split."
-    unlike = set(table.differing(first.protocol, last.protocol)) - {"input"}  # each model has its own
+    unlike = [each for each in apart(first.protocol, last.protocol) if not (each.own or each.key.startswith("input"))]
     alike = " The two were not measured alike: see below." if unlike else ""
     return f"{name} goes from {a:.1f} % ({first.title}) to {b:.1f} % ({last.title}) on the {first.split} split.{alike}"
 

@@ -9,7 +9,7 @@ from adapt.plug import counted
 from adapt.report.entries import Entry
 
 
-def section(rows: Sequence[Entry]) -> str:
+def section(rows: Sequence[Entry], title: str = "Robustness") -> str:
     """The chart and the tables; empty where nothing of the kind was measured."""
     from adapt.report import charts
 
@@ -26,7 +26,7 @@ def section(rows: Sequence[Entry]) -> str:
         "95 % intervals. This is not ImageNet-C's mCE, which divides by AlexNet's errors and is of pictures stored as JPEG."
     )
     tables = "".join(_table(entry, entry is rows[-1]) for entry in measured)
-    return f"<section><h2>Robustness</h2><div class=wide>{chart}</div><p class=note>{escape(note)}</p>{tables}</section>"
+    return f"<section><h2>{escape(title)}</h2><div class=wide>{chart}</div><p class=note>{escape(note)}</p>{tables}</section>"
 
 
 def _table(entry: Entry, shown: bool) -> str:
@@ -49,5 +49,5 @@ def _kept(entry: Entry, metric: str) -> str:
     """A share with its interval, as text; empty where nothing was right to begin with."""
     if metric not in entry.metrics:
         return ""
-    low, high = entry.intervals[metric]
-    return f"{100 * entry.metrics[metric]:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
+    low, high = entry.intervals.get(metric, (None, None))
+    return f"{100 * entry.metrics[metric]:.0f} %" + ("" if low is None else f" ({100 * low:.0f}–{100 * high:.0f})")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from adapt.evals.result import differing
+from adapt.measures import METRICS
 from adapt.report.entries import Entry, Guard, Split, parse
+from adapt.report.protocol import apart
 from adapt.run import Run
 
 ORDER = {"zero-shot": 0, "adapted": 1, "merged": 2, "labels": 3, "student": 4}
@@ -22,23 +22,6 @@ LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
 """How metrics are called in tables; others by their names."""
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
-PROTOCOL = {
-    "ask": "the categories that the model is given",
-    "bank": "the number of labelled pictures",
-    "candidates": "the boxes to choose from",
-    "classes": "the class names",
-    "data": "the data",
-    "features": "the features",
-    "largest": "the size of the pictures",
-    "measured": "the number of pictures",
-    "negatives": "what is subtracted",
-    "objects": "the number of objects",
-    "prefix": "the question",
-    "sentences": "where the sentences are from",
-    "texts": "the number of texts",
-    "visual": "how things are drawn",
-}
-"""How keys of a protocol are called; others by their names."""
 MARKS = {"kept": "✓", "not shown": "?", "broken": "✗"}
 STYLES = {"kept": "green", "not shown": "yellow", "broken": "bold red"}
 """A guard's state → its mark, and its style in the terminal."""
@@ -72,21 +55,26 @@ def cells(entry: Entry, main: str) -> list[str]:
     latency = entry.latency
     return [
         entry.title,
-        _percent(entry, main),
+        shown(entry, main),
         "" if not entry.change else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in entry.change)),
-        _percent(entry, "canary"),
+        shown(entry, "canary"),
         f"{entry.metrics['ece']:.3f}" if "ece" in entry.metrics else "",
         f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "",
         f"{latency.p50_ms:.2f} / {latency.p99_ms:.2f} ms" if latency else "",
     ]
 
 
-def _percent(entry: Entry, metric: str) -> str:
+def shown(entry: Entry, metric: str) -> str:
     """A metric with its interval, where it was measured; else nothing."""
     value = entry.metrics.get(metric)
-    low, high = entry.intervals.get(metric, (None, None))
-    interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
-    return "" if value is None else f"{100 * value:.1f} %{interval}"
+    scale, places, unit = (100, 1, " %") if is_share(metric) else (1, 2, "")
+    ends = [f"{scale * end:.{places}f}" for end in entry.intervals.get(metric, ())]
+    return "" if value is None else f"{scale * value:.{places}f}{unit}" + (f" ({'–'.join(ends)})" if ends else "")
+
+
+def is_share(metric: str) -> bool:
+    """Does it lie in 0–1, so that tables show its percent?"""
+    return metric not in METRICS or METRICS[metric].fraction
 
 
 # ------------------------------------------------------------------------------------------------------------------ words
@@ -123,30 +111,12 @@ def unlike(rows: Sequence[Entry]) -> list[str]:
     pairs += [(entry, by_name[entry.against]) for entry in rows if entry.change and entry.against in by_name]
     found = []
     for entry, other in pairs:
-        if said := difference(entry.protocol, other.protocol):
-            found.append(f"Not measured alike: {entry.title} and {other.title}. They differ in {said}.")
+        # a row's title says how precise it is, and what has learnt has a scale of its own
+        if said := "; ".join(
+            each.words for each in apart(entry.protocol, other.protocol) if each.key not in ("precision", "logit_scale")
+        ):
+            found.append(f"Not measured alike: {entry.title} and {other.title} ({said}).")
     return list(dict.fromkeys(found))
-
-
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Where two protocols differ, in plain words; empty when their numbers may be compared."""
-    return "; ".join(_difference(key, one.get(key), other.get(key)) for key in differing(one, other))
-
-
-def _difference(key: str, one: Any, other: Any) -> str:
-    """A key of two protocols in plain words, with its values where these are short."""
-    words = PROTOCOL.get(key, key.replace("_", " "))
-    if isinstance(one, dict) and isinstance(other, dict):
-        parts = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
-        return ", ".join(_difference(f"{words} {name}", one.get(name), other.get(name)) for name in parts)
-    values = [_value(one), _value(other)]
-    return f"{words} ({values[0]}, not {values[1]})" if max(map(len, values)) <= 24 and key != "data" else words
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return (" × " if len(value) == 2 and all(isinstance(side, int) for side in value) else ", ").join(map(str, value))
-    return "none" if value is None else str(value)
 
 
 def timed(rows: Sequence[Entry]) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 1000
 """Resamples of an interval."""
+CLASSES = ("class_logits", "semantic_logits")
+"""Predictors whose answers are the data's own classes."""
 Change = guards.Change
 ALONE = "the adapted model is a classifier of its own classes only, and this set has other classes. Methods lora and full can be measured."
 
@@ -68,10 +70,10 @@ def score(session: Session, family, sets: Sequence[Guest], choosing: bool = Fals
     """
     parts = []
     for guest in sets:
-        for config in guest.config.evals:
-            name = guest.called if len(guest.config.evals) == 1 else f"{guest.called} {config.name}"
+        for config in guest.evals:
+            name = guest.called if len(guest.evals) == 1 else f"{guest.called} {config.name}"
             with guest.asked(family):
-                if not guest.can(family, config):
+                if not _fits(guest, family, config):
                     _once(session, f"canary: {name} is left out: {ALONE}")
                     continue
                 split = guest.chosen_by(config) if choosing else config.split
@@ -83,10 +85,33 @@ def score(session: Session, family, sets: Sequence[Guest], choosing: bool = Fals
                 try:
                     result = measuring.evaluated(guest, config, measuring.predictor(session, family), split, family)
                 except UserError as error:
-                    raise UserError(placed(guest.number, error)) from None
+                    raise UserError(placed(guest.place, error)) from None
             facts = (result.metrics[config.main], result.floor, len(guest.data[split]))
             parts.append(Part(name, config.main, split, *facts, plug.load("evals", config.name), result.table))
     return parts
+
+
+def _fits(guest: Guest, family, config) -> bool:
+    """Does the family answer about the set's classes?
+
+    Raises:
+        UserError: it does not offer what the eval asks for, or the data have no classes to ask about.
+    """
+    if not config.higher_is_better:
+        raise UserError(
+            f"{guest.place}.evals: {config.name} is better when {config.main} is lower, so no share of it can be kept."
+        )
+    have = family.predictors(None)
+    if config.predictor not in have or (config.asks_texts and not family.knows_texts):
+        raise UserError(
+            f"{guest.place}.evals: {config.name} asks for {config.predictor}, which this model does not offer. "
+            f"Have: {', '.join(have)}."
+        )
+    if config.predictor not in CLASSES:
+        return True
+    if not guest.labels:
+        raise UserError(f"{guest.place}.data: these data have no classes, which {config.name} asks about.")
+    return guest.labels == guest.session.labels or not family.own_classes_alone
 
 
 def _once(session: Session, text: str) -> None:

@@ -55,6 +55,7 @@ def export(session: Session) -> None:
             name = session.file_entry(config, artifact.precision)
             file = artifact.path.relative_to(session.run.path).as_posix()
             facts = {"file": file, "hash": session.hash(file), "size_bytes": artifact.bytes, "student": session.called}
+            facts["precision"] = artifact.precision
             against = session.file_entry(config, "fp32") if "fp32" in entries else teacher
             _announce(session, name, artifact)
             answers = student.file_predictors(target.Runner(artifact.path))
@@ -190,7 +191,7 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     have, ours = teacher.predictors(), student.predictors()
     shared = [name for name in ours if name in have]
     images = next((name for name in shared if ours[name].takes == "images"), None)
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
+    with tempfile.TemporaryDirectory() as folder, one_thread():
         if images or not shared:
             views = samples(session, student, TOWER_SAMPLES)
             example, what = views[:1], "image tower"
@@ -217,13 +218,18 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
 
 def _merged(session: Session) -> tuple[nn.Module, bool]:
     """The teacher as it would be deployed, on the CPU, and whether its weights are whole, not in 4 bits."""
+    teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
+    return teacher, merge(teacher)
+
+
+def merge(family: nn.Module) -> bool:
+    """Make a family with adapters one network, as it would be deployed; returns whether its weights are whole, not in 4 bits."""
     from peft import PeftModel
 
-    teacher = (kept.adapted(session) if kept.finetuned(session) else session.family).cpu()
-    whole = all(p.is_floating_point() for p in teacher.backbone.parameters())
-    if whole and isinstance(teacher.backbone, PeftModel):
-        teacher.backbone = teacher.backbone.merge_and_unload()
-    return teacher, whole
+    whole = all(p.is_floating_point() for p in family.backbone.parameters())
+    if whole and isinstance(family.backbone, PeftModel):
+        family.backbone = family.backbone.merge_and_unload()
+    return whole
 
 
 def _towers(
@@ -304,7 +310,7 @@ def in_float(conversions: dict[str, int]) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """torch on one thread, and without gradients."""
     import torch
 

@@ -1,24 +1,23 @@
-"""Sets of a canary at work: other data with words of their own, asked of the session's model.
+"""Sets at work beside a session's model, of a canary or of a suite: other data with words of their own.
 
 A `Guest` has of its data what a `Session` has of the recipe's, so that `measuring.evaluated` takes either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from adapt import plug
+from adapt.contracts import EvalConfig, SourceConfig
 from adapt.plug import UserError
-from adapt.recipe import EvalSet, Recipe
+from adapt.recipe import EvalSet, Prompts, Recipe
 
 if TYPE_CHECKING:
     from adapt.verbs.session import Session
-
-CLASSES = ("class_logits", "semantic_logits")
-"""Predictors whose answers are the data's own classes."""
 
 
 def check(recipe: Recipe) -> None:
@@ -35,45 +34,79 @@ def check(recipe: Recipe) -> None:
             try:
                 look()
             except UserError as error:
-                problems.append(placed(number, error))
+                problems.append(placed(f"canary.{number}", error))
     if problems:
         raise UserError("\n".join(problems))
 
 
-def placed(number: int, error: UserError) -> str:
-    """A message of a section `data` or `prompts`, with the set's place before it."""
+def placed(place: str, error: UserError) -> str:
+    """A message of a section `data`, `prompts` or `evals`, with the set's place before it; as it is, where it has none."""
     text = str(error)
-    return f"canary.{number}.{text}" if text.startswith(("data", "prompts", "evals")) else f"canary.{number}: {text}"
+    if not place:
+        return text
+    return f"{place}.{text}" if text.startswith(("data", "prompts", "evals")) else f"{place}: {text}"
 
 
 class Guest:
-    """A set at work beside the session's model: `data`, `words` and `fingerprints`, as a `Session` has them of the recipe's own."""
+    """A set at work beside the session's model: `data`, `words` and `fingerprints`, as a `Session` has them of the recipe's own.
 
-    def __init__(self, session: Session, number: int, config: EvalSet):
-        self.session, self.number, self.config, self.called = session, number, config, config.called
+    Args:
+        place: what stands before its errors, such as `canary.0`; empty: who asks says so.
+        called: its name.
+        source: of its data; none: the recipe's own data.
+        evals: what is asked of it.
+        prompts: the names of its classes → its words.
+        chooses: is something chosen by its validation split, too?
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        place: str,
+        called: str,
+        source: SourceConfig | None,
+        evals: Sequence[EvalConfig],
+        prompts: Callable[[list[str]], Prompts],
+        chooses: bool = False,
+    ):
+        self.session, self.place, self.called = session, place, called
+        self.source, self.evals, self.prompts, self.chooses = source, evals, prompts, chooses
+
+    def beside(self, session: Session) -> Guest:
+        """The same set, read once, beside another session's model."""
+        other = copy(self)
+        other.session = session
+        if other.session.recipe.model.uses_words != self.session.recipe.model.uses_words:
+            other.__dict__.pop("words", None)
+        return other
+
+    @property
+    def accelerator(self):
+        return self.session.accelerator
 
     @cached_property
     def data(self):
         """The splits."""
+        if self.source is None:
+            return self.session.data
         try:
-            return plug.load("data", self.config.data.source).load(self.config.data)
+            return plug.load("data", self.source.source).load(self.source)
         except UserError as error:
-            raise UserError(placed(self.number, error)) from None
+            raise UserError(placed(self.place, error)) from None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         from adapt.vision.fingerprint import fingerprint
 
-        splits = {split for config in self.config.evals for split in self.read(config)}
+        splits = {split for config in self.evals for split in self.read(config)}
         return {split: fingerprint(self.data[split]) for split in sorted(splits)}
 
     @cached_property
     def labels(self) -> list[str]:
         from adapt.vision.classes import class_names
 
-        return class_names(
-            next((self.data[split] for split in ("test", "validation") if split in self.data), self.data["train"]).features
-        )
+        there = [split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data]
+        return class_names(self.data[there[0]].features)
 
     @cached_property
     def words(self) -> dict[str, Any]:
@@ -83,12 +116,17 @@ class Guest:
         if not (self.labels and self.session.recipe.model.uses_words):
             return {"classes": self.labels, "templates": []}
         try:
-            found = words(self.config.prompts, self.labels)
+            found = words(self.prompts(self.labels), self.labels)
         except UserError as error:
-            raise UserError(placed(self.number, error)) from None
+            raise UserError(placed(self.place, error)) from None
         for note in found.notes:
             self.session.say(f"{self.called}: {note}")
         return found.told
+
+    @property
+    def precision(self) -> str:
+        """Of the networks, as the session has it."""
+        return self.session.precision
 
     def chosen_by(self, config) -> str:
         """The split by which something is chosen, so that its eval's own split can be reported; that one itself, where no other is."""
@@ -96,30 +134,8 @@ class Guest:
 
     def read(self, config) -> list[str]:
         """The splits that an eval of it reads, where they are there."""
-        wanted = [config.split, "validation", *([config.bank] if config.bank else [])]
+        wanted = [config.split, *(["validation"] if self.chooses else []), *([config.bank] if config.bank else [])]
         return [split for split in wanted if split in self.data]
-
-    def can(self, family, config) -> bool:
-        """Does the family answer about these classes?
-
-        Raises:
-            UserError: it does not offer what the eval asks for, or the data have no classes to ask about.
-        """
-        if not config.higher_is_better:
-            raise UserError(
-                f"canary.{self.number}.evals: {config.name} is better when {config.main} is lower, so no share of it can be kept."
-            )
-        have = family.predictors(None)
-        if config.predictor not in have or (config.asks_texts and not family.knows_texts):
-            raise UserError(
-                f"canary.{self.number}.evals: {config.name} asks for {config.predictor}, which this model does not offer. "
-                f"Have: {', '.join(have)}."
-            )
-        if config.predictor not in CLASSES:
-            return True
-        if not self.labels:
-            raise UserError(f"canary.{self.number}.data: these data have no classes, which {config.name} asks about.")
-        return self.labels == self.session.labels or not family.own_classes_alone
 
     @contextmanager
     def asked(self, family) -> Iterator[None]:
@@ -145,7 +161,7 @@ def guests(session: Session) -> list[Guest]:
     """
     if not session.guests:
         check(session.recipe)
-        session.guests, problems = [Guest(session, i, config) for i, config in enumerate(session.recipe.canary)], []
+        session.guests, problems = [_of_canary(session, i, config) for i, config in enumerate(session.recipe.canary)], []
         for guest in session.guests:
             try:
                 _ = guest.words  # reads its data
@@ -154,3 +170,7 @@ def guests(session: Session) -> list[Guest]:
         if problems:
             raise UserError("\n".join(problems))
     return session.guests
+
+
+def _of_canary(session: Session, number: int, config: EvalSet) -> Guest:
+    return Guest(session, f"canary.{number}", config.called, config.data, config.evals, lambda _: config.prompts, chooses=True)

@@ -136,10 +136,10 @@ def canary(session: Session, name: str, sets: list) -> dict[str, Any]:
     """
     told = {
         each.called: {
-            "evals": [measured(config) | {"name": config.name} for config in each.config.evals],
+            "evals": [measured(config) | {"name": config.name} for config in each.evals],
             "data": each.fingerprints,
             "words": of(each.words),
-            "version": each.config.data.version,
+            "version": each.source.version,
         }
         for each in sets
     }

@@ -127,15 +127,20 @@ def offered(session: Session, module, predictors: Callable[..., dict] | None = N
     ]
 
 
-def evaluated(session: Session, config, predict: Callable, split: str, module):
-    """One eval of a family or student; one that learns from labelled rows gets its bank beside the measured ones."""
+def evaluated(session: Session, config, predict: Callable, split: str, module, precision: str | None = None):
+    """One eval of a family or student; one that learns from labelled rows gets its bank beside the measured ones.
+
+    Args:
+        precision: of an exported file; none: the session's.
+    """
     for name in filter(None, (split, config.bank)):
         if name not in session.data:
             raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
     bank = boxes.masked(session, config, session.data[config.bank]) if config.bank else None
     definition = plug.load("evals", config.name)
     rows = boxes.masked(session, config, session.data[split])
-    return definition.evaluate(config, predict, rows, _protocol(session, split, module), bank)
+    protocol = _protocol(session, split, module) | {"metric": config.main, "precision": precision or session.precision}
+    return definition.evaluate(config, predict, rows, protocol, bank)
 
 
 def measure(
@@ -146,7 +151,7 @@ def measure(
     Args:
         module: a family or a student.
         predictors: others than the module's own, such as those of an exported file.
-        facts: noted in the entry; `against`, the entry that it is compared with; `notes`, sentences that are shown under the table.
+        facts: noted in the entry; `against`, the entry that it is compared with; `notes`, sentences under the table; `precision`, a file's.
     """
     from adapt.data.split import described
     from adapt.evals.metrics import collapse
@@ -160,7 +165,7 @@ def measure(
     tabled = False
     for config in offered(session, module, predictors):
         definition = plug.load("evals", config.name)
-        result = evaluated(session, config, predict, config.split, module)
+        result = evaluated(session, config, predict, config.split, module, facts.get("precision"))
         entry["metrics"] |= result.metrics
         entry["intervals"] |= result.intervals
         entry["notes"] = [*entry["notes"], *filter(None, (result.remark,))]
@@ -193,6 +198,7 @@ def measure(
 def _protocol(session: Session, split: str, module) -> dict[str, Any]:
     seen = {name: module.input.get(name) for name in ("size", "resize", "interpolation", "crop")}
     told = {"asked_by_name": True} if module.asked_by_name else {}
+    told |= {"logit_scale": module.logit_scale} if module.logit_scale else {}
     words = {name: of(value) if name == "texts" else value for name, value in session.words.items()}  # texts may be thousands
     return words | {"data": session.fingerprints[split], "input": seen} | told
 

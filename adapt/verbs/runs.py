@@ -6,14 +6,17 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from adapt import plug
 from adapt.overrides import parse_yaml
 from adapt.plug import SECTIONS, UserError, nearest
 from adapt.recipe import read_text
 from adapt.report.entries import Entry, parse
+from adapt.report.protocol import difference, refused
+from adapt.report.suite_table import entries as suite_entries
+from adapt.report.suite_table import read, suites
 from adapt.run import NOTHING, Run
 
 HOME = Path("runs")
@@ -33,6 +36,8 @@ class Kept:
     entries: tuple[Entry, ...]
     problem: str
     """Why its numbers cannot be read; empty: they can."""
+    suites: tuple[Entry, ...]
+    """What suites measured."""
     size: int
     """Bytes on disk."""
     changed: float
@@ -41,17 +46,19 @@ class Kept:
     @classmethod
     def of(cls, path: Path) -> Kept:
         recipe = parse_yaml(read_text(path / "recipe.yaml", "run"), str(path / "recipe.yaml"))
-        entries, problem, run = [], "", Run(path)
+        entries, of_suites, problem, run = [], [], "", Run(path)
         try:
             numbers = run.read_json("metrics.json")
             entries = parse(numbers, path / "metrics.json").entries if numbers else []
+            of_suites = [one for name in suites(path) for one in suite_entries(read(path, name), path / "suites" / name)]
             stages = {name.partition(" ")[0] for name in run.read_json("manifest.json", {}).get("stages", {})}  # `distill NAME`
         except UserError as error:
             stages, problem = set(), str(error)
-        done = ("evaluate",) if entries else ()
+        done = ("evaluate",) if entries or of_suites else ()
         times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
         size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-        return cls(path, recipe, (*done, *filter(stages.__contains__, VERBS)), tuple(entries), problem, size, max(times))
+        verbs = (*done, *filter(stages.__contains__, VERBS))
+        return cls(path, recipe, verbs, tuple(entries), problem, tuple(of_suites), size, max(times))
 
     @property
     def model(self) -> str:
@@ -88,6 +95,15 @@ def found() -> list[Kept]:
     return sorted((Kept.of(file.parent) for file in HOME.glob("*/recipe.yaml")), key=lambda kept: -kept.changed)
 
 
+def is_run(name: str) -> bool:
+    """Is there a run folder of this name, or path?"""
+    try:
+        named(name)
+    except UserError:
+        return False
+    return True
+
+
 def named(name: str) -> Path:
     """The run folder of a name, or of its path.
 
@@ -121,6 +137,20 @@ def table(runs: Sequence[Kept]) -> tuple[list[str], list[list[str]]]:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What one number has more than another, where the two may be compared."""
+
+    value: float | None
+    """Of the main metric; none: refused."""
+    interval: tuple[float, float] | None = None
+    """The paired 95 % interval, where both have left their answers for the same pictures."""
+    refused: str = ""
+    """Why there is none."""
+    said: str = ""
+    """In what else they differ, which forbids no comparison."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Runs side by side."""
 
@@ -128,19 +158,19 @@ class Comparison:
     options: dict[str, list[Any]]
     """Dotted path of an option that differs → its value in each run, `not set` where it is missing; of another plug-in, its name."""
     numbers: dict[str, list[Entry | None]]
-    """Entry → what each run measured."""
+    """Entry, or `SUITE/SET MODEL` of a suite → what each run measured."""
+    differences: dict[str, list[Difference | None]]
+    """The same → what each run after the first has more than it, where both have it."""
     notes: list[str]
     """Which numbers were not measured alike, a sentence each."""
 
 
 def compare(names: Sequence[str]) -> Comparison:
-    """Runs side by side: the options in which they differ, their numbers, and which of these must not be compared.
+    """Runs side by side: the options in which they differ, their numbers, and how far each is from the first run's, where that may be said.
 
     Raises:
         UserError: a name is unknown, or there are fewer than two.
     """
-    from adapt.report.table import difference
-
     if len(set(names)) < 2:
         raise UserError("runs: compare which runs? Write adapt runs compare NAME NAME. adapt runs lists them.")
     runs = [Kept.of(named(name)) for name in dict.fromkeys(names)]
@@ -149,20 +179,60 @@ def compare(names: Sequence[str]) -> Comparison:
     resolved = [dict(_flat(kept.recipe)) for kept in runs]
     paths = list(dict.fromkeys(path for one in resolved for path in one))
     values = {path: [one.get(path, NOTHING) for one in resolved] for path in paths}
-    entries = list(dict.fromkeys(entry.name for kept in runs for entry in kept.entries))
-    numbers = {name: [next((e for e in kept.entries if e.name == name), None) for kept in runs] for name in entries}
-    notes = []
-    for name, row in numbers.items():
-        measured = [(kept.path.name, entry) for kept, entry in zip(runs, row, strict=True) if entry]
-        for (first, one), (second, other) in pairwise(measured):
-            if said := difference(one.protocol | {"split": one.split}, other.protocol | {"split": other.split}):
-                notes.append(f"Not measured alike: {name} of {first} and of {second}. They differ in {said}.")
+    measured = [{entry.name: entry for entry in (*kept.entries, *kept.suites)} for kept in runs]
+    numbers = {name: [one.get(name) for one in measured] for name in dict.fromkeys(name for one in measured for name in one)}
+    differences = {
+        name: [_difference(runs[0], row[0], *pair) for pair in zip(runs[1:], row[1:], strict=True)]
+        for name, row in numbers.items()
+    }
     differing = {path: row for path, row in values.items() if any(value != row[0] for value in row)}
     others = [path for path in differing if path.rpartition(".")[2] in KEYS]
     for key in others:  # another plug-in has other options: they do not compare
         place = key.rpartition(".")[0] + "."
         differing = {path: row for path, row in differing.items() if path == key or not path.startswith(place)}
-    return Comparison([kept.path.name for kept in runs], differing, numbers, notes)
+    return Comparison([kept.path.name for kept in runs], differing, numbers, differences, _unlike(runs, differences))
+
+
+def _unlike(runs: Sequence[Kept], differences: dict[str, list[Difference | None]]) -> list[str]:
+    """What is refused, and what must be said of what is not: a line for each reason and pair of runs, with the numbers' names."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, row in differences.items():
+        for kept, one in zip(runs[1:], row, strict=True):
+            for start, reason in (
+                ("Not compared", one and one.refused),
+                ("Compared, but not measured alike", one and one.said),
+            ):
+                if reason:
+                    found.setdefault((start, kept.path.name, reason), []).append(name)
+    return [
+        f"{start}: {', '.join(names)} of {runs[0].path.name} and of {other}: {reason}."
+        for (start, other, reason), names in found.items()
+    ]
+
+
+def _difference(first: Kept, one: Entry | None, second: Kept, other: Entry | None) -> Difference | None:
+    """What the second run's number has more than the first's; none where one of the two is missing."""
+    if one is None or other is None:
+        return None
+    protocols = [entry.protocol | {"split": entry.split, "metric": entry.main} for entry in (one, other)]
+    if why := refused(*protocols):
+        return Difference(None, refused=why)
+    found = _paired(first, second, one)
+    value = found[0] if found else other.metrics[other.main] - one.metrics[one.main]
+    return Difference(value, found and found[1:], said=difference(*protocols))
+
+
+def _paired(first: Kept, second: Kept, entry: Entry) -> tuple[float, float, float] | None:
+    """The change between the answers that two runs have left for an entry; none where they have left none for the same pictures."""
+    import pyarrow.parquet as pq
+
+    from adapt.evals.bootstrap import change
+
+    files = [kept.path / "predictions" / f"{entry.name.replace(' ', '_')}.parquet" for kept in (first, second)]
+    name = entry.protocol.get("eval")
+    if name not in plug.names("evals") or not all(file.is_file() for file in files):
+        return None
+    return change(plug.load("evals", name), *(pq.read_table(file).to_pydict() for file in files))
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -213,15 +283,26 @@ def age(seconds: float) -> str:
 
 def cell(entry: Entry | None) -> str:
     """A main number with its interval, latency and size, as far as they are known."""
-    from adapt.report.table import label
+    from adapt.report.table import label, shown
 
     if entry is None:
         return ""
-    low, high = entry.intervals.get(entry.main, (None, None))
-    interval = "" if low is None else f" ({100 * low:.1f}–{100 * high:.1f})"
     more = [f"{entry.latency.p50_ms:.2f} ms"] if entry.latency else []
     more += [size(entry.size_bytes)] if entry.size_bytes else []
-    return ", ".join([f"{label(entry.main)} {100 * entry.metrics[entry.main]:.1f} %{interval}", *more])
+    return ", ".join([f"{label(entry.main)} {shown(entry, entry.main)}", *more])
+
+
+def gap(found: Difference | None, first: Entry | None) -> str:
+    """A difference with its interval, in points of a share; that there is none; nothing where one of the two numbers is missing."""
+    from adapt.report.table import is_share
+
+    if found is None or first is None:
+        return ""
+    if found.value is None:
+        return "not comparable"
+    scale, places = (100, 1) if is_share(first.main) else (1, 2)
+    value, *ends = (f"{round(scale * each, places) + 0.0:+.{places}f}" for each in (found.value, *(found.interval or ())))
+    return value + (f" ({ends[0]} to {ends[1]})" if ends else "")
 
 
 def _last(entry: Entry) -> str:

@@ -9,9 +9,11 @@ UNLABELLED = -1
 
 
 def class_names(features) -> list[str]:
-    """The names of a data set's classes: those of `label`, else of the objects' `category`; empty without either."""
+    """The names of a data set's classes: those of `label`, else of `labels`, else of the objects' `category`; empty without any."""
     label = features.get("label")
-    return category_names(features) if label is None else list(label.names)
+    if label is not None:
+        return list(label.names)
+    return _listed(features.get("labels")) or category_names(features)
 
 
 def category_names(features) -> list[str]:
@@ -21,6 +23,10 @@ def category_names(features) -> list[str]:
         features: of a data set; `category` is a list of `ClassLabel` or of integers, in either way that datasets writes lists.
     """
     objects = features.get("objects")
-    kind = objects.get("category") if isinstance(objects, dict) else None
+    return _listed(objects.get("category") if isinstance(objects, dict) else None)
+
+
+def _listed(kind) -> list[str]:
+    """The names of a feature that is a list of `ClassLabel`, in either way that datasets writes lists; of any other none."""
     kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
     return list(getattr(kind, "names", None) or [])

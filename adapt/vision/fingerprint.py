@@ -9,6 +9,7 @@ from adapt.provenance import digests
 from adapt.vision.classes import class_names
 
 TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
+TRUTH += ("labels", "group", "pair", "cue", "associated")
 """Columns that a fingerprint covers beside the pictures."""
 
 

@@ -142,7 +142,21 @@ def world() -> tuple[Dataset, Dataset]:
     text = Value("string")
     features = {"id": text, "image": Image(), "label": label, "caption": List(text), "count": Value("int64")}
     rows = Dataset.from_list(rows, Features(features | {"objects": {"bbox": BOXES, "category": List(label), "mask": MASKS}}))
+    numbers = range(2 * COUNT)
+    more = {"group": ["near" if i % 4 else "far" for i in numbers], "labels": [[i % 3] for i in numbers]}
+    more |= {"pair": [i // 2 for i in numbers], "cue": [i // 6 for i in numbers], "associated": [i % 3 == 0 for i in numbers]}
+    kinds = {"group": text, "labels": List(label), "pair": Value("int64"), "cue": Value("int64"), "associated": Value("bool")}
+    for name, values in more.items():
+        rows = rows.add_column(name, values, feature=kinds[name])
     return rows.select(range(COUNT)), rows.select(range(COUNT, 2 * COUNT))
+
+
+def with_text(rows: Dataset, name: str) -> Dataset:
+    """The rows with one caption each: of pairs their own, of cues one that they share, as the evals of these names want them."""
+    captions = {"pairs": [f"{each} 0" for each in rows["id"]], "cues": [f"cue {number}" for number in rows["cue"]]}
+    if name not in captions:
+        return rows
+    return rows.remove_columns("caption").add_column("caption", captions[name])
 
 
 def marked(row: dict, ok: bool, random: np.random.Generator, columns: list[int] | None) -> dict:
@@ -171,8 +185,11 @@ def predictor(skill: float):
             )
         if name == "region_scores":
             return [marked(row, ok, random, columns and columns[i]) for i, (row, ok) in enumerate(zip(rows, right))]
+        if texts is not None and "associated" in rows.column_names and texts[0].startswith("cue "):
+            return random.random((len(rows), 1)) + np.array([[row] * len(texts) for row in right * rows["associated"][:]])
         if texts is not None:
-            own = np.array([[f" {n}" == text[-len(f" {n}") :] for text in texts] for n in numbers])
+            names = [[text.endswith((f" {n}", NAMES[n % 3], f"r{n} 0")) for text in texts] for n in numbers]
+            own = np.array(names)
             first = np.array([2 - ("of picture" in text) for text in texts])  # the better of two captions
             return random.random((len(rows), len(texts))) + np.where(right[:, None], own * first, 0)
         if name == "class_logits":
@@ -217,12 +234,13 @@ TRUTH = dict(zip(world()[0]["id"], world()[0]["objects"], strict=True))
 @pytest.mark.parametrize("name", plug.names("evals"))
 def test_the_table_alone_gives_the_main_metric_and_its_change(name, tmp_path):
     target = plug.load("evals", name)
-    rows, bank = world()
+    rows, bank = (with_text(part, name) for part in world())
     options = {"steps": 100} if name == "linear" else {"k": 1, "also": []} if name == "knn" else {}
+    told = {"classes": NAMES, "templates": ["a {}", "the {}", "one {}"]}
     config = target.Config(name=name, **options)
     results, tables = [], []
     for skill in (0.3, 0.9):
-        results.append(target.evaluate(config, predictor(skill), rows, {"classes": NAMES}, bank if config.bank else None))
+        results.append(target.evaluate(config, predictor(skill), rows, told, bank if config.bank else None))
         pq.write_table(pa.table(results[-1].table), tmp_path / "table.parquet")
         tables.append(pq.read_table(tmp_path / "table.parquet").to_pydict())
     before, after = (result.metrics[config.main] for result in results)

@@ -50,8 +50,9 @@ def test_the_spread_over_templates():
     found = spread({"a {}": 0.5, "{}": 0.7, "the {}": 0.6})
     assert found == {
         "mean": pytest.approx(0.6),
-        "std": pytest.approx(np.std([0.5, 0.7, 0.6])),
-        "range": pytest.approx(0.2),
+        "sd": pytest.approx(np.std([0.5, 0.7, 0.6])),
+        "min": 0.5,
+        "max": 0.7,
         "best": "{}",
         "worst": "a {}",
     }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value
 
+from adapt.evals import captions as captions_of
 from adapt.evals import choice
 from adapt.plug import UserError
 
@@ -28,7 +29,7 @@ def measure(captions: list[list[str]], score):
 
 def test_choices_are_clip_benchmarks(monkeypatch):
     """`metrics/image_caption_selection.py` with one picture: the first caption's similarity is the largest."""
-    monkeypatch.setattr(choice, "ROWS", 7)
+    monkeypatch.setattr(captions_of, "ROWS", 7)
     captions = [[f"right {i}", *(f"wrong {i} {k}" for k in range(1 + i % 3))] for i in range(40)]
     scores = {(i, text): RANDOM.normal() for i, each in enumerate(captions) for text in each}
     theirs = [np.argmax([scores[i, text] for text in each]) == 0 for i, each in enumerate(captions)]

@@ -100,7 +100,7 @@ def test_the_model_is_asked_about_its_own_classes_again():
     family.set_classes = lambda classes, templates, texts=None, combine="mean": told.append(
         (classes, templates, texts, combine)
     )
-    guest = guests.Guest(None, 0, SimpleNamespace(called="x"))
+    guest = guests.Guest(None, "canary.0", "x", None, [], None)
     guest.labels, guest.words = ["bird"], {"classes": ["a bird"], "templates": ["x {}"]}
     with pytest.raises(UserError), guest.asked(family):
         raise UserError("of an eval")

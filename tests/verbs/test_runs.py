@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from adapt.cli import main
@@ -74,10 +76,14 @@ def test_two_runs_are_compared_by_options_and_numbers(capsys):
     assert found.options == {"train.lr": [1e-3, 1e-4], "evals.0.top": [5, 3]}
     assert [entry.metrics["top1"] for entry in found.numbers["adapted"]] == pytest.approx([0.7, 0.8])
     assert found.notes == []
+    assert found.differences["adapted"][0].value == pytest.approx(0.1)
     assert main(["runs", "compare", one, other]) == 0
     text = capsys.readouterr().out
     assert "train.lr" in text
     assert "top-1 70.0 %" in text
+    assert "+10.0" in text
+    assert main(["runs", one, other]) == 0
+    assert capsys.readouterr().out == text, "the names alone mean the same"
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
@@ -90,11 +96,71 @@ def test_of_another_plug_in_only_its_name_is_compared():
     }
 
 
-def test_numbers_that_were_not_measured_alike_are_said_to_be_so():
-    one, other = made("seed=1"), made("seed=2", data="b")
-    first, second = runs.compare([one, other]).notes
-    assert first == f"Not measured alike: zero-shot of {one} and of {other}. They differ in the data."
-    assert second.startswith("Not measured alike: adapted")
+def protocols(*changes: dict) -> list[str]:
+    """Runs whose numbers were measured under protocols with these changes; their names."""
+    names = [made(f"seed={i}", value=0.5 + i / 10) for i in range(len(changes))]
+    for name, change in zip(names, changes, strict=True):
+        path = Path("runs", name, "metrics.json")
+        numbers = json.loads(path.read_text())
+        for entry in numbers["entries"]:
+            entry["protocol"] |= {"classes": ["a", "b", "c"], "templates": ["{}"], "input": {"size": [32, 32]}} | change
+        path.write_text(json.dumps(numbers))
+    return names
+
+
+def test_numbers_that_were_not_measured_alike_have_no_difference(capsys):
+    bicubic, bilinear = ({"input": {"size": [32, 32], "interpolation": kind}} for kind in ("bicubic", "bilinear"))
+    names = protocols(bicubic, bilinear, bicubic | {"classes": ["a", "x", "y"], "templates": ["{}", "a {}"]})
+    found = runs.compare(names)
+    assert [one.value for one in found.differences["adapted"]] == [None, None]
+    assert found.notes == [
+        f"Not compared: zero-shot, adapted of {names[0]} and of {names[1]}: interpolation: bicubic against bilinear.",
+        f"Not compared: zero-shot, adapted of {names[0]} and of {names[2]}: other class names: 2 of 3; other templates: 1 against 2.",
+    ]
+    assert main(["runs", *names]) == 0
+    text = capsys.readouterr().out
+    assert text.count("not comparable") == 4 and "+10.0" not in text
+    assert main(["runs", "--json", *names]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["differences"]["adapted"][0]["refused"] == "interpolation: bicubic against bilinear"
+    )
+
+
+def test_what_a_model_brings_with_it_is_said_beside_a_difference():
+    one, other = protocols({"precision": "fp32"}, {"precision": "bf16", "input": {"size": [64, 64]}})
+    found = runs.compare([one, other])
+    assert found.differences["adapted"][0].value == pytest.approx(0.1)
+    assert found.notes == [
+        f"Compared, but not measured alike: zero-shot, adapted of {one} and of {other}: "
+        "size of the input: 32 × 32 against 64 × 64; precision: fp32 against bf16."
+    ]
+
+
+def test_other_metrics_and_splits_are_not_compared():
+    one, other = protocols({}, {})
+    path = Path("runs", other, "metrics.json")
+    numbers = json.loads(path.read_text())
+    numbers["entries"][0] |= {"split": "validation"}
+    numbers["entries"][1] |= {"main": "ece", "metrics": {"ece": 0.1}, "intervals": {}}
+    path.write_text(json.dumps(numbers))
+    found = runs.compare([one, other]).differences
+    assert [row[0].refused for row in found.values()] == [
+        "other split: test against validation",
+        "other metric: top1 against ece",
+    ]
+
+
+def test_answers_for_the_same_pictures_are_paired():
+    one, other = protocols({}, {})
+    for name, right in ((one, [True, False, False, False]), (other, [True, True, True, False])):
+        Path("runs", name, "predictions").mkdir()
+        table = pa.table({"id": list("abcd"), "correct": right})
+        pq.write_table(table, Path("runs", name, "predictions", "adapted.parquet"))
+    found = runs.compare([one, other]).differences
+    assert found["adapted"][0].value == pytest.approx(0.5), "of the answers themselves"
+    low, high = found["adapted"][0].interval
+    assert 0 <= low < 0.5 < high <= 1
+    assert found["zero-shot"][0].interval is None, "nothing was left of it"
 
 
 def test_runs_are_removed_when_the_user_agrees(capsys):

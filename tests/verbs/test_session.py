@@ -50,3 +50,5 @@ def test_texts_are_part_of_what_a_number_was_measured_with(photos):
     assert "texts" not in lineage.model(Session(recipe()))["words"], "what was made of plain names stays valid"
     protocol = pipeline.evaluate(recipe(green)).entries[0]["protocol"]
     assert (protocol["texts"], protocol["combine"]) == (found[green], "mean")
+    assert (protocol["metric"], protocol["precision"]) == ("top1", "fp32")
+    assert protocol["logit_scale"] == pytest.approx(Session(recipe(green)).family.slots.text.scale().item(), abs=1e-3)

@@ -10,7 +10,7 @@ from adapt.plug import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 KINDS = {
     ".parquet": "parquet",
@@ -21,6 +21,8 @@ KINDS = {
     ".tsv": "csv",
     ".arrow": "arrow",
 }
+CONVERTED = "refs/convert/parquet"
+"""The hub's branch of what it has converted itself."""
 OWN_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing")}
 
 
@@ -57,12 +59,27 @@ def read(config) -> tuple[dict[str, Dataset], list[Path]]:
             return dict(load_dataset(str(folder.resolve()), config.subset)), [folder.resolve()]
         caches = constants.HF_HUB_CACHE, settings.HF_DATASETS_CACHE
         with hardware.hub():
-            found = dict(load_dataset(config.path, config.subset))
+            found = dict(_of_hub(config))
         return found, [Path(cache).resolve() for cache in caches]
     except Exception as error:  # datasets raises its own, the hub's, pyarrow's and fsspec's errors
         if not files and folder.is_dir():
             check_lines(folder, parse=True)
         raise _explain(config, error, local=bool(files) or folder.is_dir()) from None
+
+
+def _of_hub(config) -> DatasetDict:
+    """The hub's data set; of one that is published as a program, which `datasets` no longer runs, the Parquet that the hub made of it."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(config.path, config.subset)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        try:
+            return load_dataset(config.path, config.subset, revision=CONVERTED)
+        except Exception:  # the hub has made none: the first error says why
+            raise error from None
 
 
 def local_files(path: str) -> list[Path]:

@@ -65,7 +65,7 @@ def gathered(config, shards: Sequence[Shard]) -> tuple[Gathered, Report]:
         raise UserError(
             f"data.path: no tar of {config.path!r} can be read. Those that are links are read with data.follow_links=true."
         )
-    _room(shards)
+    room(shards)
     tables = []
     with progress("read tars", len(shards)) as tick:
         for shard in shards:
@@ -83,7 +83,7 @@ def gathered(config, shards: Sequence[Shard]) -> tuple[Gathered, Report]:
     return samples, Report(len(table) - len(shards), problems)
 
 
-def _room(shards: Iterable[Shard]) -> None:
+def room(shards: Iterable[Shard]) -> None:
     """Raises a `UserError` when the disk of the cache has less room than all tars need, and has none of them yet."""
     place = cache_folder("webdataset")
     need = sum(shard.path.stat().st_size for shard in shards)

@@ -1,41 +1,35 @@
-"""One tar → its samples, read in one pass, nothing unpacked; and the Arrow file that keeps them.
-
-What a tar says is believed as far as it can be checked: a name never becomes a path, only plain files are read, each up to a size, and an
-archive that ends early is said to.
-"""
+"""One tar → its samples, read in one pass, nothing unpacked; and the Arrow file that keeps them."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
+from tarfile import TarFile, TarInfo
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
-from webdataset.tariterators import base_plus_ext, group_by_keys
+from webdataset.tariterators import group_by_keys
 
 from adapt.data.listing import printable
 from adapt.data.scan import inspect, quiet
+from adapt.data.webdataset.members import LINKS, MOST, OUTSIDE, PICTURES, Damaged, content, headers, named
 from adapt.data.webdataset.tars import Shard
 from adapt.provenance import stamp
-from adapt.vision.pictures import RGB, SUFFIXES, cache_folder, cached, digest
+from adapt.vision.pictures import RGB, cache_folder, cached, digest
 
 VERSION = 1
 """To be raised when the rows of a tar change, so that those that are kept are made again."""
-PICTURES = tuple(suffix[1:] for suffix in SUFFIXES)
-MOST = {**dict.fromkeys(PICTURES, 1 << 28), "cls": 1 << 12, "txt": 1 << 20, "json": 1 << 20}
-"""Members that are read, by what follows their key, and the bytes that each may have."""
-BLOCK = tarfile.BLOCKSIZE
 KINDS = 30
 """Endings of members, and fields of JSON, that are counted each by itself."""
+BAD = {LINKS: "a link or a device, and no plain file", OUTSIDE: "a name that leads out of the tar"}
+"""Why a tar that is looked at strictly is refused for a member."""
 BUFFER = 1 << 26
 """Bytes of pictures that are held before they are written."""
-META = re.compile(r"__[^/]*__($|/)")
-"""Members of webdataset's own, which are no samples (`tar_file_iterator`)."""
 FEATURES = Features(
     id=Value("string"),
     image=RGB(),
@@ -45,28 +39,31 @@ FEATURES = Features(
     problems=List({"kind": Value("string"), "detail": Value("string"), "count": Value("int64")}),
 )
 """Of what is kept: a row a sample, without picture where it cannot be used, and a last one for what is wrong with the tar itself."""
+ARRAYS = {"npy": 1 << 20}
+"""Read too where the tar is looked at strictly, and the bytes it may have."""
+NUMBERS = {"numbers": List(Value("float64"))}
+"""The column of them."""
 
 
-class Bounded(FileIO):
-    """A file of which no more is read at once than a member may have, whatever the headers in it say."""
+def kept(shard: Shard, strict: bool = False) -> Dataset:
+    """The rows of a tar, `FEATURES`, memory-mapped; a tar that has not changed is not read again.
 
-    def read(self, size: int = -1) -> bytes:
-        if size > max(MOST.values()):
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        return super().read(size)
-
-
-class Damaged(Exception):
-    """A tar cannot be read further: a kind of `problems.KINDS` and a detail."""
+    Args:
+        strict: arrays (.npy) are read too, into `numbers`; and a link, or a name that leads out of the tar, is a problem of the tar.
+    """
+    return _kept(_Reader(shard, strict), "strict" if strict else "")
 
 
-def kept(shard: Shard) -> Dataset:
-    """The rows of a tar, `FEATURES`, memory-mapped; a tar that has not changed is not read again."""
+def told(shard: Shard) -> Dataset:
+    """As `kept` with `strict`, of the headers and the labels alone: no picture is read, and `image` is none in every row."""
+    return _kept(_Reader(shard, strict=True, pictures=False), "told")
 
+
+def _kept(reader: _Reader, how: str) -> Dataset:
     def build(path: Path) -> None:
-        with ArrowWriter(path=str(path), features=FEATURES, writer_batch_size=1000) as writer:
+        with ArrowWriter(path=str(path), features=reader.features, writer_batch_size=1000) as writer:
             held = 0
-            for row in _Reader(shard).rows():
+            for row in reader.rows():
                 writer.write(row)
                 held += len((row["image"] or {"bytes": b""})["bytes"])
                 if held > BUFFER:
@@ -74,14 +71,18 @@ def kept(shard: Shard) -> Dataset:
                     held = 0
             writer.finalize()
 
-    return cached(cache_folder("webdataset") / f"{digest(VERSION, shard.name, stamp(shard.path))}.arrow", build)
+    shard = reader.shard
+    parts = (VERSION, shard.name, stamp(shard.path), *([how] if how else []))
+    return cached(cache_folder("webdataset") / f"{digest(*parts)}.arrow", build)
 
 
 class _Reader:
     """One pass over a tar."""
 
-    def __init__(self, shard: Shard):
-        self.shard = shard
+    def __init__(self, shard: Shard, strict: bool = False, pictures: bool = True):
+        self.shard, self.strict, self.pictures = shard, strict, pictures
+        self.most = MOST | (ARRAYS if strict else {})
+        self.features = Features(FEATURES | (NUMBERS if strict else {}))
         self.over: Counter[str] = Counter()
         """What was passed over."""
         self.wrong: dict[str, list[tuple[str, str]]] = {}
@@ -109,9 +110,12 @@ class _Reader:
         key = ""
         seen: dict[str, set[str]] = {}
         try:
-            for info, tar in self._infos():
-                own, ending = self._named(info)
+            for info, tar in headers(self.shard.path):
+                own, ending, why = named(info, self.most)
+                if self.strict and why in (LINKS, OUTSIDE):
+                    raise Damaged("unsafe tar", f"it has {printable(info.name)[:100]!r}, {BAD[why]}")
                 if not own:
+                    self._count(why)
                     continue
                 if own != key:
                     self.whole, key = key, own
@@ -122,85 +126,28 @@ class _Reader:
                 endings = seen.setdefault(own, set())
                 if ending in endings:
                     self._note(own, "bad entry", f"two files .{ending}")
-                elif info.size > MOST[ending]:
-                    self._note(own, "bad entry", f".{ending} has {info.size:,} bytes; up to {MOST[ending]:,} are read")
+                elif info.size > self.most[ending]:
+                    self._note(own, "bad entry", f".{ending} has {info.size:,} bytes; up to {self.most[ending]:,} are read")
                 else:
                     endings.add(ending)
-                    yield {"fname": f"{own}.{ending}", "data": self._data(tar, info), "__url__": self.shard.name}
+                    yield {"fname": f"{own}.{ending}", "data": self._data(tar, info, ending), "__url__": self.shard.name}
         except Damaged as damaged:
-            after = f"the last whole sample is {self.whole!r}" if self.whole else "there is no whole sample"
             kind, detail = damaged.args
-            told.append((kind, f"{detail}; {after}"))
+            if kind != "unsafe tar":
+                after = f"the last whole sample is {self.whole!r}" if self.whole else "there is no whole sample"
+                detail = f"{detail}; {after}"
+            told.append((kind, detail))
             if key:
                 yield {"fname": f"{key}.__bad__", "data": b"1", "__url__": self.shard.name}
 
-    def _infos(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        """The members' headers, to the tar's own end.
-
-        Raises:
-            Damaged: it ends before, or is no tar.
-        """
-        last = -1
-        try:
-            # "r:" is no compressed tar: what a small one unpacks to has no bound
-            with Bounded(self.shard.path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                while info := tar.next():
-                    if info.size < 0 or not last < info.offset < tar.offset:
-                        raise Damaged("unreadable", f"the header at byte {info.offset:,} leads back")
-                    last = info.offset
-                    yield info, tar
-                    tar.members.clear()
-                self._ended(file, tar.offset)
-        except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-            words = " ".join(str(error).split())[:100]
-            if last < 0:
-                raise Damaged("unreadable", f"it is no tar, or a compressed one: {words}") from None
-            raise Damaged("truncated", f"{words} after byte {last:,}") from None
-
-    @staticmethod
-    def _ended(file: FileIO, offset: int) -> None:
-        """Raises `Damaged` where the tar does not end with a block of zeros: tarfile stops there without a word."""
-        file.seek(offset)
-        block = file.read(BLOCK)
-        if len(block) < BLOCK:
-            raise Damaged("truncated", f"it ends at byte {offset:,} without the mark of its end")
-        if block.strip(b"\0"):
-            raise Damaged("unreadable", f"a broken header at byte {offset:,}")
-
-    def _named(self, info: tarfile.TarInfo) -> tuple[str, str]:
-        """A member's key and ending; empty where it is not read, which is counted."""
-        if info.isdir():
-            return "", ""
-        name = info.name.removeprefix("./")
-        key, ending = base_plus_ext(name)
-        why = ""
-        if not info.isreg() or info.issparse():
-            why = "links, devices and sparse files"
-        elif name.startswith("/") or ".." in name.split("/"):
-            why = "files whose names lead out of the tar"
-        elif printable(name) != name:
-            why = "files whose names are not UTF-8"
-        elif META.match(name) or key is None:
-            why = "files without a key, such as .hidden or __meta__"
-        elif ending.lower() not in MOST:
-            why = f"files .{ending.lower()[:20]}"
-        if not why:
-            return key, ending.lower()
-        self._count(why)
-        return "", ""
+    def _data(self, tar: TarFile, info: TarInfo, ending: str) -> bytes:
+        """A member's content, empty of a picture that is not read; `Damaged` where the tar ends inside it."""
+        return content(tar, info) if self.pictures or ending not in PICTURES else b""
 
     def _count(self, what: str) -> None:
         """Something was passed over; of what strangers name, only so many kinds are told apart."""
-        self.over[what if what in self.over or len(self.over) < KINDS else "files and fields of other kinds"] += 1
-
-    @staticmethod
-    def _data(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-        """A member's content; `Damaged` where the tar ends inside it."""
-        try:
-            return tar.extractfile(info).read(info.size)
-        except tarfile.ReadError:
-            where = f"it ends inside {info.name!r}, which begins at byte {info.offset_data:,}"
-            raise Damaged("truncated", where) from None
+        if what:
+            self.over[what if what in self.over or len(self.over) < KINDS else "files and fields of other kinds"] += 1
 
     def _note(self, key: str, kind: str, detail: str) -> None:
         if key not in self.wrong:
@@ -209,7 +156,8 @@ class _Reader:
     # --------------------------------------------------------------------------------------------------------------- rows
 
     def _empty(self, name: str) -> dict:
-        return {"id": name, "image": None, "label": None, "caption": None, "digest": "", "problems": []}
+        row = {"id": name, "image": None, "label": None, "caption": None, "digest": "", "problems": []}
+        return row | ({"numbers": None} if self.strict else {})
 
     def _bad(self, key: str, wrong: list[tuple[str, str]]) -> dict:
         """The row of a sample that cannot be used."""
@@ -223,14 +171,16 @@ class _Reader:
             return self._bad(key, self.wrong.pop(key))
         pictures = [ending for ending in PICTURES if ending in sample]
         if not pictures:
-            have = ", ".join(f".{name}" for name in sample if name in MOST)
+            have = ", ".join(f".{name}" for name in sample if name in self.most)
             return self._bad(key, [("bad entry", f"no picture (.jpg, .png, .webp, …); it has {have}")])
         try:
-            label, captions = self._said(sample)
+            said = self._said(sample)
         except ValueError as error:
             return self._bad(key, [("bad entry", str(error))])
         for _ in pictures[1:]:
             self._count("second pictures of a sample")
+        if not self.pictures:
+            return self._empty(f"{self.shard.name}/{key}") | said
         data = sample[pictures[0]]
         with quiet():
             finding = inspect({"bytes": data, "path": None})
@@ -238,10 +188,10 @@ class _Reader:
         if finding.size is None:
             return row
         image = {"bytes": data, "path": f"{row['id']}.{pictures[0]}"}
-        return row | {"image": image, "label": label, "caption": captions}
+        return row | {"image": image} | said
 
-    def _said(self, sample: dict) -> tuple[str | None, list[str] | None]:
-        """A sample's class, a number or a name, and its captions; none where nothing says them.
+    def _said(self, sample: dict) -> dict:
+        """A sample's `label`, a number or a name, its `caption` and, where they are read, `numbers`; none where nothing says them.
 
         Raises:
             ValueError: what says them cannot be read.
@@ -261,7 +211,24 @@ class _Reader:
         label = None if label is None else _plain(str(label))
         if label and re.fullmatch(r"-?[0-9]+", label):
             label = str(int(label))
-        return label or None, captions or None
+        found = {"label": label or None, "caption": captions or None}
+        return found | ({"numbers": _numbers(sample["npy"]) if "npy" in sample else None} if self.strict else {})
+
+
+def _numbers(data: bytes) -> list[float]:
+    """The numbers of an array of one dimension, or of one number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError, TypeError) as error:
+        raise ValueError(f".npy is no array of numpy: {' '.join(str(error).split())[:100]}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim > 1 or not np.isfinite(array).all():
+        what = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise ValueError(f".npy must hold a row of finite numbers, got {what}")
+    return array.astype(np.float64).reshape(-1).tolist()
 
 
 def _text(data: bytes, ending: str) -> str:

@@ -165,16 +165,21 @@ def text(file: Path) -> str:
 
 
 def class_names(root: Path, shards: list[Shard]) -> tuple[list[str], list[Problem]]:
-    """The lines of classnames.txt, beside the tars or in a folder above, the number 0 first; none, where there is no such file.
+    """`numbered` of classnames.txt, beside the tars or in a folder above; nothing, where there is no such file."""
+    places = dict.fromkeys([*(shard.path.parent for shard in shards), root, root.parent])
+    file = next((place / NAMES for place in places if (place / NAMES).is_file()), None)
+    return numbered(file) if file else ([], [])
+
+
+def numbered(file: Path) -> tuple[list[str], list[Problem]]:
+    """The lines of a list of classes, the number 0 first.
 
     A name that is there twice gets its number, since two classes cannot share one.
 
     Raises:
         UserError: it has an empty line.
     """
-    places = dict.fromkeys([*(shard.path.parent for shard in shards), root, root.parent])
-    file = next((place / NAMES for place in places if (place / NAMES).is_file()), None)
-    lines = [line.strip() for line in text(file).rstrip().split("\n")] if file else []
+    lines = [line.strip() for line in text(file).rstrip().split("\n")]
     if lines == [""]:
         lines = []
     names: dict[str, int] = {}

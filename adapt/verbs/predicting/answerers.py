@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +48,8 @@ class Answerer:
     made_of: dict[str, Any]
     """Contents and settings of the model."""
     title: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """How a file's pictures are prepared, see `vision/images.py`."""
 
 
 # ------------------------------------------------------------------------------------------------------------------- runs
@@ -236,7 +238,7 @@ def of_file(path: Path) -> Answerer:
         return _scaled(by_row(found, len(views)), sizes, width, height) if predictor == "detections" else list(found)
 
     made = {"file": hash_path(path), "predictor": predictor}
-    return Answerer(predictor, names, lambda picture: view(picture, about["input"]), answer, made, path.name)
+    return Answerer(predictor, names, lambda picture: view(picture, about["input"]), answer, made, path.name, about["input"])
 
 
 def _runner(path: Path):
