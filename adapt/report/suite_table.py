@@ -8,6 +8,7 @@ from typing import Any
 
 from adapt.measures import METRICS
 from adapt.plug import counted
+from adapt.progress import duration
 from adapt.records import Entry
 from adapt.report import table
 from adapt.report.entries import parse
@@ -18,6 +19,7 @@ FILE = "summary.json"
 BELOW = "▼"
 NONE = "–"
 ASIDE = "*"
+EVERY = "all models"
 Key = tuple[str, str]
 """The names of a set and of a model."""
 
@@ -213,14 +215,14 @@ def literature(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def unmeasured(found: Mapping[str, Any]) -> list[list[str]]:
-    """Sets, model, what became of them, and why: a row a failure, then a row for the sets that were left out for one reason."""
+    """Model, what became of it, on which sets, and why: a row a failure, then a row for the sets that were left out for one reason."""
     named, rows = titles(found), {}
     for name, word in (("failed", "failed"), ("left_out", "left out")):
         for one in found[name]:
             alone = one["set"] if name == "failed" else ""
-            whose = named.get(one["model"], one["model"] or "all")  # without a model: the set itself cannot be measured
+            whose = named.get(one["model"], one["model"] or EVERY)  # without a model: the set itself cannot be measured
             rows.setdefault((alone, whose, word, one["why"]), []).append(one["set"])
-    return [[", ".join(sets), *rest] for (_, *rest), sets in rows.items()]
+    return [[model, word, ", ".join(sets), why] for (_, model, word, why), sets in rows.items()]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
@@ -242,7 +244,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"{ASIDE} published under another protocol, or under one that is not said: the report says how they differ."
         )
     lines += _unlike(found)
-    return [*lines, f"{found['seconds_encoding']:.1f} of {found['seconds']:.1f} s went into encoding."]
+    return [*lines, f"Encoding took {duration(found['seconds_encoding'])} of {duration(found['seconds'])}."]
 
 
 def _unlike(found: Mapping[str, Any]) -> list[str]:
