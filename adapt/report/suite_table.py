@@ -8,7 +8,6 @@ from typing import Any
 
 from adapt.measures import METRICS
 from adapt.plug import counted
-from adapt.progress import duration
 from adapt.records import Entry
 from adapt.report import table
 from adapt.report.entries import parse
@@ -227,6 +226,8 @@ def unmeasured(found: Mapping[str, Any]) -> list[list[str]]:
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What must be said beside the table, a sentence or two each."""
+    from adapt.progress import duration
+
     named, lines = titles(found), ["In brackets: 95 % bootstrap intervals over pictures."]
     first = next(iter(named.values()), "")
     if len(named) > 1:
