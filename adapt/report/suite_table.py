@@ -245,7 +245,11 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"{ASIDE} published under another protocol, or under one that is not said: the report says how they differ."
         )
     lines += _unlike(found)
-    return [*lines, f"Encoding took {duration(found['seconds_encoding'])} of {duration(found['seconds'])}."]
+    if found["seconds"]:
+        lines.append(
+            f"Took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
+        )
+    return lines
 
 
 def _unlike(found: Mapping[str, Any]) -> list[str]:
