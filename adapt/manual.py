@@ -108,7 +108,7 @@ It prints a script for the shell: put source <(adapt completion bash) into
 
   adapt completion bash
   adapt completion zsh""",
-    "doctor": """Describe this machine; or look for problems in your data, or for sets.
+    "doctor": """Describe this machine; or look for problems in data or suites.
 `doctor data` counts, finds broken, repeated and mislabelled pictures and boxes,
 and draws a contact sheet. `doctor suite` says which of a suite's sets are here.
 
