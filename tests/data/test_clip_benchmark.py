@@ -287,6 +287,18 @@ def test_what_cannot_be_used_is_one_line(tmp_path, name, break_it, said):
     assert said in text and text.startswith("data.")
 
 
+def test_a_tar_that_is_a_link_out_of_the_set_is_not_read_but_the_set_may_be_one(tmp_path):
+    config = of(tmp_path / "elsewhere", "cups")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "wds_cups").symlink_to(config.path)
+    linked = Config(path=str(tmp_path / "tree" / "wds_cups"))
+    assert len(load(linked)["test"]) == 12
+    tar = Path(config.path, "test", "0.tar")
+    tar.rename(tmp_path / "other.tar")
+    tar.symlink_to(tmp_path / "other.tar")
+    assert "0.tar is a link that leads out of the set, to " in refused(linked)
+
+
 def test_a_thin_picture_counts_as_the_others_do(tmp_path):
     """Objects of VOC 2007 are cut out by their boxes: of a number of the literature none is left out."""
     out = io.BytesIO()
