@@ -211,7 +211,8 @@ def _as_canary(item: dict) -> dict:
     if "metric" in item and not kept.get("evals"):
         kept["evals"] = [{"name": name} for name in measured_by([str(item["metric"])])]
     if folder := item.get("folder") or str(item.get("hub") or "").split("/")[-1]:
-        kept["data"] = {"source": "webdataset", "path": folder}
+        said = {key: item[key] for key in ("split", "labels", "group") if item.get(key) is not None}
+        kept["data"] = {"source": "clip_benchmark", "path": folder} | said
     return kept
 
 
