@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adapt.contracts import EvalConfig
 
@@ -28,6 +28,7 @@ class Config(EvalConfig):
     version = 2
     main = "top1"
     predictor = "class_logits"
+    quick = {"fitted_on": None}
 
     top: int = Field(5, ge=2)
     """k of top-k."""
@@ -39,6 +40,12 @@ class Config(EvalConfig):
     @property
     def bank(self) -> str | None:
         return self.fitted_on
+
+    @model_validator(mode="after")
+    def _not_on_what_is_measured(self) -> Config:
+        if self.fitted_on == self.split:
+            raise ValueError(f"fitted_on: {self.fitted_on!r} is the split that is measured; name another, such as validation")
+        return self
 
 
 def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:

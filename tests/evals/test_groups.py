@@ -51,7 +51,7 @@ def test_one_answer_for_all_reaches_the_share_of_its_class_in_the_worst_group():
 
 
 def test_data_without_groups_are_a_user_error():
-    with pytest.raises(UserError, match="groups needs a column 'group'. Have: id, label"):
+    with pytest.raises(UserError, match=r"groups needs a column 'group'. Have: id, label"):
         measure(rows(["a"]).remove_columns("group"), [0])
-    with pytest.raises(UserError, match="no group is left without a, b. Have: a, b."):
+    with pytest.raises(UserError, match=r"no group is left without a, b. Have: a, b."):
         measure(rows(["a", "b", None]), [0, 0, 0], without=["a", "b"])
