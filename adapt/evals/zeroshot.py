@@ -71,11 +71,13 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     names = dataset.features["label"].names
     resampled = {f"top{k}": mean(rows.rank < k) for k in (1, config.top)}
     resampled |= {"mean_per_class": recall(labels, rows.rank < 1), "f1_macro": f1(labels, rows.answer)}
+    fitted = _fitted(config, predict(bank), bank, logits, labels) if config.fitted_on else {}
     return Result(
-        metrics=metrics | (_fitted(config, predict(bank), bank, logits, labels) if config.fitted_on else {}),
+        metrics=metrics | fitted,
         protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
         intervals={name: interval(each, config.bootstrap) for name, each in resampled.items()},
         floor=float(np.bincount(labels).max() / len(labels)),
+        remark=_remark(config, **fitted) if fitted else "",
         table={
             "id": dataset["id"][:],
             "label": [names[i] for i in labels],
@@ -102,6 +104,10 @@ def _fitted(config: Config, seen, bank, logits, labels) -> dict[str, float]:
     found = temperature(seen, np.asarray(bank["label"][:]))
     rows = Judged.of(logits / found, labels)
     return {"ece_fitted": calibration_error(rows.reliability(config.bins)), "temperature": found}
+
+
+def _remark(config: Config, ece_fitted: float, temperature: float) -> str:
+    return f"with its logits divided by {temperature:.2f}, the temperature that fits {config.fitted_on} best, its ECE is {ece_fitted:.3f}."
 
 
 def statistic(table: dict[str, list]):
