@@ -42,7 +42,8 @@ def test_the_group_that_fares_worst_by_hand():
 
 
 def test_pictures_of_no_group_count_in_none():
-    assert measure(rows(["a", None, "a"]), [0, 6, 0]).metrics["worst_group"] == 1
+    result = measure(rows(["a", None, "b"]), [0, 6, 0])
+    assert result.metrics["worst_group"] == 1 and result.remark == "all 2 groups have 100.0 % right."
 
 
 def test_one_answer_for_all_reaches_the_share_of_its_class_in_the_worst_group():
