@@ -62,7 +62,7 @@ SHARED = {
         "world",
     },
     "methods": {"adapter", "few_labels", "low_rank", "memory"},
-    "evals": {"bootstrap", "by_set", "calibration", "feature_bank", "metrics", "result", "text"},
+    "evals": {"bootstrap", "by_set", "calibration", "feature_bank", "mask_metrics", "metrics", "objects", "result", "text"},
     "distill": {"cache", "labels", "taught"},
     "students": {"base", "cnn", "pyramid"},
     "export": {"bench", "examples", "gate"},
