@@ -74,9 +74,11 @@ class Student(base.Student):
         return self.net["encoder"](self.normalise(images)).float()
 
     @full()
-    def decode(self, features: Tensor, coordinates: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, features: Tensor, coordinates: Tensor, labels: Tensor, masks: Tensor | None = None, *, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
         """Masks of prompts, as SAM decodes them; see `prompting.prompted.Promptable`."""
-        return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask)
+        return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask, masks)
 
     def predictors(self, texts: None = None) -> dict[str, Predictor]:
         """`masks`, a function of rows (see `prompting.prompted.predict`), and `image_features`."""
@@ -164,13 +166,16 @@ class PromptDecoder(nn.Module):
         dense = dense + (1 - has_mask_input) * self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         return self._answers(features, point_coords, point_labels, dense)
 
-    def answer(self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
-        """Masks of N prompts, each on its own features float[N, C, h, w].
+    def answer(
+        self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of N prompts, each on its own features float[N, C, h, w], and perhaps on logits of an earlier answer float[N, 1, 4h, 4w].
 
         Returns:
             logits float[N, M, 4h, 4w] and predicted IoU float[N, M]; M is 3 with `multimask`, else 1.
         """
-        dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        encoder = self.prompt_encoder
+        dense = encoder.no_mask_embed.weight[:, :, None, None] if masks is None else encoder.mask_embed(masks)
         logits, scores = self._answers(features, points, labels, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return logits[:, chosen], scores[:, chosen]

@@ -123,18 +123,15 @@ def _drawn(image: Picture.Image, mask: np.ndarray, question: Question | None = N
     """The mask bool[H, W] as a red veil; points on the thing in green, points outside and the box in blue."""
     from PIL import ImageDraw
 
-    from adapt.vision.draw import PALETTE, TRUE, overlay
+    from adapt.vision.draw import PALETTE, clicked, overlay
 
     picture = overlay(image, mask[None], PALETTE)
     if question is None:
         return picture
-    pen, radius = ImageDraw.Draw(picture), max(2, round(max(image.size) / 150))
     if question.box is not None:
-        pen.rectangle(tuple(question.box), outline=PALETTE[1], width=max(1, radius // 2))
-    for points, colour in ((question.point, TRUE), (question.outside, PALETTE[1])):
-        for x, y in points:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
-    return picture
+        width = max(1, round(max(image.size) / 300))
+        ImageDraw.Draw(picture).rectangle(tuple(question.box), outline=PALETTE[1], width=width)
+    return clicked(picture, [*((x, y, 1) for x, y in question.point), *((x, y, 0) for x, y in question.outside)])
 
 
 def _shown(masks: np.ndarray, scores: np.ndarray | None, title: str) -> dict[str, Any]:
