@@ -34,7 +34,7 @@ class Metric:
     higher_is_better: bool = True
     """Which way it is better."""
     fraction: bool = True
-    """Does it lie in 0–1?"""
+    """Is it a share, which tables show in per cent?"""
 
 
 METRICS: dict[str, Metric] = {
@@ -70,7 +70,9 @@ METRICS: dict[str, Metric] = {
     "miou_1": Metric("objects", "mIoU, first click", "clicks"),
     "miou_3": Metric("objects", "mIoU, three clicks with the mask before", "clicks"),
     "miou_5": Metric("objects", "mIoU, five clicks with the mask before", "clicks"),
-    "cgf1": Metric("objects", "cgF1, text → masks", fraction=False),
+    "cgf1": Metric("objects", "cgF1, text → masks", "concepts"),
+    "positive_f1": Metric("objects", "F1 of masks, words that are there", "concepts"),
+    "presence_mcc": Metric("objects", "MCC of which words are there", "concepts", fraction=False),
     "class_miou": Metric("maps", "mIoU", "semantic", "miou"),
     "pixel_accuracy": Metric("maps", "pixel accuracy", "semantic"),
 }

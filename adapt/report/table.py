@@ -24,6 +24,7 @@ LABELS |= {
 LABELS |= {f"text_r{k}": f"R@{k} text → image" for k in (1, 5, 10)}
 LABELS |= {"corrupted_top1": "top-1 on corrupted pictures", "clean_top1": "top-1 on them as they are"}
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
+LABELS |= {"cgf1": "cgF1", "positive_f1": "F1 of words that are there", "presence_mcc": "MCC of which words are there"}
 LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
 """How metrics are called in tables; others by their names."""
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks", r"miou_(\d+)": r"mIoU@\1 clicks"}
@@ -31,17 +32,23 @@ NUMBERED |= {r"clicks_(\d+)": r"clicks to \1 % IoU"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 PROTOCOL = {
     "ask": "the categories that the model is given",
+    "asked": "the number of words",
     "bank": "the number of labelled pictures",
     "candidates": "the boxes to choose from",
     "classes": "the class names",
+    "clicks": "the number of clicks",
     "data": "the data",
     "features": "the features",
     "largest": "the size of the pictures",
     "measured": "the number of pictures",
+    "named_by": "the model that names masks",
+    "negative_words": "the words that are not on a picture",
     "negatives": "what is subtracted",
     "objects": "the number of objects",
     "prefix": "the question",
+    "proposals": "how masks are proposed",
     "sentences": "where the sentences are from",
+    "shown": "how masks are shown",
     "texts": "the number of texts",
     "visual": "how things are drawn",
 }

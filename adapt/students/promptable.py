@@ -18,6 +18,7 @@ from transformers import SamConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from adapt.contracts import Deployable, Predictor
+from adapt.prompting.automatic import proposals
 from adapt.prompting.prompted import padded, predict
 from adapt.students import base
 from adapt.students.pyramid import Pyramid
@@ -81,9 +82,11 @@ class Student(base.Student):
         return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask, masks)
 
     def predictors(self, texts: None = None) -> dict[str, Predictor]:
-        """`masks`, a function of rows (see `prompting.prompted.predict`), and `image_features`."""
+        """`masks` and `proposals`, functions of rows (see `prompting/prompted.py` and `automatic.py`), and `image_features`."""
         masks = full()(lambda *given, **more: predict(self, *given, **more))
-        return {"masks": Predictor(masks, "rows"), "image_features": Predictor(full()(self.image_features))}
+        found = full()(lambda *given, **more: proposals(self, *given, **more))
+        rows = {"masks": Predictor(masks, "rows"), "proposals": Predictor(found, "rows")}
+        return rows | {"image_features": Predictor(full()(self.image_features))}
 
     def deployed(self) -> Deployable:
         """The encoder, and beside it the decoder."""

@@ -52,6 +52,11 @@ class Guest:
     def __init__(self, session: Session, number: int, config: EvalSet):
         self.session, self.number, self.config, self.called = session, number, config, config.called
 
+    @property
+    def accelerator(self):
+        """The session's: models that an eval needs beside the measured one are on its device."""
+        return self.session.accelerator
+
     @cached_property
     def data(self):
         """The splits."""
@@ -80,7 +85,8 @@ class Guest:
         """What the family is told of its classes, the arguments of `set_classes`; who uses no words is told the labels' own names."""
         from adapt.prompting.text import words
 
-        if not (self.labels and self.session.recipe.model.uses_words):
+        asked = [self.session.recipe.model, *self.config.evals]
+        if not (self.labels and any(section.uses_words for section in asked)):
             return {"classes": self.labels, "templates": []}
         try:
             found = words(self.config.prompts, self.labels)

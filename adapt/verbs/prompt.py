@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt import plug
 from adapt.plug import UserError
 from adapt.prompting.visual import checked
-from adapt.verbs import kept
+from adapt.verbs import kept, naming
 from adapt.verbs.question import Answer, Question
 
 if TYPE_CHECKING:
@@ -225,8 +224,6 @@ def _on(size: tuple[int, int], question: Question) -> None:
 def _named(session: Session, family, image: Picture.Image, question: Question) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
     """Masks bool[N, H, W] of what is named and their scores float[N], the best first; what the scores are, and of several
     things the name of each."""
-    import torch
-
     from adapt.distill import semantic
     from adapt.prompting import text_masks
 
@@ -239,18 +236,7 @@ def _named(session: Session, family, image: Picture.Image, question: Question) -
     masks = semantic.proposals(config, family)({"image": image})
     if not len(masks):
         raise UserError(_nothing(config.automatic, own))
-    module = plug.load("models", "clip")
-    clip = module.load(module.Config(name="clip", checkpoint=config.clip)).to(session.accelerator.device).eval()
-
-    @torch.no_grad()
-    def embed_images(pictures: list) -> np.ndarray:
-        views = torch.stack([clip.preprocess({"image": picture}, False)["image"] for picture in pictures])
-        return clip.image_embedding(views.float().to(session.accelerator.device)).cpu().numpy()
-
-    @torch.no_grad()
-    def embed_texts(texts: list[str]) -> np.ndarray:
-        return clip.text_embedding(texts).cpu().numpy()
-
+    _, embed_images, embed_texts = naming.embedders(session, config.clip)
     title = "probability" if config.words.against or others else "similarity"
     if len(requests) == 1 and not others:
         found = text_masks.find(config.words, image, masks, question.text, embed_images, embed_texts)

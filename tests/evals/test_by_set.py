@@ -135,7 +135,7 @@ def test_masks_for_words_that_are_not_there_cost():
 
 def test_every_metric_without_an_eval_has_its_function_here():
     functions = {"f1_macro": "macro_f1", "worst_group": "worst", "top5_worst_group": "worst", "map": "average_precision"}
-    functions |= {"jaccard": "jaccards", "jaccard_10_12": "jaccards", "cgf1": "concept_f1"}
+    functions |= {"jaccard": "jaccards", "jaccard_10_12": "jaccards"}
     functions |= dict.fromkeys(("text_score", "image_score", "group_score"), "winoground")
     by_hand = {"retained", "mean_r1"}  # a quotient and a mean of two that evals give
     assert {name for name, metric in METRICS.items() if not metric.eval} == functions.keys() | by_hand
