@@ -230,6 +230,11 @@ def _told(counts: dict[str, list]) -> str:
     """In words: how often it is known whether a word is there."""
     pairs = list(zip(counts["there"], counts["found"], strict=True))
     own, others = [found for there, found in pairs if there], [found for there, found in pairs if not there]
+    if not any(counts["found"]):
+        return (
+            "no mask was found for any word. Lower evals.0.automatic.pred_iou_thresh and stability_score_thresh, so that more is "
+            "proposed, or evals.0.least, so that more of it is believed."
+        )
     return (
         f"something is found for {sum(map(bool, own)):,} of {len(own):,} words that are on their picture, and for "
         f"{sum(map(bool, others)):,} of {len(others):,} that are not."

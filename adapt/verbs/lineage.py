@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.plug import Spec, settings
+from adapt.plug import Spec, UserError, settings
 from adapt.provenance import hash_path, of
 
 if TYPE_CHECKING:
@@ -83,9 +83,16 @@ def others(session: Session) -> dict[str, str]:
 
 
 def beside(evals: Sequence[Spec]) -> dict[str, Any]:
-    """The weights of the models that evals ask beside the measured one, where they ask any."""
+    """The weights of the models that evals ask beside the measured one, where they ask any.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
     named = dict.fromkeys(checkpoint for config in evals for checkpoint in config.others)
-    return {"beside": _weights(named)} if named else {}
+    try:
+        return {"beside": _weights(named)} if named else {}
+    except UserError as error:
+        raise UserError(str(error).replace("model.checkpoint", "evals", 1)) from None
 
 
 def student(session: Session) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from adapt import plug
 from adapt.contracts import Predictor
 from adapt.evals import concepts
+from adapt.plug import UserError
 from adapt.prompting import text_masks
 from adapt.vision.masks import rle, unrle_many
 
@@ -21,12 +22,19 @@ BATCH = 64
 
 
 def embedders(session: Session, checkpoint: str) -> tuple[Any, Callable[[list], np.ndarray], Callable[[list[str]], np.ndarray]]:
-    """A CLIP by its checkpoint, and the two functions of it that `prompting/text_masks.py` needs; a text is embedded once."""
+    """A CLIP by its checkpoint, and the two functions of it that `prompting/text_masks.py` needs; a text is embedded once.
+
+    Raises:
+        UserError: it cannot be had, or is no CLIP.
+    """
     import numpy as np
     import torch
 
     module, device = plug.load("models", "clip"), session.accelerator.device
-    clip = module.load(module.Config(name="clip", checkpoint=checkpoint)).to(device).eval()
+    try:
+        clip = module.load(module.Config(name="clip", checkpoint=checkpoint)).to(device).eval()
+    except UserError as error:
+        raise UserError(str(error).replace("model.checkpoint", "clip", 1)) from None
     known: dict[str, np.ndarray] = {}
 
     @torch.no_grad()

@@ -140,6 +140,14 @@ def test_who_always_finds_something_knows_nothing():
     assert concepts.evaluate(Config(name="concepts"), eager, rows(), {}).metrics["cgf1"] == 0
 
 
+def test_who_finds_nothing_is_told_what_to_lower():
+    def shy(part, name, words):
+        return [{"mask": [], "word": [], "score": []} for _ in words]
+
+    result = concepts.evaluate(Config(name="concepts"), shy, rows(), {})
+    assert result.metrics["cgf1"] == 0 and "Lower evals.0.automatic.pred_iou_thresh" in result.remark
+
+
 def test_the_worst_answers_are_drawn():
     result = concepts.evaluate(Config(name="concepts", pictures=5), guess, rows(), {})
     counts = [caption.split(": ")[1] for caption, _ in result.pictures]
@@ -160,7 +168,7 @@ def test_data_without_words_to_tell_apart_are_a_user_error():
         concepts.evaluate(Config(name="concepts"), guess, nameless, {})
 
 
-def test_sam_proposes_and_clip_names(tmp_path, monkeypatch):
+def test_sam_proposes_and_clip_names():
     """The whole road, of few pictures: far better than chance on things that both have seen in other hands."""
     from adapt.recipe import validate
     from adapt.verbs import measuring
@@ -181,6 +189,14 @@ def test_sam_proposes_and_clip_names(tmp_path, monkeypatch):
         }
     )
     session = Session(recipe)
+    for clip, message in (
+        ("clip-tny", "evals: 'clip-tny' is neither"),
+        ("dinov2-tiny", "clip: 'dinov2-tiny' is a 'dinov2' model"),
+    ):
+        other = Session(recipe.model_copy(update={"evals": [recipe.evals[0].model_copy(update={"clip": clip})]}))
+        with pytest.raises(UserError, match=message):
+            entry(other, "zero-shot")
+            measuring.evaluated(other, other.recipe.evals[0], None, "test", None)
     ask = measuring.predictor(session, session.family)
     result = measuring.evaluated(session, recipe.evals[0], ask, "test", session.family)
     assert result.metrics["cgf1"] > 0.15 and result.metrics["presence_mcc"] > 0.4
