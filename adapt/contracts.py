@@ -429,6 +429,8 @@ class EvalConfig(Plugin):
     """What it asks of a module; where that is lacking, the eval is left out."""
     asks_texts: ClassVar[bool] = False
     """Does it ask the predictor about texts of its own?"""
+    uses_words: ClassVar[bool] = False
+    """Does it ask about classes by the words of `prompts`, whatever its model does?"""
     quick: ClassVar[dict[str, Any]] = {}
     """Options in a validation during training: what only a report needs is left out."""
 
@@ -441,6 +443,11 @@ class EvalConfig(Plugin):
     def bank(self) -> str | None:
         """The split of labelled rows that it needs beside the measured one."""
         return None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Checkpoints of the models that it needs beside the measured one."""
+        return ()
 
 
 class BankedEvalConfig(EvalConfig):

@@ -119,6 +119,15 @@ and draws a contact sheet. `doctor suite` says which of a suite's sets are here.
 }
 """Verb → its page; the first line is what it does."""
 
+MERGE = """  scale=1          the share of what was learnt that is added, 0 to 1; 1 by
+                   default. 0.5 is half of it (WiSE-FT), with no new training
+  scale=sweep      measure 0, 0.1, … 1 on validation, and take the best of those
+                   that keep enough
+  keep=0.98        the share that must be kept, 0 to 1: of zero-shot's score on
+                   the canary (0.98 by default), or without a canary of the
+                   pictures here that zero-shot had right (0.9)"""
+"""The options of `merge`."""
+
 OVERVIEW = """adapt VERB recipe=NAME|FILE.yaml [key=value …]
 adapt VERB run=runs/NAME-HASH [key=value …]
 
@@ -160,6 +169,8 @@ def page(verb: str) -> str:
         from adapt.verbs.shooting.request import HELP
     elif verb == "workbench":
         from adapt.verbs.searching.request import HELP
+    elif verb == "merge":
+        HELP = MERGE
     else:
         return f"adapt {verb}: {PAGES[verb]}"
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

@@ -25,7 +25,7 @@ class Metric:
     """The kind of labels that it needs, of `LABELS`."""
     title: str
     """How tables call it."""
-    eval: str = ""
+    eval: str
     """The plug-in of `adapt/evals` whose result holds it; empty: none does, and only its function in `evals/by_set.py` is there."""
     key: str = ""
     """Its name in that result; empty: its own."""
@@ -34,7 +34,7 @@ class Metric:
     higher_is_better: bool = True
     """Which way it is better."""
     fraction: bool = True
-    """Does it lie in 0–1?"""
+    """Is it a share, which tables show in per cent?"""
 
 
 METRICS: dict[str, Metric] = {
@@ -71,17 +71,23 @@ METRICS: dict[str, Metric] = {
     "miou": Metric("objects", "mIoU, box", "segmentation"),
     "iou_1": Metric("objects", "mIoU, one point", "segmentation"),
     "iou_3": Metric("objects", "mIoU, three clicks", "segmentation"),
-    "clicks_90": Metric("objects", "clicks to 90 % IoU", higher_is_better=False, fraction=False),
-    "cgf1": Metric("objects", "cgF1, text → masks", fraction=False),
+    "clicks_90": Metric("objects", "clicks to 90 % IoU", "clicks", higher_is_better=False, fraction=False),
+    "clicks_85": Metric("objects", "clicks to 85 % IoU", "clicks", higher_is_better=False, fraction=False),
+    "miou_1": Metric("objects", "mIoU, first click", "clicks"),
+    "miou_3": Metric("objects", "mIoU, three clicks with the mask before", "clicks"),
+    "miou_5": Metric("objects", "mIoU, five clicks with the mask before", "clicks"),
+    "cgf1": Metric("objects", "cgF1, text → masks", "concepts"),
+    "positive_f1": Metric("objects", "F1 of masks, words that are there", "concepts"),
+    "presence_mcc": Metric("objects", "MCC of which words are there", "concepts", fraction=False),
     "class_miou": Metric("maps", "mIoU", "semantic", "miou"),
     "pixel_accuracy": Metric("maps", "pixel accuracy", "semantic"),
 }
-"""Name → metric. What no eval gives yet is a function of `adapt/evals/by_set.py`."""
+"""Name → metric."""
 
 
 def measured_by(metrics: list[str]) -> list[str]:
     """The evals that give these metrics, each once."""
-    return list(dict.fromkeys(METRICS[name].eval for name in metrics if name in METRICS and METRICS[name].eval))
+    return list(dict.fromkeys(METRICS[name].eval for name in metrics if name in METRICS))
 
 
 def of_eval(name: str, key: str) -> str | None:

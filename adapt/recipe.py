@@ -122,8 +122,9 @@ class Recipe(Spec):
 
     @property
     def uses_words(self) -> bool:
-        """Is the model, or a teacher of the student, asked with the texts of `prompts`?"""
-        return self.model.uses_words or (self.distill is not None and self.distill.uses_words)
+        """Is the model, a teacher of the student, or a model beside them in an eval, asked with the texts of `prompts`?"""
+        sections = [self.model, *([self.distill] if self.distill else []), *self.evals]
+        return any(section.uses_words for section in sections)
 
     def key(self, *sections: str) -> str:
         """Eight hex digits that change when a setting of one of the sections changes that a result depends on; see `settings`."""

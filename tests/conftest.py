@@ -13,7 +13,6 @@ hardware.guard()
 
 import pytest  # noqa: E402
 
-
 LONG = (
     "train/test_loop.py",
     "test_cli.py",
@@ -101,6 +100,39 @@ def siglip_tiny(tmp_path_factory) -> str:
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     AutoTokenizer.from_pretrained(resolve("clip-tiny")).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def both_sams():
+    """A tiny SAM of segment-anything with random weights, all of them (also those that start as zeros), and ours with the same weights;
+    do not train it. Its input has 128 pixels a side, its features a grid of 8."""
+    from functools import partial
+
+    import torch
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    from adapt.models.sam import Config
+    from adapt.models.sam.checkpoints import family
+    from adapt.models.sam.segment_anything import MEAN, STD, convert
+
+    torch.manual_seed(0)
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    encoder = ImageEncoderViT(
+        img_size=128, patch_size=16, embed_dim=32, depth=3, num_heads=2, out_chans=64, norm_layer=norm,
+        use_rel_pos=True, window_size=3, global_attn_indexes=(1,),
+    )  # fmt: skip
+    prompts = PromptEncoder(embed_dim=64, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=64, mlp_dim=96, num_heads=8)
+    masks = MaskDecoder(transformer_dim=64, transformer=transformer, iou_head_hidden_dim=48)
+    theirs = Sam(encoder, prompts, masks).eval()
+    for parameter in theirs.parameters():
+        if parameter.ndim < 2 or not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        for parameter in masks.parameters():
+            parameter.mul_(3 if parameter.ndim > 1 else 1)  # so that the masks have edges
+    ours = family(convert(theirs.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
+    return theirs, ours.eval()
 
 
 @pytest.fixture(scope="session")

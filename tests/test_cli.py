@@ -15,6 +15,7 @@ import pytest
 
 from adapt import pipeline
 from adapt.cli import VERBS, main, parse
+from adapt.commands import TAKES
 from adapt.manual import PAGES
 from adapt.options import lookup
 from adapt.overrides import parse_yaml
@@ -50,15 +51,27 @@ def test_help_explains_a_verb_in_three_lines_with_examples(verb, capsys):
     assert max(map(len, lines)) <= 80
 
 
+def test_help_has_a_row_for_each_option_of_merge(capsys):
+    assert main(["help", "merge"]) == 0
+    rows = [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ") and "=" in line.split()[0]
+    ]
+    assert {row.partition("=")[0] for row in rows} == set(TAKES["merge"])
+
+
 def test_the_examples_of_help_are_recipes_and_options_that_there_are():
     for verb, text in PAGES.items():
         for line in text.splitlines()[4:]:
             words = shlex.split(line.partition(" > ")[0])
             assert words[:2] == ["adapt", verb]
             if names := [word.partition("=")[2] for word in words if word.startswith("recipe=")]:
-                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN, "workbench": SEARCHED, "evaluate": SUITED}.get(
-                    verb, ()
-                )
+                own = {
+                    "prompt": ("image", "text"),
+                    "merge": ("scale", "keep"),
+                    "shots": OWN,
+                    "workbench": SEARCHED,
+                    "evaluate": SUITED,
+                }.get(verb, ())
                 given = [word for word in words[2:] if word.partition("=")[0] not in (*own, "recipe")]
                 load_recipe(names[0], given)
             elif verb == "options":

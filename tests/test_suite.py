@@ -19,7 +19,7 @@ SHIPPED = {
     "retrieval": 2,
     "composition": 8,
     "embedded": 6,
-    "sam": 6,
+    "sam": 8,
     "dinov2": 6,
     "source_hands": 4,
 }

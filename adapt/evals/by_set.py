@@ -152,17 +152,21 @@ def concept_f1(matched: np.ndarray, found: np.ndarray, there: np.ndarray) -> dic
         matched: int[N, T], masks of a row that match one of its objects, one to one, at each IoU threshold.
         found: int[N], masks that were found; there: int[N], objects that there are.
     """
-    applies = there > 0
-    hits = matched[applies].sum(0).astype(float)
-    total = float(found[applies].sum() + there[applies].sum())
-    fit = float((2 * hits / total).mean()) if total else 0.0
-    mcc = _matthews(applies, found > 0)
-    return {"positive_f1": fit, "presence_mcc": mcc, "cgf1": fit * mcc}
+    scores = concept_scores(concept_counts(matched, found, there).sum(0))
+    return {name: float(value) for name, value in scores.items()}
 
 
-def _matthews(truth: np.ndarray, said: np.ndarray) -> float:
-    """Matthews' correlation of two bool[N]; 0 where one of them never varies."""
-    both, neither = float((truth & said).sum()), float((~truth & ~said).sum())
-    missed, false = float((truth & ~said).sum()), float((~truth & said).sum())
+def concept_counts(matched: np.ndarray, found: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """What each row brings to the sums that `concept_scores` needs, float[N, 5 + T]; arguments as in `concept_f1`."""
+    applies, said = there > 0, found > 0
+    counts = [applies & said, applies & ~said, ~applies & said, ~applies & ~said, applies * (found + there)]
+    return np.concatenate([np.stack(counts, 1), applies[:, None] * matched], 1).astype(float)
+
+
+def concept_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of `concept_f1`, float[…] each, from sums over rows of `concept_counts`, float[…, 5 + T]."""
+    both, missed, false, neither, total = np.moveaxis(sums[..., :5], -1, 0)
+    fit = (2 * sums[..., 5:]).mean(-1) / np.maximum(total, 1)
     below = (both + false) * (both + missed) * (neither + false) * (neither + missed)
-    return (both * neither - false * missed) / below**0.5 if below else 0.0
+    mcc = np.where(below > 0, (both * neither - false * missed) / np.sqrt(np.maximum(below, 1)), 0.0)
+    return {"positive_f1": fit, "presence_mcc": mcc, "cgf1": fit * mcc}

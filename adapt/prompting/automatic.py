@@ -18,7 +18,7 @@ defaults these are and with which the tests compare.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,21 @@ def generate(
         found = candidates.tidy(found, config.min_mask_region_area, max(config.box_nms_thresh, config.crop_nms_thresh))
     found["bbox"] = (found["bbox"] + torch.tensor([0, 0, 1, 1])).float()  # until here the edges were inclusive, as theirs
     return {name: value if name == "mask" else value.numpy() for name, value in found.items()}
+
+
+def proposals(family, samples: Sequence[dict[str, Any]], automatic: Sequence[Automatic]) -> list[dict[str, Any]]:
+    """All masks of each row's picture, as `generate` gives them.
+
+    Args:
+        family: see `functions`.
+        samples: rows with `image`.
+        automatic: how densely each is asked, and what is kept.
+    """
+    import numpy as np
+
+    asked = functions(family)
+    pictures = (np.array(sample["image"].convert("RGB")) for sample in samples)
+    return [generate(config, picture, *asked) for config, picture in zip(automatic, pictures, strict=True)]
 
 
 def functions(family) -> tuple[Callable, Callable, Callable]:

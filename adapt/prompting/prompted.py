@@ -40,9 +40,11 @@ class Promptable(Protocol):
     def image_features(self, images: Tensor) -> Tensor:
         """float[B, 3, S, S] 0–255 → float[B, C, h, w]."""
 
-    def decode(self, features: Tensor, coordinates: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
-        """features float[N, C, h, w], of each prompt's image; coordinates float[N, P, 2] XY in pixels of the input; labels int64[N, P] →
-        logits float[N, M, 4h, 4w] of the input, and predicted IoU float[N, M]."""
+    def decode(
+        self, features: Tensor, coordinates: Tensor, labels: Tensor, masks: Tensor | None = None, *, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """features float[N, C, h, w], of each prompt's image; coordinates float[N, P, 2] XY in pixels of the input; labels int64[N, P];
+        masks float[N, 1, 4h, 4w], logits of an earlier answer → logits float[N, M, 4h, 4w] of the input, and predicted IoU float[N, M]."""
 
 
 def padded(sample: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
@@ -52,14 +54,24 @@ def padded(sample: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: the picture is so thin that nothing is left of its shorter side.
     """
-    image, side = sample["image"], spec["size"][0]
+    size = scaled(sample, spec["size"][0])
+    return {"image": view(sample["image"], spec), "size": size}
+
+
+def scaled(sample: dict[str, Any], side: int) -> Tensor:
+    """Height and width of a row's picture in an input of this side, pixels: int64[2].
+
+    Raises:
+        UserError: the picture is so thin that nothing is left of its shorter side.
+    """
+    image = sample["image"]
     width, height = fitted(*image.size, side)
     if not (width and height):
         raise UserError(
             f"data: sample {sample.get('id', '?')!r}: a picture of {image.width} × {image.height} pixels is too thin: scaled to a "
             f"longest side of {side} its shorter one is nothing. Crop it, or leave it out."
         )
-    return {"image": view(image, spec), "size": torch.tensor([height, width])}
+    return torch.tensor([height, width])
 
 
 @torch.no_grad()
@@ -70,6 +82,7 @@ def predict(
     points: Sequence | None = None,
     multimask: bool | None = None,
     features: Sequence | None = None,
+    logits: Sequence | None = None,
 ) -> list[dict[str, Any]]:
     """The best mask of each prompt.
 
@@ -79,10 +92,11 @@ def predict(
         points: (float[N, K, 2] XY in pixels of its picture, int[N, K]: 1 inside, 0 outside), for each sample.
         multimask: choose among three answers by their predicted IoU; none: for lone points alone, as segment-anything advises.
         features: float[C, h, w] for each sample, from the answers to earlier prompts; none for those that have none yet.
+        logits: float[N, 1, 4h, 4w] for each sample, of the answers to its prompts before these, which are prompts too; none: nothing.
 
     Returns:
         a dictionary a sample: `masks` bool[N, H, W] in its picture's size, `scores` float32[N], the predicted IoU; and its
-        `features`, if they are given: so that further prompts need not encode the picture again.
+        `features` and `logits`, where such are given: so that further prompts need not encode the picture again, and go on from here.
 
     Raises:
         UserError: a prompt is off its picture or reversed, or there is none.
@@ -92,20 +106,20 @@ def predict(
     at_once = fitting(4 * ENCODED * family.side**2, IMAGES, device)
     for start in range(0, len(samples), IMAGES):
         part = [samples[i] for i in range(start, min(start + IMAGES, len(samples)))]
-        items = [family.preprocess(sample, False) for sample in part]
         known = features[start : start + len(part)] if features is not None else [None]
         if any(one is None for one in known):
-            images = torch.stack([item["image"] for item in items])
+            images = torch.stack([family.preprocess(sample, False)["image"] for sample in part])
             encoded = functools.partial(_encoded, family, images)
             known = torch.cat(list(portions(encoded, len(images), at_once)))
-        for i, (sample, item) in enumerate(zip(part, items, strict=True)):
-            box, point = (None if given is None else given[start + i] for given in (boxes, points))
-            coordinates, labels = prompt(sample, item["size"], box, point)
-            width, height = sample["image"].size
-            place = (item["size"].tolist(), (height, width))
-            results.append(_masks(family, known[i][None].to(device), coordinates, labels, place, multimask))
-            if features is not None:
-                results[-1]["features"] = known[i].cpu()
+        for i, sample in enumerate(part):
+            box, point, before = (None if given is None else given[start + i] for given in (boxes, points, logits))
+            size, (width, height) = scaled(sample, family.side), sample["image"].size
+            coordinates, labels = prompt(sample, size, box, point)
+            place = (size.tolist(), (height, width))
+            answer = _masks(
+                family, known[i][None].to(device), coordinates, labels, place, multimask, before, logits is not None
+            )
+            results.append(answer | ({"features": known[i].cpu()} if features is not None else {}))
     return results
 
 
@@ -143,27 +157,33 @@ def prompt(sample: dict, size: Tensor, boxes, points) -> tuple[Tensor, Tensor]:
     return (torch.cat(coordinates, 1) * scale).float(), torch.cat(labels, 1)
 
 
-def _masks(family: Promptable, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None) -> dict:
+def _masks(
+    family: Promptable, features: Tensor, coordinates: Tensor, labels: Tensor, place, multimask: bool | None, before, keep: bool
+) -> dict[str, Any]:
     """One image's masks bool[N, H, W] and scores float32[N].
 
     Args:
         features: float[1, C, h, w].
         place: height and width of the picture in the input, and its own, pixels.
+        before: logits float[N, 1, 4h, 4w] of the answers before, or none.
+        keep: are the `logits` float32[N, 1, 4h, 4w] of these masks wanted too?
     """
     several = bool(len(labels) and (labels[0] >= 0).sum() == 1) if multimask is None else multimask
     masks, scores = torch.zeros(len(labels), *place[1], dtype=torch.bool), torch.zeros(len(labels))
 
-    def answer(part: slice) -> None:
+    def answer(part: slice) -> Tensor | None:
         xy, kinds = coordinates[part].to(features.device), labels[part].to(features.device)
-        logits, predicted = family.decode(features.expand(len(xy), -1, -1, -1), xy, kinds, multimask=several)
+        earlier = None if before is None else before[part].to(features.device)
+        logits, predicted = family.decode(features.expand(len(xy), -1, -1, -1), xy, kinds, earlier, multimask=several)
         value, best = predicted.float().max(1)
         logits = logits[torch.arange(len(best)), best][:, None].float()
         masks[part], scores[part] = (unpad(logits, family.side, *place)[:, 0] > 0).cpu(), value.cpu()
+        return logits.cpu() if keep else None
 
     each = 4 * (family.side**2 + math.prod(place[1]))  # bytes of the logits on the input and on the picture
-    for _ in portions(answer, len(labels), fitting(each, PROMPTS, features.device)):
-        pass
-    return {"masks": masks.numpy(), "scores": scores.numpy()}
+    coarse = list(portions(answer, len(labels), fitting(each, PROMPTS, features.device)))
+    answers = {"masks": masks.numpy(), "scores": scores.numpy()}
+    return answers | ({"logits": torch.cat(coarse) if coarse else torch.zeros(0, 1, 1, 1)} if keep else {})
 
 
 def unpad(logits: Tensor, side: int, size: Sequence[int], original: Sequence[int]) -> Tensor:

@@ -150,6 +150,40 @@ def find_all(
     }
 
 
+def find_each(
+    config: TextMasks,
+    image: Picture.Image,
+    masks: np.ndarray,
+    names: Sequence[str],
+    least: float,
+    embed_images: Callable,
+    embed_texts: Callable,
+) -> dict[str, Any]:
+    """Of each name by itself the masks that show it, perhaps none; arguments as in `find`. No name speaks against another.
+
+    Args:
+        least: the score from which a mask shows a name.
+
+    Returns:
+        masks bool[M, H, W], score float64[M] and name int64[M], the number of the name that each shows; of two masks of a name that are one
+        thing (`same`, `inside`) the better.
+    """
+    import numpy as np
+
+    from adapt.prompting.agreed import distinct
+
+    masks = np.asarray(masks, bool)
+    values, _ = score(config, image, masks, names, embed_images, embed_texts)
+    kept: list[tuple[int, int]] = []
+    for number in range(len(names)):
+        shown = np.flatnonzero(values[:, number] >= least)
+        if len(shown):
+            best = distinct(masks[shown], values[shown, number], config.same, config.inside)
+            kept += [(int(shown[i]), number) for i in best]
+    rows, columns = np.array(kept, int).reshape(-1, 2).T
+    return {"masks": masks[rows], "score": values[rows, columns], "name": columns}
+
+
 def score(
     config: TextMasks,
     image: Picture.Image,

@@ -95,6 +95,10 @@ class VisualEvalConfig(EvalConfig):
     visual: Visual = Visual()
     """How a thing is shown to the model."""
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        return (self.visual.segmenter,) if self.visual.segmenter else ()
+
 
 def asked(visual: Visual, own: Sequence[str], plain: bool = False) -> list[str]:
     """The drawings that a question wants.

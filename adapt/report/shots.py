@@ -10,9 +10,7 @@ from typing import Any
 from adapt.plug import counted
 from adapt.records import Guard
 from adapt.report import html, table
-from adapt.report.html import document as whole
-from adapt.report.html import section
-from adapt.run import Run, atomic
+from adapt.report.part import Part
 
 FILE = "shots/shots.json"
 NAMES = {"top1": "top-1", "base": "base classes", "new": "new classes", "harmonic": "harmonic mean"}
@@ -23,33 +21,6 @@ SHOWN = 3
 """Classes with too few pictures that are named."""
 WIDTH = 160
 """Columns of the table where there is no terminal."""
-
-
-def build(folder: Path) -> Path:
-    """Write `shots/report.html`, `shots/report.md` and `shots/shots.png` from what the run folder holds; returns the page's path.
-
-    Raises:
-        UserError: the numbers cannot be read, or the page cannot be written.
-    """
-    read = Run(folder).read_json(FILE)
-    place = folder / "shots"
-    drawing, png = plot(read)
-    name = f"{folder.resolve().name}: few labels"
-    body = [f"<header><h1>{escape(name)}</h1><p class=lead>{escape(headline(read))}</p></header>", _body(read, drawing)]
-    files = {"report.html": whole(name, body).encode(), "report.md": markdown(name, read).encode(), "shots.png": png}
-    for file, content in files.items():
-        with atomic(place / file) as path:
-            path.write_bytes(content)
-    return place / "report.html"
-
-
-def panel(folder: Path) -> str:
-    """The section of the run's own report; empty without a sweep."""
-    read = Run(folder).read_json(FILE)
-    if not read:
-        return ""
-    drawing = section("Plot", "It is in shots/shots.png.", lambda: plot(read)[0])
-    return f"<section><h2>Few labels</h2><p>{escape(headline(read))}</p>{_body(read, drawing)}</section>"
 
 
 def _body(read: Mapping[str, Any], drawing: str) -> str:
@@ -191,6 +162,10 @@ def plot(read: Mapping[str, Any]) -> tuple[str, bytes]:
             panels[name].setdefault(row["title"], {})[row["shots"]] = score["values"]
     start = {name: score["mean"] for row in read["rows"] if not row["shots"] for name, score in row["scores"].items()}
     return charts.over_shots(panels, start, NAMES) if panels else ("", b"")
+
+
+PART = Part(FILE, "Few labels", headline, plot, _body, markdown)
+build, panel = PART.build, PART.panel
 
 
 # --------------------------------------------------------------------------------------------------------------- terminal

@@ -14,13 +14,21 @@ from adapt.run import Run
 ORDER = {"zero-shot": 0, "adapted": 1, "merged": 2, "labels": 3, "student": 4}
 LABELS = {"ece": "ECE", "nll": "NLL", "r1": "R@1", "r5": "R@5", "r10": "R@10", "bleu4": "BLEU-4", "cider": "CIDEr"}
 LABELS |= {"map": "mAP", "map50": "mAP@50", "map75": "mAP@75", "box_ap": "box AP", "mask_ap": "mask AP"}
-LABELS |= {"mask_ap50": "mask AP@50", "miou": "mIoU", "weighted_iou": "weighted IoU", "iou_1": "IoU@1 click"}
+LABELS |= {
+    "mask_ap50": "mask AP@50",
+    "miou": "mIoU",
+    "weighted_iou": "weighted IoU",
+    "iou_1": "IoU@1 click",
+    "miou_1": "mIoU@1 click",
+}
 LABELS |= {f"text_r{k}": f"R@{k} text → image" for k in (1, 5, 10)}
 LABELS |= {"corrupted_top1": "top-1 on corrupted pictures", "clean_top1": "top-1 on them as they are"}
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
+LABELS |= {"cgf1": "cgF1", "positive_f1": "F1 of words that are there", "presence_mcc": "MCC of which words are there"}
 LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
 """How metrics are called in tables; others by their names."""
-NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
+NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks", r"miou_(\d+)": r"mIoU@\1 clicks"}
+NUMBERED |= {r"clicks_(\d+)": r"clicks to \1 % IoU"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 MARKS = {"kept": "✓", "not shown": "?", "broken": "✗"}
 STYLES = {"kept": "green", "not shown": "yellow", "broken": "bold red"}

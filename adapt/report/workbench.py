@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.plug import counted
 from adapt.report import html
-from adapt.report.html import document as whole
-from adapt.report.html import section
-from adapt.run import Run, atomic
+from adapt.report.part import Part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,31 +24,6 @@ WIDTH = 170
 """Columns of the table where there is no terminal."""
 MOST = 400
 """Candidates that are drawn."""
-
-
-def build(folder: Path) -> Path:
-    """Write `workbench/report.html` and `workbench/workbench.png` from what the run folder holds; returns the page's path.
-
-    Raises:
-        UserError: the numbers cannot be read, or the page cannot be written.
-    """
-    read, place = Run(folder).read_json(FILE), folder / "workbench"
-    drawing, png = plot(read)
-    name = f"{folder.resolve().name}: workbench"
-    body = [f"<header><h1>{escape(name)}</h1><p class=lead>{escape(sentence(read))}</p></header>", _body(read, drawing)]
-    for file, content in {"report.html": whole(name, body).encode(), "workbench.png": png}.items():
-        with atomic(place / file) as path:
-            path.write_bytes(content)
-    return place / "report.html"
-
-
-def panel(folder: Path) -> str:
-    """The section of the run's own report; empty without a search."""
-    read = Run(folder).read_json(FILE)
-    if not read:
-        return ""
-    drawing = section("Plot", "It is in workbench/workbench.png.", lambda: plot(read)[0])
-    return f"<section><h2>Workbench</h2><p>{escape(sentence(read))}</p>{_body(read, drawing)}</section>"
 
 
 def _body(read: Mapping[str, Any], drawing: str) -> str:
@@ -181,6 +154,10 @@ def _both(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     axis.set_yticks(range(len(rows)), names, fontsize=8)
     axis.set(xlabel="right, %", ylim=(-0.6, len(rows) - 0.4))
     axis.grid(False, axis="y")
+
+
+PART = Part(FILE, "Workbench", sentence, plot, _body)
+build, panel = PART.build, PART.panel
 
 
 # --------------------------------------------------------------------------------------------------------------- terminal

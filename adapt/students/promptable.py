@@ -18,6 +18,7 @@ from transformers import SamConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from adapt.contracts import Deployable, Predictor
+from adapt.prompting.automatic import proposals
 from adapt.prompting.prompted import padded, predict
 from adapt.students import base
 from adapt.students.pyramid import Pyramid
@@ -74,14 +75,18 @@ class Student(base.Student):
         return self.net["encoder"](self.normalise(images)).float()
 
     @full()
-    def decode(self, features: Tensor, coordinates: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, features: Tensor, coordinates: Tensor, labels: Tensor, masks: Tensor | None = None, *, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
         """Masks of prompts, as SAM decodes them; see `prompting.prompted.Promptable`."""
-        return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask)
+        return self.net["decoder"].answer(features.float(), coordinates.float(), labels, multimask, masks)
 
     def predictors(self, texts: None = None) -> dict[str, Predictor]:
-        """`masks`, a function of rows (see `prompting.prompted.predict`), and `image_features`."""
+        """`masks` and `proposals`, functions of rows (see `prompting/prompted.py` and `automatic.py`), and `image_features`."""
         masks = full()(lambda *given, **more: predict(self, *given, **more))
-        return {"masks": Predictor(masks, "rows"), "image_features": Predictor(full()(self.image_features))}
+        found = full()(lambda *given, **more: proposals(self, *given, **more))
+        rows = {"masks": Predictor(masks, "rows"), "proposals": Predictor(found, "rows")}
+        return rows | {"image_features": Predictor(full()(self.image_features))}
 
     def deployed(self) -> Deployable:
         """The encoder, and beside it the decoder."""
@@ -164,13 +169,16 @@ class PromptDecoder(nn.Module):
         dense = dense + (1 - has_mask_input) * self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         return self._answers(features, point_coords, point_labels, dense)
 
-    def answer(self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
-        """Masks of N prompts, each on its own features float[N, C, h, w].
+    def answer(
+        self, features: Tensor, points: Tensor, labels: Tensor, multimask: bool, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of N prompts, each on its own features float[N, C, h, w], and perhaps on logits of an earlier answer float[N, 1, 4h, 4w].
 
         Returns:
             logits float[N, M, 4h, 4w] and predicted IoU float[N, M]; M is 3 with `multimask`, else 1.
         """
-        dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        encoder = self.prompt_encoder
+        dense = encoder.no_mask_embed.weight[:, :, None, None] if masks is None else encoder.mask_embed(masks)
         logits, scores = self._answers(features, points, labels, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return logits[:, chosen], scores[:, chosen]

@@ -84,6 +84,11 @@ class Guest:
     def accelerator(self):
         return self.session.accelerator
 
+    @property
+    def accelerator(self):
+        """The session's: models that an eval needs beside the measured one are on its device."""
+        return self.session.accelerator
+
     @cached_property
     def data(self):
         """The splits."""
@@ -105,7 +110,9 @@ class Guest:
     def labels(self) -> list[str]:
         from adapt.vision.classes import class_names
 
-        there = [split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data]
+        there = [
+            split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data
+        ]
         return class_names(self.data[there[0]].features)
 
     @cached_property
@@ -113,7 +120,8 @@ class Guest:
         """What the family is told of its classes, the arguments of `set_classes`; who uses no words is told the labels' own names."""
         from adapt.prompting.text import words
 
-        if not (self.labels and self.session.recipe.model.uses_words):
+        asked = [self.session.recipe.model, *self.config.evals]
+        if not (self.labels and any(section.uses_words for section in asked)):
             return {"classes": self.labels, "templates": []}
         try:
             found = words(self.prompts(self.labels), self.labels)

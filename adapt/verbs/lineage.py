@@ -5,10 +5,11 @@ Each function takes a session and returns a record of contents and of the settin
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.plug import Spec, settings
+from adapt.plug import Spec, UserError, settings
 from adapt.provenance import hash_path, of
 
 if TYPE_CHECKING:
@@ -78,9 +79,20 @@ def taught(session: Session) -> dict[str, str]:
 
 def others(session: Session) -> dict[str, str]:
     """The weights of the models that an objective asks beside the teacher."""
-    from adapt.models.checkpoint import origin
+    return _weights(session.recipe.distill.others)
 
-    return {checkpoint: _content(origin(checkpoint)) for checkpoint in session.recipe.distill.others}
+
+def beside(evals: Sequence[Spec]) -> dict[str, Any]:
+    """The weights of the models that evals ask beside the measured one, where they ask any.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    named = dict.fromkeys(checkpoint for config in evals for checkpoint in config.others)
+    try:
+        return {"beside": _weights(named)} if named else {}
+    except UserError as error:
+        raise UserError(str(error).replace("model.checkpoint", "evals", 1)) from None
 
 
 def student(session: Session) -> dict[str, Any]:
@@ -114,7 +126,7 @@ def entry(session: Session, name: str, file: str | None = None) -> dict[str, Any
     made: dict[str, Any] = {"evals": {config.name: measured(config) for config in session.recipe.evals}}
     splits = {split for config in session.recipe.evals for split in read(config)}
     made |= {"data": {split: session.fingerprints.get(split) for split in sorted(splits)}, "precision": session.precision}
-    made |= {"source": {"version": session.recipe.data.version}}
+    made |= {"source": {"version": session.recipe.data.version}} | beside(session.recipe.evals)
     if name == "zero-shot":
         return made | model(session)
     if name in ("adapted", "merged"):
@@ -143,7 +155,8 @@ def canary(session: Session, name: str, sets: list) -> dict[str, Any]:
         }
         for each in sets
     }
-    made = {"sets": told, "precision": session.precision} | (model(session) if name == "zero-shot" else adapted(session))
+    made = {"sets": told, "precision": session.precision} | beside([config for each in sets for config in each.config.evals])
+    made |= model(session) if name == "zero-shot" else adapted(session)
     return made | ({"merged": session.hash("merged")} if name == "merged" else {})
 
 
@@ -153,7 +166,7 @@ def validation(session: Session, name: str) -> dict[str, Any]:
         "selection": selection(session.recipe.evals[0]),
         "data": {"validation": session.fingerprints["validation"]},
         "precision": session.precision,
-    }
+    } | beside(session.recipe.evals[:1])
     return made | (adapted(session) if name == "adapted" else model(session))
 
 
@@ -180,6 +193,13 @@ def files(config: Spec) -> dict[str, str]:
     }
     paths = {name: Path(value).expanduser() for name, value in named.items()}
     return {f"{name} file": hash_path(path) for name, path in paths.items() if path.is_file()}
+
+
+def _weights(checkpoints: Iterable[str]) -> dict[str, str]:
+    """Checkpoint → what its weights are."""
+    from adapt.models.checkpoint import origin
+
+    return {checkpoint: _content(origin(checkpoint)) for checkpoint in checkpoints}
 
 
 def _content(origin: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import changed, of
 from adapt.run import atomic
-from adapt.verbs import boxes, lineage, scores
+from adapt.verbs import boxes, lineage, naming, scores
 from adapt.verbs.guards import floored
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def evaluated(session: Session, config, predict: Callable, split: str, module, p
             raise UserError(f"evals: no split {name!r} in the data. Have: {', '.join(session.data)}.")
     bank = boxes.masked(session, config, session.data[config.bank]) if config.bank else None
     definition = plug.load("evals", config.name)
-    rows = boxes.masked(session, config, session.data[split])
+    rows, predict = boxes.masked(session, config, session.data[split]), naming.asked(session, config, predict)
     protocol = _protocol(session, split, module) | {"metric": config.main, "precision": precision or session.precision}
     return definition.evaluate(config, predict, rows, protocol, bank)
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt import plug
 from adapt.plug import UserError
 from adapt.prompting.visual import checked
-from adapt.verbs import kept
+from adapt.verbs import kept, naming
 from adapt.verbs.question import Answer, Question
 
 if TYPE_CHECKING:
@@ -123,18 +122,15 @@ def _drawn(image: Picture.Image, mask: np.ndarray, question: Question | None = N
     """The mask bool[H, W] as a red veil; points on the thing in green, points outside and the box in blue."""
     from PIL import ImageDraw
 
-    from adapt.vision.draw import PALETTE, TRUE, overlay
+    from adapt.vision.draw import PALETTE, clicked, overlay
 
     picture = overlay(image, mask[None], PALETTE)
     if question is None:
         return picture
-    pen, radius = ImageDraw.Draw(picture), max(2, round(max(image.size) / 150))
     if question.box is not None:
-        pen.rectangle(tuple(question.box), outline=PALETTE[1], width=max(1, radius // 2))
-    for points, colour in ((question.point, TRUE), (question.outside, PALETTE[1])):
-        for x, y in points:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
-    return picture
+        width = max(1, round(max(image.size) / 300))
+        ImageDraw.Draw(picture).rectangle(tuple(question.box), outline=PALETTE[1], width=width)
+    return clicked(picture, [*((x, y, 1) for x, y in question.point), *((x, y, 0) for x, y in question.outside)])
 
 
 def _shown(masks: np.ndarray, scores: np.ndarray | None, title: str) -> dict[str, Any]:
@@ -228,8 +224,6 @@ def _on(size: tuple[int, int], question: Question) -> None:
 def _named(session: Session, family, image: Picture.Image, question: Question) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
     """Masks bool[N, H, W] of what is named and their scores float[N], the best first; what the scores are, and of several
     things the name of each."""
-    import torch
-
     from adapt.distill import semantic
     from adapt.prompting import text_masks
 
@@ -242,18 +236,7 @@ def _named(session: Session, family, image: Picture.Image, question: Question) -
     masks = semantic.proposals(config, family)({"image": image})
     if not len(masks):
         raise UserError(_nothing(config.automatic, own))
-    module = plug.load("models", "clip")
-    clip = module.load(module.Config(name="clip", checkpoint=config.clip)).to(session.accelerator.device).eval()
-
-    @torch.no_grad()
-    def embed_images(pictures: list) -> np.ndarray:
-        views = torch.stack([clip.preprocess({"image": picture}, False)["image"] for picture in pictures])
-        return clip.image_embedding(views.float().to(session.accelerator.device)).cpu().numpy()
-
-    @torch.no_grad()
-    def embed_texts(texts: list[str]) -> np.ndarray:
-        return clip.text_embedding(texts).cpu().numpy()
-
+    _, embed_images, embed_texts = naming.embedders(session, config.clip)
     title = "probability" if config.words.against or others else "similarity"
     if len(requests) == 1 and not others:
         found = text_masks.find(config.words, image, masks, question.text, embed_images, embed_texts)

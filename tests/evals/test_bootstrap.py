@@ -172,10 +172,19 @@ def marked(row: dict, ok: bool, random: np.random.Generator, columns: list[int] 
     return {"drawings": ["crop"], "summed": 1} | found
 
 
+def shown(row: dict, words: list[str], ok: bool) -> dict:
+    """The masks of a row's words, or one of them under the first word that is not there."""
+    own = [NAMES[c] for c in row["objects"]["category"]]
+    told = [(code, words.index(name)) for code, name in zip(row["objects"]["mask"], own, strict=True)]
+    wrong = [number for number, word in enumerate(words) if word not in own]
+    told = told if ok or not wrong else [(told[0][0], wrong[0])]
+    return {"mask": [code for code, _ in told], "word": [number for _, number in told], "score": [1.0] * len(told)}
+
+
 def predictor(skill: float):
     """A model that is right as often as its skill says, whatever it is asked."""
 
-    def predict(rows, name="class_logits", texts=None, boxes=None, points=None, features=None, columns=None, **_):
+    def predict(rows, name="class_logits", texts=None, boxes=None, points=None, features=None, columns=None, words=None, **_):
         random = np.random.default_rng(1)
         numbers = [int(name[1:]) for name in rows["id"]]
         right = (random.random(len(rows)) < skill) | (np.array(numbers) >= COUNT)  # of the bank it knows all
@@ -187,6 +196,8 @@ def predictor(skill: float):
             return [marked(row, ok, random, columns and columns[i]) for i, (row, ok) in enumerate(zip(rows, right))]
         if texts is not None and "associated" in rows.column_names and texts[0].startswith("cue "):
             return random.random((len(rows), 1)) + np.array([[row] * len(texts) for row in right * rows["associated"][:]])
+        if name == "word_masks":
+            return [shown(row, words[i], ok) for i, (row, ok) in enumerate(zip(rows, right))]
         if texts is not None:
             names = [[text.endswith((f" {n}", NAMES[n % 3], f"r{n} 0")) for text in texts] for n in numbers]
             own = np.array(names)
@@ -235,7 +246,7 @@ TRUTH = dict(zip(world()[0]["id"], world()[0]["objects"], strict=True))
 def test_the_table_alone_gives_the_main_metric_and_its_change(name, tmp_path):
     target = plug.load("evals", name)
     rows, bank = (with_text(part, name) for part in world())
-    options = {"steps": 100} if name == "linear" else {"k": 1, "also": []} if name == "knn" else {}
+    options = {"linear": {"steps": 100}, "knn": {"k": 1, "also": []}, "clicks": {"max_clicks": 5}}.get(name, {})
     told = {"classes": NAMES, "templates": ["a {}", "the {}", "one {}"]}
     config = target.Config(name=name, **options)
     results, tables = [], []

@@ -14,9 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import distance_transform_edt
 
-from adapt.evals import segmentation
+from adapt.evals import mask_metrics, segmentation
 from adapt.evals.bootstrap import interval, mean
-from adapt.evals.segmentation import mask_metrics
 from adapt.plug import UserError
 from adapt.vision import draw
 from adapt.vision.masks import box, rle, unrle, unrle_many
@@ -171,12 +170,12 @@ def test_masks_of_few_pictures_are_in_memory_at_once_where_there_are_many_or_lar
     before = segmentation.evaluate(config, counted, rows, {})
     assert asked == [sum(map(len, truths(rows)))]
     asked.clear()
-    monkeypatch.setattr(segmentation, "PIXELS", 5 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr("adapt.evals.objects.PIXELS", 5 * SIZE[0] * SIZE[1])
     after = segmentation.evaluate(config, counted, rows, {})
     assert sum(asked) == sum(map(len, truths(rows))) and max(asked) == 5
     assert (after.metrics, after.table) == (before.metrics, before.table)
     asked.clear()
-    monkeypatch.setattr(segmentation, "PIXELS", 1)
+    monkeypatch.setattr("adapt.evals.objects.PIXELS", 1)
     segmentation.evaluate(config, counted, rows, {})
     assert len(asked) == len(rows) - 1, "a picture at least"
 

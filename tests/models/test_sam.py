@@ -12,8 +12,6 @@ from PIL import Image
 from pycocotools.mask import encode
 from safetensors.torch import load_file
 from segment_anything import SamPredictor
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
-from segment_anything.modeling import Sam as Original
 from torchvision.ops import masks_to_boxes
 from transformers import Sam2Config, Sam2VideoConfig, SamConfig, SamHQConfig, SamImageProcessor, SamModel
 
@@ -23,7 +21,7 @@ from adapt.models.sam import Config, load
 from adapt.models.sam.checkpoints import family as around
 from adapt.models.sam.checkpoints import fresh
 from adapt.models.sam.prompts import click, first, noisy, on_grid, pick, pixels
-from adapt.models.sam.segment_anything import MEAN, STD, configuration, convert
+from adapt.models.sam.segment_anything import configuration
 from adapt.plug import UserError
 from adapt.vision.augment import augment_map
 from adapt.vision.masks import rle, unrle
@@ -33,27 +31,6 @@ PICTURES = [(97, 61), (40, 130), (128, 128)]
 """Width and height."""
 POINTS = (np.array([[20.0, 13.0], [31.5, 40.0]]), np.array([1, 0]))
 BOX = np.array([5.0, 7.0, 33.0, 39.5])
-
-
-def original() -> Original:
-    """A tiny SAM of segment-anything with random weights, all of them (also those that start as zeros)."""
-    torch.manual_seed(0)
-    norm = partial(torch.nn.LayerNorm, eps=1e-6)
-    encoder = ImageEncoderViT(
-        img_size=SIDE, patch_size=16, embed_dim=32, depth=3, num_heads=2, out_chans=64, norm_layer=norm,
-        use_rel_pos=True, window_size=3, global_attn_indexes=(1,),
-    )  # fmt: skip
-    prompts = PromptEncoder(embed_dim=64, image_embedding_size=(GRID, GRID), input_image_size=(SIDE, SIDE), mask_in_chans=16)
-    transformer = TwoWayTransformer(depth=2, embedding_dim=64, mlp_dim=96, num_heads=8)
-    masks = MaskDecoder(transformer_dim=64, transformer=transformer, iou_head_hidden_dim=48)
-    model = Original(encoder, prompts, masks).eval()
-    for parameter in model.parameters():
-        if parameter.ndim < 2 or not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.3)
-    with torch.no_grad():
-        for parameter in masks.parameters():
-            parameter.mul_(3 if parameter.ndim > 1 else 1)  # so that the masks have edges
-    return model
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -100,20 +77,13 @@ def batch(sam, samples) -> dict:
 # ------------------------------------------------------------------------------------------------- against the original
 
 
-@pytest.fixture(scope="module")
-def both():
-    theirs = original()
-    ours = around(convert(theirs.state_dict(), "x"), Config(name="sam"), [v / 255 for v in MEAN], [v / 255 for v in STD])
-    return theirs, ours.eval()
-
-
 @pytest.mark.parametrize("size", PICTURES, ids=str)
 @pytest.mark.parametrize("given", ["points", "one point", "box", "points and box"])
 @pytest.mark.parametrize("multimask", [True, False])
-def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multimask):
+def test_masks_scores_and_logits_equal_segment_anything(both_sams, size, given, multimask):
     from adapt.prompting.prompted import prompt, unpad
 
-    theirs, ours = both
+    theirs, ours = both_sams
     row = {"image": picture(size)}
     coordinates, labels = (part[:1] if given == "one point" else part for part in POINTS)
     predictor = SamPredictor(theirs)
@@ -145,10 +115,10 @@ def test_masks_scores_and_logits_equal_segment_anything(both, size, given, multi
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"model": state, "epoch": 3}])
-def test_an_original_file_loads(both, tmp_path, monkeypatch, wrap):
+def test_an_original_file_loads(both_sams, tmp_path, monkeypatch, wrap):
     from adapt.models.sam import segment_anything
 
-    theirs, ours = both
+    theirs, ours = both_sams
     torch.save(wrap(theirs.state_dict()), tmp_path / "x.pth")
     monkeypatch.setitem(segment_anything.ARCHITECTURES, "vit_b", (32, 3, 2))
     loaded = load(Config(name="sam", checkpoint=f"segment_anything:vit_b/{tmp_path}/x.pth"))
@@ -157,8 +127,8 @@ def test_an_original_file_loads(both, tmp_path, monkeypatch, wrap):
     assert loaded.input["mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_a_mask_as_prompt_equals_segment_anything(both):
-    theirs, ours = both
+def test_a_mask_as_prompt_equals_segment_anything(both_sams):
+    theirs, ours = both_sams
     row, (coordinates, labels) = {"image": picture((97, 61))}, POINTS
     predictor = SamPredictor(theirs)
     predictor.set_image(np.asarray(row["image"]))
@@ -174,9 +144,9 @@ def test_a_mask_as_prompt_equals_segment_anything(both):
     torch.testing.assert_close(got[0], torch.from_numpy(expected), atol=1e-4, rtol=0)
 
 
-def test_masks_are_decoded_in_float32_whatever_the_autocast(both):
+def test_masks_are_decoded_in_float32_whatever_the_autocast(both_sams):
     """Predicted IoUs choose among three masks: in bfloat16 those near 1 come in steps of 0.004."""
-    _, ours = both
+    _, ours = both_sams
     pixels = ours.preprocess({"image": picture(PICTURES[0])}, False)["image"][None]
     prompt = torch.tensor(POINTS[0], dtype=torch.float32)[None], torch.tensor(POINTS[1])[None]
     with torch.no_grad():
@@ -189,15 +159,15 @@ def test_masks_are_decoded_in_float32_whatever_the_autocast(both):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-def test_padding_normalises_to_nothing(both):
-    _, ours = both
+def test_padding_normalises_to_nothing(both_sams):
+    _, ours = both_sams
     values = ours.normalise(ours.preprocess({"image": picture((97, 61))}, False)["image"])
     assert values[:, 80:].abs().max() < 1e-6
     assert values[:, :80].abs().max() > 1
 
 
-def test_the_same_weights_as_a_transformers_folder_answer_alike(both, tmp_path):
-    _, ours = both
+def test_the_same_weights_as_a_transformers_folder_answer_alike(both_sams, tmp_path):
+    _, ours = both_sams
     ours.net.save_pretrained(tmp_path)
     SamImageProcessor(size={"longest_edge": SIDE}, pad_size={"height": SIDE, "width": SIDE}).save_pretrained(tmp_path)
     loaded = load(Config(name="sam", checkpoint=str(tmp_path)))
@@ -592,7 +562,7 @@ def test_data_without_objects_are_refused():
         family().predictors()["masks"]([row])
 
 
-def test_a_file_of_another_architecture_is_one_clear_line(tmp_path):
+def test_a_file_of_another_architecture_is_one_clear_line(both_sams, tmp_path):
     file = tmp_path / "x.pth"
 
     def problem(checkpoint: str) -> str:
@@ -603,7 +573,7 @@ def test_a_file_of_another_architecture_is_one_clear_line(tmp_path):
 
     assert "Did you mean 'vit_b'" in problem(f"segment_anything:vit_bb/{file}")
     assert "no file" in problem(f"segment_anything:vit_b/{file}")
-    torch.save(original().state_dict(), file)
+    torch.save(both_sams[0].state_dict(), file)
     assert "3 layers of width 32" in problem(f"segment_anything:vit_b/{file}")
     torch.save({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(3)}, file)
     assert "of another architecture" in problem(f"segment_anything:vit_t/{file}".replace("vit_t", "vit_h"))

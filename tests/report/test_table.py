@@ -31,6 +31,7 @@ def latency(p50: float, **facts) -> dict:
     [
         ("top1 top5 top3 mean_per_class ece nll", "top-1, top-5, top-3, mean per class, ECE, NLL"),
         ("map map50 map75 recall unread", "mAP, mAP@50, mAP@75, recall, unread"),
+        ("miou_1 miou_5 clicks_90", "mIoU@1 click, mIoU@5 clicks, clicks to 90 % IoU"),
         ("miou boundary_f iou_1 iou_3 mask_ap mask_ap50", "mIoU, boundary F, IoU@1 click, IoU@3 clicks, mask AP, mask AP@50"),
         ("box_ap pixel_accuracy weighted_iou", "box AP, pixel accuracy, weighted IoU"),
         ("knn knn@20 knn_mean_per_class", "kNN, kNN@20, kNN mean per class"),

@@ -16,7 +16,7 @@ FIELDS = {
     "geode": ("region", "country"),
 }
 """A word of the set's name → its fields, in order; `income` is there called `income_ds`."""
-# WILDS numbers FMoW's regions as they first occur (datasets/fmow_dataset.py), and prints them in this order; the last is of 4 of 22,108 pictures
+# WILDS numbers FMoW's regions as they first occur (datasets/fmow_dataset.py); the order is that of the columns of its published results
 VALUES = {("fmow", "region"): ("Asia", "Europe", "Africa", "Americas", "Oceania", "Other")}
 """Set and field → what its numbers mean; of others the number is the group."""
 

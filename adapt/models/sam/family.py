@@ -16,6 +16,7 @@ from adapt.models.base import Family
 from adapt.models.sam import prompts as prompts
 from adapt.models.sam.loss import mask_loss
 from adapt.models.sam.objects import check_objects, drawn
+from adapt.prompting.automatic import proposals
 from adapt.prompting.prompted import padded, predict
 from adapt.vision.augment import augment
 from adapt.vision.images import Normalise
@@ -228,5 +229,8 @@ class Sam(Family):
     # ------------------------------------------------------------------------------------------------------ prediction
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
-        """`image_features`, a function of images; `masks`, a function of rows (see `adapt/prompting/prompted.py`)."""
-        return {"masks": Predictor(functools.partial(predict, self), "rows"), "image_features": Predictor(self.image_features)}
+        """`image_features`, a function of images; of rows `masks` (see `prompting/prompted.py`) and `proposals` (`prompting/automatic.py`)."""
+        rows = {"masks": functools.partial(predict, self), "proposals": functools.partial(proposals, self)}
+        return {name: Predictor(each, "rows") for name, each in rows.items()} | {
+            "image_features": Predictor(self.image_features)
+        }

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapt.overrides import taken
 from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe
 
@@ -74,17 +75,12 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: an argument is missing, repeated, unknown, or not what it takes.
     """
-    given: dict[str, str] = {}
-    for argument in list(arguments):
-        name, equals, value = argument.partition("=")
+    given = taken(arguments, KEYS)
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
         if not equals:
             raise UserError(f"{argument!r} has no name before it. Write key=value, such as images=photos.")
-        if name in KEYS:
-            if name in given:
-                raise UserError(f"{name}: given twice. Give it once.")
-            given[name] = value
-            arguments.remove(argument)
-        elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
+        if "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(f"{name}: predict has no such option.{nearest(name, [*KEYS, 'run', 'recipe'])}")
     if not given.get("images"):
         raise UserError("images: missing. Write images=FOLDER, images='photos/*.jpg' or images=LIST.txt.")

@@ -17,6 +17,7 @@ Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from adapt.plug import UserError, nearest
@@ -30,7 +31,7 @@ GROUPS = {
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
-"""Module of this folder → its corruptions, functions of these names, in the paper's order."""
+"""Module of this folder → its corruptions, in the paper's order."""
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -50,7 +51,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
     Raises:
         UserError: there is no such corruption or severity, or the picture is not of that kind.
     """
-    from adapt.vision.corrupt import blur, digital, noise, weather
+    from adapt.vision.corrupt.blur import cut
     from adapt.vision.corrupt.levels import CONSTANTS
 
     known(name)
@@ -60,10 +61,21 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
         raise UserError(
             f"corrupt: got an array {image.dtype}{list(image.shape)}; give a picture uint8[height, width, 3], RGB, values 0 to 255."
         )
-    modules = {"noise": noise, "blur": blur, "weather": weather, "digital": digital}
-    module = next(modules[group] for group, names in GROUPS.items() if name in names)
-    found = getattr(module, name)(image, CONSTANTS[name][severity - 1], generator(name, severity, seed))
-    return found if str(found.dtype) == "uint8" else blur.cut(found)
+    found = _functions()[name](image, CONSTANTS[name][severity - 1], generator(name, severity, seed))
+    return found if str(found.dtype) == "uint8" else cut(found)
+
+
+def _functions() -> dict[str, Callable[..., np.ndarray]]:
+    """Name → what makes it: (picture, the constants of a severity, a generator) → the picture, bytes or values not yet cut off."""
+    from adapt.vision.corrupt import blur, digital, noise, weather
+
+    parts = {
+        "noise": (noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
+        "blur": (blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
+        "weather": (weather.snow, weather.frost, weather.fog, weather.brightness),
+        "digital": (digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
+    }
+    return {name: made for group, names in GROUPS.items() for name, made in zip(names, parts[group], strict=True)}
 
 
 def known(name: str) -> None:

@@ -105,6 +105,10 @@ class Clicks:
         self.points = np.concatenate([self.points, new[..., :2].astype(np.float32)], 1)
         self.labels = np.concatenate([self.labels, new[..., 2]], 1)
 
+    def only(self, kept: np.ndarray) -> None:
+        """Go on with these objects alone: bool[N]."""
+        self.truth, self.points, self.labels = self.truth[kept], self.points[kept], self.labels[kept]
+
     def prompt(self) -> tuple[np.ndarray, np.ndarray]:
         """float32[N, K, 2] XY pixels, int64[N, K]."""
         return self.points, self.labels

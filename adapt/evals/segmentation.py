@@ -10,24 +10,21 @@ diagonal); COCO (average precision, by pycocotools; the class is that of the pro
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from adapt.contracts import EvalConfig
-from adapt.plug import UserError
+from adapt.evals.objects import chunks, columns, masked
 from adapt.vision.classes import category_names
-from adapt.vision.masks import singles, unrle_many
+from adapt.vision.masks import unrle_many
 
 if TYPE_CHECKING:
     from adapt.evals.result import Result
 
 COLUMNS = {"miou": "score"}
 """Metric → the table's column of what it is the mean of, where it is called otherwise."""
-CHUNK, PIXELS = 64, 2**26
-"""Rows that are predicted at once, and pixels of all their masks: masks are not gathered in memory."""
 
 
 class Config(EvalConfig):
@@ -64,17 +61,14 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     """
     import numpy as np
 
+    from adapt.evals import mask_metrics
     from adapt.evals.bootstrap import interval
     from adapt.evals.result import Result
-    from adapt.evals.segmentation import mask_metrics
 
     regions = [row or {} for row in dataset["objects"]]
-    objects = [singles(row) for row in regions]
-    chosen = [i for i, row in enumerate(objects) if row.get("mask")]
-    if not chosen:
-        raise UserError(f"evals: no row of the split {config.split!r} has masks. Name data with `objects.mask`.")
+    objects, chosen = masked(regions, config.split)
     truth, found, records = [], [], {}
-    for part in _chunks(chosen, objects):
+    for part in chunks(chosen, objects):
         here = [objects[i] for i in part]
         for i, row, masks, scores, values in zip(part, here, *_measure(config, predict, dataset.select(part), here)):
             records[i] = values
@@ -110,25 +104,11 @@ def _mean(table: dict[str, list], name: str):
     return mean(table[COLUMNS.get(name, name)], table["picture"])
 
 
-def _chunks(chosen: list[int], objects: list[dict]) -> Iterator[list[int]]:
-    """Rows by their numbers, as many at once as `CHUNK` and `PIXELS` allow; at least one."""
-    part: list[int] = []
-    pixels = 0
-    for i in chosen:
-        own = len(objects[i]["mask"]) * math.prod(objects[i]["mask"][0]["size"])
-        if part and (len(part) == CHUNK or pixels + own > PIXELS):
-            yield part
-            part, pixels = [], 0
-        part.append(i)
-        pixels += own
-    yield part
-
-
 def _measure(config: Config, predict: Callable, rows, objects: list[dict]) -> tuple[list, list, list]:
     """A chunk's masks bool[N, H, W] and scores float[N] for its boxes, and each object's numbers by metric."""
     import numpy as np
 
-    from adapt.evals.segmentation import mask_metrics
+    from adapt.evals import mask_metrics
 
     truth = [unrle_many(row["mask"]) for row in objects]
     boxes = [np.asarray(row["bbox"], np.float32).reshape(-1, 4) for row in objects]
@@ -164,7 +144,7 @@ def _found(row: dict, masks, scores) -> dict[str, Any]:
     """What was found in one image, as `average_precision` takes it; boxes are those around the masks."""
     import numpy as np
 
-    from adapt.evals.segmentation import mask_metrics
+    from adapt.evals import mask_metrics
 
     codes = mask_metrics.encode(masks)
     boxes = mask_metrics.run_lengths.toBbox(codes)
@@ -174,18 +154,14 @@ def _found(row: dict, masks, scores) -> dict[str, Any]:
 
 def _table(ids: list[str], chosen: list[int], found: list[dict], every: dict[str, list], names: list[str]) -> dict[str, list]:
     """A row an object: `id#number`, its picture, its class, the model's own score, and the metrics."""
-    table = {
-        "picture": [ids[i] for i, row in zip(chosen, found, strict=True) for _ in row["category"]],
-        "id": [f"{ids[i]}#{n}" for i, row in zip(chosen, found, strict=True) for n in range(len(row["category"]))],
-        "label": [names[c] if names else str(c) for row in found for c in row["category"]],
-        "confidence": [float(value) for row in found for value in row["score"]],
-    }
+    table = columns(ids, chosen, [row["category"] for row in found], names)
+    table |= {"confidence": [float(value) for row in found for value in row["score"]]}
     return table | {COLUMNS.get(name, name): [v for part in values for v in part] for name, values in every.items()}
 
 
 def _worst(config: Config, dataset, chosen, objects, records, found, names) -> list[tuple[str, Any]]:
     """The objects of the lowest IoU: what is there outlined green, what was found under red, the box blue."""
-    from adapt.evals.segmentation import mask_metrics
+    from adapt.evals import mask_metrics
     from adapt.vision.draw import comparison
 
     every = sorted((value, i, n) for i in chosen for n, value in enumerate(records[i]["miou"]))[: config.pictures]
