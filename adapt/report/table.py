@@ -26,6 +26,9 @@ LABELS |= {"corrupted_top1": "top-1 on corrupted pictures", "clean_top1": "top-1
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
 LABELS |= {"cgf1": "cgF1", "positive_f1": "F1 of words that are there", "presence_mcc": "MCC of which words are there"}
 LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
+LABELS |= {"worst_group": "top-1, worst group", "top5_worst_group": "top-5, worst group", "mean_r1": "R@1, mean of both ways"}
+LABELS |= {"ece_fitted": "ECE, temperature fitted", "f1_macro": "macro F1", "template_mean": "top-1, mean of single templates"}
+LABELS |= {"jaccard": "Jaccard", "choice": "right caption chosen"}
 """How metrics are called in tables; others by their names."""
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks", r"miou_(\d+)": r"mIoU@\1 clicks"}
 NUMBERED |= {r"clicks_(\d+)": r"clicks to \1 % IoU"}
