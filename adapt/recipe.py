@@ -209,8 +209,9 @@ def _as_canary(item: dict) -> dict:
     kept = {key: value for key, value in item.items() if key in EvalSet.model_fields}
     if isinstance(kept.get("name"), str):
         kept["name"] = kept["name"].replace("/", "-")
-    if "metric" in item and not kept.get("evals"):
-        kept["evals"] = [{"name": name} for name in measured_by([str(item["metric"])])]
+    if asked := measured_by([str(item.get("metric", ""))]):  # what else the suite reports of it is not asked
+        said = {each.get("name"): each for each in kept.get("evals") or [] if isinstance(each, dict)}
+        kept["evals"] = [said.get(name) or {"name": name} for name in asked]
     if folder := item.get("folder") or str(item.get("hub") or "").split("/")[-1]:
         said = {key: item[key] for key in ("split", "labels", "group") if item.get(key) is not None}
         kept["data"] = {"source": "clip_benchmark", "path": folder} | said

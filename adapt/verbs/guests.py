@@ -82,10 +82,6 @@ class Guest:
 
     @property
     def accelerator(self):
-        return self.session.accelerator
-
-    @property
-    def accelerator(self):
         """The session's: models that an eval needs beside the measured one are on its device."""
         return self.session.accelerator
 
