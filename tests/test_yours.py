@@ -46,7 +46,7 @@ def test_data_that_are_not_there_are_one_clear_line(name, given, capsys):
 
 @pytest.mark.slow
 def test_photographs_teach_clip_and_a_student(tmp_path, capsys):
-    """Their files: `docs/test_start.py`, by the recipe that `adapt init` writes."""
+    """Their files: `test_wheel.py`, by the recipe that `adapt init` writes."""
     for i, colour in enumerate(["red", "blue", "lime"]):
         (tmp_path / "mine" / colour).mkdir(parents=True)
         for k in range(14):
