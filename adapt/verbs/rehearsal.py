@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 from adapt import plug
@@ -71,6 +72,7 @@ def _tried(session: Session, config: ObjectiveConfig, lesson: Lesson, batch: int
     start = config.model_copy(update={"pretrained": False})  # its weights change no time
     learner = plug.load("distill", config.name).learner(start, teacher, function)
     learner.to(device, memory_format=torch.channels_last).train()
+    around = nullcontext if device.type == "cpu" else session.accelerator.autocast  # as the cache is filled
     rows = student_rows(session)
     views = Views(rows, learner.preprocess, session.recipe.seed)
 
@@ -80,10 +82,16 @@ def _tried(session: Session, config: ObjectiveConfig, lesson: Lesson, batch: int
 
     def answer(count: int) -> Callable[[], None]:
         seen = torch.stack([teacher.preprocess(row, False)["image"] for row in rows.select(range(count))])
-        return partial(torch.inference_mode()(function), seen.float().to(device))
+        pictures = seen.float().to(device)
 
-    asked = _batch(answer, batch) if function else 0.0
-    return asked, max(0.0, _batch(step, batch) - asked)
+        def asked() -> None:
+            with torch.inference_mode(), around():
+                function(pictures)
+
+        return asked
+
+    answered = _batch(answer, batch) if function else 0.0
+    return answered, max(0.0, _batch(step, batch) - answered)
 
 
 def _batch(prepared: Callable[[int], Callable[[], None]], batch: int) -> float:
