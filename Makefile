@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Compiled modules are kept: a process that compiles torch and transformers again starts ten seconds later.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-outside lint format lock clean
+.PHONY: setup demo test test-outside docs lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -29,6 +29,10 @@ test: setup lint
 # What needs other packages, or more than two minutes.
 test-outside: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m outside
+
+# The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 lint: setup
 	$(BIN)/ruff check .

@@ -471,6 +471,8 @@ class ObjectiveConfig(Plugin):
     """Raised when what it makes changes, so that kept results are made again."""
     uses_words: ClassVar[bool] = False
     """Does it ask about classes by the words of `prompts`, whatever its teacher does?"""
+    steps_alike: ClassVar[bool] = True
+    """Does each step of the student's training take about as long as the first ones, so that its time can be foretold?"""
     labelled_by: ClassVar[tuple[str, ...]] = ()
     """The options that a teacher's labels depend on; no others make them again."""
 

@@ -23,14 +23,11 @@ Said = tuple[int, dict[str, Any]]
 def recipes(rest: list[str]) -> Said:
     """`adapt recipes`: all of them, or one with its options, after overrides."""
     if not rest:
-        found = [_described(name) for name in available("recipes")]
-        for recipe in found:
-            student = f" → {recipe['student']}" if recipe["student"] else ""
-            line = f"{recipe['name']:<24} {recipe['model']} + {recipe['method']} on {recipe['data']}{student}"
-            if sys.stdout.isatty():
-                print(line, textwrap.fill(recipe["about"], _width(), initial_indent="    ", subsequent_indent="    "), sep="\n")
-            else:
-                print(f"{line}: {recipe['about']}")
+        found = described()
+        if sys.stdout.isatty():
+            _dimmed([line for recipe in [HEAD, *found] for line in _row(recipe)], "    ")
+        else:
+            print(*(_line(recipe) for recipe in found), sep="\n")
         return 0, {"recipes": found}
     plain = _switch(rest, "plain")
     recipe = load_recipe(rest[0], rest[1:])
@@ -41,13 +38,46 @@ def recipes(rest: list[str]) -> Said:
     return 0, {"recipe": recipe.model_dump(mode="json"), "notes": recipe.notes}
 
 
-def _described(name: str) -> dict[str, str]:
-    """A recipe in words: what it adapts, how, on which data, what it teaches, and what it shows."""
-    text = read_text(find("recipes", name), "recipe")
-    raw = parse_yaml(text, name)
-    parts = {"model": raw["model"]["name"], "method": raw["method"]["name"], "data": raw["data"]["source"]}
-    student = (raw.get("distill") or {}).get("student", "")
-    return {"name": name} | parts | {"student": student, "about": text.splitlines()[0].lstrip("# ")}
+COLUMNS = {"name": 25, "model": 11, "method": 12, "data": 13, "student": 10}
+"""Of the table of recipes: what stands there, and how many characters it has."""
+HEAD = {"name": "recipe", "model": "family", "method": "method", "data": "data", "student": "student", "minutes": "min"}
+"""Its first line."""
+
+
+def described() -> list[dict[str, Any]]:
+    """Each recipe in words: what it adapts, how, on which data, what it teaches and shows; minutes and figures, where they were measured.
+
+    The figures are those of `published/recipes.yaml`, with the command and the machine that they are of.
+    """
+    place = find("published", "recipes")
+    measured = parse_yaml(read_text(place, "published"), str(place))
+    found = []
+    for name in available("recipes"):
+        text = read_text(find("recipes", name), "recipe")
+        raw, known = parse_yaml(text, name), measured["recipes"].get(name, {})
+        parts = {"model": raw["model"]["name"], "method": raw["method"]["name"], "data": raw["data"]["source"]}
+        parts |= {"student": (raw.get("distill") or {}).get("student", ""), "about": text.splitlines()[0].lstrip("# ")}
+        parts |= {"minutes": round(known["seconds"] / 60, 1) if "seconds" in known else None}
+        parts |= {"figures": known.get("figures", ""), "measured_by": known.get("command", "")}
+        found.append({"name": name} | parts | {"machine": known.get("machine", measured["machine"]) if known else ""})
+    return found
+
+
+def _row(recipe: dict[str, Any]) -> list[str]:
+    """A recipe in the table of a terminal: its columns, then what it shows and what it reached."""
+    minutes = "" if recipe["minutes"] is None else str(recipe["minutes"])
+    lines = ["".join(recipe[name].ljust(width) for name, width in COLUMNS.items()) + minutes.rjust(4)]
+    for text in filter(None, (recipe.get("about"), recipe.get("figures"))):
+        lines += textwrap.wrap(text, _width(), initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def _line(recipe: dict[str, Any]) -> str:
+    """A recipe in a line, for a file."""
+    student = f" → {recipe['student']}" if recipe["student"] else ""
+    measured = "; ".join(filter(None, (recipe["minutes"] and f"{recipe['minutes']} min", recipe["figures"])))
+    line = f"{recipe['name']:<24} {recipe['model']} + {recipe['method']} on {recipe['data']}{student}: {recipe['about']}"
+    return f"{line} [{measured}]" if measured else line
 
 
 def _first_lines(kind: Literal["recipes", "prompts"]) -> dict[str, str]:

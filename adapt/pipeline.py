@@ -117,7 +117,7 @@ def export(recipe: Recipe) -> Outcome:
 
 def road(recipe: Recipe) -> Outcome:
     """Finetune, distill and export, with one session: the data are read once, and the model is loaded once."""
-    from adapt.verbs import distill, export, finetune
+    from adapt.verbs import distill, export, finetune, rehearsal
 
     session = Session(recipe)
     if recipe.distill and not kept.taught(session):
@@ -125,6 +125,7 @@ def road(recipe: Recipe) -> Outcome:
 
         create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be had is told of before the training
         distill.need_labels(session)
+        session.later = {} if kept.finetuned(session) else rehearsal.seconds(session)
     finetune.finetune(session)
     if recipe.distill:
         distill.distill(session)

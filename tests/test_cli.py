@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import pytest
 from adapt import pipeline
 from adapt.cli import VERBS, main, parse
 from adapt.commands import TAKES
+from adapt.lists import described
 from adapt.manual import PAGES
 from adapt.options import lookup
 from adapt.overrides import parse_yaml
 from adapt.plug import UserError
-from adapt.recipe import available, load_recipe
+from adapt.recipe import available, find, load_recipe
 from adapt.run import Run
 from adapt.verbs.searching.request import OWN as SEARCHED
 from adapt.verbs.shooting.request import OWN
@@ -92,6 +94,36 @@ def test_recipes_lists_each_with_a_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == available("recipes")
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+
+
+def test_a_terminal_gets_recipes_as_a_table_of_80_columns_with_what_was_measured(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")  # no colours
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["recipe", "family", "method", "data", "student", "min"]
+    assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == available("recipes")
+    row = next(line for line in lines if line.startswith("clip_lora "))
+    assert row.split() == ["clip_lora", "clip", "lora", "emoji", "resnet10t", "3.1"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_measured_recipe_names_its_command_and_has_its_figures_from_the_benchmarks():
+    """None is invented: each number stands in BENCHMARKS.md too, and so does the time."""
+    benchmarks = (Path(__file__).parents[1] / "BENCHMARKS.md").read_text()
+    found = {recipe["name"]: recipe for recipe in described() if recipe["figures"]}
+    assert "clip_lora" in found and not [name for name in found if "/" in name]
+    raw = parse_yaml(find("published", "recipes").read_text(), "recipes")["recipes"]
+    assert list(raw) == list(found), "no recipe that there is not"
+    for name, recipe in found.items():
+        assert f"recipe={name}" in recipe["measured_by"] and recipe["machine"]
+        for number in re.findall(r"\d+\.\d", recipe["figures"]):
+            assert number in benchmarks, f"{name}: {number}"
+        if "seconds" in raw[name]:
+            minutes, seconds = divmod(raw[name]["seconds"], 60)
+            assert f"{minutes} min {seconds} s" in benchmarks, name
+            assert recipe["minutes"] == round(raw[name]["seconds"] / 60, 1)
 
 
 @pytest.mark.parametrize(

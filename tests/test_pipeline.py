@@ -284,7 +284,7 @@ def test_who_is_chosen_taught_and_cached(monkeypatch):
 
     base = ["tracker=none", "data.shots=1"]
     session = Session(load_recipe("clip_lora", base))
-    rows = distill._student_rows(session)
+    rows = distill.student_rows(session)
     assert len(rows) == len(session.data["train"]) + 3 * 849
     assert rows["label"][-1] is None
 

@@ -1,8 +1,11 @@
-"""The wheel has recipes, prompts and assets, and works from any folder without the clone."""
+"""The wheel has recipes, prompts and assets, and works from any folder without the clone, as the README says to a newcomer."""
 
 from __future__ import annotations
 
+import csv
 import os
+import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -49,7 +52,40 @@ def test_the_wheel_works_from_any_folder(installed, tmp_path):
     assert data.stdout.split()[0] == "41" and int(data.stdout.split()[1]) > 500, data.stderr
     suite = run(installed / "adapt", "recipes", "clip_lora", "canary=source_hands", cwd=tmp_path)
     assert "hand: fluent_3d" in suite.stdout, suite.stderr
-    overrides = ["train.epochs=1", "data.shots=1", "data.unlabelled=[]", "tracker=none"]
-    done = run(installed / "adapt", "finetune", "recipe=clip_lora", *overrides, cwd=tmp_path)
+    code = "from adapt.data.emoji import Config, load; print(len(load(Config())['test']))"
+    assert run(installed / "python", "-c", code, cwd=tmp_path).stdout.split() == ["213"]
+
+
+SMALL = ["model.checkpoint=clip-tiny", "train.epochs=1", "tracker=none", "evals.0.bootstrap=100"]
+SMALL += ["distill.student=test_resnet", "distill.pretrained=false", "distill.train.epochs=1", "distill.views=1"]
+SMALL += ["export.0.calibration=16", "export.0.bench=0.05"]
+"""So that it takes seconds and no network; a reader types none of it."""
+
+
+def typed(verb: str) -> list[str]:
+    """The README's first command of the verb."""
+    line = re.search(rf"^(adapt {verb} .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    return shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.slow
+def test_two_commands_lead_a_newcomer_from_a_folder_to_an_int8_file_and_a_third_to_its_answers(installed, photos, tmp_path):
+    written = run(installed / "adapt", *typed("init"), cwd=tmp_path)
+    road = typed("road")
+    assert written.stdout.splitlines()[-1] == f"Next: {shlex.join(['adapt', *road])}", written.stderr
+    done = run(installed / "adapt", *road, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list((tmp_path / "runs").glob("*/adapter/adapter_model.safetensors"))
+    (path,) = (tmp_path / "runs").glob("mine-*")
+    assert list(path.glob("export/*/onnx/model.int8.onnx"))
+    assert f"runs/{path.name}" in done.stdout.replace("\n", ""), "the last line names the run folder"
+
+    (tmp_path / "new").mkdir()
+    for name in ("lime", "snow"):
+        (tmp_path / "photos" / name / "0.png").rename(tmp_path / "new" / f"{name}.png")
+    asked = [word if not word.startswith("run=") else f"run=runs/{path.name}" for word in typed("predict")]
+    answered = run(installed / "adapt", *asked, cwd=tmp_path)
+    assert answered.returncode == 0, answered.stderr[-2000:]
+    (file,) = (tmp_path / "answers").rglob("predictions.csv")
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert [row["path"] for row in rows] == ["lime.png", "snow.png"]
+    assert all((tmp_path / "photos" / row["label"]).is_dir() for row in rows)

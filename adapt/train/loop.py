@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ def fit(
     title: str = "train",
     selection: str = "",
     apart: float = 0.0,
+    later: Mapping[str, float] | None = None,
 ) -> list[dict]:
     """Train the parameters of `family` that require gradients; on return they are the best on validation.
 
@@ -52,6 +53,7 @@ def fit(
         validate: a score of the family, higher is better; none: the last weights are kept.
         selection: what the score is, its metric and protocol; a state with other ones is refused.
         apart: seconds between two states of ends of epochs, at least: of short epochs not each leaves one.
+        later: seconds of what follows, which are told with this training's own after its first steps.
 
     Returns:
         the rows of `history.jsonl`.
@@ -92,7 +94,7 @@ def fit(
             counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
             checkpoint.save(last, values | counters)
 
-    with progress(title, total, step, accelerator.is_main_process) as tick:
+    with progress(title, total, step, accelerator.is_main_process, later) as tick:
         while step < total and not (train.patience and stale >= train.patience):
             epoch, inside = divmod(step, epoch_steps)
             views.epoch = epoch

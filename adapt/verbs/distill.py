@@ -121,7 +121,7 @@ def teach(session: Session):
 
     objective = plug.load("distill", session.recipe.distill.name)
     folder, config = _begun(session)
-    teacher, rows, extra = kept.teacher(session).eval(), _student_rows(session), None
+    teacher, rows, extra = kept.teacher(session).eval(), student_rows(session), None
     lesson = objective.lesson(config, teacher, partial(_another, session))
     _measure_labels(session, teacher, lesson)
     if lesson.label:
@@ -227,7 +227,7 @@ def _save_student(session: Session, student, start: bool | str) -> None:
     scores.drop_files(session)
 
 
-def _student_rows(session: Session):
+def student_rows(session: Session):
     """Training rows with their labels, and unlabelled ones; where people's labels teach, the labelled alone, with their maps of classes."""
     from datasets import concatenate_datasets
 

@@ -138,7 +138,7 @@ def fit(session: Session, apart: float = 0.0) -> None:
         kept.refuse(session, "the training", run.read_json("checkpoints/made_of.json", {}), made, "checkpoints")
     run.write_json("checkpoints/made_of.json", made)
     session.track("finetune")
-    options = {"title": "finetune", "selection": measuring.selection(session, family), "apart": apart}
+    options = {"title": "finetune", "selection": measuring.selection(session, family), "apart": apart, "later": session.later}
     seen, validate = _views(session), _validation(session)
     loop.fit(family, seen, recipe.train, recipe.seed, run.path, session.accelerator, validate, **options)
 

@@ -62,6 +62,8 @@ class Session:
         """The sets of the canary, once somebody has asked for them; see `guests.guests`."""
         self.shared: Callable[[str, int], Callable[[int, int], dict[str, Tensor]]] | None = None
         """Features of a split's rows, kept for several sessions: (split, views) → what `features.cached` gives; none: its own."""
+        self.later: dict[str, float] = {}
+        """Of a road: what comes after finetune → about how many seconds it takes, as far as that is known before."""
         self.quiet = False
         """Is it a part of something larger, which speaks for it?"""
         set_seed(recipe.seed)

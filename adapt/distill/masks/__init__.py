@@ -32,6 +32,7 @@ class Config(ObjectiveConfig):
     """A CNN encoder, and how it learns."""
 
     version = 2
+    steps_alike = False  # features first, then prompts
     renamed = {"alone": "feature_steps"}
 
     student: str = "resnet18"

@@ -1,0 +1,107 @@
+"""Every command in the README, in AGENTS.md and on the pages of docs/ is taken by the command line, up to where the work would begin."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from adapt import cli, pipeline
+from adapt.recipe import load_recipe
+from adapt.run import Run
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(?:bash|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PLACES = ("data.path", "data.images", "data.unlabelled_path", "images", "image", "file", "example", "mask")
+"""Arguments that are files or folders of the reader's."""
+
+
+def commands() -> dict[str, str]:
+    """Each command of a fenced block, without its comment and where its output goes → the page that it stands on first."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.partition(" > ")[0], comments=True)
+                if words:
+                    found.setdefault(shlex.join(words), page.name)
+    return found
+
+
+def ours(words: list[str]) -> list[str]:
+    """The verb and its arguments; empty where a command is none of ours."""
+    if words[0] == "accelerate":
+        start = next(i for i, word in enumerate(words) if word == "-m" or word.endswith("finetune.py"))
+        return words[start + 2 :] if words[start] == "-m" else ["finetune", *words[start + 1 :]]
+    return words[1:] if words[0] == "adapt" else []
+
+
+COMMANDS = commands()
+OURS = {text: ours(shlex.split(text)) for text in COMMANDS}
+
+
+class Reached(Exception):
+    """The command is understood: here the work begins."""
+
+
+@pytest.fixture(autouse=True)
+def reached(monkeypatch):
+    """What works, and does not only read what was typed, says that it was reached."""
+    from adapt.verbs import convert, doctor, init, runs
+
+    def stop(*_, **__):
+        raise Reached
+
+    verbs = [(pipeline, name) for name, each in vars(pipeline).items() if getattr(each, "__module__", "") == pipeline.__name__]
+    for module, name in (*verbs, (convert, "convert"), (doctor, "look"), (init, "init"), (runs, "compare"), (runs, "remove")):
+        monkeypatch.setattr(module, name, stop)
+    monkeypatch.setenv("ADAPT_PLUGINS", "")
+
+
+def placed(word: str) -> str:
+    """The argument, after what it names has been put there: a reader has it."""
+    key, _, value = word.rpartition("=")
+    if key == "run":
+        name = re.fullmatch(r"runs/(\w+)-…", value)[1]
+        recipe = load_recipe("clip_lora" if name == "mine" else name)
+        path = Run.open(recipe).begin(recipe).path
+        (path / "metrics.json").write_text('{"entries": []}')
+        return f"run={path}"
+    if key in ("", "recipe") and value.endswith(".yaml"):
+        shutil.copy(ROOT / "recipes" / "clip_lora.yaml", value)
+    if key == "plugins":
+        for name, text in runpy.run_path(str(ROOT / "docs" / "hooks.py"))["strangers"]().items():
+            Path(value, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(value, name).write_text(dedent(text))
+    if key in PLACES:
+        Path(value).parent.mkdir(parents=True, exist_ok=True)
+        Path(value).write_text("{}") if Path(value).suffix else Path(value).mkdir(exist_ok=True)
+    return word
+
+
+@pytest.mark.parametrize("text", [text for text, words in OURS.items() if words])
+def test_a_command_is_understood(text, capsys):
+    words = [placed(word) for word in OURS[text]]
+    try:
+        assert cli.main(words) == 0, f"{COMMANDS[text]}: {capsys.readouterr().err}"
+    except Reached:
+        assert words[0] in cli.VERBS
+
+
+@pytest.mark.parametrize("text", [text for text, words in OURS.items() if not words])
+def test_another_command_is_one_that_there_is(text):
+    first, *rest = text.split()
+    if first == "make":
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), COMMANDS[text]
+    else:
+        assert text == "source .venv/bin/activate", f"{COMMANDS[text]}: {text}"
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 60
