@@ -47,10 +47,13 @@ def build(folder: Path) -> Path:
 def panel(folder: Path) -> str:
     """The section of the run's own report; empty without a search."""
     read = Run(folder).read_json(FILE)
-    if not read:
-        return ""
+    return f"<section><h2>Workbench</h2>{shown(read)}</section>" if read else ""
+
+
+def shown(read: Mapping[str, Any]) -> str:
+    """A search in a sentence, its plot and its table, as the report and a notebook show it."""
     drawing = section("Plot", "It is in workbench/workbench.png.", lambda: plot(read)[0])
-    return f"<section><h2>Workbench</h2><p>{escape(sentence(read))}</p>{_body(read, drawing)}</section>"
+    return f"<p>{escape(sentence(read))}</p>{_body(read, drawing)}"
 
 
 def _body(read: Mapping[str, Any], drawing: str) -> str:
