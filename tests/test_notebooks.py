@@ -1,0 +1,118 @@
+"""The notebooks: each runs from its first cell to its last, shows pictures, and is committed as a reader should find it."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import nbformat
+import pytest
+
+from adapt.plug import ROOT
+from adapt.report.gallery import Gallery
+
+FOLDER = ROOT.parent / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+ONE = "'tracker=none', 'train.epochs=1', 'data.shots=2', 'model.train_templates=1', 'evals.0.bootstrap=100'"
+SMALL = {
+    "01_zero_shot_prompting": """
+SHOWN = 3
+SCENES = ["data.train=8", "data.validation=8", "data.test=12"]
+SETS = {"an emoji of it": "{templates: ['an emoji of a {}'], classes: emoji}"}
+""",
+    "02_adapt_clip_to_your_domain": f"""
+SIZES = [{ONE}, "data.unlabelled=[]"]
+SHOWN = 3
+""",
+    "03_segment_anything_your_way": """
+SIZES = ["tracker=none", "data.train=8", "data.validation=8", "data.test=12", "train.epochs=1"]
+GRID = 6
+""",
+    "04_dinov2_features": """
+SIZES = ["tracker=none", "train.epochs=2", "train.validate_every=2", "data.shots=2"]
+EVALS = ["evals=[{name: zeroshot, split: test}]"]
+SCENES = ["data.train=8", "data.validation=8", "data.test=12"]
+""",
+    "05_paligemma_detect_and_ask": """
+SIZES = ["tracker=none", "data.train=8", "data.validation=8", "data.test=12", "train.epochs=1"]
+SHOWN = 2
+""",
+    "06_distill_and_deploy": f"""
+SIZES = [{ONE}, "data.unlabelled=[]", "distill.train.epochs=1", "distill.views=1"]
+SHOWN = 3
+""",
+    "07_few_labels_and_prompts": """
+SHOTS = Shots(shots=(1,), seeds=1, methods=("zero-shot", "tip_adapter"))
+SCENES = ["data.train=32", "data.validation=8", "data.test=12"]
+SEARCH = Search(pictures=24, space=Space(templates=["{}"], drawings=["crop", "crop+white"], expand=[0.01], fit=["pad"]))
+""",
+}
+"""Notebook → the cell that stands in the place of its sizes in a test."""
+
+
+def notebook(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def tagged(name: str, tag: str) -> list[str]:
+    """The sources of the cells with a tag."""
+    return [cell.source for cell in notebook(name).cells if tag in cell.metadata.get("tags", [])]
+
+
+def assigned(source: str) -> set[str]:
+    """The names that a cell sets."""
+    return {target.id for node in ast.parse(source).body for target in node.targets}
+
+
+def run(source: str, names: dict[str, Any]) -> Any:
+    """Run a cell as a notebook does; what its last line is, if that is an expression."""
+    *before, last = ast.parse(source).body
+    if not isinstance(last, ast.Expr):
+        before, last = [*before, last], None
+    exec(compile(ast.Module(before, []), "cell", "exec"), names)
+    return last and eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+def ran(name: str, yours: str = "") -> list[Any]:
+    """What the cells of a notebook show, with small sizes; `yours`: in the place of the cell for the reader's own data."""
+    stand_ins = {"sizes": SMALL[name], "yours": yours}
+    names: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for cell in notebook(name).cells:
+        if cell.cell_type == "code":
+            tag = next(iter(cell.metadata.get("tags", [])), "")
+            shown.append(run(stand_ins.get(tag) or cell.source, names))
+    return [value for value in shown if value is not None]
+
+
+def pictures(shown: list[Any]) -> int:
+    """How many pictures are shown."""
+    return sum(value._repr_html_().count("<img") for value in shown if not isinstance(value, dict))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_shows_pictures(name):
+    shown = ran(name)
+    assert pictures(shown) >= 4
+    assert not [value for value in shown if isinstance(value, Gallery) and not value.pictures and "lost" not in name]
+
+
+def test_it_runs_on_a_folder_of_the_readers_own(photos):
+    shown = ran("02_adapt_clip_to_your_domain", "YOURS = ['data.path=photos', 'prompts.classes=null']")
+    answers = shown[-1].words
+    assert answers and all(any(name in said for name in ("red apple", "lime", "blue cup", "snow")) for said in answers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_committed_as_a_reader_should_find_it(name):
+    read = notebook(name)
+    nbformat.validate(read)
+    assert read.cells[0].source.startswith("# ")
+    assert not [cell for cell in read.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)], "outputs"
+    assert not [cell for cell in read.cells if cell.source.startswith(("%", "!"))], "plain Python alone"
+    (sizes,), (yours,) = tagged(name, "sizes"), tagged(name, "yours")
+    assert assigned(SMALL[name]) == assigned(sizes), "the test sets what the reader may set"
+    assert assigned(yours) == {"YOURS"}
+    rest = "\n".join(cell.source for cell in read.cells if cell.cell_type == "code" and cell.source not in (sizes, yours))
+    used = {node.id for node in ast.walk(ast.parse(rest)) if isinstance(node, ast.Name)}
+    assert assigned(sizes) | {"YOURS"} <= used, "each does something"
