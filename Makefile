@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-outside lint format lock clean
+.PHONY: setup demo test test-outside notebooks lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -27,6 +27,10 @@ test: setup lint
 # What needs other packages, or more than two minutes.
 test-outside: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m outside
+
+# With their outputs into build/notebooks, from where the docs take them; those that have not changed are left as they are.
+notebooks: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/render_notebooks.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,41 +13,52 @@ from adapt.report.gallery import Gallery
 
 FOLDER = ROOT.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-ONE = "'tracker=none', 'train.epochs=1', 'data.shots=2', 'model.train_templates=1', 'evals.0.bootstrap=100'"
+ONE = "'tracker=none', 'train.epochs=1', 'evals.0.bootstrap=100'"
+SCENES = "'data.train=8', 'data.validation=8', 'data.test=12'"
 SMALL = {
-    "01_zero_shot_prompting": """
+    "01_zero_shot_prompting": f"""
 SHOWN = 3
-SCENES = ["data.train=8", "data.validation=8", "data.test=12"]
-SETS = {"an emoji of it": "{templates: ['an emoji of a {}'], classes: emoji}"}
+SCENES = [{SCENES}]
+SETS = {{"an emoji of it": "['an emoji of a {{}}']"}}
 """,
     "02_adapt_clip_to_your_domain": f"""
-SIZES = [{ONE}, "data.unlabelled=[]"]
+SIZES = [{ONE}, "model.train_templates=1"]
 SHOWN = 3
 """,
-    "03_segment_anything_your_way": """
-SIZES = ["tracker=none", "data.train=8", "data.validation=8", "data.test=12", "train.epochs=1"]
+    "03_segment_anything_your_way": f"""
+SIZES = [{ONE}]
 GRID = 6
 """,
-    "04_dinov2_features": """
-SIZES = ["tracker=none", "train.epochs=2", "train.validate_every=2", "data.shots=2"]
-EVALS = ["evals=[{name: zeroshot, split: test}]"]
-SCENES = ["data.train=8", "data.validation=8", "data.test=12"]
+    "04_dinov2_features": f"""
+SIZES = [{ONE}]
+EVALS = ["evals=[{{name: zeroshot, split: test}}]"]
+SCENES = [{SCENES}]
 """,
-    "05_paligemma_detect_and_ask": """
-SIZES = ["tracker=none", "data.train=8", "data.validation=8", "data.test=12", "train.epochs=1"]
+    "05_paligemma_detect_and_ask": f"""
+SIZES = [{ONE}]
 SHOWN = 2
 """,
     "06_distill_and_deploy": f"""
-SIZES = [{ONE}, "data.unlabelled=[]", "distill.train.epochs=1", "distill.views=1"]
+SIZES = [{ONE}, "model.train_templates=1", "distill.train.epochs=1", "distill.views=1", "export.0.bench=0.1"]
 SHOWN = 3
 """,
     "07_few_labels_and_prompts": """
+SIZES = ["tracker=none", "method.views=1"]
 SHOTS = Shots(shots=(1,), seeds=1, methods=("zero-shot", "tip_adapter"))
 SCENES = ["data.train=32", "data.validation=8", "data.test=12"]
 SEARCH = Search(pictures=24, space=Space(templates=["{}"], drawings=["crop", "crop+white"], expand=[0.01], fit=["pad"]))
 """,
 }
 """Notebook → the cell that stands in the place of its sizes in a test."""
+DATA = {
+    "02_adapt_clip_to_your_domain": "YOURS = ['data.shots=2', 'data.unlabelled=[]']",
+    "03_segment_anything_your_way": f"YOURS = [{SCENES}]",
+    "04_dinov2_features": "YOURS = ['data.shots=2']",
+    "05_paligemma_detect_and_ask": f"YOURS = [{SCENES}]",
+    "06_distill_and_deploy": "YOURS = ['data.shots=2', 'data.unlabelled=[]']",
+    "07_few_labels_and_prompts": "YOURS = ['data.shots=2']",
+}
+"""Notebook → the cell that stands in the place of its data, where those of a reader are many."""
 
 
 def notebook(name: str) -> nbformat.NotebookNode:
@@ -75,7 +86,7 @@ def run(source: str, names: dict[str, Any]) -> Any:
 
 def ran(name: str, yours: str = "") -> list[Any]:
     """What the cells of a notebook show, with small sizes; `yours`: in the place of the cell for the reader's own data."""
-    stand_ins = {"sizes": SMALL[name], "yours": yours}
+    stand_ins = {"sizes": SMALL[name], "yours": yours or DATA.get(name)}
     names: dict[str, Any] = {"__name__": "__main__"}
     shown = []
     for cell in notebook(name).cells:
@@ -91,14 +102,15 @@ def pictures(shown: list[Any]) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_and_shows_pictures(name):
+def test_it_runs_and_shows_pictures(name, monkeypatch):
+    monkeypatch.setattr("adapt.verbs.export.TOWER", 0)  # the teacher's own file, for its time alone, takes long to write
     shown = ran(name)
     assert pictures(shown) >= 4
-    assert not [value for value in shown if isinstance(value, Gallery) and not value.pictures and "lost" not in name]
+    assert next(value for value in shown if isinstance(value, Gallery)).pictures
 
 
 def test_it_runs_on_a_folder_of_the_readers_own(photos):
-    shown = ran("02_adapt_clip_to_your_domain", "YOURS = ['data.path=photos', 'prompts.classes=null']")
+    shown = ran("02_adapt_clip_to_your_domain", "YOURS = ['data.path=photos']")
     answers = shown[-1].words
     assert answers and all(any(name in said for name in ("red apple", "lime", "blue cup", "snow")) for said in answers)
 
