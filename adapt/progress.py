@@ -56,7 +56,7 @@ def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., No
         said = [f"{done:,} of {total:,}", note, duration(now - began)]
         if first < done < total:
             said.append(f"about {duration((now - began) / (done - first) * (total - done))} left")
-        words = escape(f"{title}: {'  '.join(filter(None, said))}")
+        words = escape(f"{title}: {', '.join(filter(None, said))}")
         page, drawn = HTML(f'<progress value="{done}" max="{max(total, 1)}"></progress> {words}'), now
         if handle:
             handle.update(page)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 from typing import Any
 
 import nbformat
 import pytest
 
+from adapt.pipeline import finetune, load_data, load_recipe
 from adapt.plug import ROOT
 from adapt.report.gallery import Gallery
+from adapt.train import loop
 
 FOLDER = ROOT.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -107,6 +110,30 @@ def test_it_runs_and_shows_pictures(name, monkeypatch):
     shown = ran(name)
     assert pictures(shown) >= 4
     assert next(value for value in shown if isinstance(value, Gallery)).pictures
+
+
+def test_a_cell_that_was_stopped_goes_on_when_it_runs_again(photos, monkeypatch, capsys):
+    recipe = load_recipe("clip_lora", ["data.path=photos", "tracker=none", "train.epochs=2", "train.batch=16"])
+    steps, step = [], loop._step
+
+    def stopped(*args):
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        steps.append(args[6])
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(recipe)
+    outcome = finetune(recipe)
+    per_epoch = len(load_data(recipe)["train"]) // 16
+    assert f"finetune: resumed at step {4 - 4 % per_epoch} of {2 * per_epoch}" in capsys.readouterr().out
+    written = [json.loads(line) for line in (outcome.path / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in written if "loss" in row] == list(range(1, 2 * per_epoch + 1)), "each step counts once"
+    assert "adapted" in outcome.metrics
+    finetune(recipe)
+    assert "finished before" in capsys.readouterr().out
 
 
 def test_it_runs_on_a_folder_of_the_readers_own(photos):
