@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Compiled modules are kept: a process that compiles torch and transformers again starts ten seconds later.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-outside docs lint format lock clean
+.PHONY: setup demo test test-outside docs notebooks lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -30,6 +30,10 @@ test: setup lint
 test-outside: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m outside
 
+# With their outputs into build/notebooks, from where the docs take them; those that have not changed are left as they are.
+notebooks: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/render_notebooks.py
+
 # The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
@@ -45,7 +49,7 @@ format: setup
 # Names, versions and hashes only: no address of any registry.
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-	  --extra test --extra docs --extra assets pyproject.toml --output-file requirements.lock
+	  --extra test --extra docs --extra notebooks --extra assets pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis

@@ -20,13 +20,16 @@ from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.verbs import kept, scores
 from adapt.verbs.outcome import Outcome
+from adapt.verbs.question import Question
 from adapt.verbs.session import Session
 
 if TYPE_CHECKING:
+    from adapt.data.split import Splits
+    from adapt.report.gallery import Gallery
     from adapt.suite import Suite
     from adapt.verbs.predict import Answered
     from adapt.verbs.predicting.request import Request
-    from adapt.verbs.question import Answer, Question
+    from adapt.verbs.question import Answer
     from adapt.verbs.searching.request import Request as Search
     from adapt.verbs.shooting.request import Request as Shots
     from adapt.verbs.shots import Swept
@@ -36,10 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "Question",
     "distill",
     "evaluate",
     "export",
     "finetune",
+    "load_data",
     "load_recipe",
     "merge",
     "predict",
@@ -47,6 +52,7 @@ __all__ = [
     "report",
     "road",
     "shots",
+    "show",
     "workbench",
 ]
 
@@ -186,6 +192,18 @@ def report(path: Path) -> Path:
     from adapt.report.page import build
 
     return build(Run.from_folder(path).path)
+
+
+def load_data(recipe: Recipe) -> Splits:
+    """The recipe's pictures: split → rows, a `datasets.DatasetDict`."""
+    return Session(recipe).data
+
+
+def show(rows, answers=None, words=None, side: int = 128) -> Gallery:
+    """Pictures in rows, as a notebook shows them; see `adapt/report/gallery.py`."""
+    from adapt.report.gallery import show
+
+    return show(rows, answers, words, side)
 
 
 def _finish(session: Session) -> Outcome:

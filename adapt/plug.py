@@ -85,6 +85,10 @@ SHARED = {
 class UserError(Exception):
     """A mistake in a recipe, in the data or in the surroundings: one clear line a problem, no traceback, exit status 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """As IPython shows it below a cell: the lines alone."""
+        return str(self).splitlines()
+
 
 class Spec(BaseModel):
     """Base of every config section: frozen, unknown keys forbidden, each field's docstring is its description."""

@@ -1,11 +1,12 @@
-"""How far a work is: a bar with loss, rate and time left for who watches, a line now and then for a log."""
+"""How far a work is: a bar with loss, rate and time left for who watches, in a terminal or a notebook; a line now and then for a log."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from html import escape
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +19,10 @@ SLOWER = 1.05
 """Each pause is as many times as long as the one before it."""
 FIRST = 5
 """Steps, after one that warms up, by which a road's time is told."""
+SOON = 2.0
+"""Seconds before a notebook's bar is shown: a cell may do many things that take less."""
+DRAWN = 0.5
+"""Seconds between two drawings of it."""
 
 
 @contextmanager
@@ -29,19 +34,22 @@ def progress(
     Args:
         later: what follows → about how many seconds it takes; given, a line tells the time of all after the first steps.
     """
+    if not shown:
+        yield _nothing
+        return
     console = Console(stderr=True)
     foretell = _foretold(title, total - done, later) if later else _nothing
-    if not (console.is_terminal or console.is_jupyter):
-        log = _logged(title, total, done)
+    if console.is_jupyter or not console.is_terminal:
+        with _in_notebook(title, total, done) if console.is_jupyter else nullcontext(_logged(title, total, done)) as tell:
 
-        def both(loss: float | None = None, rate: float | None = None) -> None:
-            foretell()
-            log(loss, rate)
+            def both(loss: float | None = None, rate: float | None = None) -> None:
+                foretell()
+                tell(loss, rate)
 
-        yield both if shown else _nothing
+            yield both
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")]
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def tick(loss: float | None = None, rate: float | None = None) -> None:
@@ -67,6 +75,38 @@ def _foretold(title: str, steps: int, later: Mapping[str, float]) -> Callable[[]
             print(f"road: about {whole}: {told}; evaluation and export besides", file=sys.stderr, flush=True)
 
     return foretell
+
+
+@contextmanager
+def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., None]]:
+    """A `tick` that draws a bar below the cell, once the work has taken `SOON`; it stays there at its last state."""
+    from IPython.display import HTML, display
+
+    began, first, note, drawn, handle = time.monotonic(), done, "", 0.0, None
+
+    def draw(now: float) -> None:
+        nonlocal drawn, handle
+        said = [f"{done:,} of {total:,}", note, duration(now - began)]
+        if first < done < total:
+            said.append(f"about {duration((now - began) / (done - first) * (total - done))} left")
+        words = escape(f"{title}: {', '.join(filter(None, said))}")
+        page, drawn = HTML(f'<progress value="{done}" max="{max(total, 1)}"></progress> {words}'), now
+        if handle:
+            handle.update(page)
+        else:
+            handle = display(page, display_id=True)
+
+    def tick(loss: float | None = None, rate: float | None = None) -> None:
+        nonlocal done, note
+        done, note, now = done + 1, _note(loss, rate), time.monotonic()
+        if now - began >= SOON and now - drawn >= DRAWN:
+            draw(now)
+
+    try:
+        yield tick
+    finally:
+        if handle:
+            draw(time.monotonic())
 
 
 def _logged(title: str, total: int, done: int) -> Callable[..., None]:

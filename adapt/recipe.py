@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,16 @@ class Recipe(Spec):
     def to_yaml(self) -> str:
         """The resolved recipe, as it is written into the run folder."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: what is said in each section; below it, folded, all options."""
+        rows = []
+        for name, value in self.model_dump(mode="json", exclude_unset=True).items():
+            text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+            text = text.removesuffix("...\n").strip()
+            rows.append(f'<tr><th>{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>')
+        whole = f"<details><summary>All options</summary><pre>{escape(self.to_yaml())}</pre></details>"
+        return f"<table>{''.join(rows)}</table>{''.join(f'<p>{escape(note)}</p>' for note in self.notes)}{whole}"
 
 
 # ---------------------------------------------------------------------------------------------------- finding and reading

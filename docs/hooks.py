@@ -1,6 +1,6 @@
-"""Pages that are made of the code: recipes and their options from the schema, verbs from their help, examples from the tests.
+"""Pages that are made of the code: recipes and their options from the schema, verbs from their help, examples from the tests; and notebooks.
 
-`recipes.md`, `options/*.md`, `commands.md` and copies of files of the repository's root exist only while the site is built. In other pages
+`recipes.md`, `options/*.md`, `commands.md`, `notebooks/*.md` and copies of files of the repository's root exist only while the site is built. In other pages
 `<!-- stranger: methods/scaled.py -->` becomes the file of that name that `tests/contracts/test_stranger.py` writes and goes the road with.
 """
 
@@ -15,6 +15,7 @@ from textwrap import dedent
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+from render_notebooks import pages
 
 from adapt import lists, manual, options
 from adapt.plug import SECTIONS, load, names
@@ -34,6 +35,7 @@ def on_files(files, config):
     made |= {"recipes.md": "\n".join(_recipes()), "commands.md": "\n".join(_commands())}
     made |= {"options/recipe.md": "\n".join(_recipe())}
     made |= {f"options/{section}.md": "\n".join(_section(section)) for section in SECTIONS}
+    made |= {f"notebooks/{name}.md": text for name, text in pages().items()}
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files

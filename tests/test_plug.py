@@ -72,3 +72,7 @@ def test_one_is_no_plural():
         "2 problems",
         "2,000 problems",
     ]
+
+
+def test_ipython_is_told_to_show_a_users_mistake_without_a_traceback():
+    assert UserError("a: wrong.\nb: too.")._render_traceback_() == ["a: wrong.", "b: too."]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from adapt import progress
@@ -56,3 +58,43 @@ def test_a_road_is_told_once_from_its_first_steps(clock, capsys):
     assert lines.index(said[0]) == 0, "before any other line"
     assert not [line for line in told(clock, capsys, 40, 1.0) if "road" in line], "of a verb alone nothing follows"
     assert told(clock, capsys, 40, 1.0, shown=False, later={"distill": 180.0}) == []
+
+
+def in_notebook(clock, monkeypatch, steps: int, seconds: float, stop: int | None = None) -> list[str]:
+    """What a notebook shows below the cell, one drawing after the other."""
+    drawn: list[str] = []
+
+    class Handle:
+        def update(self, page) -> None:
+            drawn.append(page.data)
+
+    def display(page, display_id) -> Handle:
+        drawn.append(page.data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(progress, "Console", lambda stderr: type("Console", (), {"is_jupyter": True, "is_terminal": False}))
+    with suppress(KeyboardInterrupt), progress.progress("<finetune>", steps) as tick:
+        for step in range(steps):
+            if step == stop:
+                raise KeyboardInterrupt
+            clock.now += seconds
+            tick(1.25)
+    return drawn
+
+
+def test_a_notebook_has_a_bar_of_its_own(clock, monkeypatch):
+    drawn = in_notebook(clock, monkeypatch, 100, 0.25)
+    assert drawn[0].startswith(
+        '<progress value="8" max="100"></progress> &lt;finetune&gt;: 8 of 100, loss 1.250, 2 s, about 23 s left'
+    )
+    assert drawn[-1].endswith("100 of 100, loss 1.250, 25 s")
+    assert len(drawn) == pytest.approx(48, abs=2), "two drawings a second"
+
+
+def test_a_notebook_is_spared_the_bars_of_what_is_done_soon(clock, monkeypatch):
+    assert in_notebook(clock, monkeypatch, 7, 0.25) == []
+
+
+def test_a_stopped_cell_keeps_its_bar_as_it_was(clock, monkeypatch):
+    assert "50 of 100" in in_notebook(clock, monkeypatch, 100, 0.25, stop=50)[-1]

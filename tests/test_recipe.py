@@ -324,3 +324,11 @@ def test_fuzz_the_command_line_never_ends_in_a_traceback(arguments):
     from adapt.cli import main
 
     assert main(["recipes", "clip_lora", *arguments]) in (0, 2)
+
+
+def test_a_notebook_shows_what_a_recipe_says_first_and_folds_the_rest():
+    recipe = load_recipe("clip_lora", ["prompts.templates=['<b>{}']"])
+    said, _, rest = recipe._repr_html_().partition("<details>")
+    assert "<th>method</th>" in said and "rank: 16" in said and "seed" not in said, "what was left at its default"
+    assert "<b>" not in said and "&lt;b&gt;{}" in said
+    assert "seed: 0" in rest

@@ -53,10 +53,12 @@ class Part:
     def panel(self, folder: Path) -> str:
         """The section of the run's own report; empty where there are no such numbers."""
         read = Run(folder).read_json(self.file)
-        if not read:
-            return ""
+        return f"<section><h2>{self.title}</h2>{self.shown(read)}</section>" if read else ""
+
+    def shown(self, read: Read) -> str:
+        """The sentence, the plot and the table, as the report and a notebook show them."""
         drawing = section("Plot", f"It is in {Path(self.file).parent / self._picture}.", lambda: self.plot(read)[0])
-        return f"<section><h2>{self.title}</h2><p>{escape(self.lead(read))}</p>{self.body(read, drawing)}</section>"
+        return f"<p>{escape(self.lead(read))}</p>{self.body(read, drawing)}"
 
     @property
     def _picture(self) -> str:

@@ -165,7 +165,7 @@ def plot(read: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 PART = Part(FILE, "Few labels", headline, plot, _body, markdown)
-build, panel = PART.build, PART.panel
+build, panel, shown = PART.build, PART.panel, PART.shown
 
 
 # --------------------------------------------------------------------------------------------------------------- terminal

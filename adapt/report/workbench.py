@@ -157,7 +157,7 @@ def _both(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
 
 PART = Part(FILE, "Workbench", sentence, plot, _body)
-build, panel = PART.build, PART.panel
+build, panel, shown = PART.build, PART.panel, PART.shown
 
 
 # --------------------------------------------------------------------------------------------------------------- terminal

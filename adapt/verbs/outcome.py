@@ -179,10 +179,9 @@ def _rows(images: Sequence) -> Dataset:
         UserError: nobody can say what a picture looks like; see `vision/depth.py`.
     """
     from datasets import Dataset, Features, Value
-    from PIL import Image as Picture
 
     from adapt.vision.depth import Refused
-    from adapt.vision.pictures import RGB, encoded, rgb
+    from adapt.vision.pictures import RGB, encoded, held
 
     rows: dict[str, list] = {"id": [], "image": []}
     for number, image in enumerate(images):
@@ -191,10 +190,9 @@ def _rows(images: Sequence) -> Dataset:
             rows["id"].append(path)
             rows["image"].append({"path": path, "bytes": None})
             continue
-        picture = image if isinstance(image, Picture.Image) else Picture.fromarray(image)
         rows["id"].append(str(number))
         try:
-            rows["image"].append(encoded(rgb(picture)))
+            rows["image"].append(encoded(held(image)))
         except Refused as refused:
             raise UserError(f"predict: picture {number}: {refused}.") from None
     return Dataset.from_dict(rows, features=Features(id=Value("string"), image=RGB()))

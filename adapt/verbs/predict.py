@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Problems = list[tuple[str, str, str]]
 """Pictures without an answer: id, kind, detail."""
+UNSURE = 8
+"""Of the least sure pictures, how many a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Answered:
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self) | {"out": str(self.out), "files": [str(self.out / name) for name in self.files]}
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: in sentences, with the least sure pictures."""
+        from adapt.report.gallery import show
+
+        unsure = sorted((self.out / "previews").glob("*.jpg"))[:UNSURE]
+        told = "".join(f"<p>{escape(line)}</p>" for line in sentences(self))
+        return told + (f"<p>The least sure:</p>{show(unsure)._repr_html_()}" if unsure else "")
 
 
 def of_run(recipe: Recipe, request: Request) -> Answered:

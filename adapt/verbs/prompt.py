@@ -5,6 +5,7 @@ For example: `ask(Session(load_recipe("sam_semantic_student")), Question(image="
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.plug import UserError
 from adapt.prompting.visual import checked
 from adapt.verbs import kept, naming
-from adapt.verbs.question import Answer, Question
+from adapt.verbs.question import Answer, Question, called
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,7 @@ def ask(session: Session, question: Question) -> Answer:
     about = {"name": session.recipe.model.name, "checkpoint": session.recipe.model.checkpoint, "adapted": adapted}
     functions = {"masks": _masks, "text": _words, "patch_features": _alike, "class_logits": _classes, "region_scores": _placed}
     answer = functions[_way(family, question, about["name"])](session, family, image, question)
-    start = {"image": question.image, "size": list(image.size), "model": about, "question": question.given()}
+    start = {"image": called(question.image), "size": list(image.size), "model": about, "question": question.told()}
     answer.found = start | answer.found
     return answer
 
@@ -82,12 +83,17 @@ def _way(family, question: Question, name: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- pictures
 
 
-def _open(path: str, name: str) -> Picture.Image:
+def _open(path: str | os.PathLike | Picture.Image | np.ndarray, name: str) -> Picture.Image:
     """A file → its picture in RGB, by the same door as the sources' pictures; `name`: the part of the question."""
     from adapt.data.problems import KINDS
     from adapt.data.scan import inspect, quiet
-    from adapt.vision.pictures import open_picture, rgb
+    from adapt.vision.pictures import held, open_picture, reason, rgb
 
+    if not isinstance(path, str | os.PathLike):
+        try:
+            return held(path)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: the picture is not usable: {reason(error)}. Give one of 8 bits, or a file.") from None
     value = {"path": str(Path(path).expanduser()), "bytes": None}
     with quiet():
         problems = inspect(value).problems
@@ -98,15 +104,19 @@ def _open(path: str, name: str) -> Picture.Image:
     return rgb(open_picture(value))
 
 
-def _marked(path: str, size: tuple[int, int]) -> np.ndarray:
-    """The file of a mask → where it is not 0 and not transparent, bool[H, W]; of an example of `size` (width, height)."""
+def _marked(mask: str | os.PathLike | Picture.Image | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask, or its file → where it is not 0 and not transparent, bool[H, W]; of an example of `size` (width, height)."""
     import numpy as np
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     from adapt.vision.pictures import open_picture
 
-    _open(path, "mask")
-    picture = ImageOps.exif_transpose(open_picture({"path": str(Path(path).expanduser())}))
+    _open(mask, "mask")
+    path = called(mask)
+    if isinstance(mask, str | os.PathLike):
+        picture = ImageOps.exif_transpose(open_picture({"path": str(Path(mask).expanduser())}))
+    else:
+        picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
     bands = picture.getbands()
     values = np.asarray(picture).reshape(*picture.size[::-1], len(bands)) > 0
     inside = values[..., :-1].any(-1) & values[..., -1] if bands[-1] == "A" else values.any(-1)
@@ -185,7 +195,7 @@ def _prompted(family, image: Picture.Image, question: Question) -> tuple[np.ndar
         labels = [1] * len(question.point) + [0] * len(question.outside)
         many = max(1, len(boxes))
         options["points"] = [(np.array([points] * many), np.array([labels] * many))]
-    answer = family.predictors()["masks"]([{"id": question.image, "image": image}], **options)[0]
+    answer = family.predictors()["masks"]([{"id": called(question.image), "image": image}], **options)[0]
     if len(boxes) < 2:
         return answer["masks"], answer["scores"], "predicted IoU"
     best, agreement = medoid(answer["masks"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from html import escape
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,14 +62,18 @@ REPEATED = ("point", "outside")
 WORDS = ("image", "text", "without", "example", "mask")
 COUNTS = {"jitter": 64, "grid": 256}
 """What is a number, and the most it may be."""
+EMPTY = (int, Sequence)
+"""What may be empty: numbers, texts and lists; a picture is none."""
+SIDE = 256
+"""Pixels of the longer side of an answer's picture in a notebook."""
 
 
 @dataclass
 class Question:
     """What is asked of a picture; which of these go together is the family's to say."""
 
-    image: str
-    """A file."""
+    image: str | Path | Picture.Image | np.ndarray
+    """A file; from Python also a picture, or an array uint8[H, W, 3]."""
     text: str | Sequence[str] = ""
     """Words: a thing ("segment the red apple"), a question ("detect cat ; dog"), or class names: a list, or apart by , or ;."""
     point: Sequence[tuple[float, float]] = ()
@@ -84,16 +90,19 @@ class Question:
     """Ask with so many boxes, `box` and others like it; 0: with it alone."""
     grid: int = 0
     """Points along each side of the picture, each of which is asked for its masks; 0: none."""
-    example: str = ""
-    """A file: another picture of the thing, with its `mask`."""
-    mask: str = ""
-    """A file: not 0 where the example shows the thing."""
+    example: str | Path | Picture.Image | np.ndarray = ""
+    """The same of another picture of the thing, with its `mask`."""
+    mask: str | Path | Picture.Image | np.ndarray = ""
+    """The same: not 0 where the example shows the thing; an array may be bool[H, W]."""
 
     def given(self) -> dict[str, object]:
         """The parts that are not empty, without the picture itself."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        there = {name: value if isinstance(value, int) else value is not None and len(value) for name, value in parts.items()}
-        return {name: value for name, value in parts.items() if name != "image" and there[name]}
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "image"}
+        return {name: value for name, value in parts.items() if not (value is None or (isinstance(value, EMPTY) and not value))}
+
+    def told(self) -> dict[str, object]:
+        """The same for JSON: files by their names."""
+        return {name: value if isinstance(value, EMPTY) else called(value) for name, value in self.given().items()}
 
     def names(self) -> list[str]:
         """The class names of `text`, each once.
@@ -110,6 +119,11 @@ class Question:
         if len(names) < len(listed) or not any(names):
             raise UserError(f"text: {self.text!r} is not a list of names. Write text='ants, bees' or text='[ants, bees]'.")
         return list(dict.fromkeys(filter(None, names)))
+
+
+def called(picture: str | os.PathLike | Picture.Image | np.ndarray) -> str:
+    """A file's path; of a picture in memory, that it is one."""
+    return str(picture) if isinstance(picture, str | os.PathLike) else "(a picture)"
 
 
 def parse(arguments: list[str]) -> tuple[Question, Path]:
@@ -187,7 +201,7 @@ def _numbers(name: str, text: str, what: str) -> list[tuple[float, ...]]:
 # ------------------------------------------------------------------------------------------------------------------ files
 
 
-@dataclass
+@dataclass(repr=False)
 class Answer:
     """What the model says of a picture."""
 
@@ -199,6 +213,18 @@ class Answer:
     """The picture with the answer drawn on it, if there is something to draw."""
     mask: np.ndarray | None = None
     """bool[H, W] in the picture's size, the best one; of a question for a mask."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the lines beside the drawn picture."""
+        from adapt.report.gallery import figure
+
+        drawn = figure(self.picture, "", SIDE) if self.picture else ""
+        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{drawn}<pre>{escape(str(self))}</pre></div>'
 
     def write(self, out: Path) -> list[str]:
         """Write what there is to `files(out)`, and say where it lies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
@@ -27,6 +28,10 @@ class Session:
     """One recipe at work: its run folder, processes, data and model, handed from verb to verb."""
 
     def __init__(self, recipe: Recipe):
+        warnings.filterwarnings(
+            "ignore", message="IProgress not found"
+        )  # of tqdm, as it is imported; our bars need no ipywidgets
+
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
         from accelerate.tracking import get_available_trackers
@@ -209,7 +214,6 @@ class Session:
 
 def _quiet() -> None:
     """Libraries that talk about themselves are asked not to; our own lines are what a user should see."""
-    import warnings
     from logging import ERROR, getLogger
 
     import datasets

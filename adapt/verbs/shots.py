@@ -51,6 +51,10 @@ class Swept:
 
         return pa.Table.from_pylist([page.flat(row) for row in self.document["rows"]]).to_pandas()
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return page.shown(self.document)
+
 
 def shots(session: Session, request: Request) -> Swept:
     """Learn and measure every cell that is not kept yet, and sum them up.

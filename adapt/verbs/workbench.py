@@ -40,6 +40,10 @@ class Searched:
     document: dict[str, Any]
     """`workbench.json`: rounds, candidates, finalists, the gain."""
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return page.shown(self.document)
+
 
 @dataclass
 class Bench:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, Image, List, Value
 from datasets.features.features import register_feature
 from PIL import Image as Picture
@@ -99,6 +100,15 @@ def rgb(image: Picture.Image) -> Picture.Image:
         white.paste(image, mask=image.getchannel("A"))
         return white
     return image.convert("RGB")
+
+
+def held(picture: Picture.Image | np.ndarray) -> Picture.Image:
+    """A picture in memory, PIL's or an array uint8[H, W, 3] in RGB or uint8[H, W], → RGB.
+
+    Raises:
+        Refused: see `rgb`.
+    """
+    return rgb(picture if isinstance(picture, Picture.Image) else Picture.fromarray(picture))
 
 
 def encoded(image: Picture.Image) -> dict:

@@ -203,6 +203,7 @@ def test_the_metadata_of_a_file_prepare_a_picture_as_the_student_does(spec):
 def test_a_detector_answers_in_pixels_of_each_picture_as_where_it_is_measured(run, photos):
     recipe = load_recipe(run.path / "recipe.yaml")
     answered = predict.of_run(recipe, Request(images=str(photos), by="detector", score=0.06, batch=1))
+    assert answered._repr_html_().count("<img") == min(8, answered.pictures), "the least sure are shown"
     measured = student_of("detector").predictors()["detections"]
     for line in map(json.loads, (answered.out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
         (found,) = measured([{"image": Image.open(photos / line["path"]).convert("RGB")}])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adapt import pipeline
 from adapt.cli import main
 from adapt.data import world
 from adapt.plug import UserError
@@ -136,6 +137,10 @@ def test_dinov2_finds_what_an_example_shows(scene, tmp_path, capsys):
     marked = reddened(tmp_path / "prompt.png", scene)
     assert (np.asarray(Image.open("prompt.mask.png")) > 0).any()
     assert marked[64:, 64:].sum() > 0.6 * marked.sum() > 100
+    written = json.loads(Path("prompt.json").read_text())
+    held = pipeline.prompt(load_recipe("dinov2_linear"), Question(np.asarray(Image.open(scene)), example=shown, mask=mask))
+    assert held.found["masks"] == written["masks"], "pictures in memory are asked as their files are"
+    assert json.loads(json.dumps(held.found))["image"] == "(a picture)"
 
 
 def test_an_example_may_be_a_palette_or_a_16_bit_mask(scene, tmp_path, capsys):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adapt.cli import main
 from adapt.plug import UserError
-from adapt.verbs.question import Answer, Question, files, parse
+from adapt.verbs.question import Answer, Question, called, files, parse
 
 
 def test_points_are_given_one_by_one_or_together():
@@ -127,3 +127,18 @@ def test_help_tells_all_ways_to_ask(capsys):
         keys = [*Question.__dataclass_fields__, "out", "overwrite"]
         assert not [key for key in keys if f"{key}=" not in said]
         assert all(path.name in said for path in files(Path("prompt.png")))
+
+
+def test_a_question_from_python_may_have_pictures_and_says_so():
+    picture = Image.new("RGB", (3, 3))
+    question = Question(picture, example=Path("a.png"), mask=np.zeros((3, 3), bool), point=[(1, 2)])
+    assert list(question.given()) == ["point", "example", "mask"]
+    assert question.told() == {"point": [(1, 2)], "example": "a.png", "mask": "(a picture)"}
+    assert called(picture) == "(a picture)"
+
+
+def test_a_notebook_shows_an_answer_with_its_picture_and_its_words_as_words():
+    page = Answer([" 90 %  <b>"], {}, Image.new("RGB", (30, 20)))._repr_html_()
+    assert page.count("<img") == 1 and "<b>" not in page and " 90 %  &lt;b&gt;</pre>" in page
+    assert "<img" not in Answer(["a"], {})._repr_html_()
+    assert repr(Answer(["a", "b"], {}, mask=np.zeros((9, 9), bool))) == "a\nb"

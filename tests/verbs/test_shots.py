@@ -190,6 +190,7 @@ def test_data_without_labels_are_refused(world):
 
 def test_the_table_has_a_row_for_each_method_and_shots_and_says_what_it_is_of(swept):
     home, found = swept
+    assert found._repr_html_().count("<tr>") == len(found.document["rows"]) + 1 and "<svg" in found._repr_html_()
     rows = found.document["rows"]
     assert [(row["method"], row["shots"]) for row in rows] == [
         ("zero-shot", 0),

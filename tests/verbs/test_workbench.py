@@ -179,7 +179,9 @@ def test_the_document_shows_both_figures_and_every_candidate(searched, monkeypat
     assert len({len(row) for row in (head, *rows)}) == 1 and rows[0][0] == "the choice" and rows[-1][0] == "plain"
     assert (found.path / "workbench" / "workbench.png").read_bytes()[:4] == b"\x89PNG"
     assert "half that confirms" in (found.path / "workbench" / "report.html").read_text()
-    assert "<svg" in page.panel(found.path) and page.panel(Path("elsewhere")) == ""
+    assert (
+        found._repr_html_() in page.panel(found.path) and "<svg" in found._repr_html_() and page.panel(Path("elsewhere")) == ""
+    )
 
 
 def test_the_frozen_recipe_gives_the_confirmed_number(searched, monkeypatch):
