@@ -46,7 +46,7 @@ def progress(title: str, total: int, done: int = 0, shown: bool = True) -> Itera
 
 @contextmanager
 def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., None]]:
-    """A `tick` that draws a bar below the cell, once the work has taken `SOON`; it stays there at its last state."""
+    """A `tick` that draws a bar below the cell, once the work has taken `SOON`; it goes when the work is done, and stays when stopped."""
     from IPython.display import HTML, display
 
     began, first, note, drawn, handle = time.monotonic(), done, "", 0.0, None
@@ -72,7 +72,9 @@ def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., No
     try:
         yield tick
     finally:
-        if handle:
+        if handle and done >= total:
+            handle.update(HTML(""))
+        elif handle:
             draw(time.monotonic())
 
 
