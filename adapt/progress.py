@@ -79,7 +79,7 @@ def _foretold(title: str, steps: int, later: Mapping[str, float]) -> Callable[[]
 
 @contextmanager
 def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., None]]:
-    """A `tick` that draws a bar below the cell, once the work has taken `SOON`; it stays there at its last state."""
+    """A `tick` that draws a bar below the cell, once the work has taken `SOON`; it goes when the work is done, and stays when stopped."""
     from IPython.display import HTML, display
 
     began, first, note, drawn, handle = time.monotonic(), done, "", 0.0, None
@@ -105,7 +105,9 @@ def _in_notebook(title: str, total: int, done: int) -> Iterator[Callable[..., No
     try:
         yield tick
     finally:
-        if handle:
+        if handle and done >= total:
+            handle.update(HTML(""))
+        elif handle:
             draw(time.monotonic())
 
 

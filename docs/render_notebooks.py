@@ -72,7 +72,7 @@ def _output(output: NotebookNode) -> str:
     data = output.data
     if "text/html" in data:
         html = EMPTY.sub("\n", data["text/html"])
-        return "" if html.startswith("<progress") else f'<div class="output">{html}</div>'
+        return "" if not html or html.startswith("<progress") else f'<div class="output">{html}</div>'
     if "image/svg+xml" in data:
         return f'<div class="output">{data["image/svg+xml"]}</div>'
     if "image/png" in data:

@@ -31,6 +31,7 @@ SHOWN = 3
     "03_segment_anything_your_way": f"""
 SIZES = [{ONE}]
 GRID = 6
+SHOWN = 2
 """,
     "04_dinov2_features": f"""
 SIZES = [{ONE}]
