@@ -210,20 +210,25 @@ class Desk:
 
 def _read(path: str) -> Picture.Image:
     value = {"path": path, "bytes": None}
-    try:
-        width, height = open_picture(value).size  # of the header
-    except Exception:  # decoders raise nearly anything; `inspect` says what it is
-        width = height = 0
-    if width * height > PIXELS:
-        raise UserError(
-            f"picture: {width:,} × {height:,} pixels are too many; up to {PIXELS // 10**6} million are read. Scale it down."
-        )
     with quiet():
+        if many := _too_many(value):
+            raise UserError(f"picture: {many} are too many; up to {PIXELS // 10**6} million are read. Scale it down.")
         problems = inspect(value).problems
     for kind, detail in problems:
         if KINDS[kind][0]:
             raise UserError(f"picture: not a usable picture: {kind}{f' ({detail})' if detail else ''}. Give another file.")
     return rgb(open_picture(value))
+
+
+def _too_many(value: dict[str, Any]) -> str:
+    """A picture's pixels, in words, if they are more than `PIXELS`; by its header alone, since all of them may not fit into memory."""
+    try:
+        width, height = open_picture(value).size
+    except Picture.DecompressionBombError:
+        return "its pixels"
+    except Exception:  # decoders raise nearly anything; `inspect` says what it is
+        return ""
+    return f"{width:,} × {height:,} pixels" if width * height > PIXELS else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------- choices

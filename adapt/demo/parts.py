@@ -47,6 +47,11 @@ class Upload:
         """Its pixels for one that is shown."""
         return _scale(self.size)
 
+    @property
+    def told(self) -> str:
+        """What the page says of it."""
+        return f"{self.size[0]:,} × {self.size[1]:,} pixels"
+
     def place(self, click: gr.SelectData) -> tuple[float, float]:
         """Where a click on the shown picture is on the picture itself: x, y in its pixels."""
         x, y = (min(max(0.0, (value + 0.5) * self.scale), side) for value, side in zip(click.index, self.size, strict=True))
@@ -110,7 +115,8 @@ def _uploaded(desk: Desk, path: str | None) -> tuple[Picture.Image | None, Uploa
         picture = desk.picture(path)
     except UserError as error:
         return None, None, line(str(error), wrong=True)
-    return shown(picture), Upload(path, picture.size), line(f"{picture.width:,} × {picture.height:,} pixels")
+    found = Upload(path, picture.size)
+    return shown(picture), found, line(found.told)
 
 
 def example(desk: Desk, name: gr.Dropdown, part: gr.Image, state: gr.State, said: gr.HTML) -> gr.Button:

@@ -48,6 +48,13 @@ class Corners:
         (a, b), (c, d) = self.points
         return min(a, c), min(b, d), max(a, c), max(b, d)
 
+    @property
+    def told(self) -> str:
+        """What the page says of them."""
+        if not self.box:
+            return "The first corner is set. Click on the opposite one."
+        return "The box is " + ", ".join(f"{value:.0f}" for value in self.box) + " (left, top, right, bottom in pixels)."
+
 
 def build(desk: Desk) -> None:
     """The tab."""
@@ -83,8 +90,8 @@ def build(desk: Desk) -> None:
     changed = [part.change for part in (model, other, upload, corners, labels, templates, drawings)]
     asked = [model, other, upload, corners, labels, templates, drawings]
     gr.on(changed, functools.partial(_answers, desk), asked, [first, second], **TYPED)
-    part.select(_clicks(desk), [upload, corners], [part, corners], **QUIET)
-    whole.click(functools.partial(_whole, desk), upload, [part, corners], **QUIET)
+    part.select(_clicks(desk), [upload, corners], [part, corners, said], **QUIET)
+    whole.click(functools.partial(_whole, desk), upload, [part, corners, said], **QUIET)
     gr.on(
         [corners.change, drawings.change, upload.change],
         functools.partial(_seen, desk),
@@ -147,20 +154,20 @@ def _clicks(desk: Desk) -> Callable:
     """The first corner, or the second; a third click begins anew."""
 
     @parts.told
-    def clicked(upload: Upload | None, corners: Corners | None, click: gr.SelectData) -> tuple[Any, Corners | None]:
+    def clicked(upload: Upload | None, corners: Corners | None, click: gr.SelectData) -> tuple[Any, Corners, str]:
         if upload is None:
             raise UserError("Upload a picture first.")
         before = corners.points if corners and corners.upload == upload and len(corners.points) < 2 else ()
         found = Corners(upload, (*before, upload.place(click)))
         if found.box and (found.box[2] - found.box[0] < 1 or found.box[3] - found.box[1] < 1):
             raise UserError("The second corner is on the first one. Click further away.")
-        return _marked(desk, found), found
+        return _marked(desk, found), found, line(found.told)
 
     return clicked
 
 
-def _whole(desk: Desk, upload: Upload | None) -> tuple[Any, None]:
-    return (parts.shown(desk.picture(upload.path)) if upload else None), None
+def _whole(desk: Desk, upload: Upload | None) -> tuple[Any, None, str]:
+    return (parts.shown(desk.picture(upload.path)), None, line(upload.told)) if upload else (None, None, "")
 
 
 def _marked(desk: Desk, corners: Corners) -> Any:

@@ -91,10 +91,16 @@ def test_a_picture_is_read_upright_in_rgb_and_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("text.png", "not a usable picture: unreadable"), ("none.png", "not a usable picture"), ("huge.png", "too many")],
+    [
+        ("text.png", "not a usable picture: unreadable"),
+        ("none.png", "not a usable picture"),
+        ("huge.png", "its pixels are too many"),
+        ("large.png", "7,000 × 7,000 pixels are too many; up to 40 million"),
+    ],
 )
 def test_what_is_no_picture_or_too_large_is_one_line(name, told, tmp_path, huge):
     (tmp_path / "text.png").write_text("no picture at all\n")
+    Image.new("1", (7000, 7000)).save(tmp_path / "large.png")
     (tmp_path / "huge.png").write_bytes(huge["buffer"])
     with pytest.raises(UserError, match=told) as error:
         Desk([]).picture(str(tmp_path / name))
