@@ -274,7 +274,7 @@ def _views(desk: Desk, model: Model, path: str, picture: Any, box: Sequence[floa
             [{"id": "picture", "image": picture}], visual=[visual], boxes=[[box]]
         )[0][0]
 
-    return desk.answers.get((model.choice.name, path, box, drawings if box else ()), encode)
+    return desk.answers.get((model.choice.name, path, box and (*box, *drawings)), encode)
 
 
 def _text(desk: Desk, model: Model, label: str, templates: tuple[str, ...]) -> Tensor:

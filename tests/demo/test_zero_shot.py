@@ -135,8 +135,8 @@ def test_two_clicks_ask_about_what_is_between_them(page, desk, scene, click):
     click(page, PICTURE, 0.25, 0.25)
     expect(page.locator(f"{SEEN} img")).to_have_count(4)
     told = page.get_by_text("The box is").inner_text()
-    box = [int(value) for value in re.findall(r"\d+", told)]
-    assert box == pytest.approx([150, 100, 450, 300], abs=2)
+    box = tuple(int(value) for value in re.findall(r"\d+", told))
+    assert box == pytest.approx((150, 100, 450, 300), abs=2)
     labels, templates = "apple, car, cat, flower, house", "\n".join(placed_templates(load_recipe("clip_lora").prompts))
     found, _ = classified(desk, "clip-tiny", Upload(str(scene), (600, 400)), box, labels, templates)
     expect(page.locator(f"{BARS} .bar").first).to_have_attribute("title", found[0][0])
