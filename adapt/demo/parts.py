@@ -121,7 +121,7 @@ def _uploaded(desk: Desk, path: str | None) -> tuple[Picture.Image | None, Uploa
 
 def example(desk: Desk, name: gr.Dropdown, part: gr.Image, state: gr.State, said: gr.HTML) -> gr.Button:
     """A button that brings a picture of the data of the model that `name` names, another one at each click."""
-    button, number = gr.Button("Another example", size="sm"), gr.State(0)
+    button, number = gr.Button("An example", size="sm"), gr.State(0)
 
     @told
     def bring(name: str, number: int) -> tuple:

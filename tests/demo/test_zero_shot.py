@@ -168,7 +168,7 @@ def test_what_is_no_picture_is_a_line_on_the_page_and_the_server_lives(page, hug
     page.locator(f"{PICTURE} .image-frame, {PICTURE} .image-container").first.click(
         position={"x": 3, "y": 200}
     )  # beside the picture
-    page.get_by_role("button", name="Another example").click()
+    page.get_by_role("button", name="An example").click()
     page.get_by_text("64 × 64 pixels").wait_for()
     page.locator(f"{BARS} .bar").first.wait_for()
     assert page.locator(f"{SEEN} img").count() == 0
