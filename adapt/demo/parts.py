@@ -143,7 +143,7 @@ def told(handler: Callable) -> Callable:
         try:
             return handler(*given, **named)
         except UserError as error:
-            raise gr.Error(_one_line(error), title="That did not work", print_exception=False) from None
+            raise gr.Error(_one_line(error), print_exception=False) from None
 
     return wrapped
 
@@ -169,8 +169,8 @@ def bars(shares: Sequence[tuple[str, float]], most: int = 12, note: str = "") ->
     return f'<div class="bars">{rows}</div>' + "".join(f'<p class="said">{escape(text)}</p>' for text in notes)
 
 
-def pictures(titled: Sequence[tuple[str, Picture.Image]], side: int) -> str:
-    """Small pictures in a row, each with its title, for a `gr.HTML`; at most `side` pixels each."""
+def pictures(titled: Sequence[tuple[str, Picture.Image]], side: int = 240) -> str:
+    """Small pictures in a row, each with its title, for a `gr.HTML`; `side`: the most pixels of each that are sent."""
     figures = []
     for title, picture in titled:
         small = picture.copy()

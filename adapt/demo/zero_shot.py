@@ -28,8 +28,6 @@ NONE = "none"
 DRAWINGS = ("crop", "crop+white", "ellipse", "box", "contour", "blur", "grey", "white")
 TEXTS = 4096
 """Labels times templates, at most."""
-THUMB = 160
-"""Pixels of the longer side of what the model sees, on the page."""
 Shares = list[tuple[str, float]]
 
 
@@ -175,7 +173,7 @@ def _marked(desk: Desk, corners: Corners) -> Any:
     if corners.box:
         return boxed(picture, None, [value / scale for value in corners.box])
     picture, (x, y) = picture.copy(), (value / scale for value in corners.points[0])
-    radius = max(1, round(max(picture.size) / 120))
+    radius = max(1, round(max(picture.size) / 80))
     ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=FOUND, outline="white")
     return picture
 
@@ -187,7 +185,7 @@ def _seen(desk: Desk, upload: Upload | None, corners: Corners | None, drawings: 
         return ""
     picture, box = _at_hand(desk, upload, box)
     pictures = [(name, drawn(Visual(), picture, box, None, name)) for name in drawings]
-    return line("What the model sees of the box:") + parts.pictures(pictures, THUMB)
+    return line("What the model sees of the box:") + parts.pictures(pictures)
 
 
 @parts.told
@@ -249,13 +247,18 @@ def classified(
 
 
 def _own_classes(model: Model, picture: Any) -> Shares:
-    """Of what can be asked about its own classes alone: a student, or a model with a head."""
-    have = model.module.predictors(None)
+    """Of what can be asked about its own classes alone: a student, an exported file, or a model with a head."""
+    import torch
+
+    have = [model.module.predictor] if model.choice.exported else list(model.module.predictors(None))
     if "class_logits" not in have:
         raise UserError(f"{model.choice.name}: it answers {', '.join(have)}, no classes of whole pictures.")
-    view = model.module.preprocess({"image": picture}, False)["image"][None].float().to(model.device)
-    shares = have["class_logits"](view)[0].float().softmax(0).cpu()
-    return sorted(zip(model.classes, shares.tolist(), strict=True), key=lambda pair: -pair[1])
+    if model.choice.exported:
+        (logits,) = map(torch.from_numpy, model.module.answer([model.module.prepare(picture)], [picture.size]))
+    else:
+        view = model.module.preprocess({"image": picture}, False)["image"][None].float().to(model.device)
+        logits = model.module.predictors(None)["class_logits"](view)[0].float().cpu()
+    return sorted(zip(model.classes, logits.softmax(0).tolist(), strict=True), key=lambda pair: -pair[1])
 
 
 def _views(desk: Desk, model: Model, upload: Upload, box: Sequence[float] | None, drawings: tuple[str, ...]) -> Tensor:
