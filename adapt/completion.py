@@ -45,6 +45,7 @@ OWN = {
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
     "doctor": ("suite=",),
+    "demo": ("checkpoint=", "file=", "port=", "host=", "auth="),
     "init": ("write=",),
     "workbench": ("split=", "pictures=", "space=", "write="),
 }
@@ -142,6 +143,10 @@ def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
         return _fitting(available("suites"), value) or _files(value, ".yaml")
     if key == "run":
         return _files(value or "runs/", folders=True)
+    if key == "checkpoint":
+        from adapt.models.checkpoint import embedded
+
+        return _fitting(embedded(), value) or _files(value)
     if key == "to":
         return _fitting(FORMATS.get(verb, ()), value)
     section, _, last = key.partition(".")
