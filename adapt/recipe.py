@@ -208,8 +208,9 @@ def _as_canary(item: dict) -> dict:
     kept = {key: value for key, value in item.items() if key in EvalSet.model_fields}
     if isinstance(kept.get("name"), str):
         kept["name"] = kept["name"].replace("/", "-")
-    if "metric" in item and not kept.get("evals"):
-        kept["evals"] = [{"name": name} for name in measured_by([str(item["metric"])])]
+    if asked := measured_by([str(item.get("metric"))]):  # its other metrics are not a canary's
+        own = {each["name"]: each for each in item.get("evals") or [] if isinstance(each, dict) and "name" in each}
+        kept["evals"] = [own.get(name, {"name": name}) for name in asked]
     if folder := item.get("folder") or str(item.get("hub") or "").split("/")[-1]:
         kept["data"] = {"source": "webdataset", "path": folder}
     return kept

@@ -56,9 +56,13 @@ def test_the_examples_of_help_are_recipes_and_options_that_there_are():
             words = shlex.split(line.partition(" > ")[0])
             assert words[:2] == ["adapt", verb]
             if names := [word.partition("=")[2] for word in words if word.startswith("recipe=")]:
-                own = {"prompt": ("image", "text"), "merge": ("scale", "keep"), "shots": OWN, "workbench": SEARCHED, "evaluate": SUITED}.get(
-                    verb, ()
-                )
+                own = {
+                    "prompt": ("image", "text"),
+                    "merge": ("scale", "keep"),
+                    "shots": OWN,
+                    "workbench": SEARCHED,
+                    "evaluate": SUITED,
+                }.get(verb, ())
                 given = [word for word in words[2:] if word.partition("=")[0] not in (*own, "recipe")]
                 load_recipe(names[0], given)
             elif verb == "options":

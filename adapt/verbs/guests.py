@@ -105,7 +105,9 @@ class Guest:
     def labels(self) -> list[str]:
         from adapt.vision.classes import class_names
 
-        there = [split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data]
+        there = [
+            split for split in (*(config.split for config in self.evals), "test", "validation", "train") if split in self.data
+        ]
         return class_names(self.data[there[0]].features)
 
     @cached_property

@@ -94,7 +94,9 @@ def adapted(home):
         student.save(run / "student" / "small")
         samples = (np.random.default_rng(0).random((4, 3, 48, 48)) * 255).astype(np.float32)
         (run / "export").mkdir()
-        gate.export(target, target.Config(name="onnx", int8=False), student.deployed(), samples, run / "export", student.about())
+        gate.export(
+            target, target.Config(name="onnx", int8=False), student.deployed(), samples, run / "export", student.about()
+        )
     return run
 
 
@@ -124,7 +126,13 @@ def test_a_suite_says_what_evaluate_says_of_each_set_and_encodes_pictures_once(e
     found = {one["set"]: one for one in suited.document["results"]}
     assert list(found) == ["own", "others", "fewer", "told/captions"]
     assert encoded == [24, 12, 12, 12, 12, 10], "of others: the logits, and embeddings of train and test for kNN"
-    alone = ["data={source: folder, path: others}", f"prompts={WORDS}", *QUICK[2:], TRAIN, "evals=[{name: zeroshot}, {name: knn}]"]
+    alone = [
+        "data={source: folder, path: others}",
+        f"prompts={WORDS}",
+        *QUICK[2:],
+        TRAIN,
+        "evals=[{name: zeroshot}, {name: knn}]",
+    ]
     theirs = pipeline.evaluate(load_recipe("clip_lora", alone)).metrics["zero-shot"]
     assert found["others"]["metrics"] == {name: theirs[name] for name in ("top1", "ece", "knn")}
     assert found["others"]["protocol"]["templates"] == WORDS["templates"]
@@ -148,7 +156,12 @@ def test_a_suite_says_what_evaluate_says_of_each_set_and_encodes_pictures_once(e
 
 def test_students_and_files_stand_beside_models_on_the_sets_whose_classes_they_know(adapted, capsys):
     file = next((adapted / "export").glob("*.onnx"))
-    models = [{"checkpoint": "clip-tiny"}, {"run": str(adapted)}, {"run": str(adapted), "student": "small"}, {"file": str(file)}]
+    models = [
+        {"checkpoint": "clip-tiny"},
+        {"run": str(adapted)},
+        {"run": str(adapted), "student": "small"},
+        {"file": str(file)},
+    ]
     written("three.yaml", {"name": "own", "metric": "top1"}, folder("others"), folder("fewer"))
     assert main(["evaluate", *RECIPE, "suite=three.yaml", f"models={json.dumps(models)}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -166,8 +179,14 @@ def test_students_and_files_stand_beside_models_on_the_sets_whose_classes_they_k
     places = [student.classes.index(name) for name in rows.features["label"].names]
     right = student.predictors()["class_logits"](views)[:, places].argmax(1).numpy() == np.array(rows["label"][:])
     assert value["fewer", names[3]]["metrics"]["top1"] == right.mean()
-    tables = [pq.read_table(adapted.parents[1] / found["run"] / "suites" / "three" / name / "own.parquet").to_pydict() for name in names[:2]]
-    assert value["own", names[1]]["change"] == list(bootstrap.change(zeroshot, *tables)) and value["own", names[0]]["change"] is None
+    tables = [
+        pq.read_table(adapted.parents[1] / found["run"] / "suites" / "three" / name / "own.parquet").to_pydict()
+        for name in names[:2]
+    ]
+    assert (
+        value["own", names[1]]["change"] == list(bootstrap.change(zeroshot, *tables))
+        and value["own", names[0]]["change"] is None
+    )
     costs = [(model["parameters"], model["bytes"]) for model in found["models"]]
     assert costs[0] == costs[1], "an adapter is merged before it is counted"
     assert costs[2][0] == sum(each.numel() for each in student.parameters()) and costs[3] == (None, file.stat().st_size)
@@ -179,7 +198,9 @@ def test_the_adapted_model_is_measured_where_there_is_one(adapted, capsys):
     assert "clip-tiny + LoRA" in capsys.readouterr().out
     found = json.loads((adapted / "suites" / "two" / "summary.json").read_text())
     assert [one["model"] for one in found["results"]] == ["zero-shot", "adapted"] * 2
-    metrics = {entry["name"]: entry["metrics"]["top1"] for entry in json.loads((adapted / "metrics.json").read_text())["entries"]}
+    metrics = {
+        entry["name"]: entry["metrics"]["top1"] for entry in json.loads((adapted / "metrics.json").read_text())["entries"]
+    }
     own = {one["model"]: one["metrics"]["top1"] for one in found["results"] if one["set"] == "own"}
     assert own["adapted"] == metrics["adapted"]
 
@@ -187,7 +208,9 @@ def test_the_adapted_model_is_measured_where_there_is_one(adapted, capsys):
 def test_a_published_figure_stands_beside_ours(monkeypatch):
     figure = literature.Figure("x", "own", "top1", 0.5, "here", "a table", {"words": "coop", "interpolation": "bicubic"}, "")
     monkeypatch.setattr(literature, "model", lambda checkpoint: "x" if checkpoint == "clip-tiny" else None)
-    monkeypatch.setattr(literature, "beside", lambda checkpoint, place, metric: [figure] if (place, metric) == ("own", "top1") else [])
+    monkeypatch.setattr(
+        literature, "beside", lambda checkpoint, place, metric: [figure] if (place, metric) == ("own", "top1") else []
+    )
     monkeypatch.setattr(literature, "rivals", lambda figure, name="": [])
     written("one.yaml", {"name": "own", "metric": "top1", "prompts": {"templates": "clip/cifar10"}})
     found = pipeline.evaluate(load_recipe("clip_lora", [*QUICK, TRAIN]), suite="one.yaml").document["published"]
@@ -247,7 +270,11 @@ def test_what_breaks_while_it_is_measured_is_told_too(monkeypatch, capsys):
         ([folder("others")], ["models=[{run: runs/none}]"], "models.0: run: 'runs/none' is not a run folder"),
         ([folder("others")], ["models=[{file: x.onnx}]"], "models.0: file: there is no 'x.onnx'"),
         ([folder("others")], ["models=[{checkpoint: nowhere}]"], "models.0: "),
-        ([{"name": "cups", "folder": "cups", "metric": "top1"}], ["data.path=nowhere"], "data.path: there is no folder 'nowhere'"),
+        (
+            [{"name": "cups", "folder": "cups", "metric": "top1"}],
+            ["data.path=nowhere"],
+            "data.path: there is no folder 'nowhere'",
+        ),
     ],
 )
 def test_a_mistake_is_a_line_before_a_picture_is_encoded(suite, rest, told, capsys, monkeypatch):
@@ -271,7 +298,9 @@ def test_models_need_a_suite_and_a_student_its_run():
 
 def test_a_killed_suite_goes_on_and_no_set_is_done_twice(tmp_path, capsys):
     sets = [folder(name) for name in ("others", "fewer")]
-    sets += [{"name": f"hand-{hand}", "data": {"source": "emoji", "hand": hand}, "metric": "top1"} for hand in ("noto", "openmoji")]
+    sets += [
+        {"name": f"hand-{hand}", "data": {"source": "emoji", "hand": hand}, "metric": "top1"} for hand in ("noto", "openmoji")
+    ]
     suite = written("killed.yaml", *sets)
     command = ["evaluate", *RECIPE, "name=killed", f"suite={suite}"]
     process = subprocess.Popen([sys.executable, "-m", "adapt", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -288,5 +317,7 @@ def test_a_killed_suite_goes_on_and_no_set_is_done_twice(tmp_path, capsys):
     assert {name: after[name] for name in before} == before, "what was finished is not written again"
     said = capsys.readouterr().out
     assert f"clip-tiny: {len(before)} sets finished before" in said and "[4 of 4] clip-tiny, hand-openmoji" in said
-    assert [one["set"] for one in json.loads((folder_.parent / "summary.json").read_text())["results"]] == [one["name"] for one in sets]
+    assert [one["set"] for one in json.loads((folder_.parent / "summary.json").read_text())["results"]] == [
+        one["name"] for one in sets
+    ]
     assert not os.path.exists(folder_ / ".others.json")

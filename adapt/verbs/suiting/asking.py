@@ -118,9 +118,7 @@ def ask(opened: Opened, one: Set, guest: Guest) -> tuple[dict[str, Any], dict[st
             if why := unfit(opened, config, guest):
                 record["notes"].append(f"not asked: {why}.")
                 continue
-            results[config.name] = measuring.evaluated(
-                guest, config, predict, one.split, opened.module, opened.precision
-            )
+            results[config.name] = measuring.evaluated(guest, config, predict, one.split, opened.module, opened.precision)
     for metric in one.metrics():
         for config in guest.evals:
             key, result = where(metric, config), results.get(config.name)
