@@ -44,8 +44,9 @@ class Suited:
     document: dict[str, Any]
     """`summary.json`: models, sets, results, what failed and what was left out."""
     seconds: float
-    """That this call took; and `encoding`, those of the models' own functions in it."""
+    """That this call took."""
     encoding: float
+    """Those of them in which a model's own functions worked."""
 
     @property
     def ok(self) -> bool:
@@ -86,6 +87,8 @@ def suite(session: Session, request: Request) -> Suited:
             work.looked(one)
     if len(work.problems) == len(request.suite.sets):
         raise UserError(work.nothing())
+    for name, why in work.problems.items():
+        session.say(f"{name}: {why}")
     work.models = models(session, request)
     for model in work.models:
         work.measure(model)
@@ -125,7 +128,8 @@ class Work:
                 self.guests[one.name], self.notes[one.name] = found
             else:
                 self.problems[one.name] = why
-                self.session.say(f"{one.name}: {why}")
+                if self.models:  # it was not known before the work began
+                    self.session.say(f"{one.name}: {why}")
         return self.guests.get(one.name)
 
     def _look(self, one: Set) -> tuple[Guest, list[str]]:
@@ -273,7 +277,9 @@ class Work:
         """Why there is no number at all, a line a set."""
         lines = [f"{name}: {why}" for name, why in self.problems.items()]
         lines += [f"{name}, {model}: {why}" for (name, model), why in (self.failed | self.left_out).items()]
-        return "\n".join([f"suite: no set of {self.suite.name} can be measured.", *lines])
+        away = self.tree is None and any(one.place for one in self.suite.sets)
+        hint = " Without a network, say where they lie: data.path=TREE." if away else ""
+        return "\n".join([f"suite: no set of {self.suite.name} can be measured.{hint}", *lines])
 
 
 def attempted(work: Callable[[], Any]) -> tuple[Any, str]:
