@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-outside docs lint format lock clean
+.PHONY: setup demo test test-outside lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -28,10 +28,6 @@ test: setup lint
 test-outside: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m outside
 
-# The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
-docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +40,11 @@ format: setup
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --extra test --extra assets pyproject.toml --output-file requirements.lock
+
+# The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
+.PHONY: docs
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis

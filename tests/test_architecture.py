@@ -244,11 +244,8 @@ def test_the_lock_has_a_hash_for_each_version_and_every_dependency():
     assert len(locked) == len(re.findall(r"^\S", text, re.MULTILINE)), "a line is no name==version with hashes"
     declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
     extras = declared["optional-dependencies"]
-    needed = {
-        _plain(re.split(r"[^\w.-]", name)[0])
-        for name in [*declared["dependencies"], *extras["test"], *extras["docs"], *extras["assets"]]
-    }
-    assert needed - {"adapt_vision"} <= {_plain(name) for name, _ in locked}  # its own extras
+    needed = {_plain(re.split(r"[^\w.-]", name)[0]) for name in [*declared["dependencies"], *extras["test"], *extras["assets"]]}
+    assert needed <= {_plain(name) for name, _ in locked}
     assert "://" not in text
 
 
