@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Compiled modules are kept: a process that compiles torch and transformers again starts ten seconds later.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-outside docs notebooks lint format lock clean
+.PHONY: setup demo test test-outside notebooks lint format lock clean
 setup: $(STAMP)
 
 # Exact versions, each checked against its hash; done again when the lock changes.
@@ -37,10 +37,6 @@ test-outside: setup
 notebooks: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/render_notebooks.py
 
-# The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
-docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +49,11 @@ format: setup
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --extra test --extra docs --extra notebooks --extra assets pyproject.toml --output-file requirements.lock
+
+# The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
+.PHONY: docs
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 
 from rich.console import Console
@@ -17,8 +17,6 @@ EVERY = 30.0
 """Seconds between two lines; later ones are further apart, so that a training of a day leaves some hundred."""
 SLOWER = 1.05
 """Each pause is as many times as long as the one before it."""
-FIRST = 5
-"""Steps, after one that warms up, by which a road's time is told."""
 SOON = 2.0
 """Seconds before a notebook's bar is shown: a cell may do many things that take less."""
 DRAWN = 0.5
@@ -26,55 +24,24 @@ DRAWN = 0.5
 
 
 @contextmanager
-def progress(
-    title: str, total: int, done: int = 0, shown: bool = True, later: Mapping[str, float] | None = None
-) -> Iterator[Callable[..., None]]:
-    """Yields `tick(loss=None, rate=None)`, to be called once a step; `rate` in images a second.
-
-    Args:
-        later: what follows → about how many seconds it takes; given, a line tells the time of all after the first steps.
-    """
-    if not shown:
-        yield _nothing
-        return
+def progress(title: str, total: int, done: int = 0, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Yields `tick(loss=None, rate=None)`, to be called once a step; `rate` in images a second."""
     console = Console(stderr=True)
-    foretell = _foretold(title, total - done, later) if later else _nothing
-    if console.is_jupyter or not console.is_terminal:
-        with _in_notebook(title, total, done) if console.is_jupyter else nullcontext(_logged(title, total, done)) as tell:
-
-            def both(loss: float | None = None, rate: float | None = None) -> None:
-                foretell()
-                tell(loss, rate)
-
-            yield both
+    if console.is_jupyter and shown:
+        with _in_notebook(title, total, done) as tick:
+            yield tick
+        return
+    if not console.is_terminal:
+        yield _logged(title, total, done) if shown else _nothing
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")]
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def tick(loss: float | None = None, rate: float | None = None) -> None:
-            foretell()
             bar.update(task, advance=1, note=_note(loss, rate))
 
         yield tick
-
-
-def _foretold(title: str, steps: int, later: Mapping[str, float]) -> Callable[[], None]:
-    """What is called once a step, and after the first ones says how long all will take."""
-    seen, began = 0, 0.0
-
-    def foretell() -> None:
-        nonlocal seen, began
-        seen += 1
-        if seen == 1:
-            began = time.monotonic()
-        if seen == 1 + FIRST:
-            parts = {title: (time.monotonic() - began) / FIRST * steps} | dict(later)
-            told = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
-            whole = duration(sum(parts.values()))
-            print(f"road: about {whole}: {told}; evaluation and export besides", file=sys.stderr, flush=True)
-
-    return foretell
 
 
 @contextmanager

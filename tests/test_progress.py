@@ -18,8 +18,8 @@ def clock(monkeypatch):
     return Clock
 
 
-def told(clock, capsys, steps: int, seconds: float, shown: bool = True, done: int = 0, later=None) -> list[str]:
-    with progress.progress("finetune", steps, done, shown, later) as tick:
+def told(clock, capsys, steps: int, seconds: float, shown: bool = True, done: int = 0) -> list[str]:
+    with progress.progress("finetune", steps, done, shown) as tick:
         for _ in range(done, steps):
             clock.now += seconds
             tick(1.25, 210.4)
@@ -49,15 +49,6 @@ def test_what_was_done_before_does_not_count_for_the_rate(clock, capsys):
 @pytest.mark.parametrize(("seconds", "words"), [(42, "42 s"), (89, "89 s"), (200, "3 min"), (8000, "2 h 13 min")])
 def test_durations_in_words(seconds, words):
     assert progress.duration(seconds) == words
-
-
-def test_a_road_is_told_once_from_its_first_steps(clock, capsys):
-    lines = told(clock, capsys, 40, 1.0, later={"teacher": 20.4, "distill": 180.0})
-    said = [line for line in lines if line.startswith("road: ")]
-    assert said == ["road: about 4 min: finetune 40 s, teacher 20 s, distill 3 min; evaluation and export besides"]
-    assert lines.index(said[0]) == 0, "before any other line"
-    assert not [line for line in told(clock, capsys, 40, 1.0) if "road" in line], "of a verb alone nothing follows"
-    assert told(clock, capsys, 40, 1.0, shown=False, later={"distill": 180.0}) == []
 
 
 def in_notebook(clock, monkeypatch, steps: int, seconds: float, stop: int | None = None) -> list[str]:

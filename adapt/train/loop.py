@@ -19,6 +19,7 @@ from adapt.contracts import Train
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.train import checkpoint, processes
+from adapt.train.foretold import foretold
 from adapt.train.gradient import gradient
 from adapt.train.learner import Learner
 from adapt.train.views import Views, batches, order
@@ -83,7 +84,6 @@ def fit(
         kept.unlink(missing_ok=True)  # of a training that was killed before its first state
     processes.follow([value.detach() for value in checkpoint.trainable(family).values()], accelerator)
     history = checkpoint.History(folder / "history.jsonl", step, accelerator)
-
     saved = time.monotonic()
 
     def save() -> None:
@@ -94,7 +94,8 @@ def fit(
             counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
             checkpoint.save(last, values | counters)
 
-    with progress(title, total, step, accelerator.is_main_process, later) as tick:
+    with progress(title, total, step, accelerator.is_main_process) as tick:
+        tick = foretold(tick, title, total - step, later)
         while step < total and not (train.patience and stale >= train.patience):
             epoch, inside = divmod(step, epoch_steps)
             views.epoch = epoch

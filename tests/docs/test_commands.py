@@ -62,6 +62,7 @@ def reached(monkeypatch):
     for module, name in (*verbs, (convert, "convert"), (doctor, "look"), (init, "init"), (runs, "compare"), (runs, "remove")):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setenv("ADAPT_PLUGINS", "")
+    monkeypatch.syspath_prepend(ROOT / "docs")  # as mkdocs does for its hooks
 
 
 def placed(word: str) -> str:
