@@ -120,9 +120,7 @@ def _drawn(
     image, objects = row["image"], row.get("objects")
     label = labels[row["label"]] if labels and row["label"] >= 0 else None
     if "objects" in answer:
-        return _boxes(image, objects, answer["objects"], 2 * side), ", ".join(
-            _named(one) for one in answer["objects"]
-        ) or "nothing"
+        return _boxes(image, objects, answer["objects"], side), ", ".join(_named(one) for one in answer["objects"]) or "nothing"
     if "classes" in answer:
         return _map(image, answer["classes"], answer["names"])
     if "label" in answer:
@@ -136,7 +134,7 @@ def _drawn(
     said = ", ".join(names[k] for k in objects["category"]) if names else row.get("caption") or ""
     if "mask" in objects:
         return overlay(image, unrle_many(objects["mask"]), PALETTE), said
-    return _boxes(image, objects, [], 2 * side), said
+    return _boxes(image, objects, [], side), said
 
 
 def _named(one: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ COUNTS = {"jitter": 64, "grid": 256}
 EMPTY = (int, Sequence)
 """What may be empty: numbers, texts and lists; a picture is none."""
 SIDE = 256
-"""Pixels of the longer side of an answer's picture in a notebook."""
+"""Pixels of the longer side of an answer's picture in a notebook, at least; twice as many at most."""
 
 
 @dataclass
@@ -223,8 +223,9 @@ class Answer:
         """As a notebook shows it: the lines beside the drawn picture."""
         from adapt.report.gallery import figure
 
-        drawn = figure(self.picture, "", SIDE) if self.picture else ""
-        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{drawn}<pre>{escape(str(self))}</pre></div>'
+        drawn = figure(self.picture, "", min(max(*self.picture.size, SIDE), 2 * SIDE)) if self.picture else ""
+        said = f'<pre style="flex:1 1 240px;white-space:pre-wrap;overflow-wrap:anywhere">{escape(str(self))}</pre>'
+        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{drawn}{said}</div>'
 
     def write(self, out: Path) -> list[str]:
         """Write what there is to `files(out)`, and say where it lies.
