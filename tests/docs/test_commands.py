@@ -54,12 +54,21 @@ class Reached(Exception):
 def reached(monkeypatch):
     """What works, and does not only read what was typed, says that it was reached."""
     from adapt.verbs import convert, doctor, init, runs
+    from adapt.verbs.doctoring import suite
 
     def stop(*_, **__):
         raise Reached
 
     verbs = [(pipeline, name) for name, each in vars(pipeline).items() if getattr(each, "__module__", "") == pipeline.__name__]
-    for module, name in (*verbs, (convert, "convert"), (doctor, "look"), (init, "init"), (runs, "compare"), (runs, "remove")):
+    for module, name in (
+        *verbs,
+        (convert, "convert"),
+        (doctor, "look"),
+        (suite, "look"),
+        (init, "init"),
+        (runs, "compare"),
+        (runs, "remove"),
+    ):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setenv("ADAPT_PLUGINS", "")
     monkeypatch.syspath_prepend(ROOT / "docs")  # as mkdocs does for its hooks

@@ -24,10 +24,10 @@ HELP = """adapt evaluate recipe=NAME|FILE.yaml suite=NAME|FILE.yaml [key=value �
   data.path=TREE  the folder of sets in the layout of CLIP_benchmark; without it
                   they are fetched from the hub. Sets that name no place are
                   measured on the recipe's own data
-  models=[…]      which models, in the place of the recipe's own, as it comes and
-                  adapted; changes are against the first:
-                    {checkpoint: ID}           the recipe's family with another one
-                    {recipe: NAME}             another recipe's model as it comes
+  models=[…]      which models, in the place of the recipe's own, as it comes
+                  and adapted; changes are against the first:
+                    {checkpoint: ID}           another of the same family
+                    {recipe: NAME}             another recipe's model
                     {run: runs/R}              a run's adapted model
                     {run: runs/R, student: S}  one of its students
                     {file: model.int8.onnx}    an exported file
