@@ -110,11 +110,9 @@ It prints a script for the shell: put source <(adapt completion bash) into
 
   adapt completion bash
   adapt completion zsh""",
-    "doctor": """Describe this machine; or look for problems in your data.
-`doctor data` counts what is there, finds broken, repeated and mislabelled
-pictures and boxes of any source, says what to do, and draws a contact sheet.
-`doctor suite` says which sets of a suite are in a folder, and whether they have
-the pictures, classes and captions that the suite expects.
+    "doctor": """Describe this machine; or look for problems in data or suites.
+`doctor data` counts, finds broken, repeated and mislabelled pictures and boxes,
+and draws a contact sheet. `doctor suite` says which of a suite's sets are here.
 
   adapt doctor
   adapt doctor data data.path=photos write=problems.csv noise=true

@@ -212,7 +212,8 @@ def _as_canary(item: dict) -> dict:
         own = {each["name"]: each for each in item.get("evals") or [] if isinstance(each, dict) and "name" in each}
         kept["evals"] = [own.get(name, {"name": name}) for name in asked]
     if folder := item.get("folder") or str(item.get("hub") or "").split("/")[-1]:
-        kept["data"] = {"source": "webdataset", "path": folder}
+        said = {key: item[key] for key in ("split", "labels", "group") if item.get(key) is not None}
+        kept["data"] = {"source": "clip_benchmark", "path": folder} | said
     return kept
 
 

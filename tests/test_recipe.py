@@ -200,7 +200,7 @@ def test_whole_sections_and_their_options_mean_the_same_in_any_order():
         ("train.split=test", "train.split: no such option. Did you mean evals.0.split?"),
         (
             "data.pth=photos",
-            "data.pth: no such option. Did you mean 'path', of data.source=auto, coco, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, webdataset, yolo?",
+            "data.pth: no such option. Did you mean 'path', of data.source=auto, clip_benchmark, coco, folder, hub, jsonl, labelme, labelstudio, masks, table, voc, webdataset, winogavil, winoground, yolo?",
         ),
         (
             "data.seed=3",

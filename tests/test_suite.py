@@ -185,6 +185,17 @@ def test_a_suite_is_a_canary():
     assert [each.evals[0].name for each in recipe.canary] == ["zeroshot"] * 5 + ["retrieval"]
 
 
+def test_a_canarys_sets_in_the_published_layout_are_read_as_such(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        "sets:\n  - {name: vtab/cars, hub: a/wds_cars, metric: top1, split: train}\n"
+        "  - {name: flickr, folder: flickr, labels: captions, metric: r1}\n"
+    )
+    cars, flickr = (each.data for each in load_recipe("clip_lora", [f"canary={path}"]).canary)
+    assert (cars.source, cars.path, cars.split, cars.labels) == ("clip_benchmark", "wds_cars", "train", "class")
+    assert (flickr.source, flickr.path, flickr.split, flickr.labels) == ("clip_benchmark", "flickr", "test", "captions")
+
+
 def test_suites_come_without_heavy_imports():
     code = "import sys; from adapt.suite import load_suite; load_suite('core'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

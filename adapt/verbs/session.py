@@ -70,8 +70,20 @@ class Session:
 
     @cached_property
     def data(self):
-        """The splits, a `DatasetDict`."""
-        return plug.load("data", self.recipe.data.source).load(self.recipe.data)
+        """The splits, a `DatasetDict`, with train.
+
+        Raises:
+            UserError: they cannot be read, or there is no train.
+        """
+        config = self.recipe.data
+        splits = plug.load("data", config.source).load(config)
+        if "train" not in splits:
+            more = " data.train=true reads train, where the set has it." if "train" in type(config).model_fields else ""
+            raise UserError(
+                f"data.source: {config.source!r} gives {', '.join(splits)} and no train, which a recipe learns from.{more} For numbers "
+                "alone, name the data in a suite: adapt evaluate suite=FILE.yaml."
+            )
+        return splits
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.verbs import lineage
 from adapt.verbs.session import Session
+from tests.suite_trees import SETS, write_set
 
 QUICK = ["data.path=photos", "distill=null", "export=[]", "tracker=none"]
 
@@ -31,6 +32,22 @@ def test_what_was_not_exact_is_said_once(photos, capsys):
     assert list(session.family.classes) == ["forest", "river"]
     out = capsys.readouterr().out
     assert out.count("prompts.classes: of the list's names, the data lack 8 ('AnnualCrop', ") == 1
+
+
+def test_data_without_train_are_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
+    place = write_set(tmp_path, next(one for one in SETS if one.name == "cups"))
+
+    def opened(train: str):
+        data = f"data={{source: clip_benchmark, path: {place}, train: {train}}}"
+        return Session(load_recipe("clip_lora", [data, "distill=null", "export=[]", "tracker=none"]))
+
+    assert set(opened("true").data) == {"train", "test"}
+    with pytest.raises(
+        UserError, match=r"^data\.source: 'clip_benchmark' gives test and no train.* data\.train=true reads"
+    ) as error:
+        _ = opened("false").data
+    assert "\n" not in str(error.value)
 
 
 def test_a_list_that_does_not_match_is_refused_before_a_model_is_there(photos, monkeypatch):

@@ -91,8 +91,9 @@ class Answers:
         if numbers is None or self.column >= len(numbers):
             what = "no array (.npy)" if numbers is None else f"an array of {counted(len(numbers), 'number')}"
             raise Unlabelled(f"{what} beside its class, and {self.group!r} is its number {self.column}, from 0")
-        number = int(numbers[self.column])
-        return self.values[number] if 0 <= number < len(self.values) else str(number)
+        number = numbers[self.column]
+        known = number.is_integer() and 0 <= number < len(self.values)
+        return self.values[int(number)] if known else f"{number:.15g}"
 
 
 def _instead(lacks: str, other: str) -> str:

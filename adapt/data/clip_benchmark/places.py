@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from adapt import hardware
 from adapt.data.places import expanded
 from adapt.data.webdataset.tars import COUNT, KIND, NAMES, Shard, numbered, text
@@ -82,7 +84,7 @@ def shards(place: Path, split: str) -> list[Shard]:
         place: the set's folder.
 
     Raises:
-        UserError: the split, the number or a tar is missing.
+        UserError: the split, the number or a tar is missing, or a tar is a link that leads out of the set.
     """
     folder = place / split
     if not folder.is_dir():
@@ -98,6 +100,12 @@ def shards(place: Path, split: str) -> list[Shard]:
         raise UserError(
             f"data.path: {folder / COUNT} says {counted(len(files), 'tar')}, and {missing[0]}{more} cannot be found. Get the set again, "
             "or correct the number."
+        )
+    cache = Path(HF_HUB_CACHE).resolve()  # whose folders hold links to its own files
+    if outside := [file for file in files if not any(file.resolve().is_relative_to(home) for home in (place.resolve(), cache))]:
+        raise UserError(
+            f"data.path: {outside[0]} is a link that leads out of the set, to {outside[0].resolve()}. Copy the tar to this place, or link "
+            "the whole folder of the set."
         )
     return [Shard(file, f"{split}/{number}", split) for number, file in enumerate(files)]
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from adapt.overrides import taken
 from adapt.plug import UserError, nearest
 
-HELP = """adapt doctor data data.path=PATH|recipe=NAME|run=FOLDER [key=value …]
+HELP = """adapt doctor suite=NAME|FILE.yaml data.path=TREE
+
+  Set by set: there, missing, broken (and why), of other counts than the suite
+  expects, or of class names that its words do not know. Headers and labels are
+  read, and no picture; what was read is remembered until a tar changes
+
+adapt doctor data data.path=PATH|recipe=NAME|run=FOLDER [key=value …]
 
   write=FILE.csv   the whole list of problems; FILE.json: the same as JSON
   sheet=FILE.html  the contact sheet: counts, classes, pictures with their
@@ -35,7 +41,8 @@ What it looks for, beside what each source refuses:
   near duplicate   the same within train
   doubtful label   with noise=true
 
-Exit status 2: there are severe problems, or training would refuse the data."""
+Exit status 2: there are severe problems, or training would refuse the data; or
+a set of the suite is not as it expects."""
 OWN = ("write", "sheet", "noise")
 KNOWN = ("data.path", "noise", "recipe", "run", "sheet", "write")
 NONE = "none"
