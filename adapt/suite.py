@@ -244,12 +244,12 @@ def _unfit(one: Set) -> Iterator[str]:
             )
         elif metric.needs and not one.values()[metric.needs]:
             yield f"{place}: {name!r} needs {metric.needs}, which the set does not say. Write, for example, {EXAMPLES[metric.needs]}."
+    if one.fitted_on == one.split:
+        yield f"fitted_on: {one.split!r} is the split that is measured. Name another, such as validation."
     asked = measured_by(one.metrics())
     for i, item in enumerate(one.evals):
         if item.main not in one.metrics() and item.name not in asked:
             yield f"evals.{i}.name: {item.name!r} gives no metric of this set. Metrics: {', '.join(one.metrics())}."
-        if item.name in [each.name for each in one.evals[:i]]:
-            yield f"evals.{i}.name: {item.name!r} is in the list twice. Write its options in one place."
         for option, field in ({"split": "split"} | FIELDS.get(item.name, {})).items():
             own, ours = item.values()[option], one.values()[field]
             if option in item.model_fields_set and ours and own != ours:

@@ -55,6 +55,31 @@ def photos(own_folder, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def siglip_tiny(tmp_path_factory) -> str:
+    """The folder of a small SigLIP with random weights, whose texts, of 16 tokens each, and pictures are not all alike."""
+    import torch
+    from transformers import AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    from adapt.models.checkpoint import resolve
+
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = tower | {"vocab_size": 4000, "max_position_embeddings": 16, "projection_size": 32}
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=tower | {"image_size": 32, "patch_size": 16}))
+    with torch.no_grad():  # as they come, all texts are nearly alike
+        for parameter in model.parameters():
+            if parameter.ndim:
+                parameter.normal_(std=0.3)
+        model.logit_scale.fill_(2.0)
+        model.logit_bias.fill_(-3.0)
+    folder = tmp_path_factory.mktemp("siglip")
+    model.save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve("clip-tiny")).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def vits(tmp_path_factory):
     """Name → a function that loads a fresh family around a small ViT, always with the same weights."""
     from functools import partial

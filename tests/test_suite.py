@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from adapt.measures import METRICS
-from adapt.plug import UserError, load, names
+from adapt.plug import UserError, load, names, schema
 from adapt.recipe import available, folder, load_recipe
-from adapt.suite import Set, check, load_suite
+from adapt.suite import Set, check, configs, load_suite
 
 SHIPPED = {
     "core": 41,
@@ -155,6 +155,43 @@ def test_an_eval_that_the_table_does_not_know_counts_by_its_own_main_metric():
     assert suite.set("a").metric == "map50"
 
 
+def test_the_evals_of_a_set_have_what_the_set_says():
+    """Split, groups, severities and the split to fit on; what it does not say stays as the eval has it."""
+    asked = {"metric": "worst_group", "also": ["top1", "retained", "ece_fitted"], "split": "validation", "group": "region"}
+    asked |= {"group_without": ["Other"], "corruptions": [5, 3], "fitted_on": "train"}
+    asked |= {"evals": [{"name": "robustness", "limit": 7}, {"name": "zeroshot", "bins": 10, "split": "validation"}]}
+    found = {config.name: config for config in configs(check({"name": "mine", "sets": [{"name": "a"} | asked]}).sets[0])}
+    assert found.keys() == {"robustness", "zeroshot", "groups"}
+    assert {config.split for config in found.values()} == {"validation"}
+    assert found["groups"].without == ["Other"]
+    assert (found["robustness"].severities, found["robustness"].limit) == ([3, 5], 7)
+    assert (found["zeroshot"].bins, found["zeroshot"].bank) == (10, "train")
+    plain = configs(check({"name": "mine", "sets": [{"name": "a", "metric": "top1", "also": ["top5"]}]}).sets[0])
+    assert plain == [schema("evals", "zeroshot")(name="zeroshot")]
+
+
+@pytest.mark.parametrize("name", available("suites"))
+def test_every_metric_of_a_suite_has_one_eval_that_gives_it(name):
+    for each in load_suite(name).sets:
+        given = [config.name for config in configs(each)]
+        assert len(set(given)) == len(given)
+        for metric in each.metrics():
+            assert METRICS[metric].eval in given or not METRICS[metric].eval, f"{each.name}: {metric}"
+
+
+def test_what_a_set_and_its_eval_both_say_is_refused():
+    both = {"metric": "retained", "corruptions": [3], "evals": [{"name": "robustness", "severities": [1]}]}
+    assert problems({"name": "a"} | both) == [
+        "sets.a.evals.0.severities: got [1]; the set's is [3]. Say it once: corruptions: [1], beside metric."
+    ]
+    assert problems({"name": "a", "metric": "top1", "fitted_on": "test"}) == [
+        "sets.a.fitted_on: 'test' is the split that is measured. Name another, such as validation."
+    ]
+    assert problems({"name": "a", "metric": "ece_fitted"}) == [
+        "sets.a.metric: 'ece_fitted' needs fitted_on, which the set does not say. Write, for example, fitted_on: validation."
+    ]
+
+
 def test_published_class_names_are_taken_word_for_word():
     objectnet, mnist, own = load_suite("core").set("objectnet"), load_suite("core").set("mnist"), load_suite("sam").set("box")
     assert objectnet.told(["T-shirt", "tray"]).classes == {"T-shirt": "T-shirt", "tray": "tray"}
@@ -197,6 +234,6 @@ def test_a_canarys_sets_in_the_published_layout_are_read_as_such(tmp_path):
 
 
 def test_suites_come_without_heavy_imports():
-    code = "import sys; from adapt.suite import load_suite; load_suite('core'); print(*sys.modules)"
+    code = "import sys; from adapt.suite import configs, load_suite; configs(load_suite('core').sets[3]); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "datasets", "numpy", "PIL"} & set(loaded)

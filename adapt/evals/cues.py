@@ -44,7 +44,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     import numpy as np
 
     from adapt.evals.bootstrap import interval
-    from adapt.evals.by_set import jaccard
+    from adapt.evals.by_set import jaccard, jaccards
     from adapt.evals.captions import columns, scored
     from adapt.evals.resampled import statistic as of_table
     from adapt.evals.result import Result
@@ -60,12 +60,11 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         "jaccard": [jaccard(scores[rows], truth[rows]) for rows in cues],
         "candidates": [len(rows) for rows in cues],
     }
-    asked = ["jaccard", *(["jaccard_10_12"] if max(table["candidates"]) >= 10 else [])]
-    found = {name: of_table(name, table) for name in asked}
+    metrics = jaccards([scores[rows] for rows in cues], [truth[rows] for rows in cues])
     return Result(
-        metrics={name: float(each(np.ones((1, len(cues))))[0]) for name, each in found.items()},
+        metrics=metrics,
         protocol=protocol | {"eval": "cues", "split": config.split, "cues": len(cues)},
-        intervals={name: interval(each, config.bootstrap) for name, each in found.items()},
+        intervals={name: interval(of_table(name, table), config.bootstrap) for name in metrics},
         floor=float(np.mean([_chance(len(rows), int(truth[rows].sum())) for rows in cues])),
         table=table,
     )

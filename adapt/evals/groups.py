@@ -103,6 +103,8 @@ def _told(means: dict[str, float], without: list[str], groups: list[str | None])
 
     name, mean = worst(means)
     best = max(means, key=means.__getitem__)
+    if means[best] == mean:
+        return f"all {len(means)} groups have {100 * mean:.1f} % right."
     passed = f", without {', '.join(without)}," if without else ""
     return (
         f"the worst of {len(means)} groups{passed} is {name!r}, with {100 * mean:.1f} % of {groups.count(name):,} pictures; "

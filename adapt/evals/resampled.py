@@ -147,6 +147,7 @@ OF_TABLES: Mapping[str, Callable[[Mapping[str, list]], Statistic]] = {
     "top5_worst_group": lambda table: worst(table["group"], np.asarray(table["rank"]) < 5),
     "template_mean": lambda table: mean(np.asarray(table["hits"], float).mean(1)),
     "corrupted_top1": lambda table: mean(table["corrupted"]),
+    "retained": lambda table: Sums(np.array([table["corrupted"], table["clean"]], float).T, _quotient),
     "map": lambda table: Precision(table["scores"], table["truth"]),
     "r1": lambda table: mean(table["correct"]),
     "text_r1": lambda table: Sums(np.array([table["texts_found"], table["texts"]], float).T, _quotient),

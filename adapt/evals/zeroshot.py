@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adapt.contracts import EvalConfig
 
@@ -28,6 +28,7 @@ class Config(EvalConfig):
     version = 2
     main = "top1"
     predictor = "class_logits"
+    quick = {"fitted_on": None}
 
     top: int = Field(5, ge=2)
     """k of top-k."""
@@ -39,6 +40,12 @@ class Config(EvalConfig):
     @property
     def bank(self) -> str | None:
         return self.fitted_on
+
+    @model_validator(mode="after")
+    def _not_on_what_is_measured(self) -> Config:
+        if self.fitted_on == self.split:
+            raise ValueError(f"fitted_on: {self.fitted_on!r} is the split that is measured; name another, such as validation")
+        return self
 
 
 def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any], bank=None) -> Result:
@@ -64,11 +71,13 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     names = dataset.features["label"].names
     resampled = {f"top{k}": mean(rows.rank < k) for k in (1, config.top)}
     resampled |= {"mean_per_class": recall(labels, rows.rank < 1), "f1_macro": f1(labels, rows.answer)}
+    fitted = _fitted(config, predict(bank), bank, logits, labels) if config.fitted_on else {}
     return Result(
-        metrics=metrics | (_fitted(config, predict(bank), bank, logits, labels) if config.fitted_on else {}),
+        metrics=metrics | fitted,
         protocol=protocol | {"eval": "zeroshot", "split": config.split, "activation": "softmax", "bins": config.bins},
         intervals={name: interval(each, config.bootstrap) for name, each in resampled.items()},
         floor=float(np.bincount(labels).max() / len(labels)),
+        remark=_remark(config, **fitted) if fitted else "",
         table={
             "id": dataset["id"][:],
             "label": [names[i] for i in labels],
@@ -95,6 +104,10 @@ def _fitted(config: Config, seen, bank, logits, labels) -> dict[str, float]:
     found = temperature(seen, np.asarray(bank["label"][:]))
     rows = Judged.of(logits / found, labels)
     return {"ece_fitted": calibration_error(rows.reliability(config.bins)), "temperature": found}
+
+
+def _remark(config: Config, ece_fitted: float, temperature: float) -> str:
+    return f"with its logits divided by {temperature:.2f}, the temperature that fits {config.fitted_on} best, its ECE is {ece_fitted:.3f}."
 
 
 def statistic(table: dict[str, list]):

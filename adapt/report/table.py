@@ -19,6 +19,9 @@ LABELS |= {f"text_r{k}": f"R@{k} text → image" for k in (1, 5, 10)}
 LABELS |= {"corrupted_top1": "top-1 on corrupted pictures", "clean_top1": "top-1 on them as they are"}
 LABELS |= {"boundary_f": "boundary F", "knn": "kNN", "knn_mean_per_class": "kNN mean per class"}
 LABELS |= {"region": "region top-1", "referring": "referring accuracy"}
+LABELS |= {"worst_group": "top-1, worst group", "top5_worst_group": "top-5, worst group", "mean_r1": "R@1, mean of both ways"}
+LABELS |= {"ece_fitted": "ECE, temperature fitted", "f1_macro": "macro F1", "template_mean": "top-1, mean of single templates"}
+LABELS |= {"jaccard": "Jaccard", "choice": "right caption chosen"}
 """How metrics are called in tables; others by their names."""
 NUMBERED = {r"top(\d+)": r"top-\1", r"knn@(\d+)": r"kNN@\1", r"iou_(\d+)": r"IoU@\1 clicks"}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}

@@ -27,7 +27,7 @@ def finetune(session: Session, extend: int = 0) -> None:
         extend: of a finished run, epochs by which it is trained further.
 
     Raises:
-        UserError: there is nothing yet to be trained further.
+        UserError: the method does not fit the family, or there is nothing yet to be trained further.
     """
     guests(session)
     if extend:
@@ -38,6 +38,8 @@ def finetune(session: Session, extend: int = 0) -> None:
         if session.recipe.evals:
             evaluate(session)
         return
+    if session.recipe.canary or (session.recipe.evals and not scores.measured(session, "zero-shot")):
+        try_method(session)
     offered = measuring.offered(session, session.family)  # a family without a head yet has no class logits
     if offered:
         if not scores.measured(session, "zero-shot"):
@@ -59,6 +61,16 @@ def finetune(session: Session, extend: int = 0) -> None:
         judge(session)
     else:
         canary.judge(session)
+
+
+def try_method(session: Session) -> None:
+    """Let the method change a family that is let go again: what it does not fit is refused before minutes go into measuring.
+
+    Raises:
+        UserError: the method does not fit the family.
+    """
+    session.apply_method()
+    session.forget()
 
 
 def prepare(session: Session) -> None:

@@ -25,6 +25,7 @@ def test_an_eval_says_what_the_contract_asks(name):
 
 @pytest.mark.parametrize("name", plug.names("evals"))
 def test_a_bank_is_asked_for_where_one_is_used(name):
-    config = plug.schema("evals", name)(name=name)
+    schema = plug.schema("evals", name)
+    config = schema(name=name, **({"fitted_on": "validation"} if "fitted_on" in schema.model_fields else {}))
     used = "bank" in inspect.getsource(plug.load("evals", name).evaluate).partition(":\n")[2].replace("feature_bank", "")
     assert used == (config.bank is not None)

@@ -42,7 +42,7 @@ def test_the_classes_of_such_data_are_those_of_their_labels(kind):
 
 
 def test_data_without_labels_are_a_user_error():
-    with pytest.raises(UserError, match="needs a column 'labels'. Have: id"):
+    with pytest.raises(UserError, match=r"needs a column 'labels'. Have: id"):
         measure(rows([[0]]).remove_columns("labels"), np.ones((1, 3)))
     with pytest.raises(UserError, match="no picture has any class"):
         measure(rows([[], []]), np.ones((2, 3)))

@@ -37,6 +37,7 @@ TABLE = {
     "text": HITS[:, 0].tolist(),
     "image": HITS[:, 1].tolist(),
     "corrupted": JACCARD.tolist(),
+    "clean": HITS[:, 0].tolist(),
 }
 RIGHT = LABELS == ANSWERS
 
@@ -63,6 +64,7 @@ OF_ROWS = {
     "top5_worst_group": lambda rows: least(rows, RANKS < 5),
     "template_mean": lambda rows: HITS[rows].mean(),
     "corrupted_top1": lambda rows: JACCARD[rows].mean(),
+    "retained": lambda rows: JACCARD[rows].sum() / HITS[rows, 0].sum(),
     "map": precision,
     "r1": lambda rows: RIGHT[rows].mean(),
     "text_r1": lambda rows: FOUND[rows].sum() / TEXTS[rows].sum(),

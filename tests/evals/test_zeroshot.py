@@ -7,11 +7,13 @@ import tracemalloc
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
+from pydantic import ValidationError
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, top_k_accuracy_score
 
 from adapt.evals import metrics as scores
 from adapt.evals import zeroshot
+from adapt.evals.calibration import temperature
 from adapt.evals.result import counts, differing
 from adapt.records import Confused
 
@@ -51,6 +53,35 @@ def test_metrics_equal_scikit_learn_and_the_formulas():
     low, high = result.intervals["top1"]
     assert low < result.metrics["top1"] < high
     assert result.table["correct"] == (best == labels).tolist()
+
+
+def test_macro_f1_is_scikit_learns_of_the_classes_that_occur():
+    rows, labels, logits = data()
+    result = zeroshot.evaluate(zeroshot.Config(name="zeroshot"), lambda _: logits, rows, {})
+    assert result.metrics["f1_macro"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro", labels=range(5)))
+    assert result.metrics["f1_macro"] != pytest.approx(result.metrics["mean_per_class"])
+    for name in ("mean_per_class", "f1_macro"):
+        low, high = result.intervals[name]
+        assert low < result.metrics[name] < high
+
+
+def test_a_temperature_is_fitted_on_another_split_and_changes_no_answer():
+    rows, labels, logits = data()
+    seen, other = 4 * logits[:150], rows.select(range(150))
+    asked = lambda part: 4 * logits if part is rows else seen  # noqa: E731
+    config = zeroshot.Config(name="zeroshot", fitted_on="validation")
+    assert config.bank == "validation" and zeroshot.Config(name="zeroshot").bank is None
+    found = zeroshot.evaluate(config, asked, rows, {}, other)
+    plain = zeroshot.evaluate(zeroshot.Config(name="zeroshot"), asked, rows, {})
+    t = found.metrics["temperature"]
+    assert t == pytest.approx(temperature(seen, labels[:150])) and t > 2, "they are four times too sure"
+    probabilities = softmax(4 * logits.astype(float) / t, axis=1)
+    assert found.metrics["ece_fitted"] == pytest.approx(scores.calibration_error(scores.reliability(probabilities, labels, 15)))
+    assert found.metrics["ece_fitted"] < found.metrics["ece"] / 2
+    assert {name: value for name, value in found.metrics.items() if name in plain.metrics} == plain.metrics
+    assert found.table == plain.table
+    with pytest.raises(ValidationError, match="'test' is the split that is measured; name another"):
+        zeroshot.Config(name="zeroshot", fitted_on="test")
 
 
 def test_ece_is_guos_formula():

@@ -8,32 +8,10 @@ import open_clip
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
-from adapt.models.checkpoint import resolve
 from adapt.models.clip import Config, load
 
 CLASSES = ["cat", "fire engine", "apple", "house"]
-
-
-@pytest.fixture(scope="session")
-def siglip_tiny(tmp_path_factory) -> str:
-    """Random weights, whose texts and pictures are not all alike."""
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = tower | {"vocab_size": 4000, "max_position_embeddings": 16, "projection_size": 32}
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=tower | {"image_size": 32, "patch_size": 16}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim:
-                parameter.normal_(std=0.3)
-        model.logit_scale.fill_(2.0)
-        model.logit_bias.fill_(-3.0)
-    folder = tmp_path_factory.mktemp("siglip")
-    model.save_pretrained(folder)
-    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve("clip-tiny")).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
-from transformers import AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from adapt.contracts import Augment, Train
 from adapt.methods import lora
-from adapt.models.checkpoint import resolve
 from adapt.models.clip import Config, load, words
 from adapt.train import loop
 from adapt.train.gradient import gradient
@@ -27,32 +25,15 @@ STILL = Augment(crop=1, flip=0, colour=0)
 LENGTH = 16
 
 
-@pytest.fixture(scope="module")
-def siglip(tmp_path_factory) -> str:
-    """A tiny SigLIP with random weights; each of its texts is of 16 tokens."""
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = tower | {"vocab_size": 4000, "max_position_embeddings": LENGTH, "projection_size": 32}
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=tower | {"image_size": 32, "patch_size": 16}))
-    with torch.no_grad():  # as they come, all texts are nearly alike
-        for parameter in model.text_model.parameters():
-            parameter.normal_(std=0.3)
-    folder = tmp_path_factory.mktemp("siglip")
-    model.save_pretrained(folder)
-    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve("clip-tiny")).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "classifiers"
 
 
-def family(siglip: str, classes: list[str] = CLASSES, **options):
+def family(siglip_tiny: str, classes: list[str] = CLASSES, **options):
     """The SigLIP with classes and four templates, and the list of how many texts it encodes at each call."""
-    found = load(Config(name="clip", checkpoint=siglip, loss="classification", **options))
+    found = load(Config(name="clip", checkpoint=siglip_tiny, loss="classification", **options))
     found.set_classes(classes, TEMPLATES)
     read, encode = [], found.towers.encode_tokens
 
@@ -74,20 +55,20 @@ def batch(size: int = 8, classes: int = 40) -> dict:
 # ----------------------------------------------------------------------------------------------------------------- a step
 
 
-def test_a_step_reads_a_text_a_class_however_many_templates_there_are(siglip):
-    clip, read = family(siglip)
+def test_a_step_reads_a_text_a_class_however_many_templates_there_are(siglip_tiny):
+    clip, read = family(siglip_tiny)
     for count in (1, 4, 64):
         clip.set_classes(CLASSES, [f"{i} {{}}" for i in range(count)])
         read.clear()
         clip.train()(batch())
         assert sum(read) == len(CLASSES)
-    clip, read = family(siglip, train_templates=3)
+    clip, read = family(siglip_tiny, train_templates=3)
     clip.train()(batch())
     assert sum(read) == 3 * len(CLASSES), "whoever asks for three pays for three"
 
 
-def test_templates_are_drawn_for_each_class_by_the_steps_seed(siglip):
-    clip, _ = family(siglip)
+def test_templates_are_drawn_for_each_class_by_the_steps_seed(siglip_tiny):
+    clip, _ = family(siglip_tiny)
     texts = []
     tokenise = clip.towers.tokenise
     clip.towers.tokenise = lambda given: (texts.append(given), tokenise(given))[1]
@@ -106,8 +87,8 @@ def test_templates_are_drawn_for_each_class_by_the_steps_seed(siglip):
     assert len(set(drawn)) == 4
 
 
-def test_with_a_number_of_templates_the_loss_is_over_their_mean(siglip):
-    clip, _ = family(siglip, train_templates=2)
+def test_with_a_number_of_templates_the_loss_is_over_their_mean(siglip_tiny):
+    clip, _ = family(siglip_tiny, train_templates=2)
     given = batch()
     with torch.no_grad():
         loss, _ = clip.eval()(given)
@@ -138,10 +119,10 @@ def test_drawn_classes_stand_for_all_in_the_partition_function():
     torch.testing.assert_close(torch.stack(sums).mean(0), logits.exp().sum(1), rtol=0.01, atol=0)
 
 
-def test_a_budget_that_holds_all_classes_changes_nothing(siglip):
+def test_a_budget_that_holds_all_classes_changes_nothing(siglip_tiny):
     losses = []
     for tokens in (40 * LENGTH, 10**9):
-        clip, read = family(siglip, train_tokens=tokens)
+        clip, read = family(siglip_tiny, train_tokens=tokens)
         losses.append(float(clip.eval()(batch())[0].detach()))
         assert sum(read) == 40
     assert losses[0] == losses[1]
@@ -149,10 +130,10 @@ def test_a_budget_that_holds_all_classes_changes_nothing(siglip):
 
 @pytest.mark.parametrize("accumulate", [2, 8])
 @pytest.mark.parametrize("count", [0, 2])
-def test_the_gradient_of_drawn_classes_does_not_depend_on_micro_batches(siglip, accumulate, count):
+def test_the_gradient_of_drawn_classes_does_not_depend_on_micro_batches(siglip_tiny, accumulate, count):
     grads, logs = [], []
     for parts in (1, accumulate):
-        clip, _ = family(siglip, train_tokens=max(1, count) * 10 * LENGTH, train_templates=count)
+        clip, _ = family(siglip_tiny, train_tokens=max(1, count) * 10 * LENGTH, train_templates=count)
         clip.begin(7)
         logs.append(gradient(clip.train(), batch(), parts, STILL, 0, Accelerator(cpu=True)))
         grads.append({name: p.grad for name, p in clip.named_parameters() if p.grad is not None})
@@ -177,10 +158,10 @@ def saved(clip, given) -> int:
     return sum(seen.values())
 
 
-def test_ten_thousand_classes_train_in_the_memory_of_a_few_hundred(siglip, tmp_path, capsys):
+def test_ten_thousand_classes_train_in_the_memory_of_a_few_hundred(siglip_tiny, tmp_path, capsys):
     sizes = {}
     for count in (300, 10_000):
-        clip, read = family(siglip, [f"thing {i}" for i in range(count)], train_tokens=100 * LENGTH)
+        clip, read = family(siglip_tiny, [f"thing {i}" for i in range(count)], train_tokens=100 * LENGTH)
         sizes[count] = saved(clip, batch(8, count))
         assert sum(read) <= 100 + 8
     assert sizes[10_000] < 1.05 * sizes[300]
@@ -201,12 +182,12 @@ def pictures(count: int, names: list[str]) -> Dataset:
     return Dataset.from_dict(columns, Features(id=Value("string"), image=Image(), label=ClassLabel(names=names)))
 
 
-def test_a_killed_training_with_drawn_classes_ends_in_the_same_weights(siglip, tmp_path):
+def test_a_killed_training_with_drawn_classes_ends_in_the_same_weights(siglip_tiny, tmp_path):
     rows = pictures(24, CLASSES)
     train = Train(steps=6, batch=4, lr=1e-2, checkpoint_every=1)
 
     def trained(dies: bool):
-        clip, _ = family(siglip, train_tokens=10 * LENGTH)
+        clip, _ = family(siglip_tiny, train_tokens=10 * LENGTH)
         torch.manual_seed(0)
         lora.apply(clip, lora.Config(name="lora", dropout=0.1))
         given = (Views(rows, clip.preprocess, 0), train, 0, tmp_path / str(dies), Accelerator(cpu=True))
@@ -240,11 +221,11 @@ def answers(clip) -> torch.Tensor:
         return clip.predictors()["class_logits"](batch()["image"])
 
 
-def test_a_classifier_is_computed_once_and_then_read(siglip, cache):
-    clip, read = family(siglip)
+def test_a_classifier_is_computed_once_and_then_read(siglip_tiny, cache):
+    clip, read = family(siglip_tiny)
     first = answers(clip)
     assert sum(read) == 160 and len(list(cache.iterdir())) == 1
-    for other, texts in (family(siglip), (clip, read)):
+    for other, texts in (family(siglip_tiny), (clip, read)):
         texts.clear()
         assert torch.equal(answers(other), first), "the same bits"
         assert not texts
@@ -252,8 +233,8 @@ def test_a_classifier_is_computed_once_and_then_read(siglip, cache):
         assert torch.equal(clip.fixed_classifier(TEMPLATES), clip.eval().text_classifier(TEMPLATES))
 
 
-def test_what_a_classifier_is_made_of_makes_another(siglip, cache):
-    clip, read = family(siglip)
+def test_what_a_classifier_is_made_of_makes_another(siglip_tiny, cache):
+    clip, read = family(siglip_tiny)
     answers(clip)
 
     def asked() -> int:
@@ -276,8 +257,8 @@ def test_what_a_classifier_is_made_of_makes_another(siglip, cache):
     assert asked() == 80
 
 
-def test_a_spoiled_file_is_made_again(siglip, cache):
-    clip, read = family(siglip)
+def test_a_spoiled_file_is_made_again(siglip_tiny, cache):
+    clip, read = family(siglip_tiny)
     first = answers(clip)
     (file,) = cache.iterdir()
     for content in (b"", b"x" * 99, file.read_bytes()[:-7]):
@@ -289,29 +270,29 @@ def test_a_spoiled_file_is_made_again(siglip, cache):
     assert not read
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(siglip, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_costs_time_alone(siglip_tiny, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "file"))
-    clip, read = family(siglip)
+    clip, read = family(siglip_tiny)
     assert answers(clip).shape == (8, 40) and sum(read) == 160
 
 
-def test_adapters_hooks_and_towers_that_have_learnt_are_not_kept(siglip, cache):
-    adapted, _ = family(siglip)
+def test_adapters_hooks_and_towers_that_have_learnt_are_not_kept(siglip_tiny, cache):
+    adapted, _ = family(siglip_tiny)
     lora.apply(adapted, lora.Config(name="lora"))
     answers(adapted)
-    hooked, _ = family(siglip)
+    hooked, _ = family(siglip_tiny)
     hooked.net.text_model.head.register_forward_hook(lambda module, given, out: out + 1)
     answers(hooked)
-    learning, _ = family(siglip)
+    learning, _ = family(siglip_tiny)
     learning.train()(batch())
     answers(learning)
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_frozen_text_tower_is_read_once_in_a_training(siglip, cache, count):
-    clip, read = family(siglip, train_templates=count)
+def test_a_frozen_text_tower_is_read_once_in_a_training(siglip_tiny, cache, count):
+    clip, read = family(siglip_tiny, train_templates=count)
     for name, parameter in clip.net.named_parameters():
         parameter.requires_grad_(name.startswith("vision_model"))
     given = batch()
@@ -330,13 +311,13 @@ def test_a_frozen_text_tower_is_read_once_in_a_training(siglip, cache, count):
     assert sum(read) == 40 * (count or 4), "its tensors are others"
 
 
-def test_the_config_is_part_of_what_a_classifier_is_made_of(siglip, cache, tmp_path):
-    clip, _ = family(siglip)
+def test_the_config_is_part_of_what_a_classifier_is_made_of(siglip_tiny, cache, tmp_path):
+    clip, _ = family(siglip_tiny)
     answers(clip)
     other = tmp_path / "other"
     clip.net.save_pretrained(other)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        (other / name).write_bytes((type(other)(siglip) / name).read_bytes())
+        (other / name).write_bytes((type(other)(siglip_tiny) / name).read_bytes())
     config = json.loads((other / "config.json").read_text())
     config["text_config"]["num_attention_heads"] = 4  # the same tensors, other answers
     (other / "config.json").write_text(json.dumps(config))

@@ -35,6 +35,7 @@ def latency(p50: float, **facts) -> dict:
         ("box_ap pixel_accuracy weighted_iou", "box AP, pixel accuracy, weighted IoU"),
         ("knn knn@20 knn_mean_per_class", "kNN, kNN@20, kNN mean per class"),
         ("linear linear_lr linear_holdout", "linear, linear lr, linear holdout"),
+        ("f1_macro worst_group ece_fitted group_score", "macro F1, top-1, worst group, ECE, temperature fitted, group score"),
         ("exact bleu4 cider r1 r10 within_one", "exact, BLEU-4, CIDEr, R@1, R@10, within one"),
     ],
 )
