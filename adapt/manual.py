@@ -84,9 +84,8 @@ Every other verb does this at its end.
   adapt report run=runs/clip_lora-1a2b3c4d
   adapt report recipe=clip_lora""",
     "runs": """List the runs in runs/, compare some, or remove some.
-Names alone, or compare and names, print the options in which runs differ, their
-numbers, and the difference from the first run's. Numbers that were not measured
-alike have none, and a line says why. remove asks first, unless yes=true.
+compare prints options that differ, numbers, and changes from the first run, or
+why two were not measured alike and have none. remove asks first, or yes=true.
 
   adapt runs
   adapt runs clip_lora-1a2b3c4d clip_lora-5e6f7a8b

@@ -87,7 +87,7 @@ def _table(found: Mapping[str, Any]) -> str:
 def _unmeasured(found: Mapping[str, Any]) -> str:
     rows = unmeasured(found)
     return (
-        f"<section><h2>Not measured</h2>{html.grid(['', 'model', '', 'why'], rows, words=(1, 2, 3))}</section>" if rows else ""
+        f"<section><h2>Not measured</h2>{html.grid(['', '', 'sets', 'why'], rows, words=(1, 2, 3))}</section>" if rows else ""
     )
 
 
@@ -213,9 +213,9 @@ def tell(folder: Path, found: Mapping[str, Any]) -> None:
     console.print(out)
     lines = [(line, "") for line in notes(found)]
     looks = {"failed": ("✗", "bold red"), "left out": ("–", "yellow")}
-    for name, model, word, why in unmeasured(found):
+    for model, word, sets, why in unmeasured(found):
         mark, look = looks[word]
-        lines.append((f"{mark} {word}: {name}{'' if model == 'all' else f', of {model}'}: {why}", look))
+        lines.append((f"{mark} {word}: {model}, {sets}: {why}", look))
     lines.append((f"Report: {folder / 'suites' / found['suite'] / 'report.html'}", ""))
     for line, style in lines:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ FILE = "summary.json"
 BELOW = "▼"
 NONE = "–"
 ASIDE = "*"
+EVERY = "all models"
 Key = tuple[str, str]
 """The names of a set and of a model."""
 
@@ -213,18 +214,20 @@ def literature(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def unmeasured(found: Mapping[str, Any]) -> list[list[str]]:
-    """Sets, model, what became of them, and why: a row a failure, then a row for the sets that were left out for one reason."""
+    """Model, what became of it, on which sets, and why: a row a failure, then a row for the sets that were left out for one reason."""
     named, rows = titles(found), {}
     for name, word in (("failed", "failed"), ("left_out", "left out")):
         for one in found[name]:
             alone = one["set"] if name == "failed" else ""
-            whose = named.get(one["model"], one["model"] or "all")  # without a model: the set itself cannot be measured
+            whose = named.get(one["model"], one["model"] or EVERY)  # without a model: the set itself cannot be measured
             rows.setdefault((alone, whose, word, one["why"]), []).append(one["set"])
-    return [[", ".join(sets), *rest] for (_, *rest), sets in rows.items()]
+    return [[model, word, ", ".join(sets), why] for (_, model, word, why), sets in rows.items()]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What must be said beside the table, a sentence or two each."""
+    from adapt.progress import duration
+
     named, lines = titles(found), ["In brackets: 95 % bootstrap intervals over pictures."]
     first = next(iter(named.values()), "")
     if len(named) > 1:
@@ -242,7 +245,11 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"{ASIDE} published under another protocol, or under one that is not said: the report says how they differ."
         )
     lines += _unlike(found)
-    return [*lines, f"{found['seconds_encoding']:.1f} of {found['seconds']:.1f} s went into encoding."]
+    if found["seconds"]:
+        lines.append(
+            f"Took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
+        )
+    return lines
 
 
 def _unlike(found: Mapping[str, Any]) -> list[str]:

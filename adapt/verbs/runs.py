@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt import plug
+from adapt.measures import METRICS
 from adapt.overrides import parse_yaml
 from adapt.plug import SECTIONS, UserError, nearest
 from adapt.recipe import read_text
@@ -228,11 +229,22 @@ def _paired(first: Kept, second: Kept, entry: Entry) -> tuple[float, float, floa
 
     from adapt.evals.bootstrap import change
 
-    files = [kept.path / "predictions" / f"{entry.name.replace(' ', '_')}.parquet" for kept in (first, second)]
-    name = entry.protocol.get("eval")
+    files = [_answers(kept.path, entry.name) for kept in (first, second)]
+    name, known = entry.protocol.get("eval"), METRICS.get(entry.main)
     if name not in plug.names("evals") or not all(file.is_file() for file in files):
         return None
+    if plug.schema("evals", name).main != ((known and known.key) or entry.main):
+        return None  # answers tell of the eval's main metric, and a suite's set has another
     return change(plug.load("evals", name), *(pq.read_table(file).to_pydict() for file in files))
+
+
+def _answers(run: Path, name: str) -> Path:
+    """Where the answers of an entry lie; of a suite's, its name is `SUITE/SET MODEL`."""
+    suite, _, rest = name.partition("/")
+    one, _, model = rest.rpartition(" ")
+    if rest:
+        return run / "suites" / suite / model / f"{one.replace('/', '--')}.parquet"
+    return run / "predictions" / f"{name.replace(' ', '_')}.parquet"
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

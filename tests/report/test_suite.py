@@ -196,8 +196,8 @@ def test_a_difference_from_the_literature_stands_only_between_what_was_measured_
 
 def test_what_was_not_measured_has_its_reason_and_sets_left_out_alike_share_a_row():
     assert unmeasured(summary()) == [
-        ["pets", "CLIP ViT-B/32 + LoRA", "failed", "0.tar: unexpected end of data"],
-        ["noto, cars, pets, clicks, scenes", "CNN student logits-resnet10t", "left out", "closed-set model: other classes"],
+        ["CLIP ViT-B/32 + LoRA", "failed", "pets", "0.tar: unexpected end of data"],
+        ["CNN student logits-resnet10t", "left out", "noto, cars, pets, clicks, scenes", "closed-set model: other classes"],
     ]
 
 
@@ -259,7 +259,7 @@ def test_a_set_that_cannot_be_measured_is_failed_for_every_model(tmp_path, capsy
     found |= {"failed": [{"set": "noto", "model": "", "why": "no folder tree/noto"}], "left_out": []}
     assert table(found)["noto"] == ["", "failed", "failed", "failed"]
     suite.tell(folder(tmp_path / "run", found), found)
-    assert "✗ failed: noto: no folder tree/noto\n" in capsys.readouterr().out
+    assert "✗ failed: all models, noto: no folder tree/noto\n" in capsys.readouterr().out
 
 
 def test_the_shares_that_are_retained_are_of_every_severity(tmp_path):
@@ -307,7 +307,7 @@ def test_the_terminal_has_the_table_and_a_line_for_what_failed(tmp_path, capsys)
     suite.tell(path, summary())
     text = capsys.readouterr().out
     assert "61.8 (54.1–68.8)" in text and "+29.4 (+21.8 to +37.1)" in text
-    assert "✗ failed: pets, of CLIP ViT-B/32 + LoRA: 0.tar: unexpected end of data\n" in text
+    assert "✗ failed: CLIP ViT-B/32 + LoRA, pets: 0.tar: unexpected end of data\n" in text
     assert text.endswith(f"Report: {path / 'suites' / 'mine' / 'report.html'}\n")
 
 

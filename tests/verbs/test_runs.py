@@ -163,6 +163,24 @@ def test_answers_for_the_same_pictures_are_paired():
     assert found["zero-shot"][0].interval is None, "nothing was left of it"
 
 
+def test_numbers_of_a_suite_are_compared_too_and_paired_where_answers_tell_of_them():
+    names = protocols({}, {})
+    for name, right in zip(names, ([True, False], [True, True]), strict=True):
+        measured = {"set": "a/b", "model": "zero-shot", "intervals": {}, "notes": [], "protocol": {"eval": "zeroshot"}}
+        value = {"top1": sum(right) / 2, "mean_per_class": 0.25}
+        results = [measured | {"metric": metric, "metrics": value} for metric in value]
+        results[1] = results[1] | {"set": "c"}
+        Run(Path("runs", name)).write_json("suites/mine/summary.json", {"suite": "mine", "results": results})
+        Path("runs", name, "suites", "mine", "zero-shot").mkdir()
+        for place in ("a--b", "c"):
+            table = pa.table({"id": ["x", "y"], "correct": right})
+            pq.write_table(table, Path("runs", name, "suites", "mine", "zero-shot", f"{place}.parquet"))
+    found = runs.compare(names).differences
+    assert (found["mine/a/b zero-shot"][0].value, found["mine/a/b zero-shot"][0].interval) == (0.5, (0.0, 1.0))
+    assert (found["mine/c zero-shot"][0].value, found["mine/c zero-shot"][0].interval) == (0.0, None), "top-1 is not its metric"
+    assert "evaluate" in runs.Kept.of(Path("runs", names[0])).verbs
+
+
 def test_runs_are_removed_when_the_user_agrees(capsys):
     one, other, third = made("seed=1"), made("seed=2"), made("seed=3")
     assert runs.remove([one], agreed=False, ask=lambda question: "n") == 0
