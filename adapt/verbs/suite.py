@@ -126,6 +126,8 @@ class Work:
             found, why = attempted(lambda: self._look(one))
             if found:
                 self.guests[one.name], self.notes[one.name] = found
+                for note in found[1]:
+                    self.session.say(f"{one.name}: {note}")
             else:
                 self.problems[one.name] = why
                 if self.models:  # it was not known before the work began

@@ -25,7 +25,7 @@ COLUMNS = {
     "pairs": ("caption", "pair"),
     "cues": ("caption", "cue", "associated"),
     "objects": ("objects",),
-    "maps": ("segmentation",),
+    "maps": ("segmentation or objects",),
 }
 """Kind of labels → the columns of rows that are labelled so."""
 WORDED = ("class", "classes", "maps")
@@ -123,7 +123,7 @@ def look(one: Set, guest: Guest) -> list[str]:
             raise UserError(f"split: {name!r} is empty.")
     rows = guest.data[one.split]
     wanted = [*COLUMNS[one.labels], *(["group"] if one.group else [])]
-    if lacking := [name for name in wanted if name not in rows.column_names]:
+    if lacking := [name for name in wanted if not {*name.split(" or ")} & {*rows.column_names}]:
         raise UserError(
             f"labels: {one.metric} needs {LABELS[one.labels]}, and the data have no column {', '.join(lacking)}. "
             f"Have: {', '.join(rows.column_names)}."
