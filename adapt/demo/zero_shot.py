@@ -28,6 +28,8 @@ NONE = "none"
 DRAWINGS = ("crop", "crop+white", "ellipse", "box", "contour", "blur", "grey", "white")
 TEXTS = 4096
 """Labels times templates, at most."""
+SEEN = 480
+"""Pixels of the longer side on which is drawn what the page shows of that; lines and blur are relative to it."""
 Shares = list[tuple[str, float]]
 
 
@@ -183,8 +185,10 @@ def _seen(desk: Desk, upload: Upload | None, corners: Corners | None, drawings: 
     box = _box(upload, corners)
     if not box or not drawings:
         return ""
-    picture, box = _at_hand(desk, upload, box)
-    pictures = [(name, drawn(Visual(), picture, box, None, name)) for name in drawings]
+    picture = parts.shown(desk.picture(upload.path)) if upload.scale > 1 else desk.picture(upload.path).copy()
+    picture.thumbnail((SEEN, SEEN))
+    place = [value * picture.width / upload.size[0] for value in box]
+    pictures = [(name, drawn(Visual(), picture, place, None, name)) for name in drawings]
     return line("What the model sees of the box:") + parts.pictures(pictures)
 
 
