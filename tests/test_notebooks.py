@@ -35,7 +35,7 @@ SHOWN = 2
 """,
     "04_dinov2_features": f"""
 SIZES = [{ONE}]
-EVALS = ["evals=[{{name: zeroshot, split: test}}]"]
+EVALS = ["evals=[{{name: zeroshot, split: test}}, {{name: knn, split: test}}]"]
 SCENES = [{SCENES}]
 """,
     "05_paligemma_detect_and_ask": f"""

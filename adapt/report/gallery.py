@@ -93,7 +93,7 @@ def show(
         row = rows[i] if known else {"image": _opened(rows[i])}
         picture, said = _drawn(row, answers[i] if answers else {}, names, labels, side)
         found[0].append(picture)
-        found[1].append(said if words is None else words[i])
+        found[1].append(said if words is None else str(words[i]))
     return Gallery(*found, side)
 
 
@@ -130,11 +130,17 @@ def _drawn(
     if "text" in answer:
         return image, answer["text"] or "(no words)"
     if label is not None or not objects:  # a thing alone on its picture needs no outline
-        return image, label or row.get("caption") or ""
-    said = ", ".join(names[k] for k in objects["category"]) if names else row.get("caption") or ""
+        return image, label or _caption(row)
+    said = ", ".join(names[k] for k in objects["category"]) if names else _caption(row)
     if "mask" in objects:
         return overlay(image, unrle_many(objects["mask"]), PALETTE), said
     return _boxes(image, objects, [], side), said
+
+
+def _caption(row: dict[str, Any]) -> str:
+    """What is said of a picture, the first of several; empty without."""
+    said = row.get("caption") or ""
+    return said if isinstance(said, str) else said[0]
 
 
 def _named(one: dict[str, Any]) -> str:

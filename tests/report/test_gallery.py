@@ -48,6 +48,13 @@ def test_classes_are_named_and_answers_are_held_against_them():
     assert show([grey()], answers[:1]).words == ["cat 91%"], "nobody knows what it is"
 
 
+@pytest.mark.parametrize(("caption", "words"), [("a cat", "a cat"), (["a cat", "a pet"], "a cat"), ([], "")])
+def test_without_a_class_the_caption_is_shown_the_first_of_several(caption, words):
+    kind = Value("string") if isinstance(caption, str) else [Value("string")]
+    rows = {"id": ["a"], "image": [grey()], "caption": [caption]}
+    assert show(Dataset.from_dict(rows, Features(id=Value("string"), image=RGB(), caption=kind))).words == [words]
+
+
 def test_masks_are_drawn_and_boxes_where_there_are_none():
     left = np.zeros((20, 40), bool)
     left[:, :10] = True
