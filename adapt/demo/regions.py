@@ -164,7 +164,7 @@ def _line(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def _clicks(picture: Picture.Image, marks: Marks, thin: int) -> None:
-    scale, region, radius = marks.upload.scale, marks.region, 3 * thin + 1
+    scale, region, radius = marks.upload.scale, marks.region, 4 * thin + 2
     pen = ImageDraw.Draw(picture)
     points = list(region.points) if region and not marks.corner else []
     if region and region.box and not marks.corner:

@@ -26,6 +26,7 @@ from adapt.vision.masks import unrle
 FAMILY = "sam"
 ADD, SUBTRACT, BOX = "Add", "Subtract", "Box"
 NEW = "a new region"
+FRESH, MORE, REMOVE = "New region", "All like this", "Remove this"
 THING = "thing"
 """The class, where none is written."""
 ONE = QUIET | {"concurrency_id": "segment"}
@@ -46,50 +47,50 @@ def build(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(min_width=300, scale=3):
             part, upload, said = parts.upload(desk, "Picture: click on a thing", "segment-picture")
-            with gr.Row():
-                mode = gr.Radio([ADD, SUBTRACT, BOX], value=ADD, label="A click", elem_id="segment-mode", min_width=240)
-                undo, clear = (gr.Button(text, size="sm", min_width=80) for text in ("Undo", "Clear"))
-            with gr.Row():
-                model = gr.Dropdown(names, value=names[0], label="Model", min_width=140)
+            with gr.Row(equal_height=True):
+                mode = gr.Radio(
+                    [ADD, SUBTRACT, BOX], value=ADD, label="A click", elem_id="segment-mode", scale=3, min_width=310
+                )
+                undo, clear = (gr.Button(text, size="sm", min_width=70) for text in ("Undo", "Clear"))
+            with gr.Row(equal_height=True):
+                model = gr.Dropdown(names, value=names[0], label="Model", scale=3, min_width=160)
                 parts.example(desk, model, part, upload, said)
         with gr.Column(min_width=300, scale=2):
             hint = gr.HTML(line("Upload a picture."), elem_id="segment-hint")
             with gr.Row():
-                chosen = gr.Dropdown([NEW], value=NEW, label="The next click changes", elem_id="segment-chosen", min_width=140)
+                chosen = gr.Dropdown([NEW], value=NEW, label="Next click changes", elem_id="segment-chosen", min_width=140)
                 name = gr.Textbox(THING, label="Class", elem_id="segment-class", min_width=120, max_lines=1)
             with gr.Row():
-                fresh, remove = gr.Button("New region", size="sm"), gr.Button("Remove this one", size="sm")
+                fresh, more, remove = (gr.Button(text, size="sm", min_width=90) for text in (FRESH, MORE, REMOVE))
             listed = gr.HTML(elem_id="segment-list")
             shows = [part, marks, listed, chosen, name]
-            looked = _search(desk, model, upload, marks, shows)
+            words_by = _search(desk, model, upload, marks, more, shows)
             _downloads(desk, upload, marks)
-    gr.on([upload.change, model.change], functools.partial(_ready, desk), [model, upload, marks], [hint, listed, chosen], **TYPED)
+    gr.on(
+        [upload.change, model.change], functools.partial(_ready, desk), [model, upload, marks], [hint, listed, chosen], **TYPED
+    )
     part.select(_clicks(desk), [model, upload, marks, mode, name], shows, **ONE)
     for button, act in ((undo, _undo), (clear, _clear), (fresh, _fresh), (remove, _remove)):
         button.click(functools.partial(parts.told(act), desk), [upload, marks], shows, **ONE)
     chosen.input(functools.partial(_choose, desk), [upload, marks, chosen], shows, **ONE)
     gr.on([name.submit, name.blur], functools.partial(_rename, desk), [upload, marks, name], shows, **ONE)
-    _script(desk, names[0], looked)
+    _script(desk, names[0], words_by)
 
 
-def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, shows: list) -> str | None:
-    """Words, and all that is like a region; the name of the CLIP that words are asked by, if there is one."""
+def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, more: gr.Button, shows: list) -> str | None:
+    """Words, and all that is like a region (`more`); the name of the CLIP that words are asked by, if there is one."""
     clips, encoders = desk.names("clip"), desk.names("dinov2", "clip")
-    if not encoders:
-        return None
-    with gr.Row(equal_height=True):
-        words = gr.Textbox(label="Words", placeholder="the red apple; the bus", elem_id="segment-words", scale=3, min_width=160)
-        find = gr.Button("Find", size="sm", min_width=80, interactive=bool(clips))
-    with gr.Row(equal_height=True):
-        least = gr.Slider(0.1, 1, 0.5, step=0.05, label="Alike from this cosine", scale=3, min_width=160)
-        more = gr.Button("All like this", size="sm", min_width=80)
-    with gr.Accordion("Which models compare", open=False):
-        words_by = gr.Dropdown(clips, value=clips[0] if clips else None, label="Words")
-        example_by = gr.Dropdown(encoders, value=encoders[0], label="Examples")
     look = functools.partial(parts.told(_look), desk)  # slow, the first time; the steps after it wait for nobody
-    for event in (find.click, words.submit):
-        step = event(look, [model, upload], None, **PRIVATE)
-        step.success(functools.partial(_find, desk), [model, words_by, upload, marks, words], shows, **ONE)
+    words = gr.Textbox(
+        label="Words", placeholder="the red apple; the bus", submit_btn="Find", elem_id="segment-words", visible=bool(clips)
+    )
+    with gr.Accordion("How words and examples are compared", open=False, visible=bool(encoders)):
+        least = gr.Slider(0.1, 1, 0.5, step=0.05, label="Alike from this cosine")
+        with gr.Row():
+            words_by = gr.Dropdown(clips, value=clips[0] if clips else None, label="Words by", min_width=120)
+            example_by = gr.Dropdown(encoders, value=encoders[0] if encoders else None, label="Examples by", min_width=120)
+    step = words.submit(look, [model, upload], None, **PRIVATE)
+    step.success(functools.partial(_find, desk), [model, words_by, upload, marks, words], shows, **ONE)
     step = more.click(look, [model, upload], None, **PRIVATE)
     step.success(functools.partial(_more, desk), [model, example_by, upload, marks, least], shows, **ONE)
     return clips[0] if clips else None
@@ -211,7 +212,7 @@ def _fresh(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
 def _remove(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
     marks = _of(upload, marks)
     if marks.region is None:
-        raise UserError("Choose the region that shall go, under “The next click changes”.")
+        raise UserError("Choose the region that shall go, under Next click changes.")
     return _shown(desk, marks.put(None))
 
 
@@ -246,7 +247,9 @@ def _find(desk: Desk, name: str, words_by: str, upload: Upload | None, marks: Ma
 
 
 @parts.told
-def _more(desk: Desk, name: str, example_by: str, upload: Upload | None, marks: Marks | None, least: float) -> Drawn:
+def _more(desk: Desk, name: str, example_by: str | None, upload: Upload | None, marks: Marks | None, least: float) -> Drawn:
+    if example_by is None:
+        raise UserError("No model here compares pictures. Start the demo without a recipe, or with checkpoint=dinov2-tiny.")
     marks = _of(upload, marks)
     region = marks.region or (marks.regions[-1] if marks.regions else None)
     if region is None:
