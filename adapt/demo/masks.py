@@ -3,7 +3,7 @@
     mask, score = prompted(desk, "sam-tiny", upload, points=[(40, 60, True), (90, 20, False)], box=None)
 
 Clicks run the decoder alone. Words and examples look at what a grid of points finds, which is asked once for a picture too; CLIP compares it
-with words, DINOv2 with an example. They look at it in the size that the page shows, if the picture is larger: SAM's own input is not finer.
+with words, DINOv2 with an example. They look at a larger picture scaled down, about as fine as SAM's own answers are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapt.demo import parts
 from adapt.demo.desk import Desk, Model
 from adapt.demo.parts import Upload
 from adapt.demo.regions import Point, sized
@@ -29,10 +28,12 @@ if TYPE_CHECKING:
     from PIL import Image as Picture
     from torch import Tensor
 
-GRID = Automatic(points_per_side=16, pred_iou_thresh=0.6, stability_score_thresh=0.7)
+GRID = Automatic(points_per_side=12, pred_iou_thresh=0.6, stability_score_thresh=0.7)
 """How everything is asked for; less sure than SAM's own, since a word or an example chooses among the answers."""
 WORDS = TextMasks(background="white", templates=["{}"], against=[])
 """How words are compared with masks: see `text_masks.py`."""
+SMALLEST = 256
+"""Pixels: a picture's longer side is not scaled below this, before everything in it is asked for."""
 BATCH = 64
 """Cut-outs that are embedded at once."""
 
@@ -91,30 +92,38 @@ def prompted(
     return answer["masks"][0], float(answer["scores"][0])
 
 
-def working(desk: Desk, upload: Upload) -> Picture.Image:
-    """The picture, not larger than the page shows it."""
-    picture = desk.picture(upload.path)
-    return parts.shown(picture) if upload.scale > 1 else picture
+def proposals(desk: Desk, name: str, upload: Upload) -> tuple[Picture.Image, np.ndarray]:
+    """All that a grid of points finds, once: the picture as it was looked at, w × h, and the masks bool[N, h, w].
 
-
-def proposals(desk: Desk, name: str, upload: Upload) -> np.ndarray:
-    """All that a grid of points finds, once: bool[N, h, w], in the size of `working`."""
+    Raises:
+        UserError: nothing is found.
+    """
     import torch
 
-    picture = working(desk, upload)
-
     def find() -> Proposals:
+        known = features(desk, model, upload)[None].to(model.device), _inside(model, picture), picture.size[::-1]
         _, decode, grow = automatic.functions(model.module)
-        width, height = picture.size
-        item = model.module.preprocess({"id": "picture", "image": picture}, False)
-        known = features(desk, model, upload)[None].to(model.device), item["size"].tolist(), (height, width)
         return Proposals(tuple(automatic.generate(GRID, np.array(picture), lambda image: known, decode, grow)["mask"]))
 
     with desk.using(name) as model, torch.inference_mode():
+        side = max(SMALLEST, model.module.input["size"][0] // 2)  # SAM's logits have a fourth of its input's side
+        picture = desk.pictures.get((upload.path, side), lambda: _within(desk.picture(upload.path), side))
         codes = desk.answers.get((name, upload.path, "proposals"), find).codes
     if not codes:
         raise UserError("The model found nothing in this picture that it is sure of. Click on the thing.")
-    return unrle_many(codes)
+    return picture, unrle_many(codes)
+
+
+def _within(picture: Picture.Image, side: int) -> Picture.Image:
+    """A picture whose longer side is no longer than `side`, pixels."""
+    small = picture.copy()
+    small.thumbnail((side, side))
+    return small
+
+
+def _inside(model: Model, picture: Picture.Image) -> list[int]:
+    """Height and width that the picture has in the model's input, pixels."""
+    return model.module.preprocess({"id": "picture", "image": picture}, False)["size"].tolist()
 
 
 def named(
@@ -133,11 +142,10 @@ def named(
     requests = list(dict.fromkeys(part.strip() for part in words.replace(",", ";").split(";") if part.strip()))
     if not requests:
         raise UserError("words: none yet. Write what to find, such as the red apple; the bus.")
-    names, masks = [text_masks.subject(text) for text in requests], proposals(desk, name, upload)
+    names = [text_masks.subject(text) for text in requests]
+    picture, masks = proposals(desk, name, upload)
     kept = (words_by, upload.path, name, "crops")
-    found = text_masks.find_all(
-        WORDS, working(desk, upload), masks, requests, _embedded(desk, words_by, kept), _texts(desk, words_by)
-    )
+    found = text_masks.find_all(WORDS, picture, masks, requests, _embedded(desk, words_by, kept), _texts(desk, words_by))
     best: dict[int, int] = {}
     for place, number in enumerate(found["request"].tolist()):
         best.setdefault(number, place)  # they come the best first
@@ -157,7 +165,7 @@ def like(
         example_by: a DINOv2, or a CLIP.
         least: the cosine from which it is the same.
     """
-    picture, masks = working(desk, upload), proposals(desk, name, upload)
+    picture, masks = proposals(desk, name, upload)
     found = alike(picture, sized(mask, picture.size), masks, _embedded(desk, example_by), least)
     return [
         (sized(masks[place], upload.size), float(cosine))

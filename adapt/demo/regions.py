@@ -119,11 +119,13 @@ class Marks:
 
 
 def sized(mask: np.ndarray, size: tuple[int, int] | list[int]) -> np.ndarray:
-    """A mask bool[H, W] in another size (width, height): of each pixel the nearest."""
+    """A mask bool[H, W] in another size (width, height): smaller by the nearest pixels, larger with a smooth edge."""
     if mask.shape == (size[1], size[0]):
         return mask
-    picture = Picture.fromarray(np.ascontiguousarray(mask).view(np.uint8)).resize(tuple(size), Picture.Resampling.NEAREST)
-    return np.asarray(picture).view(bool)
+    values = Picture.fromarray(np.ascontiguousarray(mask).view(np.uint8))
+    if size[0] <= mask.shape[1]:
+        return np.asarray(values.resize(tuple(size), Picture.Resampling.NEAREST)).view(bool)
+    return np.asarray(values.point([0, 255] + [0] * 254).resize(tuple(size), Picture.Resampling.BILINEAR)) > 127
 
 
 # ------------------------------------------------------------------------------------------------------------------ drawn

@@ -29,7 +29,12 @@ def block(left: int, top: int, right: int, bottom: int, size: tuple[int, int] = 
 def marks() -> Marks:
     """Two cats and a dog, and something that SAM found nothing of."""
     upload = Upload("photo.jpg", SIZE)
-    masks = (("cat", block(5, 5, 25, 20)), ("dog", block(20, 15, 50, 40)), ("cat", block(70, 30, 90, 60)), ("bus", block(0, 0, 0, 0)))
+    masks = (
+        ("cat", block(5, 5, 25, 20)),
+        ("dog", block(20, 15, 50, 40)),
+        ("cat", block(70, 30, 90, 60)),
+        ("bus", block(0, 0, 0, 0)),
+    )
     return Marks(upload).add(*(Region.of(upload, name, mask, 0.5) for name, mask in masks))
 
 
