@@ -59,7 +59,7 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
     Raises:
         UserError: the checkpoint is none, or the port cannot be used.
     """
-    desk = Desk(choices(recipe, request.checkpoint))
+    desk = Desk(choices(recipe, request.checkpoint, request.file))
     with served(desk, request) as address:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:

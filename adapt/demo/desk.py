@@ -28,6 +28,7 @@ from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.verbs import kept
+from adapt.verbs.predicting import answerers
 from adapt.verbs.session import Session
 from adapt.vision.pictures import open_picture, rgb
 
@@ -104,21 +105,27 @@ class Choice:
 
     name: str
     """As the page shows it."""
-    recipe: Recipe
+    recipe: Recipe | None
+    """None: of an exported file alone."""
     by: str = COMES
-    """`as it comes`, `adapted`, or a student's name."""
+    """`as it comes`, `adapted`, or a student's or an exported file's name."""
     place: Path | None = None
-    """The student's folder."""
+    """The student's folder, or the file."""
 
     @property
     def family(self) -> str:
-        """The name of the model's plug-in: clip, sam, dinov2, paligemma, florence2; of a student, its teacher's."""
-        return self.recipe.model.name
+        """The name of the model's plug-in: clip, sam, dinov2, paligemma, florence2; of a student, its teacher's; of a file alone, empty."""
+        return self.recipe.model.name if self.recipe else ""
 
     @property
     def student(self) -> bool:
-        """Is it a student?"""
+        """Is it a student, from its folder or exported?"""
         return self.place is not None
+
+    @property
+    def exported(self) -> bool:
+        """Is it a file?"""
+        return self.student and self.place.suffix == ".onnx"
 
 
 @dataclass
@@ -126,9 +133,10 @@ class Model:
     """A model that is in memory, in evaluation."""
 
     choice: Choice
-    session: Session
+    session: Session | None
+    """None: of an exported file, which needs neither."""
     module: Any
-    """A `Family`, or a `Student`."""
+    """A `Family`, or a `Student`; of an exported file, its `Answerer` (`verbs/predicting/answerers.py`)."""
     classes: list[str]
     """That it answers for when it is told none; empty without any."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -136,11 +144,13 @@ class Model:
     @property
     def device(self):
         """Where its tensors are."""
-        return self.session.accelerator.device
+        return self.session.accelerator.device if self.session else "cpu"
 
     @property
     def bytes(self) -> int:
         """Of its weights."""
+        if self.choice.exported:
+            return self.choice.place.stat().st_size
         return sum(tensor.nbytes for tensor in self.module.state_dict().values())
 
 
@@ -161,8 +171,9 @@ class Desk:
         self._opening = threading.Lock()
 
     def names(self, *families: str, students: bool = False) -> list[str]:
-        """The models of these families that can be asked, the user's own first; with their students, or without."""
-        return [name for name, choice in self.choices.items() if choice.family in families and (students or not choice.student)]
+        """The models of these families that can be asked, the user's own first; with students and exported files, or without."""
+        wanted = {*families, ""} if students else families
+        return [name for name, choice in self.choices.items() if choice.family in wanted and (students or not choice.student)]
 
     @contextmanager
     def using(self, name: str) -> Iterator[Model]:
@@ -179,6 +190,9 @@ class Desk:
 
     def _open(self, choice: Choice) -> Model:
         with self._opening:  # libraries load one model at a time
+            if choice.exported:
+                found = answerers.of_file(choice.place)
+                return Model(choice, None, found, found.names)
             session = Session(choice.recipe)
             if choice.student:
                 from adapt.students import open_student
@@ -210,15 +224,9 @@ class Desk:
 
 def _read(path: str) -> Picture.Image:
     value = {"path": path, "bytes": None}
-    try:
-        width, height = open_picture(value).size  # of the header
-    except Exception:  # decoders raise nearly anything; `inspect` says what it is
-        width = height = 0
-    if width * height > PIXELS:
-        raise UserError(
-            f"picture: {width:,} × {height:,} pixels are too many; up to {PIXELS // 10**6} million are read. Scale it down."
-        )
     with quiet():
+        if many := _too_many(value):
+            raise UserError(f"picture: {many} are too many; up to {PIXELS // 10**6} million are read. Scale it down.")
         problems = inspect(value).problems
     for kind, detail in problems:
         if KINDS[kind][0]:
@@ -226,24 +234,40 @@ def _read(path: str) -> Picture.Image:
     return rgb(open_picture(value))
 
 
+def _too_many(value: dict[str, Any]) -> str:
+    """A picture's pixels, in words, if they are more than `PIXELS`; by its header alone, since all of them may not fit into memory."""
+    try:
+        width, height = open_picture(value).size
+    except Picture.DecompressionBombError:
+        return "its pixels"
+    except Exception:  # decoders raise nearly anything; `inspect` says what it is
+        return ""
+    return f"{width:,} × {height:,} pixels" if width * height > PIXELS else ""
+
+
 # ---------------------------------------------------------------------------------------------------------------- choices
 
 
-def choices(recipe: Recipe | None = None, checkpoint: str | None = None) -> list[Choice]:
+def choices(recipe: Recipe | None = None, checkpoint: str | None = None, file: str | None = None) -> list[Choice]:
     """What the page offers: what the user names, and the embedded checkpoints.
 
     Args:
-        recipe: its model as it comes; adapted, and its students, as far as its run has them.
+        recipe: its model as it comes; adapted, its students and their exported files, as far as its run has them.
         checkpoint: as `model.checkpoint`.
+        file: an exported student.
 
     Raises:
-        UserError: the checkpoint is none.
+        UserError: the checkpoint or the file is none.
     """
     found = [Choice(one.model.checkpoint, one) for one in (load_recipe(name, ["tracker=none"]) for name in EMBEDDED)]
     if checkpoint and checkpoint not in {choice.name for choice in found}:
         found.insert(0, Choice(checkpoint, _asked_by(checkpoint)))
     elif checkpoint:
         found.sort(key=lambda choice: choice.name != checkpoint)
+    if file:
+        path = Path(file).expanduser().resolve()
+        answerers.of_file(path)  # refused before the page opens
+        found.insert(0, Choice(path.name, None, path.name, path))
     if recipe:
         found = [*_of_run(recipe.model_copy(update={"tracker": "none"})), *found]
     return found
@@ -265,4 +289,6 @@ def _of_run(recipe: Recipe) -> list[Choice]:
     by = [*([ADAPTED] if run.facts("finetune") else []), COMES]
     places = sorted(file.parent.resolve() for file in run.path.glob("student/[!.]*/config.json"))
     models = [Choice(f"{title}: {each}", recipe, each) for each in by]
-    return [*models, *(Choice(f"{title}: {place.name}", recipe, place.name, place) for place in places)]
+    files = sorted(file.resolve() for file in run.path.glob("export/*/onnx/model*.onnx"))
+    named = [*((place.name, place) for place in places), *((f"{file.parent.parent.name} {file.stem}", file) for file in files)]
+    return [*models, *(Choice(f"{title}: {name}", recipe, name, place) for name, place in named)]
