@@ -2,8 +2,8 @@
 
     mask, score = prompted(desk, "sam-tiny", upload, points=[(40, 60, True), (90, 20, False)], box=None)
 
-Clicks run the decoder alone. Words and examples look at what a grid of points finds, which is asked once for a picture too; CLIP compares it
-with words, DINOv2 with an example. They look at a larger picture scaled down, about as fine as SAM's own answers are.
+Clicks run the decoder alone. Words look at what a grid of points finds, an example at what boxes of its size find, asked once too; CLIP
+compares it with words, DINOv2 with the example. They look at a larger picture scaled down, about as fine as SAM's own answers are.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from adapt.demo.parts import Upload
 from adapt.demo.regions import Point, sized
 from adapt.plug import UserError
 from adapt.prompting import automatic, text_masks
-from adapt.prompting.alike import alike
+from adapt.prompting.alike import alike, around
 from adapt.prompting.automatic import Automatic
 from adapt.prompting.text_masks import TextMasks
-from adapt.vision.masks import unrle_many
+from adapt.vision.masks import box, rle, unrle, unrle_many
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
@@ -32,6 +32,8 @@ GRID = Automatic(points_per_side=12, pred_iou_thresh=0.6, stability_score_thresh
 """How everything is asked for; less sure than SAM's own, since a word or an example chooses among the answers."""
 WORDS = TextMasks(background="white", templates=["{}"], against=[])
 """How words are compared with masks: see `text_masks.py`."""
+LEAST, SURE, TWICE = 0.1, 0.5, 0.8
+"""Of what may be like an example: the least cosine that is kept, SAM's least predicted IoU, and the IoU of boxes of one thing."""
 SMALLEST = 256
 """Pixels: a picture's longer side is not scaled below this, before everything in it is asked for."""
 BATCH = 64
@@ -43,6 +45,8 @@ class Proposals:
     """Masks of a picture, as COCO's run lengths."""
 
     codes: tuple[dict, ...]
+    scores: tuple[float, ...] = ()
+    """Cosines, of those that are like an example; falling."""
 
     @property
     def nbytes(self) -> int:
@@ -106,19 +110,23 @@ def proposals(desk: Desk, name: str, upload: Upload) -> tuple[Picture.Image, np.
         return Proposals(tuple(automatic.generate(GRID, np.array(picture), lambda image: known, decode, grow)["mask"]))
 
     with desk.using(name) as model, torch.inference_mode():
-        side = max(SMALLEST, model.module.input["size"][0] // 2)  # SAM's logits have a fourth of its input's side
-        picture = desk.pictures.get((upload.path, side), lambda: _within(desk.picture(upload.path), side))
+        picture = _working(desk, model, upload)
         codes = desk.answers.get((name, upload.path, "proposals"), find).codes
     if not codes:
         raise UserError("The model found nothing in this picture that it is sure of. Click on the thing.")
     return picture, unrle_many(codes)
 
 
-def _within(picture: Picture.Image, side: int) -> Picture.Image:
-    """A picture whose longer side is no longer than `side`, pixels."""
-    small = picture.copy()
-    small.thumbnail((side, side))
-    return small
+def _working(desk: Desk, model: Model, upload: Upload) -> Picture.Image:
+    """The picture, no finer than a model's answers need."""
+    side = max(SMALLEST, model.module.input["size"][0] // 2)  # SAM's logits have a fourth of its input's side
+
+    def smaller() -> Picture.Image:
+        small = desk.picture(upload.path).copy()
+        small.thumbnail((side, side))
+        return small
+
+    return desk.pictures.get((upload.path, side), smaller)
 
 
 def _inside(model: Model, picture: Picture.Image) -> list[int]:
@@ -156,21 +164,44 @@ def named(
     return shown, [text for number, text in enumerate(names) if number not in best]
 
 
-def like(
-    desk: Desk, name: str, example_by: str, upload: Upload, mask: np.ndarray, least: float
-) -> list[tuple[np.ndarray, float]]:
-    """All that shows the same as a mask bool[H, W]: (bool[H, W], cosine), the most alike first.
+def like(desk: Desk, name: str, example_by: str, upload: Upload, example: dict, least: float) -> list[tuple[np.ndarray, float]]:
+    """All that shows the same as a mask (COCO's run lengths, of the picture's size): (bool[H, W], cosine), the most alike first. SAM is asked
+    with boxes of its size all over the picture, once.
 
     Args:
         example_by: a DINOv2, or a CLIP.
         least: the cosine from which it is the same.
+
+    Raises:
+        UserError: the example is empty.
     """
-    picture, masks = proposals(desk, name, upload)
-    found = alike(picture, sized(mask, picture.size), masks, _embedded(desk, example_by), least)
-    return [
-        (sized(masks[place], upload.size), float(cosine))
-        for place, cosine in zip(found["order"], found["similarity"], strict=True)
-    ]
+    import torch
+
+    def find() -> Proposals:
+        mask = sized(unrle(example), picture.size)
+        with desk.using(name) as model, torch.inference_mode():
+            candidates = _in_boxes(desk, model, upload, picture, around(mask)) if mask.any() else mask[None][:0]
+        found = alike(picture, mask, candidates, _embedded(desk, example_by), LEAST)
+        return Proposals(tuple(rle(candidates[i]) for i in found["order"]), tuple(found["similarity"].tolist()))
+
+    with desk.using(name) as model:
+        picture = _working(desk, model, upload)
+    found = desk.answers.get((name, example_by, upload.path, example["counts"]), find)
+    near = [(code, score) for code, score in zip(found.codes, found.scores, strict=True) if score >= least]
+    return [(sized(unrle(code), upload.size), score) for code, score in near]
+
+
+def _in_boxes(desk: Desk, model: Model, upload: Upload, picture: Picture.Image, boxes: np.ndarray) -> np.ndarray:
+    """Masks bool[N, h, w] of what lies in boxes, those that SAM is sure of; of two with nearly the same box the surer one."""
+    import torch
+    from torchvision.ops import nms
+
+    row = {"id": "picture", "image": picture}
+    answer = model.module.predictors()["masks"]([row], boxes=[boxes], features=[features(desk, model, upload)])[0]
+    sure = (answer["scores"] > SURE) & answer["masks"].any((1, 2))
+    masks, scores = answer["masks"][sure], torch.from_numpy(answer["scores"][sure])
+    places = torch.tensor([box(mask) for mask in masks]).view(-1, 4)
+    return masks[nms(places, scores, TWICE).numpy()]
 
 
 def _embedded(desk: Desk, name: str, kept: tuple | None = None) -> Callable[[list], np.ndarray]:

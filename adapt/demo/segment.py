@@ -80,7 +80,6 @@ def build(desk: Desk) -> None:
 def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, more: gr.Button, shows: list) -> str | None:
     """Words, and all that is like a region (`more`); the name of the CLIP that words are asked by, if there is one."""
     clips, encoders = desk.names("clip"), desk.names("dinov2", "clip")
-    look = functools.partial(parts.told(_look), desk)  # slow, the first time; the steps after it wait for nobody
     words = gr.Textbox(
         label="Words", placeholder="the red apple; the bus", submit_btn="Find", elem_id="segment-words", visible=bool(clips)
     )
@@ -89,9 +88,10 @@ def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, m
         with gr.Row():
             words_by = gr.Dropdown(clips, value=clips[0] if clips else None, label="Words by", min_width=120)
             example_by = gr.Dropdown(encoders, value=encoders[0] if encoders else None, label="Examples by", min_width=120)
-    step = words.submit(look, [model, upload], None, **PRIVATE)
+    # what is slow is done first, and kept; the steps after it, of which one waits for another, are quick
+    step = words.submit(functools.partial(_look, desk), [model, upload], None, **PRIVATE)
     step.success(functools.partial(_find, desk), [model, words_by, upload, marks, words], shows, **ONE)
-    step = more.click(look, [model, upload], None, **PRIVATE)
+    step = more.click(functools.partial(_look_alike, desk), [model, example_by, upload, marks], None, **PRIVATE)
     step.success(functools.partial(_more, desk), [model, example_by, upload, marks, least], shows, **ONE)
     return clips[0] if clips else None
 
@@ -232,9 +232,26 @@ def _rename(desk: Desk, upload: Upload | None, marks: Marks | None, called: str)
     return _shown(desk, marks.put(replace(marks.region, name=_class(called))))
 
 
+@parts.told
 def _look(desk: Desk, name: str, upload: Upload | None) -> None:
-    """Find all that can be named, or be like another: slow, once a picture."""
+    """Find all that can be named: slow, once a picture."""
     masks.proposals(desk, name, _of(upload, None).upload)
+
+
+@parts.told
+def _look_alike(desk: Desk, name: str, example_by: str | None, upload: Upload | None, marks: Marks | None) -> None:
+    """Find all that may be like an example: slow, once an example."""
+    marks = _of(upload, marks)
+    masks.like(desk, name, example_by, upload, _example(marks, example_by).mask, 1)
+
+
+def _example(marks: Marks, example_by: str | None) -> Region:
+    """The region at work, or the last one."""
+    if example_by is None:
+        raise UserError("No model here compares pictures. Start the demo without a recipe, or with checkpoint=dinov2-tiny.")
+    if not marks.regions:
+        raise UserError("Mark the thing first: a click, a box or words.")
+    return marks.region or marks.regions[-1]
 
 
 @parts.told
@@ -248,13 +265,9 @@ def _find(desk: Desk, name: str, words_by: str, upload: Upload | None, marks: Ma
 
 @parts.told
 def _more(desk: Desk, name: str, example_by: str | None, upload: Upload | None, marks: Marks | None, least: float) -> Drawn:
-    if example_by is None:
-        raise UserError("No model here compares pictures. Start the demo without a recipe, or with checkpoint=dinov2-tiny.")
     marks = _of(upload, marks)
-    region = marks.region or (marks.regions[-1] if marks.regions else None)
-    if region is None:
-        raise UserError("Mark the thing first: a click, a box or words.")
-    found = masks.like(desk, name, example_by, upload, unrle(region.mask), least)
+    region = _example(marks, example_by)
+    found = masks.like(desk, name, example_by, upload, region.mask, least)
     known = [unrle(one.mask) for one in marks.regions]
     new = [(mask, score) for mask, score in found if not any(_same(mask, other) for other in known)]
     if not new:
@@ -266,7 +279,7 @@ def _more(desk: Desk, name: str, example_by: str | None, upload: Upload | None, 
 
 def _same(mask: Any, other: Any) -> bool:
     """Are two masks one thing?"""
-    return (mask & other).sum() > SAME * (mask | other).sum()
+    return (mask & other).sum() >= SAME * max(1, min(mask.sum(), other.sum()))
 
 
 @parts.told

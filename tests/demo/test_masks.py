@@ -83,7 +83,7 @@ def test_all_like_an_example_in_a_picture_larger_than_the_page(desk, scene, tmp_
     large = Upload(str(tmp_path / "large.png"), (1536, 1536))
     Image.open(scene.path).resize(large.size).save(large.path)
     mask, _ = masks.prompted(desk, "sam-tiny", large, [(348, 372, True)], None)
-    found = masks.like(desk, "sam-tiny", "dinov2-tiny", large, mask, 0.5)
+    found = masks.like(desk, "sam-tiny", "dinov2-tiny", large, rle(mask), 0.5)
     assert len(found) == 1 and found[0][0].shape == (1536, 1536)
     assert over(found[0][0][6::12, 6::12], TIGERS[1]), "the other tiger, not the banana, in pixels of the picture"
     assert box(unrle(rle(found[0][0])))[0] > 700

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from adapt.plug import UserError
-from adapt.prompting.alike import alike
+from adapt.prompting.alike import alike, around
 
 BLOCKS = [(0, 0, "red"), (20, 0, "red"), (0, 20, "blue"), (20, 20, "red")]
 
@@ -43,3 +43,15 @@ def test_what_looks_the_same_is_found_once_and_the_example_is_not(scene):
 def test_an_example_of_nothing_is_refused(scene, mask):
     with pytest.raises(UserError, match="Mark the thing first"):
         alike(scene[0], mask, scene[1], embed_images)
+
+
+def test_boxes_of_its_size_lie_all_over_the_picture_and_do_not_leave_it(scene):
+    boxes = around(scene[1][3])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert sorted(set(sides[:, 0].round(3).tolist())) == [7, 10, 14]
+    assert boxes.min() == 0 and boxes.max() == 40
+    for left, top, _ in BLOCKS:
+        overlap = np.minimum(boxes[:, 2:], [left + 10, top + 10]) - np.maximum(boxes[:, :2], [left, top])
+        assert (overlap.clip(0).prod(1) / (sides.prod(1) + 100 - overlap.clip(0).prod(1))).max() > 0.6, "each thing has a box"
+    whole = np.ones((40, 40), bool)
+    assert (around(whole)[-1] == [0, 0, 40, 40]).all()
