@@ -106,6 +106,13 @@ class Marks:
         found = (*self.regions[:here], *([region] if region else []), *self.regions[here + 1 :])
         return self.step(regions=found, active=here if region else None)
 
+    def called(self, number: int | None, name: str) -> Marks:
+        """With another class of a region; the same marks, where there is none or it has this class."""
+        if number is None or number >= len(self.regions) or self.regions[number].name == name:
+            return self
+        found = (*self.regions[:number], replace(self.regions[number], name=name), *self.regions[number + 1 :])
+        return self.step(regions=found, corner=self.corner)
+
     def undone(self) -> Marks:
         """Before the last step.
 

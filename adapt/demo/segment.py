@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ def build(desk: Desk) -> None:
     for button, act in ((undo, _undo), (clear, _clear), (fresh, _fresh), (remove, _remove)):
         button.click(functools.partial(parts.told(act), desk), [upload, marks], shows, **ONE)
     chosen.input(functools.partial(_choose, desk), [upload, marks, chosen], shows, **ONE)
-    gr.on([name.submit, name.blur], functools.partial(_rename, desk), [upload, marks, name], shows, **ONE)
+    gr.on([name.submit, name.blur], functools.partial(_rename, desk), [upload, marks, chosen, name], shows, **ONE)
     _script(desk, names[0], words_by)
 
 
@@ -219,17 +218,22 @@ def _remove(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
 @parts.told
 def _choose(desk: Desk, upload: Upload | None, marks: Marks | None, chosen: str) -> Drawn:
     marks = _of(upload, marks)
-    number = None if chosen == NEW else int(chosen.partition(":")[0]) - 1
-    return _shown(desk, marks.at(number))
+    return _shown(desk, marks.at(_number(chosen)))
 
 
 @parts.told
-def _rename(desk: Desk, upload: Upload | None, marks: Marks | None, called: str) -> Drawn:
-    """The class of the region at work; that of a new one is read when it is clicked."""
-    marks = marks if upload and marks and marks.upload == upload else None
-    if marks is None or marks.region is None or marks.region.name == _class(called):
+def _rename(desk: Desk, upload: Upload | None, marks: Marks | None, chosen: str, called: str) -> Drawn:
+    """The class of the region that was chosen when it was typed: the click that ends the typing may have come before, and have begun
+    another one. That of a new region is read when it is clicked."""
+    if upload is None or marks is None or marks.upload != upload:
         return (gr.skip(),) * 5
-    return _shown(desk, marks.put(replace(marks.region, name=_class(called))))
+    renamed = marks.called(_number(chosen), _class(called))
+    return (gr.skip(),) * 5 if renamed is marks else _shown(desk, renamed)
+
+
+def _number(chosen: str) -> int | None:
+    """A region's place, of what is chosen."""
+    return None if chosen == NEW else int(chosen.partition(":")[0]) - 1
 
 
 @parts.told

@@ -46,6 +46,9 @@ def test_each_step_can_be_taken_back(marks):
     cornered = without.step(corner=(1, 2))
     assert cornered.undone().corner is None and cornered.undone().undone().regions == with_point.regions
     assert without.undone().undone().undone().regions == ()
+    renamed = marks.called(0, "lynx")
+    assert [one.name for one in renamed.regions] == ["lynx", "dog", "cat", "bus"] and renamed.undone().regions == marks.regions
+    assert marks.called(0, "cat") is marks and marks.called(None, "lynx") is marks
     with pytest.raises(UserError, match="nothing to take back"):
         Marks(marks.upload).undone()
 
