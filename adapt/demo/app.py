@@ -14,7 +14,7 @@ from pathlib import Path
 import gradio as gr
 
 from adapt import hardware
-from adapt.demo import zero_shot
+from adapt.demo import segment, zero_shot
 from adapt.demo.desk import Desk, choices
 from adapt.demo.request import Request
 from adapt.plug import UserError
@@ -22,6 +22,7 @@ from adapt.recipe import Recipe
 
 TABS: dict[str, Callable[[Desk], None]] = {
     "Zero-shot": zero_shot.build,
+    "Segment": segment.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
 STYLE = Path(__file__).with_name("page.css")
