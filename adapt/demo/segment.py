@@ -46,12 +46,12 @@ def build(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(min_width=300, scale=3):
             part, upload, said = parts.upload(desk, "Picture: click on a thing", "segment-picture")
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 mode = gr.Radio(
                     [ADD, SUBTRACT, BOX], value=ADD, label="A click", elem_id="segment-mode", scale=3, min_width=310
                 )
                 undo, clear = (gr.Button(text, size="sm", min_width=70) for text in ("Undo", "Clear"))
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 model = gr.Dropdown(names, value=names[0], label="Model", scale=3, min_width=160)
                 parts.example(desk, model, part, upload, said)
         with gr.Column(min_width=300, scale=2):
