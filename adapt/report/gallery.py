@@ -22,6 +22,8 @@ MOST = 60
 """Pictures that are shown at once."""
 NAMED = 5
 """Classes that are named of a map of classes, the largest first."""
+FITTED = "<style>figure svg{max-width:100%;height:auto}</style>"
+"""Before plots, in a notebook: they are as wide as its column at most."""
 
 
 @dataclass(frozen=True, repr=False)

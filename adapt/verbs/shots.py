@@ -22,6 +22,7 @@ from adapt.plug import UserError, counted, nearest
 from adapt.provenance import changed
 from adapt.records import Guard
 from adapt.report import shots as page
+from adapt.report.gallery import FITTED
 from adapt.verbs import guards
 from adapt.verbs.session import Session
 from adapt.verbs.shooting import samples, summary
@@ -53,7 +54,7 @@ class Swept:
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        return page.shown(self.document)
+        return FITTED + page.shown(self.document)
 
 
 def shots(session: Session, request: Request) -> Swept:

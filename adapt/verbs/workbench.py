@@ -19,6 +19,7 @@ from adapt import plug
 from adapt.plug import UserError
 from adapt.prompting.visual import SUMMED, TOKENS, combine
 from adapt.report import workbench as page
+from adapt.report.gallery import FITTED
 from adapt.run import atomic
 from adapt.verbs import boxes
 from adapt.verbs.searching.candidates import Candidate, Things, Tried, tried
@@ -42,7 +43,7 @@ class Searched:
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        return page.shown(self.document)
+        return FITTED + page.shown(self.document)
 
 
 @dataclass

@@ -180,7 +180,9 @@ def test_the_document_shows_both_figures_and_every_candidate(searched, monkeypat
     assert (found.path / "workbench" / "workbench.png").read_bytes()[:4] == b"\x89PNG"
     assert "half that confirms" in (found.path / "workbench" / "report.html").read_text()
     assert (
-        found._repr_html_() in page.panel(found.path) and "<svg" in found._repr_html_() and page.panel(Path("elsewhere")) == ""
+        page.shown(found.document) in page.panel(found.path)
+        and "<svg" in found._repr_html_()
+        and page.panel(Path("elsewhere")) == ""
     )
 
 
