@@ -21,6 +21,7 @@ $(BIN)/uv:
 
 demo: setup
 	$(BIN)/adapt road recipe=clip_lora
+	@echo "The report is the page above. In a browser, with these models and your own pictures: $(BIN)/adapt demo recipe=clip_lora"
 
 # Two processes of one thread each; the tests of a file stay in one of them, long files first (tests/conftest.py).
 test: setup lint

@@ -20,6 +20,7 @@ VERBS = tuple(PAGES)
 ALONE = (
     "completion",
     "convert",
+    "demo",
     "init",
     "merge",
     "prompt",

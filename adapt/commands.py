@@ -215,6 +215,21 @@ def _workbench(rest: list[str]) -> Said:
     return 0, {"run": str(searched.path)} | files | searched.document | {"notes": recipe.notes}
 
 
+def _demo(rest: list[str]) -> Said:
+    """Serve the page until Ctrl-C."""
+    from adapt.demo.request import parse_request
+
+    request = parse_request(rest)
+    recipe = parse(rest) if rest else None
+    from adapt import hardware
+
+    hardware.guard()
+    from adapt.demo.app import serve
+
+    serve(request, recipe)
+    return 0, {}
+
+
 def _report(rest: list[str]) -> Said:
     given = dict(argument.partition("=")[::2] for argument in rest)
     from adapt.run import Run
@@ -304,6 +319,7 @@ def _completion(rest: list[str]) -> Said:
 OWN: dict[str, Callable[[list[str]], Said]] = {
     "completion": _completion,
     "convert": _convert,
+    "demo": _demo,
     "doctor": _doctor,
     "init": _init,
     "options": lists.sections,

@@ -43,6 +43,7 @@ OWN = {
     "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
+    "demo": ("checkpoint=", "port=", "host=", "auth="),
     "init": ("write=",),
     "workbench": ("split=", "pictures=", "space=", "write="),
 }
@@ -138,6 +139,10 @@ def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
         return _fitting(available("recipes"), value) or _files(value, ".yaml")
     if key == "run":
         return _files(value or "runs/", folders=True)
+    if key == "checkpoint":
+        from adapt.models.checkpoint import embedded
+
+        return _fitting(embedded(), value) or _files(value)
     if key == "to":
         return _fitting(FORMATS.get(verb, ()), value)
     section, _, last = key.partition(".")

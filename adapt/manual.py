@@ -76,6 +76,13 @@ a format cannot hold is said. Pictures are linked, or copied.
 
   adapt convert data.path=photos to=yolo out=photos_yolo
   adapt convert data.path=COCO to=coco out=b data.classes='{cup: null}'""",
+    "demo": """Show the models in a browser, on your own pictures.
+Labels as you type them, and what lies between two clicks. Works offline with
+the embedded checkpoints, and with the model of a recipe, a run, or any other.
+
+  adapt demo
+  adapt demo run=runs/clip_lora-1a2b3c4d port=8000
+  adapt demo checkpoint=openai/clip-vit-base-patch32 auth=people.txt""",
     "report": """Write a run's report anew, from the numbers in its folder.
 report.html has curves, confusion, mistakes and pictures; report.md the table.
 Every other verb does this at its end.
@@ -156,6 +163,8 @@ def page(verb: str) -> str:
         from adapt.verbs.shooting.request import HELP
     elif verb == "workbench":
         from adapt.verbs.searching.request import HELP
+    elif verb == "demo":
+        from adapt.demo.request import HELP
     else:
         return f"adapt {verb}: {PAGES[verb]}"
     return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"

@@ -32,6 +32,7 @@ LAYERS = [
     {"commands"},
     {"lists", "completion"},
     {"manual"},
+    {"demo"},
     {"pipeline"},
     {"verbs"},
     {"report"},

@@ -1,0 +1,126 @@
+"""The page in a real browser: one server for all tests, one browser, a fresh page a test that records all requests.
+
+Debian's chromium is driven by playwright; where there is none, the tests of this folder are skipped, loudly.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import warnings
+from urllib.parse import urlsplit
+
+import pytest
+
+from adapt import hardware
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 60_000
+"""Milliseconds for a page to show what it should; the first question of a model loads it, on a machine that others use too."""
+
+
+@pytest.fixture(scope="session")
+def desk():
+    """The embedded checkpoints, loaded when they are first asked."""
+    from adapt.demo.desk import Desk, choices
+
+    hardware.guard()
+    return Desk(choices())
+
+
+@pytest.fixture(scope="session")
+def server(desk, tmp_path_factory):
+    """The address of the page, served once; it works in a folder of its own."""
+    from adapt.demo.app import served
+    from adapt.demo.request import Request
+
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("demo"))
+    with served(desk, Request(port=0)) as address:
+        yield address
+    os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, without a window."""
+    if CHROMIUM is None:
+        text = "NO BROWSER: the demo is NOT tested here. On Debian: apt-get install chromium"
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """() → the page as a new visitor has it, 1280 × 900 pixels; options as those of playwright's `new_context`.
+
+    At the end: no request went to another host, and no script of the page failed.
+    """
+    contexts, asked, failed = [], [], []
+
+    def new(**options):
+        options = {"viewport": {"width": 1280, "height": 900}} | options
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        page.goto(server)
+        page.get_by_role("tab").first.wait_for()
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    own = urlsplit(server).netloc
+    hosts = {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))}
+    assert hosts <= {own}, f"requests to other hosts: {hosts - {own}}"
+    assert not failed
+
+
+@pytest.fixture
+def page(visit):
+    """The page of one visitor."""
+    return visit()
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """(colour, size, kind) → a picture of one colour, as playwright's `set_input_files` takes it."""
+    from PIL import Image
+
+    def made(colour="red", size=(96, 64), kind="PNG") -> dict:
+        out = io.BytesIO()
+        Image.new("RGB", size, colour).save(out, kind)
+        return {"name": f"{colour}.{kind.lower()}", "mimeType": f"image/{kind.lower()}", "buffer": out.getvalue()}
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def upload():
+    """(page, part, file) → put a file into a picture of the page, by the CSS selector of its component, such as `#zero-shot-picture`."""
+
+    def put(page, part: str, file: dict) -> None:
+        page.set_input_files(f"{part} input[type=file]", file)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def click():
+    """(page, part, x, y) → click on a picture of the page, at a share of its width and height."""
+
+    def at(page, part: str, x: float, y: float) -> None:
+        shown = page.locator(f"{part} img")
+        frame = shown.bounding_box()
+        shown.click(position={"x": x * frame["width"], "y": y * frame["height"]})
+
+    return at
