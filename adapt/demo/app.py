@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -49,7 +50,7 @@ def page(desk: Desk) -> gr.Blocks:
 
 
 def serve(request: Request, recipe: Recipe | None = None) -> None:
-    """Serve the page until Ctrl-C, and say where it is.
+    """Serve the page until Ctrl-C or SIGTERM, and say where it is.
 
     Args:
         recipe: whose models are shown beside the embedded ones.
@@ -62,8 +63,11 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:
             print(f"Anybody who reaches {request.host} can use it: set auth=FILE, or leave host= out.", flush=True)
+        ends = threading.Event()
+        before = signal.signal(signal.SIGTERM, lambda *_: ends.set())
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            ends.wait()
+        signal.signal(signal.SIGTERM, before)
     print("The demo has ended.")
 
 

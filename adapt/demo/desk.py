@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -106,6 +107,8 @@ class Choice:
     recipe: Recipe
     by: str = COMES
     """`as it comes`, `adapted`, or a student's name."""
+    place: Path | None = None
+    """The student's folder."""
 
     @property
     def family(self) -> str:
@@ -115,7 +118,7 @@ class Choice:
     @property
     def student(self) -> bool:
         """Is it a student?"""
-        return self.by not in (COMES, ADAPTED)
+        return self.place is not None
 
 
 @dataclass
@@ -180,7 +183,7 @@ class Desk:
             if choice.student:
                 from adapt.students import open_student
 
-                module = open_student(session.run.path / "student" / choice.by).to(session.accelerator.device)
+                module = open_student(choice.place).to(session.accelerator.device)
                 return Model(choice, session, module.eval(), module.classes)
             module = kept.adapted(session) if choice.by == ADAPTED else session.as_it_comes()
             return Model(choice, session, module.eval(), list(module.classes))
@@ -258,8 +261,8 @@ def _asked_by(checkpoint: str) -> Recipe:
 def _of_run(recipe: Recipe) -> list[Choice]:
     """The model of a recipe, in all that its run folder has of it."""
     run = Run.open(recipe, writes=True)
-    folder = run.path / "student"
-    students = sorted(place.parent.name for place in folder.glob("[!.]*/config.json"))
-    by = [*([ADAPTED] if run.facts("finetune") else []), COMES, *students]
     title = run.path.name if run.path.is_dir() else recipe.name
-    return [Choice(f"{title}: {each}", recipe, each) for each in by]
+    by = [*([ADAPTED] if run.facts("finetune") else []), COMES]
+    places = sorted(file.parent.resolve() for file in run.path.glob("student/[!.]*/config.json"))
+    models = [Choice(f"{title}: {each}", recipe, each) for each in by]
+    return [*models, *(Choice(f"{title}: {place.name}", recipe, place.name, place) for place in places)]

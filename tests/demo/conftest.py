@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import warnings
+import zlib
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,12 +23,28 @@ PATIENCE = 60_000
 
 
 @pytest.fixture(scope="session")
-def desk():
-    """The embedded checkpoints, loaded when they are first asked."""
-    from adapt.demo.desk import Desk, choices
+def small():
+    """(folder) → a classifier that has learnt nothing, as `distill` leaves one."""
+
+    def write(folder) -> None:
+        from adapt.students.classifier import Student
+
+        spec = {"size": (32, 32), "resize": (32, 32), "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}
+        Student("test_resnet", spec | {"crop": None}, ["red", "blue", "green"]).save(folder)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def desk(small, tmp_path_factory):
+    """The embedded checkpoints and a small student, loaded when they are first asked."""
+    from adapt.demo.desk import Choice, Desk, choices
 
     hardware.guard()
-    return Desk(choices())
+    place = tmp_path_factory.mktemp("student") / "small"
+    small(place)
+    found = choices()
+    return Desk([*found, Choice("a student", found[0].recipe, "small", place)])
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +120,20 @@ def picture():
         return {"name": f"{colour}.{kind.lower()}", "mimeType": f"image/{kind.lower()}", "buffer": out.getvalue()}
 
     return made
+
+
+@pytest.fixture(scope="session")
+def huge():
+    """The same of a real PNG of 30,000 × 30,000 pixels, black."""
+    side = 30_000
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)  # one bit a pixel
+    rows = zlib.compress(bytes(side * (1 + side // 8)), 1)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return {"name": "huge.png", "mimeType": "image/png", "buffer": data}
 
 
 @pytest.fixture(scope="session")
