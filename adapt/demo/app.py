@@ -14,14 +14,17 @@ from pathlib import Path
 import gradio as gr
 
 from adapt import hardware
-from adapt.demo import zero_shot
+from adapt.demo import embedded, features, students, zero_shot
 from adapt.demo.desk import Desk, choices
 from adapt.demo.request import Request
 from adapt.plug import UserError
 from adapt.recipe import Recipe
+from adapt.verbs.predicting.answerers import of_file
 
 TABS: dict[str, Callable[[Desk], None]] = {
     "Zero-shot": zero_shot.build,
+    "Features": features.build,
+    "Students": students.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
 STYLE = Path(__file__).with_name("page.css")
@@ -56,9 +59,12 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
         recipe: whose models are shown beside the embedded ones.
 
     Raises:
-        UserError: the checkpoint is none, or the port cannot be used.
+        UserError: the checkpoint or the file is none, or the port cannot be used.
     """
-    desk = Desk(choices(recipe, request.checkpoint))
+    files = [Path(request.file).expanduser()] if request.file else []
+    for file in files:
+        of_file(file)
+    desk = Desk([*choices(recipe, request.checkpoint), embedded.choice()], files=files)
     with served(desk, request) as address:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:

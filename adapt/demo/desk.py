@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,8 @@ class Choice:
     """`as it comes`, `adapted`, or a student's name."""
     place: Path | None = None
     """The student's folder."""
+    make: Callable[[Session, Path], None] | None = None
+    """What makes the student's folder, where it is not there yet."""
 
     @property
     def family(self) -> str:
@@ -150,10 +152,12 @@ class Desk:
     Args:
         choices: what is offered, the first of a family first.
         memory: bytes of models that are kept, at most; none: a quarter of the machine's.
+        files: exported ones, which answer beside the models.
     """
 
-    def __init__(self, choices: list[Choice], memory: int | None = None):
+    def __init__(self, choices: list[Choice], memory: int | None = None, files: Sequence[Path] = ()):
         self.choices = {choice.name: choice for choice in choices}
+        self.files = list(files)
         self.models = Shelf(memory or psutil.virtual_memory().total // 4, lambda model: model.bytes)
         self.pictures = Shelf(PICTURES, lambda picture: 3 * picture.width * picture.height)
         self.answers = Shelf(ANSWERS, lambda tensor: tensor.nbytes)
@@ -183,6 +187,8 @@ class Desk:
             if choice.student:
                 from adapt.students import open_student
 
+                if choice.make and not choice.place.is_dir():
+                    choice.make(session, choice.place)
                 module = open_student(choice.place).to(session.accelerator.device)
                 return Model(choice, session, module.eval(), module.classes)
             module = kept.adapted(session) if choice.by == ADAPTED else session.as_it_comes()

@@ -19,6 +19,7 @@ HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME] [key=value …
   checkpoint=NAME         an embedded one, a local folder, a hub id,
                           open_clip:ARCH/PRETRAINED or segment_anything:…
                           Beside it the four embedded checkpoints are there.
+  file=FILE.onnx          an exported student, in the tab Students
   port=7860               where the page is; port=0: any free one
   host=127.0.0.1          who may reach it: this machine alone; 0.0.0.0: all
                           that reach this machine (then set auth)
@@ -28,7 +29,7 @@ HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME] [key=value …
 Models load when they are first asked, and those unused longest make room.
 Pictures stay on this machine, in a folder that is removed at the end.
 Ctrl-C ends the demo. Scripts call it with gradio_client: classify."""
-OWN = ("checkpoint", "port", "host", "auth")
+OWN = ("checkpoint", "file", "port", "host", "auth")
 PORT = 7860
 HOST = "127.0.0.1"
 
@@ -45,6 +46,8 @@ class Request:
     """A name or an address of this machine."""
     people: tuple[tuple[str, str], ...] = ()
     """Names and passwords; none: whoever reaches the page may use it."""
+    file: str | None = None
+    """An exported student."""
 
     @property
     def open(self) -> bool:
@@ -73,8 +76,11 @@ def parse_request(arguments: list[str]) -> Request:
         raise UserError(f"demo: {arguments[0]!r} is unknown{hint}. Write adapt demo, or see: adapt help demo")
     if "checkpoint" in given and not given["checkpoint"]:
         raise UserError("checkpoint: empty. Write checkpoint=NAME, such as checkpoint=clip-tiny.")
+    if "file" in given and not given["file"]:
+        raise UserError("file: empty. Write file=FILE.onnx, that adapt export wrote.")
     people = _people(given["auth"]) if "auth" in given else ()
-    return Request(given.get("checkpoint"), _port(given.get("port", str(PORT))), given.get("host") or HOST, people)
+    port, host = _port(given.get("port", str(PORT))), given.get("host") or HOST
+    return Request(given.get("checkpoint"), port, host, people, given.get("file"))
 
 
 def _port(text: str) -> int:
