@@ -14,7 +14,7 @@ from pathlib import Path
 import gradio as gr
 
 from adapt import hardware
-from adapt.demo import embedded, features, students, zero_shot
+from adapt.demo import ask, embedded, features, students, zero_shot
 from adapt.demo.desk import Desk, choices
 from adapt.demo.request import Request
 from adapt.plug import UserError
@@ -24,6 +24,7 @@ from adapt.verbs.predicting.answerers import of_file
 TABS: dict[str, Callable[[Desk], None]] = {
     "Zero-shot": zero_shot.build,
     "Features": features.build,
+    "Ask": ask.build,
     "Students": students.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
