@@ -14,8 +14,8 @@ from pathlib import Path
 import gradio as gr
 
 from adapt import hardware
-from adapt.demo import ask, embedded, features, students, zero_shot
-from adapt.demo.desk import Desk, choices
+from adapt.demo import ask, features, runs, students, zero_shot
+from adapt.demo.desk import Desk, choices, embedded_student
 from adapt.demo.request import Request
 from adapt.plug import UserError
 from adapt.recipe import Recipe
@@ -26,6 +26,7 @@ TABS: dict[str, Callable[[Desk], None]] = {
     "Features": features.build,
     "Ask": ask.build,
     "Students": students.build,
+    "Runs": runs.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
 STYLE = Path(__file__).with_name("page.css")
@@ -65,7 +66,7 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
     files = [Path(request.file).expanduser()] if request.file else []
     for file in files:
         of_file(file)
-    desk = Desk([*choices(recipe, request.checkpoint), embedded.choice()], files=files)
+    desk = Desk([*choices(recipe, request.checkpoint), embedded_student()], files=files)
     with served(desk, request) as address:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:

@@ -27,7 +27,7 @@ from adapt.models.checkpoint import read_config
 from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
-from adapt.verbs import kept
+from adapt.verbs import kept, ready
 from adapt.verbs.session import Session
 from adapt.vision.pictures import open_picture, rgb
 
@@ -177,11 +177,16 @@ class Desk:
         """
         if name not in self.choices:
             raise UserError(f"model: there is no {name!r} here.{nearest(name, self.choices)}")
-        model = self.models.get(name, lambda: self._open(self.choices[name]))
+        model = self.models.get(name, lambda: self.open(self.choices[name]))
         with model.lock:
             yield model
 
-    def _open(self, choice: Choice) -> Model:
+    def open(self, choice: Choice) -> Model:
+        """A model of the caller's own, in memory beside those that are kept; for what takes so long that others must not wait.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
         with self._opening:  # libraries load one model at a time
             session = Session(choice.recipe)
             if choice.student:
@@ -253,6 +258,11 @@ def choices(recipe: Recipe | None = None, checkpoint: str | None = None) -> list
     if recipe:
         found = [*_of_run(recipe.model_copy(update={"tracker": "none"})), *found]
     return found
+
+
+def embedded_student() -> Choice:
+    """The student that is always there; it is made when it is first asked, and kept for the next time."""
+    return Choice(ready.NAME, load_recipe(EMBEDDED[0], ["tracker=none"]), ready.NAME, ready.place(), ready.make)
 
 
 def _asked_by(checkpoint: str) -> Recipe:

@@ -28,7 +28,7 @@ HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME] [key=value …
 
 Models load when they are first asked, and those unused longest make room.
 Pictures stay on this machine, in a folder that is removed at the end.
-Ctrl-C ends the demo. Scripts call it with gradio_client: classify."""
+Ctrl-C ends the demo. Scripts call it with gradio_client: classify, detect."""
 OWN = ("checkpoint", "file", "port", "host", "auth")
 PORT = 7860
 HOST = "127.0.0.1"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from adapt.demo.desk import Choice, Desk
+from adapt.demo.desk import Choice, Desk, embedded_student
 from adapt.demo.parts import Upload
 from adapt.demo.students import Asked, asked, label, road, students
 from adapt.plug import UserError, load, schema
@@ -98,16 +98,13 @@ def test_labels_are_those_of_the_verb_predict(desk, exported, scene, tmp_path):
 @pytest.mark.slow
 def test_the_embedded_cnn_gets_its_last_layer_and_its_files(desk):
     import numpy as np
+    import torch
 
-    from adapt.demo import embedded
-
-    choice = embedded.choice()
+    choice = embedded_student()
     own = Desk([desk.choices["clip-tiny"], choice])
     with own.using(choice.name) as model:
         rows = model.session.data["test"]
         views = np.stack([model.module.preprocess(row, False)["image"].numpy() for row in rows])
-        import torch
-
         shares = model.module.predictors()["class_logits"](torch.from_numpy(views).float()).softmax(1)
         right = (shares.argmax(1).numpy() == np.array(rows["label"][:])).mean()
     assert right > 0.33, "better than its teacher without training"

@@ -7,13 +7,12 @@ analysis, a mean a class and one covariance, whose logits are divided by the tem
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.demo.desk import EMBEDDED, Choice
 from adapt.plug import ROOT, load, schema
 from adapt.provenance import of
-from adapt.recipe import load_recipe
 from adapt.run import atomic
 from adapt.vision.pictures import cache_folder
 
@@ -32,16 +31,14 @@ TEMPERATURES = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24)
 BATCH = 64
 
 
-def choice() -> Choice:
-    """What the page offers; it is made when it is first asked, and kept for the next time."""
-    recipe = load_recipe(EMBEDDED[0], ["tracker=none"])
+def place() -> Path:
+    """Where the student is kept, whether it is made yet or not; its files lie where a run folder would have them."""
     size = (ROOT / "assets" / "students" / NAME / "model.safetensors").stat().st_size
-    key = of(VERSION, size, recipe.data.model_dump(mode="json"))
-    return Choice(NAME, recipe, NAME, cache_folder("demo") / key / "student" / NAME, make)
+    return cache_folder("students") / of(VERSION, size) / "student" / NAME
 
 
 def make(session: Session, place: Path) -> None:
-    """Write the student to `place`, and its files to `export/NAME/onnx` beside it, as a run folder has them."""
+    """Write the student of the embedded world's classes to `place`, and its files to `export/NAME/onnx` beside `student/`."""
     from adapt.export import gate
     from adapt.students.classifier import Student
     from adapt.students.cnn import seen_by
@@ -68,7 +65,8 @@ def _fit(student: Student, session: Session) -> None:
 
     seen = {split: _features(student, session.data[split]) for split in ("train", "validation")}
     labels = {split: np.array(session.data[split]["label"][:]) for split in seen}
-    found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(seen["train"], labels["train"])
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of classes with one picture
+        found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(seen["train"], labels["train"])
     known = np.isin(labels["validation"], found.classes_)
     logits, truth = found.decision_function(seen["validation"])[known], labels["validation"][known]
     places = np.searchsorted(found.classes_, truth)
