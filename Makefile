@@ -23,8 +23,10 @@ demo: setup
 	$(BIN)/adapt road recipe=clip_lora
 	@echo "The report is the page above. In a browser, with these models and your own pictures: $(BIN)/adapt demo recipe=clip_lora"
 
-# Two processes of one thread each; the tests of a file stay in one of them, long files first (tests/conftest.py).
+# Two processes of one thread each; the tests of a file stay in one of them, long files first (tests/conftest.py). Without a
+# browser those of the demo are skipped.
 test: setup lint
+	@command -v chromium chromium-browser google-chrome >/dev/null || echo "NO BROWSER: the demo is NOT tested here. On Debian: apt-get install chromium"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What needs other packages, or more than two minutes.

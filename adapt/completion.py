@@ -43,7 +43,7 @@ OWN = {
     "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
     "predict": ("file=", "images=", "to=", "out=", "tile="),
     "convert": ("to=", "out=", "pictures="),
-    "demo": ("checkpoint=", "port=", "host=", "auth="),
+    "demo": ("checkpoint=", "file=", "port=", "host=", "auth="),
     "init": ("write=",),
     "workbench": ("split=", "pictures=", "space=", "write="),
 }

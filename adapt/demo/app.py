@@ -19,7 +19,6 @@ from adapt.demo.desk import Desk, choices, embedded_student
 from adapt.demo.request import Request
 from adapt.plug import UserError
 from adapt.recipe import Recipe
-from adapt.verbs.predicting.answerers import of_file
 
 TABS: dict[str, Callable[[Desk], None]] = {
     "Zero-shot": zero_shot.build,
@@ -61,12 +60,9 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
         recipe: whose models are shown beside the embedded ones.
 
     Raises:
-        UserError: the checkpoint or the file is none, or the port cannot be used.
+        UserError: the checkpoint is none, or the port cannot be used.
     """
-    files = [Path(request.file).expanduser()] if request.file else []
-    for file in files:
-        of_file(file)
-    desk = Desk([*choices(recipe, request.checkpoint), embedded_student()], files=files)
+    desk = Desk([*choices(recipe, request.checkpoint, request.file), *embedded_student()])
     with served(desk, request) as address:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:

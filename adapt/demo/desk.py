@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.verbs import kept, ready
+from adapt.verbs.predicting import answerers
 from adapt.verbs.session import Session
 from adapt.vision.pictures import open_picture, rgb
 
@@ -104,23 +105,29 @@ class Choice:
 
     name: str
     """As the page shows it."""
-    recipe: Recipe
+    recipe: Recipe | None
+    """None: of an exported file alone."""
     by: str = COMES
-    """`as it comes`, `adapted`, or a student's name."""
+    """`as it comes`, `adapted`, or a student's or an exported file's name."""
     place: Path | None = None
-    """The student's folder."""
-    make: Callable[[Session, Path], None] | None = None
-    """What makes the student's folder, where it is not there yet."""
+    """The student's folder, or the file."""
+    make: Callable[[Session], None] | None = None
+    """What makes them, where they are not there yet."""
 
     @property
     def family(self) -> str:
-        """The name of the model's plug-in: clip, sam, dinov2, paligemma, florence2; of a student, its teacher's."""
-        return self.recipe.model.name
+        """The name of the model's plug-in: clip, sam, dinov2, paligemma, florence2; of a student, its teacher's; of a file alone, empty."""
+        return self.recipe.model.name if self.recipe else ""
 
     @property
     def student(self) -> bool:
-        """Is it a student?"""
+        """Is it a student, from its folder or exported?"""
         return self.place is not None
+
+    @property
+    def exported(self) -> bool:
+        """Is it a file?"""
+        return self.student and self.place.suffix == ".onnx"
 
 
 @dataclass
@@ -128,9 +135,10 @@ class Model:
     """A model that is in memory, in evaluation."""
 
     choice: Choice
-    session: Session
+    session: Session | None
+    """None: of an exported file, which needs neither."""
     module: Any
-    """A `Family`, or a `Student`."""
+    """A `Family`, or a `Student`; of an exported file, its `Answerer` (`verbs/predicting/answerers.py`)."""
     classes: list[str]
     """That it answers for when it is told none; empty without any."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -138,11 +146,13 @@ class Model:
     @property
     def device(self):
         """Where its tensors are."""
-        return self.session.accelerator.device
+        return self.session.accelerator.device if self.session else "cpu"
 
     @property
     def bytes(self) -> int:
         """Of its weights."""
+        if self.choice.exported:
+            return self.choice.place.stat().st_size
         return sum(tensor.nbytes for tensor in self.module.state_dict().values())
 
 
@@ -152,12 +162,10 @@ class Desk:
     Args:
         choices: what is offered, the first of a family first.
         memory: bytes of models that are kept, at most; none: a quarter of the machine's.
-        files: exported ones, which answer beside the models.
     """
 
-    def __init__(self, choices: list[Choice], memory: int | None = None, files: Sequence[Path] = ()):
+    def __init__(self, choices: list[Choice], memory: int | None = None):
         self.choices = {choice.name: choice for choice in choices}
-        self.files = list(files)
         self.models = Shelf(memory or psutil.virtual_memory().total // 4, lambda model: model.bytes)
         self.pictures = Shelf(PICTURES, lambda picture: 3 * picture.width * picture.height)
         self.answers = Shelf(ANSWERS, lambda tensor: tensor.nbytes)
@@ -165,8 +173,9 @@ class Desk:
         self._opening = threading.Lock()
 
     def names(self, *families: str, students: bool = False) -> list[str]:
-        """The models of these families that can be asked, the user's own first; with their students, or without."""
-        return [name for name, choice in self.choices.items() if choice.family in families and (students or not choice.student)]
+        """The models of these families that can be asked, the user's own first; with students and exported files, or without."""
+        wanted = {*families, ""} if students else families
+        return [name for name, choice in self.choices.items() if choice.family in wanted and (students or not choice.student)]
 
     @contextmanager
     def using(self, name: str) -> Iterator[Model]:
@@ -188,12 +197,15 @@ class Desk:
             UserError: it cannot be loaded.
         """
         with self._opening:  # libraries load one model at a time
+            if choice.make and not choice.place.exists():
+                choice.make(Session(choice.recipe))
+            if choice.exported:
+                found = answerers.of_file(choice.place)
+                return Model(choice, None, found, found.names)
             session = Session(choice.recipe)
             if choice.student:
                 from adapt.students import open_student
 
-                if choice.make and not choice.place.is_dir():
-                    choice.make(session, choice.place)
                 module = open_student(choice.place).to(session.accelerator.device)
                 return Model(choice, session, module.eval(), module.classes)
             module = kept.adapted(session) if choice.by == ADAPTED else session.as_it_comes()
@@ -221,15 +233,9 @@ class Desk:
 
 def _read(path: str) -> Picture.Image:
     value = {"path": path, "bytes": None}
-    try:
-        width, height = open_picture(value).size  # of the header
-    except Exception:  # decoders raise nearly anything; `inspect` says what it is
-        width = height = 0
-    if width * height > PIXELS:
-        raise UserError(
-            f"picture: {width:,} × {height:,} pixels are too many; up to {PIXELS // 10**6} million are read. Scale it down."
-        )
     with quiet():
+        if many := _too_many(value):
+            raise UserError(f"picture: {many} are too many; up to {PIXELS // 10**6} million are read. Scale it down.")
         problems = inspect(value).problems
     for kind, detail in problems:
         if KINDS[kind][0]:
@@ -237,32 +243,51 @@ def _read(path: str) -> Picture.Image:
     return rgb(open_picture(value))
 
 
+def _too_many(value: dict[str, Any]) -> str:
+    """A picture's pixels, in words, if they are more than `PIXELS`; by its header alone, since all of them may not fit into memory."""
+    try:
+        width, height = open_picture(value).size
+    except Picture.DecompressionBombError:
+        return "its pixels"
+    except Exception:  # decoders raise nearly anything; `inspect` says what it is
+        return ""
+    return f"{width:,} × {height:,} pixels" if width * height > PIXELS else ""
+
+
 # ---------------------------------------------------------------------------------------------------------------- choices
 
 
-def choices(recipe: Recipe | None = None, checkpoint: str | None = None) -> list[Choice]:
+def choices(recipe: Recipe | None = None, checkpoint: str | None = None, file: str | None = None) -> list[Choice]:
     """What the page offers: what the user names, and the embedded checkpoints.
 
     Args:
-        recipe: its model as it comes; adapted, and its students, as far as its run has them.
+        recipe: its model as it comes; adapted, its students and their exported files, as far as its run has them.
         checkpoint: as `model.checkpoint`.
+        file: an exported student.
 
     Raises:
-        UserError: the checkpoint is none.
+        UserError: the checkpoint or the file is none.
     """
     found = [Choice(one.model.checkpoint, one) for one in (load_recipe(name, ["tracker=none"]) for name in EMBEDDED)]
     if checkpoint and checkpoint not in {choice.name for choice in found}:
         found.insert(0, Choice(checkpoint, _asked_by(checkpoint)))
     elif checkpoint:
         found.sort(key=lambda choice: choice.name != checkpoint)
+    if file:
+        path = Path(file).expanduser().resolve()
+        answerers.of_file(path)  # refused before the page opens
+        found.insert(0, Choice(path.name, None, path.name, path))
     if recipe:
         found = [*_of_run(recipe.model_copy(update={"tracker": "none"})), *found]
     return found
 
 
-def embedded_student() -> Choice:
-    """The student that is always there; it is made when it is first asked, and kept for the next time."""
-    return Choice(ready.NAME, load_recipe(EMBEDDED[0], ["tracker=none"]), ready.NAME, ready.place(), ready.make)
+def embedded_student() -> list[Choice]:
+    """The student that is always there, and its files; they are made when the first is asked, and kept for the next time."""
+    recipe, place = load_recipe(EMBEDDED[0], ["tracker=none"]), ready.place()
+    files = [place.parents[1] / "export" / ready.NAME / "onnx" / f"{stem}.onnx" for stem in ("model", "model.int8")]
+    named = [(ready.NAME, place), *((f"{ready.NAME} {file.stem}", file) for file in files)]
+    return [Choice(name, recipe, name, each, ready.make) for name, each in named]
 
 
 def _asked_by(checkpoint: str) -> Recipe:
@@ -281,4 +306,6 @@ def _of_run(recipe: Recipe) -> list[Choice]:
     by = [*([ADAPTED] if run.facts("finetune") else []), COMES]
     places = sorted(file.parent.resolve() for file in run.path.glob("student/[!.]*/config.json"))
     models = [Choice(f"{title}: {each}", recipe, each) for each in by]
-    return [*models, *(Choice(f"{title}: {place.name}", recipe, place.name, place) for place in places)]
+    files = sorted(file.resolve() for file in run.path.glob("export/*/onnx/model*.onnx"))
+    named = [*((place.name, place) for place in places), *((f"{file.parent.parent.name} {file.stem}", file) for file in files)]
+    return [*models, *(Choice(f"{title}: {name}", recipe, name, place) for name, place in named)]

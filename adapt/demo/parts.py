@@ -47,6 +47,11 @@ class Upload:
         """Its pixels for one that is shown."""
         return _scale(self.size)
 
+    @property
+    def told(self) -> str:
+        """What the page says of it."""
+        return f"{self.size[0]:,} × {self.size[1]:,} pixels"
+
     def place(self, click: gr.SelectData) -> tuple[float, float]:
         """Where a click on the shown picture is on the picture itself: x, y in its pixels."""
         x, y = (min(max(0.0, (value + 0.5) * self.scale), side) for value, side in zip(click.index, self.size, strict=True))
@@ -110,12 +115,13 @@ def _uploaded(desk: Desk, path: str | None) -> tuple[Picture.Image | None, Uploa
         picture = desk.picture(path)
     except UserError as error:
         return None, None, line(str(error), wrong=True)
-    return shown(picture), Upload(path, picture.size), line(f"{picture.width:,} × {picture.height:,} pixels")
+    found = Upload(path, picture.size)
+    return shown(picture), found, line(found.told)
 
 
 def example(desk: Desk, name: gr.Dropdown, part: gr.Image, state: gr.State, said: gr.HTML) -> gr.Button:
     """A button that brings a picture of the data of the model that `name` names, another one at each click."""
-    button, number = gr.Button("Another example", size="sm"), gr.State(0)
+    button, number = gr.Button("An example", size="sm"), gr.State(0)
 
     @told
     def bring(name: str, number: int) -> tuple:
@@ -137,7 +143,7 @@ def told(handler: Callable) -> Callable:
         try:
             return handler(*given, **named)
         except UserError as error:
-            raise gr.Error(_one_line(error), title="That did not work", print_exception=False) from None
+            raise gr.Error(_one_line(error), print_exception=False) from None
 
     return wrapped
 
@@ -163,8 +169,8 @@ def bars(shares: Sequence[tuple[str, float]], most: int = 12, note: str = "") ->
     return f'<div class="bars">{rows}</div>' + "".join(f'<p class="said">{escape(text)}</p>' for text in notes)
 
 
-def pictures(titled: Sequence[tuple[str, Picture.Image]], side: int) -> str:
-    """Small pictures in a row, each with its title, for a `gr.HTML`; at most `side` pixels each."""
+def pictures(titled: Sequence[tuple[str, Picture.Image]], side: int = 240) -> str:
+    """Small pictures in a row, each with its title, for a `gr.HTML`; `side`: the most pixels of each that are sent."""
     figures = []
     for title, picture in titled:
         small = picture.copy()

@@ -12,14 +12,15 @@ from pathlib import Path
 from adapt.overrides import taken
 from adapt.plug import UserError
 
-HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME] [key=value …]
+HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME | file=FILE.onnx]
 
   recipe=NAME|FILE.yaml   its model; overrides of the recipe may follow
-  run=runs/NAME-HASH      its model as it comes and adapted, and its students
+  run=runs/NAME-HASH      its model as it comes and adapted, its students, and
+                          their exported files
   checkpoint=NAME         an embedded one, a local folder, a hub id,
                           open_clip:ARCH/PRETRAINED or segment_anything:…
-                          Beside it the four embedded checkpoints are there.
-  file=FILE.onnx          an exported student, in the tab Students
+  file=model.int8.onnx    an exported student, which answers alone
+                          Beside these the four embedded checkpoints are there.
   port=7860               where the page is; port=0: any free one
   host=127.0.0.1          who may reach it: this machine alone; 0.0.0.0: all
                           that reach this machine (then set auth)
@@ -40,14 +41,14 @@ class Request:
 
     checkpoint: str | None = None
     """As `model.checkpoint`; its family is found out."""
+    file: str | None = None
+    """An exported student."""
     port: int = PORT
     """0: any free one."""
     host: str = HOST
     """A name or an address of this machine."""
     people: tuple[tuple[str, str], ...] = ()
     """Names and passwords; none: whoever reaches the page may use it."""
-    file: str | None = None
-    """An exported student."""
 
     @property
     def open(self) -> bool:
@@ -66,21 +67,19 @@ def parse_request(arguments: list[str]) -> Request:
         UserError: one is repeated, or not what it takes.
     """
     given = taken(arguments, OWN)
-    others = [name for name in ("recipe", "run") if any(argument.startswith(f"{name}=") for argument in arguments)]
-    if "checkpoint" in given and others:
-        raise UserError(
-            f"checkpoint: given with {others[0]}=. Give one of them, or write model.checkpoint={given['checkpoint']}."
-        )
-    if arguments and not others:
+    whose = [name for name in ("recipe", "run") if any(argument.startswith(f"{name}=") for argument in arguments)]
+    if arguments and not whose:
         hint = "; overrides need a recipe= or run= before them" if "=" in arguments[0] else ""
         raise UserError(f"demo: {arguments[0]!r} is unknown{hint}. Write adapt demo, or see: adapt help demo")
-    if "checkpoint" in given and not given["checkpoint"]:
-        raise UserError("checkpoint: empty. Write checkpoint=NAME, such as checkpoint=clip-tiny.")
-    if "file" in given and not given["file"]:
-        raise UserError("file: empty. Write file=FILE.onnx, that adapt export wrote.")
+    own = [name for name in ("checkpoint", "file") if name in given]
+    if len(own) + bool(whose) > 1:
+        raise UserError(f"{own[0]}: given with {[*own, *whose][1]}=. Give one of them.")
+    if own and not given[own[0]]:
+        raise UserError(f"{own[0]}: empty. Write a name behind it, such as checkpoint=clip-tiny or file=model.onnx.")
     people = _people(given["auth"]) if "auth" in given else ()
-    port, host = _port(given.get("port", str(PORT))), given.get("host") or HOST
-    return Request(given.get("checkpoint"), port, host, people, given.get("file"))
+    return Request(
+        given.get("checkpoint"), given.get("file"), _port(given.get("port", str(PORT))), given.get("host") or HOST, people
+    )
 
 
 def _port(text: str) -> int:

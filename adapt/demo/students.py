@@ -17,7 +17,7 @@ import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 
 from adapt.demo import parts
-from adapt.demo.desk import ADAPTED, Desk
+from adapt.demo.desk import ADAPTED, Choice, Desk
 from adapt.demo.gathered import MOST, gather
 from adapt.demo.parts import QUIET, TYPED, Upload, line
 from adapt.plug import UserError, counted
@@ -33,8 +33,6 @@ SIDE = 320
 """Pixels of a picture with an answer drawn on it."""
 SECONDS = 0.3
 """Of measuring, for each model."""
-FILES = ("model.onnx", "model.int8.onnx")
-"""As `adapt export` names them."""
 SCORE = 0.3
 """Boxes that are less sure are left out, as `adapt predict` does."""
 
@@ -46,15 +44,7 @@ class Asked:
     title: str
     """What it is: teacher, CNN, fp32 file, int8 file."""
     name: str
-    """Of the model on the desk, or of the file."""
-    file: Path | None = None
-    student: str = ""
-    """Of a file: its student, with which it may have to be made first."""
-
-    @classmethod
-    def of(cls, path: Path, student: str = "") -> Asked:
-        """An exported file."""
-        return cls("int8 file" if ".int8" in path.suffixes else "fp32 file", path.name, path, student)
+    """On the desk."""
 
 
 @dataclass
@@ -113,8 +103,8 @@ def build(desk: Desk) -> None:
 
 
 def students(desk: Desk) -> list[str]:
-    """The students and exported files that can be chosen, the user's own first."""
-    return [*(path.name for path in desk.files), *(name for name, choice in desk.choices.items() if choice.student)]
+    """The students and lone exported files that can be chosen, the user's own first; a student's own files stand beside it."""
+    return [name for name, choice in desk.choices.items() if choice.student and not (choice.exported and choice.recipe)]
 
 
 def road(desk: Desk, name: str) -> list[Asked]:
@@ -123,18 +113,22 @@ def road(desk: Desk, name: str) -> list[Asked]:
     Raises:
         UserError: there is no such student.
     """
-    for path in desk.files:
-        if path.name == name:
-            return [Asked.of(path)]
-    choice = desk.choices.get(name)
-    if choice is None or not choice.student:
+    if name not in students(desk):
         raise UserError(f"student: there is no {name!r} here. Have: {', '.join(students(desk))}.")
-    teachers = [each for each in desk.choices.values() if each.recipe == choice.recipe and not each.student]
-    teachers.sort(key=lambda each: each.by != ADAPTED)
-    folder = choice.place.parents[1] / "export" / choice.place.name / "onnx"
-    files = [folder / each for each in FILES]
-    found = [Asked.of(path, name) for path in files if choice.make or path.is_file()]
+    choice = desk.choices[name]
+    if choice.exported:
+        return [Asked(_kind(choice), name)]
+    same = [each for each in desk.choices.values() if each.recipe == choice.recipe]
+    teachers = sorted((each for each in same if not each.student), key=lambda each: each.by != ADAPTED)
+    folder = choice.place.parents[1] / "export" / choice.place.name
+    files = [each for each in same if each.exported and each.place.is_relative_to(folder)]
+    files.sort(key=lambda each: ".int8" in each.place.suffixes)
+    found = [Asked(_kind(each), each.name) for each in files]
     return [*(Asked("teacher", each.name) for each in teachers[:1]), Asked("CNN", name), *found]
+
+
+def _kind(choice: Choice) -> str:
+    return "int8 file" if ".int8" in choice.place.suffixes else "fp32 file"
 
 
 def _titles(desk: Desk, name: str) -> list[str]:
@@ -144,7 +138,8 @@ def _titles(desk: Desk, name: str) -> list[str]:
 
 def _source(desk: Desk, name: str) -> str:
     """The model whose data have examples: a file brings none."""
-    return name if name in desk.choices else next(iter(desk.choices))
+    have = desk.choices[name].recipe is not None
+    return name if have else next(other for other, choice in desk.choices.items() if choice.recipe)
 
 
 def _chosen(desk: Desk, name: str) -> tuple[Any, str]:
@@ -161,32 +156,17 @@ def opened(desk: Desk, asked: Asked) -> tuple[Answerer, int]:
     """
     from adapt.verbs.predicting import answerers
 
-    if asked.file:
-        if asked.student and not asked.file.is_file():
-            with desk.using(asked.student):
-                pass  # they are made together
-        kept = desk.answers.get(
-            ("file", str(asked.file)), lambda: _File(answerers.of_file(asked.file), asked.file.stat().st_size)
-        )
-        return kept.answerer, kept.nbytes
     with desk.using(asked.name) as model:
-        names = model.classes if model.choice.student else model.session.labels  # not the words that it is asked by
-        own = answerers.of_module(model.session, model.module, names, {"model": asked.name}, asked.name)
-        size = model.bytes
+        own, size = model.module, model.bytes
+        if not model.choice.exported:
+            names = model.classes if model.choice.student else model.session.labels  # not the words that it is asked by
+            own = answerers.of_module(model.session, model.module, names, {"model": asked.name}, asked.name)
 
     def answer(prepared: list[Any], sizes: Sequence[tuple[int, int]]) -> list[Any]:
         with desk.using(asked.name):
             return own.answer(prepared, sizes)
 
     return replace(own, answer=answer), size
-
-
-@dataclass(frozen=True)
-class _File:
-    """An exported file in its runtime, as the desk keeps it."""
-
-    answerer: Answerer
-    nbytes: int
 
 
 # ----------------------------------------------------------------------------------------------------------------- one picture

@@ -13,7 +13,7 @@ import gradio as gr
 from adapt.demo import parts
 from adapt.demo.desk import Desk, Model
 from adapt.demo.parts import QUIET, TYPED, Upload, line
-from adapt.plug import UserError, counted
+from adapt.plug import UserError
 from adapt.prompting.text import placed_templates
 from adapt.prompting.visual import SUMMED, Visual, drawn
 from adapt.prompting.word_lists import placed
@@ -28,8 +28,8 @@ NONE = "none"
 DRAWINGS = ("crop", "crop+white", "ellipse", "box", "contour", "blur", "grey", "white")
 TEXTS = 4096
 """Labels times templates, at most."""
-THUMB = 160
-"""Pixels of the longer side of what the model sees, on the page."""
+SEEN = 480
+"""Pixels of the longer side on which is drawn what the page shows of that; lines and blur are relative to it."""
 Shares = list[tuple[str, float]]
 
 
@@ -47,6 +47,13 @@ class Corners:
             return None
         (a, b), (c, d) = self.points
         return min(a, c), min(b, d), max(a, c), max(b, d)
+
+    @property
+    def told(self) -> str:
+        """What the page says of them."""
+        if not self.box:
+            return "The first corner is set. Click on the opposite one."
+        return "The box is " + ", ".join(f"{value:.0f}" for value in self.box) + " (left, top, right, bottom in pixels)."
 
 
 def build(desk: Desk) -> None:
@@ -68,7 +75,7 @@ def build(desk: Desk) -> None:
                 whole = gr.Button("Whole picture again", size="sm")
         with gr.Column(min_width=300):
             labels = gr.Textbox(LABELS, label="Labels, with commas between them", lines=2, elem_id="zero-shot-labels")
-            first = gr.HTML(line("Upload a picture."), elem_id="zero-shot-bars", min_height=40)
+            first = gr.HTML(line("Upload a picture, or take an example."), elem_id="zero-shot-bars")
             second = gr.HTML(elem_id="zero-shot-bars-beside")
             with gr.Accordion("How it is asked", open=False):
                 given = "\n".join(placed_templates(recipe.prompts))
@@ -83,15 +90,10 @@ def build(desk: Desk) -> None:
     changed = [part.change for part in (model, other, upload, corners, labels, templates, drawings)]
     asked = [model, other, upload, corners, labels, templates, drawings]
     gr.on(changed, functools.partial(_answers, desk), asked, [first, second], **TYPED)
-    part.select(_clicks(desk), [upload, corners], [part, corners], **QUIET)
-    whole.click(functools.partial(_whole, desk), upload, [part, corners], **QUIET)
-    gr.on(
-        [corners.change, drawings.change, upload.change],
-        functools.partial(_seen, desk),
-        [upload, corners, drawings],
-        seen,
-        **TYPED,
-    )
+    part.select(_clicks(desk), [upload, corners], [part, corners, said], **QUIET)
+    whole.click(functools.partial(_whole, desk), upload, [part, corners, said], **QUIET)
+    boxed = [upload.change, corners.change, drawings.change]
+    gr.on(boxed, functools.partial(_seen, desk), [upload, corners, drawings], seen, **QUIET)
     own.click(functools.partial(_own, desk), model, [labels, templates], **QUIET)
     _script(desk, names[0])
 
@@ -119,7 +121,7 @@ def _answers(
     desk: Desk, name: str, other: str, upload: Upload | None, corners: Corners | None, *words: Any
 ) -> Iterator[tuple[str, str]]:
     """The bars of the one model and of the other, as they come."""
-    first = line("Upload a picture.")
+    first = line("Upload a picture, or take an example.")
     if upload is None:
         yield first, ""
         return
@@ -127,7 +129,7 @@ def _answers(
     for first in _bars(desk, name, upload, box, *words):
         yield first, gr.skip()
     for second in _bars(desk, other, upload, box, *words) if other != NONE else [""]:
-        yield first, second
+        yield first, second if second != first or other == name else ""  # words that are wrong for both are told once
 
 
 def _bars(
@@ -147,20 +149,20 @@ def _clicks(desk: Desk) -> Callable:
     """The first corner, or the second; a third click begins anew."""
 
     @parts.told
-    def clicked(upload: Upload | None, corners: Corners | None, click: gr.SelectData) -> tuple[Any, Corners | None]:
+    def clicked(upload: Upload | None, corners: Corners | None, click: gr.SelectData) -> tuple[Any, Corners, str]:
         if upload is None:
             raise UserError("Upload a picture first.")
         before = corners.points if corners and corners.upload == upload and len(corners.points) < 2 else ()
         found = Corners(upload, (*before, upload.place(click)))
         if found.box and (found.box[2] - found.box[0] < 1 or found.box[3] - found.box[1] < 1):
             raise UserError("The second corner is on the first one. Click further away.")
-        return _marked(desk, found), found
+        return _marked(desk, found), found, line(found.told)
 
     return clicked
 
 
-def _whole(desk: Desk, upload: Upload | None) -> tuple[Any, None]:
-    return (parts.shown(desk.picture(upload.path)) if upload else None), None
+def _whole(desk: Desk, upload: Upload | None) -> tuple[Any, None, str]:
+    return (parts.shown(desk.picture(upload.path)), None, line(upload.told)) if upload else (None, None, "")
 
 
 def _marked(desk: Desk, corners: Corners) -> Any:
@@ -173,7 +175,7 @@ def _marked(desk: Desk, corners: Corners) -> Any:
     if corners.box:
         return boxed(picture, None, [value / scale for value in corners.box])
     picture, (x, y) = picture.copy(), (value / scale for value in corners.points[0])
-    radius = max(1, round(max(picture.size) / 120))
+    radius = max(1, round(max(picture.size) / 80))
     ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=FOUND, outline="white")
     return picture
 
@@ -183,10 +185,11 @@ def _seen(desk: Desk, upload: Upload | None, corners: Corners | None, drawings: 
     box = _box(upload, corners)
     if not box or not drawings:
         return ""
-    picture, scale = parts.shown(desk.picture(upload.path)), upload.scale
-    return parts.pictures(
-        [(name, drawn(Visual(), picture, [value / scale for value in box], None, name)) for name in drawings], THUMB
-    )
+    picture = parts.shown(desk.picture(upload.path)) if upload.scale > 1 else desk.picture(upload.path).copy()
+    picture.thumbnail((SEEN, SEEN))
+    place = [value * picture.width / upload.size[0] for value in box]
+    pictures = [(name, drawn(Visual(), picture, place, None, name)) for name in drawings]
+    return line("What the model sees of the box:") + parts.pictures(pictures)
 
 
 @parts.told
@@ -196,6 +199,12 @@ def _own(desk: Desk, name: str) -> tuple[str, str]:
         if not model.classes:
             raise UserError(f"{name}: its data have no classes.")
         return ", ".join(model.classes), "\n".join(model.module.templates)
+
+
+def _at_hand(desk: Desk, upload: Upload, box: Sequence[float]) -> tuple[Any, Sequence[float]]:
+    """The picture that is drawn on, and the box on it; a large one is scaled down first: a blur of twelve million pixels takes seconds."""
+    picture = desk.picture(upload.path)
+    return (picture, box) if upload.scale <= 1 else (parts.shown(picture), [value / upload.scale for value in box])
 
 
 def _box(upload: Upload | None, corners: Corners | None) -> tuple[float, float, float, float] | None:
@@ -221,53 +230,55 @@ def classified(
         box: XYXY in pixels; none: the whole picture, as `adapt evaluate` shows it to the model.
         labels: names apart by commas or lines.
         templates: one a line, which are averaged.
-        drawings: of the box.
+        drawings: of the box, on a picture of no more than `parts.SIDES` pixels.
 
     Raises:
         UserError: what is missing or wrong.
     """
     import torch
 
-    picture = desk.picture(upload.path)
     with desk.using(name) as model, torch.inference_mode():
         if model.choice.student or model.module.own_classes_alone:
-            return _own_classes(
-                model, picture
-            ), f"It answers for the {counted(len(model.classes), 'class')} it has learnt, of the whole picture."
+            own = _own_classes(model, desk.picture(upload.path))
+            return own, f"It answers for the {len(own)} classes it has learnt, of the whole picture."
         names, forms = _names(labels), _templates(templates)
         if len(names) * len(forms) > TEXTS:
             raise UserError(f"labels: {len(names)} labels in {len(forms)} templates are more than {TEXTS:,} texts. Take fewer.")
         rows = torch.stack([_text(desk, model, label, forms) for label in names]).to(model.device)
-        views = _views(desk, model, upload.path, picture, box, tuple(drawings)).to(model.device)
+        views = _views(desk, model, upload, box, tuple(drawings)).to(model.device)
         shares = model.module.logits(views, rows).mean(0).softmax(0).cpu()
     return sorted(zip(names, shares.tolist(), strict=True), key=lambda pair: -pair[1]), ""
 
 
 def _own_classes(model: Model, picture: Any) -> Shares:
-    """Of what can be asked about its own classes alone: a student, or a model with a head."""
-    have = model.module.predictors(None)
+    """Of what can be asked about its own classes alone: a student, an exported file, or a model with a head."""
+    import torch
+
+    have = [model.module.predictor] if model.choice.exported else list(model.module.predictors(None))
     if "class_logits" not in have:
         raise UserError(f"{model.choice.name}: it answers {', '.join(have)}, no classes of whole pictures.")
-    view = model.module.preprocess({"image": picture}, False)["image"][None].float().to(model.device)
-    shares = have["class_logits"](view)[0].float().softmax(0).cpu()
-    return sorted(zip(model.classes, shares.tolist(), strict=True), key=lambda pair: -pair[1])
+    if model.choice.exported:
+        (logits,) = map(torch.from_numpy, model.module.answer([model.module.prepare(picture)], [picture.size]))
+    else:
+        view = model.module.preprocess({"image": picture}, False)["image"][None].float().to(model.device)
+        logits = model.module.predictors(None)["class_logits"](view)[0].float().cpu()
+    return sorted(zip(model.classes, logits.softmax(0).tolist(), strict=True), key=lambda pair: -pair[1])
 
 
-def _views(desk: Desk, model: Model, path: str, picture: Any, box: Sequence[float] | None, drawings: tuple[str, ...]) -> Tensor:
+def _views(desk: Desk, model: Model, upload: Upload, box: Sequence[float] | None, drawings: tuple[str, ...]) -> Tensor:
     """float32[D, E], L2-normalised: the whole picture, or D drawings of the box; encoded once."""
 
     def encode() -> Tensor:
         if box is None:
-            view = model.module.preprocess({"image": picture}, False)["image"][None].float()
+            view = model.module.preprocess({"image": desk.picture(upload.path)}, False)["image"][None].float()
             return model.module.image_embedding(view.to(model.device)).cpu()
         if not drawings:
             raise UserError("drawings: none. Choose one, such as crop.")
-        visual = Visual(drawings=list(drawings))
-        return model.module.predictors()["region_embedding"](
-            [{"id": "picture", "image": picture}], visual=[visual], boxes=[[box]]
-        )[0][0]
+        picture, place = _at_hand(desk, upload, box)
+        row, visual = {"id": "picture", "image": picture}, Visual(drawings=list(drawings))
+        return model.module.predictors()["region_embedding"]([row], visual=[visual], boxes=[[place]])[0][0]
 
-    return desk.answers.get((model.choice.name, path, box, drawings if box else ()), encode)
+    return desk.answers.get((model.choice.name, upload.path, box and (*box, *drawings)), encode)
 
 
 def _text(desk: Desk, model: Model, label: str, templates: tuple[str, ...]) -> Tensor:

@@ -37,8 +37,8 @@ def place() -> Path:
     return cache_folder("students") / of(VERSION, size) / "student" / NAME
 
 
-def make(session: Session, place: Path) -> None:
-    """Write the student of the embedded world's classes to `place`, and its files to `export/NAME/onnx` beside `student/`."""
+def make(session: Session) -> None:
+    """Write the student of the embedded world's classes to `place()`, and its files to `export/NAME/onnx` beside `student/`."""
     from adapt.export import gate
     from adapt.students.classifier import Student
     from adapt.students.cnn import seen_by
@@ -49,10 +49,10 @@ def make(session: Session, place: Path) -> None:
     _fit(student, session)
     config = schema("export", "onnx")(name="onnx", int8=True, calibrate="minmax")
     views = samples(session, student, CALIBRATION)
-    with atomic(place.parents[1] / "export" / NAME / "onnx") as folder:
+    with atomic(place().parents[1] / "export" / NAME / "onnx") as folder:
         folder.mkdir()
         gate.export(load("export", "onnx"), config, student.deployed(), views, folder, student.about())
-    with atomic(place) as folder:
+    with atomic(place()) as folder:
         student.save(folder)
 
 

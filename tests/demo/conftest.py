@@ -67,8 +67,9 @@ def browser():
         text = "NO BROWSER: the demo is NOT tested here. On Debian: apt-get install chromium"
         warnings.warn(text, stacklevel=1)
         pytest.skip(text)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
@@ -152,7 +153,12 @@ def click():
 
     def at(page, part: str, x: float, y: float) -> None:
         shown = page.locator(f"{part} img")
+        wide, high = shown.evaluate(
+            "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
+        )
         frame = shown.bounding_box()
-        shown.click(position={"x": x * frame["width"], "y": y * frame["height"]})
+        scale = min(1, frame["width"] / wide, frame["height"] / high)  # object-fit: scale-down
+        left, top = (frame["width"] - scale * wide) / 2, (frame["height"] - scale * high) / 2
+        shown.click(position={"x": left + x * scale * wide, "y": top + y * scale * high})
 
     return at

@@ -20,6 +20,12 @@ def test_all_handlers_are_private_but_the_three_with_typed_names(desk):
     assert visible <= PUBLIC and "classify" in visible
 
 
+def test_no_two_handlers_of_an_event_wait_for_each_other(desk):
+    """See `parts.TYPED`."""
+    waiting = [target for fn in page(desk).fns.values() if fn.trigger_mode == "always_last" for target in fn.targets]
+    assert waiting and len(waiting) == len(set(waiting))
+
+
 def test_nothing_phones_home_and_the_footer_is_empty(desk, server):
     config = httpx.get(f"{server}config").json()
     assert config["analytics_enabled"] is False and config["footer_links"] == [] and config["max_file_size"] == 64 * 2**20

@@ -91,11 +91,43 @@ def test_a_picture_is_read_upright_in_rgb_and_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("text.png", "not a usable picture: unreadable"), ("none.png", "not a usable picture"), ("huge.png", "too many")],
+    [
+        ("text.png", "not a usable picture: unreadable"),
+        ("none.png", "not a usable picture"),
+        ("huge.png", "its pixels are too many"),
+        ("large.png", "7,000 × 7,000 pixels are too many; up to 40 million"),
+    ],
 )
 def test_what_is_no_picture_or_too_large_is_one_line(name, told, tmp_path, huge):
     (tmp_path / "text.png").write_text("no picture at all\n")
+    Image.new("1", (7000, 7000)).save(tmp_path / "large.png")
     (tmp_path / "huge.png").write_bytes(huge["buffer"])
     with pytest.raises(UserError, match=told) as error:
         Desk([]).picture(str(tmp_path / name))
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
+
+
+def test_an_exported_file_answers_as_its_student_does(small, tmp_path):
+    import numpy as np
+
+    from adapt.demo.desk import Choice
+    from adapt.demo.parts import Upload
+    from adapt.demo.zero_shot import classified
+    from adapt.export import gate
+    from adapt.export import onnx as target
+    from adapt.students import open_student
+
+    small(tmp_path / "small")
+    student = open_student(tmp_path / "small")
+    samples = (np.random.default_rng(0).random((4, 3, 32, 32)) * 255).astype(np.float32)
+    config = target.Config(name="onnx", int8=False)
+    file = gate.export(target, config, student.deployed(), samples, tmp_path, student.about())[0].path
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    found = choices(file=str(file))
+    desk = Desk([*found, Choice("student", found[1].recipe, "small", tmp_path / "small")])
+    assert desk.names("clip", students=True) == ["model.onnx", "clip-tiny", "student"]
+    upload = Upload(str(tmp_path / "a.png"), (256, 256))
+    (ours, note), (theirs, _) = (classified(desk, name, upload, None, "", "") for name in ("model.onnx", "student"))
+    assert dict(ours) == pytest.approx(dict(theirs), abs=1e-3) and "3 classes" in note
+    with pytest.raises(UserError, match=r"is no ONNX file"):
+        choices(file=str(tmp_path / "a.png"))

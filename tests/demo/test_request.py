@@ -16,7 +16,7 @@ def test_its_own_arguments_are_taken_out_of_a_recipes(tmp_path):
     (tmp_path / "people.txt").write_text("anna:a:long one\n\nben:b\n")
     arguments = ["recipe=clip_lora", "port=0", "host=0.0.0.0", "auth=people.txt", "seed=1"]
     request = parse_request(arguments)
-    assert request == Request(None, 0, "0.0.0.0", (("anna", "a:long one"), ("ben", "b")))
+    assert request == Request(None, None, 0, "0.0.0.0", (("anna", "a:long one"), ("ben", "b")))
     assert arguments == ["recipe=clip_lora", "seed=1"]
 
 
@@ -36,6 +36,7 @@ def test_a_page_that_others_reach_without_a_password_is_open():
         (["auth=bad.txt"], "auth: line 2 of 'bad.txt' is not name:password"),
         (["auth=ask"], "auth: there is no terminal to ask in"),
         (["checkpoint=clip-tiny", "recipe=clip_lora"], "checkpoint: given with recipe=. Give one of them"),
+        (["checkpoint=clip-tiny", "file=model.onnx"], "checkpoint: given with file=. Give one of them"),
         (["checkpoint="], "checkpoint: empty"),
         (["train.epochs=5"], "'train.epochs=5' is unknown; overrides need a recipe= or run= before them"),
         (["photo.jpg"], "demo: 'photo.jpg' is unknown"),
@@ -53,3 +54,5 @@ def test_a_mistake_is_one_line_that_says_what_to_do(given, told, tmp_path, monke
 def test_a_checkpoint_that_is_none_is_told_in_a_shell(capsys):
     assert main(["demo", "checkpoint=nothing"]) == 2
     assert capsys.readouterr().err.startswith("model.checkpoint: 'nothing' is neither a folder nor a hub id")
+    assert main(["demo", "file=nothing.onnx"]) == 2
+    assert capsys.readouterr().err.startswith("file: there is no ")

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from adapt.demo.desk import Choice, Desk, embedded_student
 from adapt.demo.parts import Upload
-from adapt.demo.students import Asked, asked, label, road, students
+from adapt.demo.students import asked, label, road, students
 from adapt.plug import UserError, load, schema
 
 PICTURE, ANSWERS, FILES, TOLD = "#students-picture", "#students-answers", "#students-files", "#students-told"
@@ -31,7 +31,12 @@ def exported(desk):
         folder.mkdir(parents=True, exist_ok=True)
         config = schema("export", "onnx")(name="onnx", int8=True, calibrate="minmax")
         gate.export(load("export", "onnx"), config, student.deployed(), views, folder, student.about())
-    return folder
+    recipe = desk.choices["a student"].recipe
+    files = {f"small {stem}": folder / f"{stem}.onnx" for stem in ("model.int8", "model")}
+    desk.choices |= {name: Choice(name, recipe, name, path) for name, path in files.items()}
+    yield folder
+    for name in files:
+        del desk.choices[name]
 
 
 def _noise(count: int, size: tuple[int, int]):
@@ -61,8 +66,9 @@ def test_teacher_student_and_files_answer_side_by_side(desk, exported, scene):
 
 
 def test_an_exported_file_is_asked_alone(exported, desk, scene):
-    alone = Desk([*desk.choices.values()], files=[exported / "model.int8.onnx"])
-    assert students(alone)[0] == "model.int8.onnx"
+    path = exported / "model.int8.onnx"
+    alone = Desk([Choice(path.name, None, path.name, path), *desk.choices.values()])
+    assert students(alone) == ["model.int8.onnx", "a student"]
     assert [each.title for each in road(alone, "model.int8.onnx")] == ["int8 file"]
     *_, (one,) = asked(alone, "model.int8.onnx", Upload(str(scene), (256, 256)))
     assert one.line["label"] in ("red", "blue", "green")
@@ -88,9 +94,9 @@ def test_labels_are_those_of_the_verb_predict(desk, exported, scene, tmp_path):
 
     who = road(desk, "a student")[-1]
     table, said, problems = label(desk, who, [str(scene)], tmp_path / "ours")
-    predict.of_file(Request(str(scene), to="csv", out=str(tmp_path / "theirs"), file=str(who.file)))
+    predict.of_file(Request(str(scene), to="csv", out=str(tmp_path / "theirs"), file=str(exported / "model.int8.onnx")))
     assert table.read_text() == (tmp_path / "theirs" / "predictions.csv").read_text()
-    assert said == "1 picture labelled by model.int8.onnx." and not problems
+    assert said == "1 picture labelled by small model.int8." and not problems
     with pytest.raises(UserError, match=r"files: there is no picture among them"):
         label(desk, who, [str(exported / "model.onnx")], tmp_path / "none")
 
@@ -100,8 +106,8 @@ def test_the_embedded_cnn_gets_its_last_layer_and_its_files(desk):
     import numpy as np
     import torch
 
-    choice = embedded_student()
-    own = Desk([desk.choices["clip-tiny"], choice])
+    choice, *files = embedded_student()
+    own = Desk([desk.choices["clip-tiny"], choice, *files])
     with own.using(choice.name) as model:
         rows = model.session.data["test"]
         views = np.stack([model.module.preprocess(row, False)["image"].numpy() for row in rows])
@@ -110,7 +116,7 @@ def test_the_embedded_cnn_gets_its_last_layer_and_its_files(desk):
     assert right > 0.33, "better than its teacher without training"
     assert shares.amax(1).mean().item() == pytest.approx(right, abs=0.1), "as sure as it is right"
     assert [each.title for each in road(own, choice.name)] == ["teacher", "CNN", "fp32 file", "int8 file"]
-    assert all(each.file.is_file() for each in road(own, choice.name)[2:]) and isinstance(road(own, choice.name)[0], Asked)
+    assert all(each.place.is_file() for each in files)
 
 
 # ---------------------------------------------------------------------------------------------------------------- browser
