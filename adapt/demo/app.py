@@ -14,8 +14,8 @@ from pathlib import Path
 import gradio as gr
 
 from adapt import hardware
-from adapt.demo import segment, zero_shot
-from adapt.demo.desk import Desk, choices
+from adapt.demo import ask, features, runs, segment, students, zero_shot
+from adapt.demo.desk import Desk, choices, embedded_student
 from adapt.demo.request import Request
 from adapt.plug import UserError
 from adapt.recipe import Recipe
@@ -23,6 +23,10 @@ from adapt.recipe import Recipe
 TABS: dict[str, Callable[[Desk], None]] = {
     "Zero-shot": zero_shot.build,
     "Segment": segment.build,
+    "Features": features.build,
+    "Ask": ask.build,
+    "Students": students.build,
+    "Runs": runs.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
 STYLE = Path(__file__).with_name("page.css")
@@ -59,7 +63,7 @@ def serve(request: Request, recipe: Recipe | None = None) -> None:
     Raises:
         UserError: the checkpoint is none, or the port cannot be used.
     """
-    desk = Desk(choices(recipe, request.checkpoint, request.file))
+    desk = Desk([*choices(recipe, request.checkpoint, request.file), *embedded_student()])
     with served(desk, request) as address:
         print(f"Demo: {address}   (Ctrl-C ends it)", flush=True)
         if request.open:

@@ -27,7 +27,7 @@ from adapt.models.checkpoint import read_config
 from adapt.plug import UserError, nearest
 from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
-from adapt.verbs import kept
+from adapt.verbs import kept, ready
 from adapt.verbs.predicting import answerers
 from adapt.verbs.session import Session
 from adapt.vision.pictures import open_picture, rgb
@@ -111,6 +111,8 @@ class Choice:
     """`as it comes`, `adapted`, or a student's or an exported file's name."""
     place: Path | None = None
     """The student's folder, or the file."""
+    make: Callable[[Session], None] | None = None
+    """What makes them, where they are not there yet."""
 
     @property
     def family(self) -> str:
@@ -184,12 +186,19 @@ class Desk:
         """
         if name not in self.choices:
             raise UserError(f"model: there is no {name!r} here.{nearest(name, self.choices)}")
-        model = self.models.get(name, lambda: self._open(self.choices[name]))
+        model = self.models.get(name, lambda: self.open(self.choices[name]))
         with model.lock:
             yield model
 
-    def _open(self, choice: Choice) -> Model:
+    def open(self, choice: Choice) -> Model:
+        """A model of the caller's own, in memory beside those that are kept; for what takes so long that others must not wait.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
         with self._opening:  # libraries load one model at a time
+            if choice.make and not choice.place.exists():
+                choice.make(Session(choice.recipe))
             if choice.exported:
                 found = answerers.of_file(choice.place)
                 return Model(choice, None, found, found.names)
@@ -271,6 +280,14 @@ def choices(recipe: Recipe | None = None, checkpoint: str | None = None, file: s
     if recipe:
         found = [*_of_run(recipe.model_copy(update={"tracker": "none"})), *found]
     return found
+
+
+def embedded_student() -> list[Choice]:
+    """The student that is always there, and its files; they are made when the first is asked, and kept for the next time."""
+    recipe, place = load_recipe(EMBEDDED[0], ["tracker=none"]), ready.place()
+    files = [place.parents[1] / "export" / ready.NAME / "onnx" / f"{stem}.onnx" for stem in ("model", "model.int8")]
+    named = [(ready.NAME, place), *((f"{ready.NAME} {file.stem}", file) for file in files)]
+    return [Choice(name, recipe, name, each, ready.make) for name, each in named]
 
 
 def _asked_by(checkpoint: str) -> Recipe:

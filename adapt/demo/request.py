@@ -29,7 +29,8 @@ HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME | file=FILE.onn
 
 Models load when they are first asked, and those unused longest make room.
 Pictures stay on this machine, in a folder that is removed at the end.
-Ctrl-C ends the demo. Scripts call it with gradio_client: classify, segment."""
+Ctrl-C ends the demo. Scripts call it with gradio_client: classify, segment,
+detect."""
 OWN = ("checkpoint", "file", "port", "host", "auth")
 PORT = 7860
 HOST = "127.0.0.1"

@@ -71,4 +71,5 @@ def objects(
     own = [np.unique(np.concatenate([owner[start:stop] for start, stop in each.spans])) for each in found]
     scores = np.array([np.exp(answer.confidence[tokens].mean()) for tokens in own], float)
     kept = distinct(boxes, categories, scores, DUPLICATE)
-    return {"bbox": boxes[kept], "category": categories[kept], "score": scores[kept], "unread": unread}
+    names = [found[number].name for number in kept]
+    return {"bbox": boxes[kept], "category": categories[kept], "score": scores[kept], "name": names, "unread": unread}

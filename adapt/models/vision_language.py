@@ -190,8 +190,8 @@ class VisionLanguage(Family):
 
         Returns:
             a row: `bbox` float[N, 4] XYXY in pixels, `category` int[N] (−1: a name that is none of `classes`), `score` float[N]
-            (geometric mean of the probabilities of the object's tokens), surest first, without duplicates; `unread`: how many
-            objects of the answer could not be read.
+            (geometric mean of the probabilities of the object's tokens), surest first, without duplicates; `name`, list[str], as the
+            model calls them; `unread`: how many objects of the answer could not be read.
         """
         answers = self.answer(samples, [self._asking(sample) for sample in samples])
         return [self.read(answer, sample["image"].size) for answer, sample in zip(answers, samples, strict=True)]

@@ -91,6 +91,11 @@ def of_file(request: Request) -> Answered:
     return _predict(request, found, answerers.of_file(Path(request.file).expanduser()), processes)
 
 
+def by(request: Request, answerer: Answerer, processes: Processes) -> Answered:
+    """Answers by whatever is in memory; `request.by` and `request.file` do not matter."""
+    return _predict(request, _shared(processes, request), answerer, processes)
+
+
 def _shared(processes: Processes, request: Request) -> Pictures:
     """The pictures as the main process finds them."""
     found = pictures.found(request.images) if processes.main else None

@@ -65,8 +65,6 @@ def of_run(session: Session, by: str | None, text: str | None) -> Answerer:
     Raises:
         UserError: there is no such model, or it waits for prompts.
     """
-    from adapt.students import detector
-
     by = by or _best(session)
     if by in ("adapted", "zero-shot"):
         session.recipe.data.check_paths()
@@ -76,6 +74,25 @@ def of_run(session: Session, by: str | None, text: str | None) -> Answerer:
         name = _student_name(session, by)
         module = _student(session, name)
         names, made = module.classes, {"student": session.hash(f"student/{name}")}
+    made |= {"precision": session.precision} | ({"text": text} if text else {})
+    return of_module(session, module, names, made, f"{session.run.path.name} {by}", text)
+
+
+def of_module(
+    session: Session, module: Any, names: list[str], made: dict[str, Any], title: str, text: str | None = None
+) -> Answerer:
+    """A family or a student that is in memory, on the session's device.
+
+    Args:
+        names: of its classes.
+        made: contents and settings of the model.
+        text: what is asked of every picture.
+
+    Raises:
+        UserError: it waits for prompts, or answers no text.
+    """
+    from adapt.students import detector
+
     module.eval()
     have = module.predictors(None)
     predictor = _predictor(session, have, text)
@@ -85,8 +102,7 @@ def of_run(session: Session, by: str | None, text: str | None) -> Answerer:
         prepare, answer = _whole, _of_rows(session, have[predictor], text)
     else:
         prepare, answer = _view(module), _of_images(session, have[predictor])
-    made |= {"precision": session.precision, "predictor": predictor} | ({"text": text} if text else {})
-    return Answerer(predictor, names, prepare, answer, made, f"{session.run.path.name} {by}")
+    return Answerer(predictor, names, prepare, answer, made | {"predictor": predictor}, title)
 
 
 def _best(session: Session) -> str:

@@ -33,7 +33,7 @@ def write(place: Path, told: Told) -> None:
         with large():
             picture = _small(told.root / line["id"])
         name = re.sub(r"[^\w-]+", "_", Path(line["id"]).stem)[:60]
-        _drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.jpg", quality=90)
+        drawn(picture, line, told.names).save(place / "previews" / f"{number:02d}-{line['sure']:.2f}-{name}.jpg", quality=90)
 
 
 def _small(path: Path) -> Picture.Image:
@@ -50,7 +50,8 @@ def _small(path: Path) -> Picture.Image:
     return rgb(image)
 
 
-def _drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Picture.Image:
+def drawn(picture: Picture.Image, line: dict[str, Any], names: list[str]) -> Picture.Image:
+    """A picture, `SIDE` pixels or smaller, with its answer on it, which is a line as `shards.record` makes it."""
     if "objects" in line:
         from adapt.evals.detection.boxes import draw
 
