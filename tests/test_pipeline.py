@@ -32,7 +32,10 @@ SMALL = [
     "distill.train.epochs=2",
     "distill.views=1",
     "export.0.calibration=32",
+    "evals.0.bootstrap=100",
+    "model.train_templates=1",
 ]
+QUICK = ["evals.0.bootstrap=100", "model.train_templates=1", "tracker=none"]
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +265,7 @@ def test_a_kill_before_the_guard_does_not_lose_it(tmp_path, monkeypatch):
     from adapt.verbs import measuring
 
     monkeypatch.chdir(tmp_path)
-    few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    few = [*QUICK, "data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]"]
     spoils = ["method={name: full}", "train.lr=0.3", "train.clip=0", "train.warmup=0"]
     recipe, whole = load_recipe("clip_lora", [*few, *spoils]), measuring.measure
 
@@ -289,7 +292,7 @@ def test_who_is_chosen_taught_and_cached(monkeypatch):
     assert rows["label"][-1] is None
 
     def place(*given: str) -> str:
-        session = Session(load_recipe("clip_lora", [*base, *given]))
+        session = Session(load_recipe("clip_lora", [*base, "data.unlabelled=[twemoji]", *given]))
         options = session.recipe.distill
         return of(lineage.answers(session, "class_logits", options.views, options.train.augment))
 
@@ -314,7 +317,9 @@ def test_features_computed_once_are_those_of_their_rows(tmp_path, monkeypatch):
     from adapt.verbs.finetune import _views
 
     monkeypatch.chdir(tmp_path)
-    session = Session(load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "tracker=none", "evals=[]"]))
+    session = Session(
+        load_recipe("dinov2_linear", ["train.cache=true", "method={name: head}", "data.shots=1", "tracker=none", "evals=[]"])
+    )
     session.apply_method()
     views = _views(session)
     for row in (0, 5):
@@ -361,7 +366,7 @@ def test_data_that_changed_are_noticed(tmp_path, monkeypatch):
             colour[number] = 255
             Image.new("RGB", (20, 20), tuple(colour)).save(tmp_path / "photos" / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    more = ["train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    more = [*QUICK, "train.epochs=1", "distill=null", "export=[]"]
     recipe = load_recipe("clip_lora", ["data.path=photos", *more])
     pipeline.finetune(recipe)
     adapter = next((tmp_path / "runs").glob("*/adapter/*.safetensors"))
@@ -422,7 +427,7 @@ def test_students_live_side_by_side_and_the_adapter_stays(done, tmp_path, monkey
     _, folder = done
     shutil.copytree(folder, tmp_path / "runs" / folder.name)
     monkeypatch.chdir(tmp_path)
-    small = ["distill.student=test_resnet", "distill.train.epochs=1", "distill.as=small"]
+    small = ["distill.student=test_resnet", "distill.train.epochs=1", "distill.as=small", "export.0.bench=0.1"]
     recipe = load_recipe("clip_lora", [*SMALL, *small])
     assert recipe.distill.pretrained == "auto", "the recipe's start is its own student's"
     pipeline.distill(recipe)
@@ -498,7 +503,7 @@ def test_a_worse_model_is_said_in_red_and_by_the_exit_status(capsys):
         "distill=null",
         "export=[]",
         "strict=true",
-        "tracker=none",
+        *QUICK,
     ]
     # one step at an absurd rate spoils the model for certain
     status = main(["finetune", "recipe=clip_lora", "method={name: full}", "data.unlabelled=[]", *worse])
@@ -539,7 +544,7 @@ def test_pictures_that_are_left_out_are_listed_and_counted(tmp_path, monkeypatch
             Image.new("RGB", (20, 20), tuple(colour)).save(tmp_path / "photos" / name / f"{i}.png")
     (tmp_path / "photos" / "red" / "broken.png").write_bytes(b"\x89PNG")
     monkeypatch.chdir(tmp_path)
-    overrides = ["data.path=photos", "data.on_error=skip", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    overrides = ["data.path=photos", "data.on_error=skip", "train.epochs=1", "distill=null", "export=[]", *QUICK]
     outcome = pipeline.finetune(load_recipe("clip_lora", overrides))
     assert "broken.png" in (outcome.path / "data_problems.csv").read_text()
     assert outcome.entries[0]["left_out"] == 1
@@ -572,7 +577,7 @@ def test_a_student_that_is_named_by_words_has_them_though_its_teacher_uses_none(
 
 def test_a_finished_run_is_trained_further_where_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = ["data.unlabelled=[]", "data.shots=2", "train.epochs=1", "train.lr=1e-5", "distill=null", "export=[]", "tracker=none"]
+    few = [*QUICK, "data.unlabelled=[]", "data.shots=2", "train.epochs=1", "train.lr=1e-5", "distill=null", "export=[]"]
     recipe = load_recipe("clip_lora", few)
     folder = pipeline.finetune(recipe).path
     before = json.loads((folder / "manifest.json").read_text())["stages"]["finetune"]
@@ -597,7 +602,7 @@ def test_what_is_no_better_after_more_training_is_not_kept(tmp_path, monkeypatch
     from adapt.verbs import finetune as verb
 
     monkeypatch.chdir(tmp_path)
-    few = ["data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]", "tracker=none"]
+    few = [*QUICK, "data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]"]
     recipe = load_recipe("clip_lora", few)
     folder = pipeline.finetune(recipe).path
     kept_files = {file.name: file.read_bytes() for file in (folder / "adapter").iterdir()}

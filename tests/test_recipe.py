@@ -299,7 +299,7 @@ def test_fuzz_yaml_never_ends_in_a_traceback(text):
         assert str(error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(paths, values), max_size=4))
 def test_fuzz_overrides_never_end_in_a_traceback(pairs):
     try:
@@ -309,7 +309,7 @@ def test_fuzz_overrides_never_end_in_a_traceback(pairs):
         assert str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from([*RAW, "x"]), values, max_size=4))
 def test_fuzz_sections_never_end_in_a_traceback(changes):
     try:
@@ -318,7 +318,7 @@ def test_fuzz_sections_never_end_in_a_traceback(changes):
         assert str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=3))
 def test_fuzz_the_command_line_never_ends_in_a_traceback(arguments):
     from adapt.cli import main

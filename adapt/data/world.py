@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ def file(hand: str) -> Path:
     return ROOT / "assets" / "emoji" / f"{hand}.parquet"
 
 
+@cache
 def read(hand: str) -> Dataset:
-    """All pictures of a hand with the standard columns; `objects` is the drawn thing, from the transparency."""
+    """All pictures of a hand with the standard columns; `objects` is the drawn thing, from the transparency. Read once a process."""
     table = pq.read_table(file(hand)).to_pylist()
     label = ClassLabel(names=sorted({row["subgroup"] for row in table}))
     masks = [alpha(row["image"]) > 127 for row in table]

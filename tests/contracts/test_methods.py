@@ -113,10 +113,10 @@ def test_a_methods_own_defaults_beat_the_global_ones_and_the_users_beat_both(shi
     assert recipe.train.lr == 0.5 and recipe.train.epochs == 3
 
 
-def test_a_method_of_one_file_learns_is_saved_and_measured(shift):
-    few = ["data.shots=4", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none"]
+def test_a_method_of_one_file_learns_is_saved_and_measured(shift, photos):
+    few = ["data.path=photos", "evals.0.bootstrap=100", "distill=null", "export=[]", "tracker=none"]
     recipe = load_recipe(
-        "clip_lora", ["method={name: shift}", "train={epochs: 2, lr: 0.02, augment: {crop: 1, flip: 0}}", *few]
+        "clip_lora", ["method={name: shift}", "train={epochs: 2, batch: 16, lr: 0.02, augment: {crop: 1, flip: 0}}", *few]
     )
     outcome = pipeline.finetune(recipe)
     assert [entry["title"] for entry in outcome.entries] == ["zero-shot CLIP", "CLIP + shift"]

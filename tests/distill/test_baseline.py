@@ -17,32 +17,32 @@ from adapt.recipe import load_recipe
 from adapt.students import open_student
 
 SMALL = [
-    "data.shots=2",
-    "train.epochs=1",
-    "distill.train.epochs=2",
-    "distill.views=1",
-    "data.unlabelled=[]",
+    "data.path=photos",
+    "model.train_templates=1",
+    "train={epochs: 1, batch: 16}",
+    "evals.0.bootstrap=100",
+    "distill={name: logits, student: test_resnet, pretrained: false, views: 1, baseline: true, train: {epochs: 2, batch: 16}}",
     "export=[]",
     "tracker=none",
 ]
 
 
-def test_a_road_with_a_baseline_teaches_two_students_and_says_which_is_better(capsys):
-    outcome = pipeline.road(load_recipe("clip_lora", [*SMALL, "distill.baseline=true"]))
+def test_a_road_with_a_baseline_teaches_two_students_and_says_which_is_better(photos, capsys):
+    outcome = pipeline.road(load_recipe("clip_lora", SMALL))
     entries = {entry["name"]: entry for entry in outcome.entries}
-    assert list(entries) == ["zero-shot", "adapted", "student logits-resnet10t", "student logits-resnet10t-labels"]
-    theirs = entries["student logits-resnet10t-labels"]
-    assert theirs["against"] == "student logits-resnet10t" and len(theirs["change"]) == 3
-    points = 100 * (entries["student logits-resnet10t"]["metrics"]["top1"] - theirs["metrics"]["top1"])
+    assert list(entries) == ["zero-shot", "adapted", "student logits-test_resnet", "student logits-test_resnet-labels"]
+    theirs = entries["student logits-test_resnet-labels"]
+    assert theirs["against"] == "student logits-test_resnet" and len(theirs["change"]) == 3
+    points = 100 * (entries["student logits-test_resnet"]["metrics"]["top1"] - theirs["metrics"]["top1"])
     said = capsys.readouterr().out
     assert f"by people's labels alone {theirs['metrics']['top1']:.1%}: {points:+.1f} points" in said
     assert not [guard for guard in outcome.guards if "labels within its budget" in guard["name"]], "it has no teacher"
-    assert open_student(outcome.path / "student" / "logits-resnet10t-labels").classes
-    history = (outcome.path / "distill" / "logits-resnet10t-labels" / "history.jsonl").read_text()
+    assert open_student(outcome.path / "student" / "logits-test_resnet-labels").classes
+    history = (outcome.path / "distill" / "logits-test_resnet-labels" / "history.jsonl").read_text()
     assert '"accuracy"' in history and '"agreement"' not in history
-    made = json.loads((outcome.path / "manifest.json").read_text())["stages"]["distill logits-resnet10t-labels"]["made_of"]
+    made = json.loads((outcome.path / "manifest.json").read_text())["stages"]["distill logits-test_resnet-labels"]["made_of"]
     assert list(made["data"]) == ["train", "validation"]
-    again = pipeline.distill(load_recipe("clip_lora", [*SMALL, "distill.baseline=true"]))
+    again = pipeline.distill(load_recipe("clip_lora", SMALL))
     assert again.entries == outcome.entries, "what is finished is left alone"
 
 
@@ -58,8 +58,9 @@ def test_the_loss_of_labels_alone_is_the_cross_entropy():
 
 def test_peoples_boxes_teach_a_detector_where_no_teacher_finds_any():
     own = "distill={name: boxes, teacher: labels, student: test_resnet, pretrained: false, size: 64, width: 16, convs: 1, train: {epochs: 1}}"
-    options = ["data.shots=1", "data.unlabelled=[]", "evals=[{name: detection, pictures: 0}]", "export=[]", "tracker=none"]
-    outcome = pipeline.distill(load_recipe("clip_lora", [*options, own]))  # a picture's thing has its box
+    data = "data={source: emoji_scenes, train: 16, validation: 2, test: 4, size: 64}"
+    options = [data, "evals=[{name: detection, pictures: 0, bootstrap: 100}]", "export=[]", "tracker=none"]
+    outcome = pipeline.distill(load_recipe("clip_lora", [*options, own]))  # CLIP finds no boxes
     (entry,) = outcome.entries
     assert entry["name"] == "student boxes-test_resnet-labels" and "map50" in entry["metrics"]
     assert boxes.Config(name="boxes", teacher="labels").called == "boxes-resnet18-labels"
@@ -80,7 +81,7 @@ def test_peoples_class_maps_teach_a_student_of_pixels(tmp_path, monkeypatch):
         mask[4:30, i : i + 20], mask[40:] = 1 + i % 2, 255
         Image.fromarray(mask).save(tmp_path / f"shapes/masks/{i}.png")
     data = f"data={{source: masks, path: {tmp_path / 'shapes'}}}"
-    options = [data, "evals=[{name: semantic, pictures: 0}]", "export=[]", "tracker=none"]
+    options = [data, "evals=[{name: semantic, pictures: 0, bootstrap: 100}]", "export=[]", "tracker=none"]
     outcome = pipeline.distill(
         load_recipe("sam_semantic_student", [*options, f"distill={{name: semantic, teacher: labels, {TINY}}}"])
     )
@@ -96,8 +97,9 @@ def test_a_student_of_pixels_is_held_against_its_baseline(tmp_path, monkeypatch,
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     few = ["data.train=6", "data.validation=2", "data.test=4", "data.size=64", "export=[]", "tracker=none"]
     own = f"distill={{name: semantic, teacher: zero-shot, proposals: boxes, min_probability: 0, baseline: true, {TINY}}}"
+    quick = "pictures: 0, bootstrap: 100"
     recipe = load_recipe(
-        "sam_semantic_student", [*few, "evals=[{name: semantic, pictures: 0}, {name: segmentation, pictures: 0}]", own]
+        "sam_semantic_student", [*few, f"evals=[{{name: semantic, {quick}}}, {{name: segmentation, {quick}}}]", own]
     )
     pipeline.evaluate(recipe)
     outcome = pipeline.distill(recipe)

@@ -197,7 +197,7 @@ def test_it_learns_is_kept_with_its_words_and_answers_the_same_again(photos):
 
 def test_a_teacher_with_learned_context_teaches(photos, capsys):
     student = [
-        "distill={name: logits, student: resnet10t, pretrained: false, train: {steps: 2, batch: 16}}",
+        "distill={name: logits, student: test_resnet, pretrained: false, train: {steps: 2, batch: 16}}",
         "export=[{name: onnx, int8: false, bench: 0.1}]",
     ]
     recipe = load_recipe("clip_lora", ["method={name: coop, tokens: 16}", *FEW, "train={steps: 2, batch: 8}", *student])

@@ -235,7 +235,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(photos, monkeypatch):
 
 def test_a_teacher_with_prompts_teaches_and_is_exported_to_be_timed(photos, capsys):
     student = [
-        "distill={name: logits, student: resnet10t, pretrained: false, train: {steps: 2, batch: 16}}",
+        "distill={name: logits, student: test_resnet, pretrained: false, train: {steps: 2, batch: 16}}",
         "export=[{name: onnx, int8: false, bench: 0.1}]",
     ]
     recipe = load_recipe("clip_lora", [*FEW, "method={name: vpt, tokens: 2}", *student])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,18 +69,23 @@ def cast(
     for hand in hands:
         table = world.read(hand)
         names = table.features["label"].names
-        stored = table.data["image"].to_pylist()
         chosen = sorted(sorted((row.rpartition("/")[2] for row in table["id"]), key=digest)[:most])
         if classes == "thing":
             called = {row["id"].rpartition("/")[2]: row["caption"] for row in table.remove_columns("image")}
             names = [called[concept] for concept in chosen]
-        for row, place, image in zip(table.remove_columns("image"), world.concept_splits(table), stored, strict=True):
+        for row, place, picture in zip(table.remove_columns("image"), world.concept_splits(table), _drawn(hand), strict=True):
             concept = row["id"].rpartition("/")[2]
             if concept in chosen and split in (None, place):
                 category = row["label"] if classes == "subgroup" else chosen.index(concept)
                 thing = things.setdefault(concept, {"name": row["caption"], "category": category, "pictures": []})
-                thing["pictures"].append(open_picture(image).convert("RGBA"))
+                thing["pictures"].append(picture)
     return [things[concept] for concept in sorted(things)], names
+
+
+@cache
+def _drawn(hand: str) -> list[Picture.Image]:
+    """A hand's pictures in RGBA, in the rows' order."""
+    return [open_picture(image).convert("RGBA") for image in world.read(hand).data["image"].to_pylist()]
 
 
 def scene(
