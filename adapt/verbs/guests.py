@@ -116,7 +116,7 @@ class Guest:
         """What the family is told of its classes, the arguments of `set_classes`; who uses no words is told the labels' own names."""
         from adapt.prompting.text import words
 
-        asked = [self.session.recipe.model, *self.config.evals]
+        asked = [self.session.recipe.model, *self.evals]
         if not (self.labels and any(section.uses_words for section in asked)):
             return {"classes": self.labels, "templates": []}
         try:

@@ -9,7 +9,8 @@ import pytest
 from adapt import hardware
 from adapt.cli import main
 from adapt.suite import check
-from adapt.verbs.doctoring.suite import source, state
+from adapt.verbs.doctoring.suite import state
+from adapt.verbs.suiting.sets import source
 from tests.suite_trees import SETS, write_suite, write_tree
 
 
@@ -56,8 +57,19 @@ def test_sets_of_other_sources_are_counted_too_and_nothing_is_fetched(tmp_path):
     assert state(emoji, None).state == "there"
     assert state(emoji.model_copy(update={"pictures": 9}), None).state == "counts differ"
     assert state(own, None).state == "the recipe's"
-    assert source(wino, tmp_path).path == str(tmp_path / "winoground")
     assert state(wino, tmp_path).state == state(wino, None).state == "missing"
+    assert str(tmp_path / "winoground") in state(wino, tmp_path).why
+    assert source(wino, tmp_path).path == "facebook/winoground"  # fetched, as it is not in the tree
+
+
+def test_the_doctor_and_the_suite_read_a_set_from_the_same_place(tmp_path):
+    wino, pairs = check({"name": "mine", "sets": [
+        {"name": "winoground", "data": {"source": "winoground"}, "labels": "pairs", "metric": "group_score"},
+        {"name": "pairs", "hub": "a/wds_pairs", "labels": "pairs", "metric": "group_score"},
+    ]}).sets  # fmt: skip
+    (tmp_path / "winoground").mkdir()
+    assert source(wino, tmp_path).path == str(tmp_path / "winoground") and state(wino, tmp_path).state == "broken"
+    assert "labels: the published layout has no" in state(pairs, tmp_path).why
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

@@ -16,6 +16,7 @@ from adapt.contracts import SourceConfig
 from adapt.overrides import taken
 from adapt.plug import UserError, counted, nearest
 from adapt.suite import Set, Suite, load_suite
+from adapt.verbs.suiting.sets import OF_HUB, source
 
 OWN = ("suite", "data.path")
 THERE, MISSING, DIFFER, NAMES, BROKEN, RECIPE = "there", "missing", "counts differ", "other names", "broken", "the recipe's"
@@ -23,8 +24,6 @@ THERE, MISSING, DIFFER, NAMES, BROKEN, RECIPE = "there", "missing", "counts diff
 measured on the recipe's own data."""
 FINE = (THERE, RECIPE)
 COUNTS = ("pictures", "classes", "captions")
-OF_HUB = ("hub", "winoground", "winogavil")
-"""Sources that fetch what is not here; the doctor fetches nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,12 @@ def _tree(suite: Suite, path: str | None) -> Path | None:
 def state(one: Set, tree: Path | None) -> State:
     """What there is of a set below the tree."""
     expected = {name: number for name in COUNTS if (number := one.values()[name])}
-    config = source(one, tree)
-    if config is None:
-        return State(one.name, RECIPE, expected=expected)
-    path = Path(config.values()["path"]).expanduser() if config.source in (*OF_HUB, "clip_benchmark") else None
-    if path and not path.exists():
-        return State(one.name, MISSING, expected=expected, why=f"There is no {str(path)!r}.")
     try:
+        config = source(one, tree)
+        if config is None:
+            return State(one.name, RECIPE, expected=expected)
+        if why := _missing(config, tree):
+            return State(one.name, MISSING, expected=expected, why=why)
         config.check_paths()
         found, names, why = _published(config) if config.source == "clip_benchmark" else _loaded(one, config)
     except UserError as error:
@@ -139,15 +137,17 @@ def state(one: Set, tree: Path | None) -> State:
     return State(one.name, THERE, found, expected)
 
 
-def source(one: Set, tree: Path | None) -> SourceConfig | None:
-    """Where a set's rows are read from, offline; none: the recipe's own data."""
-    if one.place:
-        given = {"path": str((tree or Path()) / one.place), "split": one.split, "labels": one.labels, "group": one.group}
-        return plug.schema("data", "clip_benchmark").model_validate(given)
-    if one.data and one.data.source in OF_HUB and tree:  # offline, the folder of its last part, as those of the layout
-        path = Path(one.data.values()["path"]).expanduser()
-        return one.data if path.exists() else one.data.model_copy(update={"path": str(tree / path.name)})
-    return one.data
+def _missing(config: SourceConfig, tree: Path | None) -> str:
+    """Why nothing lies here of a set that may be on the hub; empty: something does. The doctor fetches nothing."""
+    if config.source not in (*OF_HUB, "clip_benchmark"):
+        return ""
+    path = Path(config.values()["path"]).expanduser()
+    if path.exists():
+        return ""
+    if config.source == "clip_benchmark":
+        return f"There is no {str(path)!r}."
+    beside = f", and no {str(tree / path.name)!r}" if tree else ""
+    return f"There is no folder {str(path)!r}{beside}; adapt evaluate would fetch it from the hub."
 
 
 def _published(config: SourceConfig) -> tuple[dict[str, int], list[str], str]:

@@ -34,6 +34,9 @@ WORDED = ("class", "classes", "maps")
 TEXTS = ("captions", "choice", "pairs", "cues")
 """Kinds of labels that bring their own texts."""
 
+OF_HUB = ("hub", "winoground", "winogavil")
+"""Sources that fetch what is not here."""
+
 
 def guest(session: Session, one: Set, tree: Path | None) -> Guest:
     """A set beside the session's model; nothing is read yet.
@@ -43,8 +46,8 @@ def guest(session: Session, one: Set, tree: Path | None) -> Guest:
     """
     evals = configs(one)
     main_of(one, evals)
-    source = _source(one, tree, any(config.bank for config in evals))
-    made = Guest(session, "", one.name, source, evals, lambda labels: _prompts(session, one, source, labels))
+    place = source(one, tree, any(config.bank for config in evals))
+    made = Guest(session, "", one.name, place, evals, lambda labels: _prompts(session, one, place, labels))
     if one.labels in TEXTS:
         made.labels = []  # it is asked about texts, whatever objects its pictures show
     return made
@@ -75,14 +78,17 @@ def where(metric: str, config: EvalConfig) -> str | None:
     return (known.key or metric) if known.eval == config.name else None
 
 
-def _source(one: Set, tree: Path | None, banked: bool) -> SourceConfig | None:
-    """Of its data; none: the recipe's own.
+def source(one: Set, tree: Path | None, banked: bool = False) -> SourceConfig | None:
+    """Where a set's rows are read from; none: the recipe's own data.
 
     Args:
         banked: does an eval learn from labelled pictures of another split?
+
+    Raises:
+        UserError: it is in no place that can be known, or has labels that its layout has not.
     """
     if one.place is None:
-        return one.data
+        return _of_hub(one.data, tree) if one.data and one.data.source in OF_HUB and tree else one.data
     if tree is None and one.hub is None:
         raise UserError(f"data.path: missing. This set is the folder {one.place!r} in the tree of sets: write data.path=TREE.")
     if one.labels not in ("class", "classes", "captions", "choice"):
@@ -91,6 +97,13 @@ def _source(one: Set, tree: Path | None, banked: bool) -> SourceConfig | None:
     given = {"source": "clip_benchmark", "path": path, "split": one.split, "labels": one.labels, "group": one.group}
     given |= {"train": True} if banked else {}
     return plug.schema("data", "clip_benchmark").model_validate(given)
+
+
+def _of_hub(data: SourceConfig, tree: Path) -> SourceConfig:
+    """The folder of the last part of its path in the tree, where it lies there, as those of the published layout do; else as it is."""
+    path = Path(data.values()["path"]).expanduser()
+    here = tree / path.name
+    return data.model_copy(update={"path": str(here)}) if here.exists() and not path.exists() else data
 
 
 def _prompts(session: Session, one: Set, source: SourceConfig | None, labels: list[str]) -> Prompts:
