@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FAMILY = "clip"
-LABELS = "apple, car, cat, flower, house"
+LABELS = "apple, book, cat, flower, lamp"
 NONE = "none"
 DRAWINGS = ("crop", "crop+white", "ellipse", "box", "contour", "blur", "grey", "white")
 TEXTS = 4096
