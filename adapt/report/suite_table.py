@@ -228,7 +228,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """What must be said beside the table, a sentence or two each."""
     from adapt.progress import duration
 
-    named, lines = titles(found), ["In brackets: 95 % bootstrap intervals over pictures."]
+    named, lines = titles(found), ["Shares in percent; in brackets: 95 % bootstrap intervals over pictures."]
     first = next(iter(named.values()), "")
     if len(named) > 1:
         lines.append(
@@ -247,7 +247,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     lines += _unlike(found)
     if found["seconds"]:
         lines.append(
-            f"Took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
+            f"All of these numbers took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
         )
     return lines
 
