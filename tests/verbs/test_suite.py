@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,10 +27,11 @@ from adapt.export import onnx as target
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.students import classifier
+from adapt.suite import configs, load_suite
 from adapt.train import predict as encoding
 from adapt.verbs import suite as verb
 from adapt.verbs.session import Session
-from adapt.verbs.suiting import request
+from adapt.verbs.suiting import asking, request
 from adapt.verbs.suiting.models import models
 from tests.suite_trees import SETS, write_set, write_suite, write_tree
 
@@ -316,6 +318,14 @@ def test_numbers_stand_where_what_a_model_costs_cannot_be_timed(monkeypatch, cap
     assert "clip-tiny: what it costs is not known: RuntimeError: no clock" in capsys.readouterr().out
     found = json.loads(next(Path("runs").glob("untimed-*/suites/untimed/summary.json")).read_text())
     assert [one["set"] for one in found["results"]] == ["others"] and found["models"][0]["milliseconds"] is None
+
+
+def test_the_weights_of_a_model_that_an_eval_asks_beside_the_measured_one_are_part_of_what_is_kept():
+    one = next(each for each in load_suite("sam").sets if "concepts" in each.asked())
+    session = SimpleNamespace(precision="fp32", recipe=load_recipe("sam_lora"))
+    guest = SimpleNamespace(evals=configs(one), fingerprints={"test": "x"}, source=None, words={})
+    made = asking.made_of(SimpleNamespace(made_of={}, session=session), one, guest)
+    assert list(made["beside"]) == ["clip-tiny"]
 
 
 # --------------------------------------------------------------------------------------------------------------------- a kill

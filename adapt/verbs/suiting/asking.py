@@ -40,7 +40,7 @@ def made_of(model: Model, one: Set, guest: Guest) -> dict[str, Any]:
         "words": {name: of(value) for name, value in guest.words.items()},
         "evals": {config.name: lineage.measured(config) for config in guest.evals},
         "metrics": one.metrics(),
-    }
+    } | lineage.beside(guest.evals)
 
 
 class Clock:
