@@ -105,7 +105,7 @@ def grid(found: Mapping[str, Any]) -> list[list[str]]:
     """The table as text, its head first: a row a set, a column a model; a cell has the value with its interval, and below it the change."""
     named, have = titles(found), results(found)
     floors = any(one["floor"] for one in have.values())
-    rows = [["", *(["floor"] if floors else []), *named.values()]]
+    rows = [["", *(["floor"] if floors else []), *(title.replace(" (", "\n(", 1) for title in named.values())]]
     for one in found["sets"]:
         measured = [have[one["name"], model] for model in named if (one["name"], model) in have]
         floor = [_figure(one, measured[0]["floor"]) if measured and measured[0]["floor"] else ""] if floors else []

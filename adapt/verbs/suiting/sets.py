@@ -107,8 +107,9 @@ def missing(one: Set, tree: Path | None) -> str:
     if tree is None or one.place is None or (tree / one.place).is_dir():
         return ""
     folder = str(tree / one.place)
-    fetch = f" Fetch it: hf download {one.hub} --repo-type dataset --local-dir {folder}" if one.hub else ""
-    return f"data.path: there is no folder {folder!r}.{fetch}"
+    other = "Write data.path=TREE, the folder that has it."
+    fetch = f"Fetch it: hf download {one.hub} --repo-type dataset --local-dir {folder}" if one.hub else other
+    return f"data.path: there is no folder {folder!r}. {fetch}"
 
 
 def _of_hub(data: SourceConfig, tree: Path) -> SourceConfig:
