@@ -46,11 +46,11 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int
     """A table of texts, the first of each row its name; it scrolls where it is too wide.
 
     Args:
-        rows: lines of a cell after its first are small.
+        head, rows: lines of a cell after its first are small.
         words: numbers of the columns that hold words: these begin at the left, and are broken into lines.
     """
     look = [" class=words" if number in words else "" for number in range(len(head))]
-    top = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(look, head, strict=True))
+    top = "".join(f"<th{kind}>{_cell(name)}</th>" for kind, name in zip(look, head, strict=True))
     lines = ""
     for first, *rest in rows:
         cells = "".join(f"<td{kind}>{_cell(text)}</td>" for kind, text in zip(look[1:], rest, strict=True))

@@ -121,14 +121,13 @@ def _corrupted(found: Mapping[str, Any]) -> str:
 
 
 def _robust(one: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """A result as the entry that `robustness.section` draws; the shares that are retained are computed where they were not left."""
-    under, metrics = one["figures"]["corruptions"], one["metrics"]
+    """A result as the entry that `robustness.section` draws: the suite keeps what is retained in the mean, and not of each corruption."""
+    figures, metrics = one["figures"], one["metrics"]
+    under, clean = figures["corruptions"], figures["clean"]
     severities = list(dict.fromkeys(level for levels in under.values() for level in levels))
     accuracy = [[levels[level] for level in severities] for levels in under.values()]
     means = dict(zip((f"retained_{name}" for name in under), (sum(row) / len(row) for row in accuracy), strict=True))
     mean = sum(means.values()) / len(means)
-    # of the same pictures, which may be some of the set's
-    clean = metrics.get("clean_top1") or (mean / metrics["retained"] if metrics.get("retained") else metrics.get("top1", 0.0))
     shares = {name: value / clean for name, value in (means | {"retained": mean}).items()} if clean else {}
     about = {"corruptions": list(under), "severities": list(map(int, severities)), "accuracy": accuracy}
     return {
@@ -137,7 +136,7 @@ def _robust(one: Mapping[str, Any], title: str) -> dict[str, Any]:
         "main": one["metric"],
         "metrics": shares | metrics,
         "intervals": one["intervals"],
-        "robustness": about | {"clean": clean, "pictures": one["pictures"]},
+        "robustness": about | {"clean": clean, "pictures": figures["pictures"]},
     }
 
 

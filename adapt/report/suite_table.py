@@ -105,7 +105,7 @@ def grid(found: Mapping[str, Any]) -> list[list[str]]:
     """The table as text, its head first: a row a set, a column a model; a cell has the value with its interval, and below it the change."""
     named, have = titles(found), results(found)
     floors = any(one["floor"] for one in have.values())
-    rows = [["", *(["floor"] if floors else []), *named.values()]]
+    rows = [["", *(["floor"] if floors else []), *(title.replace(" (", "\n(", 1) for title in named.values())]]
     for one in found["sets"]:
         measured = [have[one["name"], model] for model in named if (one["name"], model) in have]
         floor = [_figure(one, measured[0]["floor"]) if measured and measured[0]["floor"] else ""] if floors else []
@@ -228,7 +228,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """What must be said beside the table, a sentence or two each."""
     from adapt.progress import duration
 
-    named, lines = titles(found), ["In brackets: 95 % bootstrap intervals over pictures."]
+    named, lines = titles(found), ["Shares in percent; in brackets: 95 % bootstrap intervals over pictures."]
     first = next(iter(named.values()), "")
     if len(named) > 1:
         lines.append(
@@ -247,7 +247,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     lines += _unlike(found)
     if found["seconds"]:
         lines.append(
-            f"Took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
+            f"All of these numbers took {duration(found['seconds'])}, {100 * found['seconds_encoding'] / found['seconds']:.0f} % of it encoding."
         )
     return lines
 

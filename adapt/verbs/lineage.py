@@ -155,7 +155,7 @@ def canary(session: Session, name: str, sets: list) -> dict[str, Any]:
         }
         for each in sets
     }
-    made = {"sets": told, "precision": session.precision} | beside([config for each in sets for config in each.config.evals])
+    made = {"sets": told, "precision": session.precision} | beside([config for each in sets for config in each.evals])
     made |= model(session) if name == "zero-shot" else adapted(session)
     return made | ({"merged": session.hash("merged")} if name == "merged" else {})
 

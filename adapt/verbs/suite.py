@@ -31,6 +31,8 @@ ALL = ""
 """In the place of a model's name: the set can be measured of none."""
 LONGEST = 300
 """Characters of a failure that is told."""
+SHOWN = 3
+"""Reasons that are said again at the end, when each has been told in its turn."""
 Place = tuple[str, str]
 """The names of a set and of a model."""
 
@@ -55,7 +57,9 @@ class Suited:
 
     def sentences(self) -> list[str]:
         """How long it took, and how much failed."""
-        found = [f"Took {duration(self.seconds)}, of which encoding {duration(self.encoding)}."] if self.encoding else []
+        found = (
+            [f"This call took {duration(self.seconds)}, of which encoding {duration(self.encoding)}."] if self.encoding else []
+        )
         if failed := {one["set"] for one in self.document["failed"]}:
             found.append(f"{len(failed)} of {counted(len(self.document['sets']), 'set')} failed.")
         return found
@@ -94,7 +98,7 @@ def suite(session: Session, request: Request) -> Suited:
         work.measure(model)
     work.write()
     if not work.results:
-        raise UserError(work.nothing())
+        raise UserError(work.nothing(SHOWN))
     session.record(f"suite {request.suite.name}", base=session.base, models=[model.name for model in work.models])
     if session.run.writes:
         page.build(session.run.path, request.suite.name)
@@ -167,7 +171,10 @@ class Work:
         if before:
             self.session.say(f"{model.title}: {counted(before, 'set')} finished before")
         if any(name == model.name for _, name in self.results):
-            self.costs[model.name] = self._costs(model, opened)
+            found, why = attempted(lambda: self._costs(model, opened))
+            self.costs[model.name] = found or {}
+            if why:
+                self.session.say(f"{model.title}: what it costs is not known: {why}")
         model.session.forget()
 
     def _file(self, place: Place, ending: str) -> str:
@@ -275,13 +282,15 @@ class Work:
                     found.setdefault(name, {}).setdefault(called, {})[metric] = known
         return found
 
-    def nothing(self) -> str:
-        """Why there is no number at all, a line a set."""
+    def nothing(self, most: int | None = None) -> str:
+        """Why there is no number at all, a line a set; of `most`, and how many others there are."""
         lines = [f"{name}: {why}" for name, why in self.problems.items()]
         lines += [f"{name}, {model}: {why}" for (name, model), why in (self.failed | self.left_out).items()]
         away = self.tree is None and any(one.place for one in self.suite.sets)
         hint = " Without a network, say where they lie: data.path=TREE." if away else ""
-        return "\n".join([f"suite: no set of {self.suite.name} can be measured.{hint}", *lines])
+        head = f"suite: no set of {self.suite.name} can be measured.{hint}"
+        more = [f"And {counted(len(lines) - most, 'other')}, as said above."] if most and len(lines) > most else []
+        return "\n".join([head, *lines[:most], *more])
 
 
 def attempted(work: Callable[[], Any]) -> tuple[Any, str]:

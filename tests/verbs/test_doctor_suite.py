@@ -39,7 +39,7 @@ def test_what_is_missing_broken_or_other_is_said_and_the_rest_is_looked_at(tmp_p
     found = {one["set"]: one for one in document["sets"]}
     assert document["states"] == {"broken": 1, "missing": 1, "there": 6, "counts differ": 1, "other names": 1}
     assert "'test/0.tar': truncated" in found["cups"]["why"] and found["cups"]["expected"] == {"pictures": 12, "classes": 4}
-    assert found["petals"]["why"].startswith("There is no ") and "wds_petals" in found["petals"]["why"]
+    assert found["petals"]["why"].startswith("data.path: there is no folder ") and "wds_petals" in found["petals"]["why"]
     assert (
         found["dollar_street"]["found"] == {"pictures": 16, "classes": 9} and found["dollar_street"]["state"] == "counts differ"
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,8 +27,12 @@ from adapt.export import onnx as target
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.students import classifier
+from adapt.suite import configs, load_suite
 from adapt.train import predict as encoding
-from adapt.verbs.suiting import request
+from adapt.verbs import suite as verb
+from adapt.verbs.session import Session
+from adapt.verbs.suiting import asking, request
+from adapt.verbs.suiting.models import models
 from tests.suite_trees import SETS, write_set, write_suite, write_tree
 
 SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -230,7 +236,7 @@ def test_a_broken_tar_a_missing_set_and_other_class_names_are_a_line_each_and_th
     found = summary("ten")
     assert [one["set"] for one in found["failed"]] == ["cups", "petals", "shapes"]
     why = [one["why"] for one in found["failed"]]
-    assert "truncated" in why[0] and "no folder" in why[1] and "prompts.classes" in why[2]
+    assert "truncated" in why[0] and "there is no folder" in why[1] and "wds_petals" in why[1] and "prompts.classes" in why[2]
     assert said.splitlines()[-1] == "3 of 10 sets failed." and said.index("petals:") < said.index("[3 of 10]")
     assert [(one["set"], one["metric"]) for one in found["results"]] == [
         (one["name"], one["metric"])
@@ -289,8 +295,37 @@ def test_models_need_a_suite_and_a_student_its_run():
         request.asks(["recipe=clip_lora", "models=[]"])
     with pytest.raises(UserError, match=r"models\.0: .*a student is a run's"):
         request.request("embedded", [{"checkpoint": "clip-tiny", "student": "x"}])
+    for word in ("suit", "suites"):
+        with pytest.raises(UserError, match=f"{word}: no such option. Did you mean 'suite'"):
+            request.asks(["recipe=clip_lora", f"{word}=embedded", "data.path=x"])
     with pytest.raises(UserError, match=r"models\.1: this model is in the list twice"):
         request.request("embedded", [{"checkpoint": "clip-tiny"}, {"checkpoint": "clip-tiny"}])
+
+
+def test_runs_of_one_name_in_two_folders_have_columns_of_their_own(adapted, tmp_path):
+    shutil.copytree(adapted, tmp_path / adapted.name)
+    asked = request.request("embedded", [{"run": str(adapted)}, {"run": str(tmp_path / adapted.name)}])
+    found = models(Session(load_recipe("clip_lora", [*QUICK, TRAIN])), asked)
+    assert [model.name for model in found] == [adapted.name, f"{adapted.name}-2"]
+
+
+def test_numbers_stand_where_what_a_model_costs_cannot_be_timed(monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr(verb, "costs", fails)
+    assert main(["evaluate", *RECIPE, "name=untimed", f"suite={written('untimed.yaml', folder('others'))}"]) == 0
+    assert "clip-tiny: what it costs is not known: RuntimeError: no clock" in capsys.readouterr().out
+    found = json.loads(next(Path("runs").glob("untimed-*/suites/untimed/summary.json")).read_text())
+    assert [one["set"] for one in found["results"]] == ["others"] and found["models"][0]["milliseconds"] is None
+
+
+def test_the_weights_of_a_model_that_an_eval_asks_beside_the_measured_one_are_part_of_what_is_kept():
+    one = next(each for each in load_suite("sam").sets if "concepts" in each.asked())
+    session = SimpleNamespace(precision="fp32", recipe=load_recipe("sam_lora"))
+    guest = SimpleNamespace(evals=configs(one), fingerprints={"test": "x"}, source=None, words={})
+    made = asking.made_of(SimpleNamespace(made_of={}, session=session), one, guest)
+    assert list(made["beside"]) == ["clip-tiny"]
 
 
 # --------------------------------------------------------------------------------------------------------------------- a kill

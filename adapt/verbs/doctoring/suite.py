@@ -16,7 +16,7 @@ from adapt.contracts import SourceConfig
 from adapt.overrides import taken
 from adapt.plug import UserError, counted, nearest
 from adapt.suite import Set, Suite, load_suite
-from adapt.verbs.suiting.sets import OF_HUB, source
+from adapt.verbs.suiting.sets import OF_HUB, missing, source
 
 OWN = ("suite", "data.path")
 THERE, MISSING, DIFFER, NAMES, BROKEN, RECIPE = "there", "missing", "counts differ", "other names", "broken", "the recipe's"
@@ -122,7 +122,7 @@ def state(one: Set, tree: Path | None) -> State:
         config = source(one, tree)
         if config is None:
             return State(one.name, RECIPE, expected=expected)
-        if why := _missing(config, tree):
+        if why := missing(one, tree) or _elsewhere(config, tree):
             return State(one.name, MISSING, expected=expected, why=why)
         config.check_paths()
         found, names, why = _published(config) if config.source == "clip_benchmark" else _loaded(one, config)
@@ -137,17 +137,13 @@ def state(one: Set, tree: Path | None) -> State:
     return State(one.name, THERE, found, expected)
 
 
-def _missing(config: SourceConfig, tree: Path | None) -> str:
-    """Why nothing lies here of a set that may be on the hub; empty: something does. The doctor fetches nothing."""
-    if config.source not in (*OF_HUB, "clip_benchmark"):
+def _elsewhere(config: SourceConfig, tree: Path | None) -> str:
+    """Why a set of the hub's own sources is not here; empty: it is. The doctor fetches nothing."""
+    path = Path(config.values()["path"]).expanduser() if config.source in OF_HUB else None
+    if path is None or path.exists():
         return ""
-    path = Path(config.values()["path"]).expanduser()
-    if path.exists():
-        return ""
-    if config.source == "clip_benchmark":
-        return f"There is no {str(path)!r}."
     beside = f", and no {str(tree / path.name)!r}" if tree else ""
-    return f"There is no folder {str(path)!r}{beside}; adapt evaluate would fetch it from the hub."
+    return f"data.path: there is no folder {str(path)!r}{beside}; adapt evaluate would fetch it from the hub."
 
 
 def _published(config: SourceConfig) -> tuple[dict[str, int], list[str], str]:

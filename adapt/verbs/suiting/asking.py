@@ -20,7 +20,7 @@ from adapt.verbs.guests import Guest
 from adapt.verbs.suiting.models import Model, Opened
 from adapt.verbs.suiting.sets import main_of, where
 
-VERSION = 1
+VERSION = 2
 """Raised when what is kept of a set becomes other."""
 SAMPLES = 1000
 """Resamples of an interval."""
@@ -40,7 +40,7 @@ def made_of(model: Model, one: Set, guest: Guest) -> dict[str, Any]:
         "words": {name: of(value) for name, value in guest.words.items()},
         "evals": {config.name: lineage.measured(config) for config in guest.evals},
         "metrics": one.metrics(),
-    }
+    } | lineage.beside(guest.evals)
 
 
 class Clock:
@@ -154,11 +154,13 @@ def _words(opened: Opened, guest: Guest):
 
 
 def _corruptions(figure: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Accuracy by corruption and severity."""
+    """Accuracy by corruption and severity, how many pictures it is of, and top-1 on these as they are."""
     if not figure:
         return {}
     rows = zip(figure["corruptions"], figure["accuracy"], strict=True)
-    return {"corruptions": {name: dict(zip(map(str, figure["severities"]), values, strict=True)) for name, values in rows}}
+    levels = list(map(str, figure["severities"]))
+    under = {name: dict(zip(levels, values, strict=True)) for name, values in rows}
+    return {"corruptions": under, "clean": figure["clean"], "pictures": figure["pictures"]}
 
 
 # ------------------------------------------------------------------------------------------------------------------- tables

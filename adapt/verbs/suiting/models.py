@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,16 @@ def models(session: Session, request: Request) -> list[Model]:
             problems.append(f"models.{number}: {error}")
     if problems:
         raise UserError("\n".join(problems))
-    return found
+    return _apart(found)
+
+
+def _apart(found: Sequence[Model]) -> list[Model]:
+    """Models with names of their own: the second of a name, such as a run of the same name in another folder, gets a number."""
+    names = [model.name for model in found]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [
+        replace(model, name=f"{model.name}-{many + 1}") if many else model for model, many in zip(found, before, strict=True)
+    ]
 
 
 def _named(session: Session, named: Named) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,12 @@ def asks(arguments: Sequence[str]) -> bool:
     """Is a suite asked for?
 
     Raises:
-        UserError: models are, and no suite.
+        UserError: models are, and no suite; or the word is misspelt.
     """
     given = [argument.partition("=")[0] for argument in arguments]
+    for name in given:  # a recipe's own options are checked with it
+        if name not in (*OWN, *Recipe.model_fields) and get_close_matches(name, OWN[:1], cutoff=0.8):
+            raise UserError(f"{name}: no such option. Did you mean 'suite'?")
     if "models" in given and "suite" not in given:
         raise UserError("models: several models are measured by a suite. Add suite=NAME, such as suite=embedded.")
     return "suite" in given

@@ -11,6 +11,7 @@ from adapt.contracts import EvalConfig, SourceConfig
 from adapt.measures import LABELS, METRICS
 from adapt.plug import UserError, counted
 from adapt.recipe import Prompts
+from adapt.report.protocol import resized
 from adapt.suite import Set, configs
 from adapt.verbs.guests import Guest
 
@@ -46,6 +47,8 @@ def guest(session: Session, one: Set, tree: Path | None) -> Guest:
     """
     evals = configs(one)
     main_of(one, evals)
+    if why := missing(one, tree):
+        raise UserError(why)
     place = source(one, tree, any(config.bank for config in evals))
     made = Guest(session, "", one.name, place, evals, lambda labels: _prompts(session, one, place, labels))
     if one.labels in TEXTS:
@@ -97,6 +100,16 @@ def source(one: Set, tree: Path | None, banked: bool = False) -> SourceConfig | 
     given = {"source": "clip_benchmark", "path": path, "split": one.split, "labels": one.labels, "group": one.group}
     given |= {"train": True} if banked else {}
     return plug.schema("data", "clip_benchmark").model_validate(given)
+
+
+def missing(one: Set, tree: Path | None) -> str:
+    """Why a set is not in the tree, and how it is fetched; empty: it is there, or lies elsewhere."""
+    if tree is None or one.place is None or (tree / one.place).is_dir():
+        return ""
+    folder = str(tree / one.place)
+    other = "Write data.path=TREE, the folder that has it."
+    fetch = f"Fetch it: hf download {one.hub} --repo-type dataset --local-dir {folder}" if one.hub else other
+    return f"data.path: there is no folder {folder!r}. {fetch}"
 
 
 def _of_hub(data: SourceConfig, tree: Path) -> SourceConfig:
@@ -161,8 +174,7 @@ def protocol(one: Set, guest: Guest, measured: Mapping[str, Any]) -> dict[str, s
         measured: the number's own protocol.
     """
     seen = measured["input"]
-    resize = "shorter side" if isinstance(seen["resize"], int) else "stretched" if isinstance(seen["resize"], list) else "other"
-    found = {"resize": resize, "interpolation": seen["interpolation"], "precision": measured["precision"]}
+    found = {"resize": resized(seen), "interpolation": seen["interpolation"], "precision": measured["precision"]}
     return found | ({"words": _family(one, guest)} if one.labels in WORDED else {})
 
 
