@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import sys
 from pathlib import Path
 
 from adapt import hardware
@@ -34,6 +36,13 @@ def pytest_collection_modifyitems(items):
         return LONG.index(path) if path in LONG else len(LONG)
 
     items.sort(key=place)  # within a file as they stand
+
+
+def pytest_runtest_setup():
+    """torch makes its table of ONNX's operators anew for each export, which takes a second; here, from the second test with one, once."""
+    table = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if table and not isinstance(vars(table.ONNXRegistry)["from_torchlib"], staticmethod):
+        table.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table.ONNXRegistry.from_torchlib))
 
 
 @pytest.fixture(autouse=True)

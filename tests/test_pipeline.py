@@ -598,11 +598,10 @@ def test_a_finished_run_is_trained_further_where_it_is(tmp_path, monkeypatch, ca
     assert pipeline.finetune(longer).path == folder, "what has been trained further is finished too"
 
 
-def test_what_is_no_better_after_more_training_is_not_kept(tmp_path, monkeypatch, capsys):
+def test_what_is_no_better_after_more_training_is_not_kept(photos, monkeypatch, capsys):
     from adapt.verbs import finetune as verb
 
-    monkeypatch.chdir(tmp_path)
-    few = [*QUICK, "data.unlabelled=[]", "data.shots=1", "train.epochs=1", "distill=null", "export=[]"]
+    few = [*QUICK, "data.path=photos", "train.epochs=1", "train.batch=16", "distill=null", "export=[]"]
     recipe = load_recipe("clip_lora", few)
     folder = pipeline.finetune(recipe).path
     kept_files = {file.name: file.read_bytes() for file in (folder / "adapter").iterdir()}

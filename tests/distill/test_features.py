@@ -43,7 +43,7 @@ def rows(emoji):
 
 def config(**options) -> features.Config:
     return features.Config(
-        name="features", **{"student": "resnet10t", "pretrained": False, "views": 2, "train": TRAIN} | options
+        name="features", **{"student": "test_resnet", "pretrained": False, "views": 2, "train": TRAIN} | options
     )
 
 

@@ -20,7 +20,7 @@ from adapt.train.views import Views
 
 AUGMENT = Augment(crop=0.6, flip=0.5, colour=0.2)
 CONFIG = logits.Config(
-    name="logits", student="resnet10t", pretrained=False, views=2, train=Train(epochs=3, batch=16, augment=AUGMENT)
+    name="logits", student="test_resnet", pretrained=False, views=2, train=Train(epochs=3, batch=16, augment=AUGMENT)
 )
 
 

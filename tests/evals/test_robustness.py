@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_answers_one_by_one(kind, words, emoji):
     torch.manual_seed(0)
     rows = emoji["test"].select(range(0, 213, 12))
     names = rows.features["label"].names
-    module = words if kind == "family" else Student("resnet10t", words.input, names).eval()
+    module = words if kind == "family" else Student("test_resnet", words.input, names).eval()
     options = config(corruptions=["fog", "gaussian_noise"], severities=[5, 1], limit=0)
     found = robustness.evaluate(options, asked(module), rows, {"data": "x"})
     right, logits = np.zeros((len(rows), 5)), module.predictors(None)["class_logits"]

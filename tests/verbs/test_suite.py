@@ -87,6 +87,7 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def at_home(home, monkeypatch):
     monkeypatch.chdir(home)
+    monkeypatch.setattr("adapt.verbs.suiting.models.SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
