@@ -45,7 +45,7 @@ METRICS: dict[str, Metric] = {
     "ece_fitted": Metric("class", "ECE, temperature fitted", "zeroshot", needs="fitted_on", higher_is_better=False),
     "retained": Metric("class", "top-1 retained under corruptions", "robustness", needs="corruptions", fraction=False),
     "corrupted_top1": Metric("class", "top-1 under corruptions", "robustness", needs="corruptions"),
-    "f1_macro": Metric("class", "F1, macro", "zeroshot"),
+    "f1_macro": Metric("class", "macro F1", "zeroshot"),
     "worst_group": Metric("class", "top-1, worst group", "groups", needs="group"),
     "top5_worst_group": Metric("class", "top-5, worst group", "groups", needs="group"),
     "template_mean": Metric("class", "top-1, mean of single templates", "templates"),
