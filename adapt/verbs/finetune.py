@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -64,13 +65,19 @@ def finetune(session: Session, extend: int = 0) -> None:
 
 
 def try_method(session: Session) -> None:
-    """Let the method change a family that is let go again: what it does not fit is refused before minutes go into measuring.
+    """Let the method change a copy of the family that shares its weights: what it does not fit is refused before minutes go into measuring.
 
     Raises:
         UserError: the method does not fit the family.
     """
-    session.apply_method()
-    session.forget()
+    family, method = session.family, session.recipe.method
+    learns = {parameter: parameter.requires_grad for parameter in family.parameters()}
+    trial = deepcopy(family, {id(tensor): tensor for tensor in (*family.parameters(), *family.buffers())})
+    try:
+        plug.load("methods", method.name).apply(trial, method, session.data["train"])
+    finally:
+        for parameter, learnt in learns.items():
+            parameter.requires_grad_(learnt)
 
 
 def prepare(session: Session) -> None:
