@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup():
     """torch makes its table of ONNX's operators anew for each export, which takes a second; here, from the second test with one, once."""
     table = sys.modules.get("torch.onnx._internal.exporter._registration")
-    if table and not isinstance(vars(table.ONNXRegistry)["from_torchlib"], staticmethod):
+    if table and isinstance(vars(table.ONNXRegistry).get("from_torchlib"), classmethod):
         table.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table.ONNXRegistry.from_torchlib))
 
 

@@ -53,6 +53,7 @@ class Reached(Exception):
 @pytest.fixture(autouse=True)
 def reached(monkeypatch):
     """What works, and does not only read what was typed, says that it was reached."""
+    from adapt.demo import app
     from adapt.verbs import convert, doctor, init, runs
     from adapt.verbs.doctoring import suite
 
@@ -65,6 +66,7 @@ def reached(monkeypatch):
         (convert, "convert"),
         (doctor, "look"),
         (suite, "look"),
+        (app, "serve"),
         (init, "init"),
         (runs, "compare"),
         (runs, "remove"),
