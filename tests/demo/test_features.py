@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from adapt.demo.features import alike, colours, features, patch
 from adapt.demo.parts import Upload
@@ -56,6 +56,17 @@ def test_a_picture_of_one_colour_and_one_patch_has_colours(desk, tmp_path):
     assert colours([found[:, :, :1] * 0])[0].tolist() == [[[0, 0, 0]]]
 
 
+def clicked(page, click, place: str, across: float, said: str) -> None:
+    """Click until it is said: a click in the moment in which a picture is exchanged is lost."""
+    for last in (False, False, False, True):
+        click(page, place, across, 0.5)
+        try:
+            return page.get_by_text(re.compile(said)).wait_for(timeout=10_000)
+        except TimeoutError:
+            if last:
+                raise
+
+
 def test_colours_then_a_click_then_another_picture(page, drawn, click):
     page.get_by_role("tab", name="Features").click()
     page.set_input_files(f"{FIRST} input[type=file]", drawn[0])
@@ -63,13 +74,11 @@ def test_colours_then_a_click_then_another_picture(page, drawn, click):
     page.set_input_files(f"{SECOND} input[type=file]", drawn[1])
     page.get_by_text("24 × 12 and 24 × 12 patches").wait_for()
     before = page.locator(f"{MAPS.format(2)} img").get_attribute("src")
-    click(page, FIRST, 0.25, 0.5)
-    page.get_by_text(re.compile(r"Clicked: 2\d, 3[123]\.")).wait_for()
+    clicked(page, click, FIRST, 0.25, r"Clicked: 3[123], 3[123]\.")
     page.wait_for_function(
         "([part, before]) => document.querySelector(part).src != before", arg=[f"{MAPS.format(2)} img", before]
     )
-    click(page, MAPS.format(2), 0.75, 0.5)
-    page.get_by_text(re.compile(r"Clicked: 10\d, 3[123]\.")).wait_for()
+    clicked(page, click, MAPS.format(2), 0.75, r"Clicked: 9[567], 3[123]\.")
     page.get_by_role("button", name="Colours again").click()
     page.get_by_text("24 × 12 and 24 × 12 patches").wait_for()
     text = {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture at all"}

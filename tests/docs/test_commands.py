@@ -18,7 +18,7 @@ from adapt.run import Run
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(?:bash|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PLACES = ("data.path", "data.images", "data.unlabelled_path", "images", "image", "file", "example", "mask")
+PLACES = ("data.path", "data.images", "data.unlabelled_path", "images", "image", "file", "example", "mask", "auth")
 """Arguments that are files or folders of the reader's."""
 
 
@@ -93,7 +93,9 @@ def placed(word: str) -> str:
             Path(value, name).write_text(dedent(text))
     if key in PLACES:
         Path(value).parent.mkdir(parents=True, exist_ok=True)
-        Path(value).write_text("{}") if Path(value).suffix else Path(value).mkdir(exist_ok=True)
+        Path(value).write_text("ann:secret-words" if key == "auth" else "{}") if Path(value).suffix else Path(value).mkdir(
+            exist_ok=True
+        )
     return word
 
 

@@ -18,6 +18,7 @@ from adapt.distill import boxes, features, logits, masks, semantic
 from adapt.models.sam import Config as SamConfig
 from adapt.models.sam import load as load_sam
 from adapt.plug import UserError
+from adapt.prompting.automatic import Automatic
 from adapt.students import open_student
 from adapt.students.base import told
 
@@ -55,7 +56,8 @@ def answers(student) -> dict:
     for name, predictor in student.predictors().items():
         images = student.preprocess(sample(), False)["image"][None].float()
         with torch.no_grad():
-            found[name] = predictor([sample()])[0] if predictor.takes == "rows" else {"": predictor(images).numpy()}
+            options = {"automatic": [Automatic(points_per_side=4)]} if name == "proposals" else {}
+            found[name] = predictor([sample()], **options)[0] if predictor.takes == "rows" else {"": predictor(images).numpy()}
     return found
 
 

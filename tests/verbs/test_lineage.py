@@ -119,9 +119,9 @@ def test_a_finished_adaptation_measures_nothing_twice(place, monkeypatch):
 def test_a_killed_adaptation_does_not_measure_zero_shot_again(place, monkeypatch):
     asked, whole = [], measuring.evaluated
 
-    def counted(session, config, predict, split, module):
+    def counted(session, config, predict, split, *rest):
         asked.append(split)
-        return whole(session, config, predict, split, module)
+        return whole(session, config, predict, split, *rest)
 
     monkeypatch.setattr(measuring, "evaluated", counted)
     monkeypatch.setattr("adapt.verbs.finetune.fit", lambda session: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -106,7 +106,7 @@ def test_a_sweep_chooses_on_validation_what_keeps_enough(done, capsys, monkeypat
     monkeypatch.setattr(
         measuring,
         "evaluated",
-        lambda session, config, predict, split, module: splits.append(split) or real(session, config, predict, split, module),
+        lambda session, config, predict, split, *rest: splits.append(split) or real(session, config, predict, split, *rest),
     )
     assert main(["merge", f"run={done}", "scale=sweep", "keep=1"]) == 0
     facts = json.loads((done / "manifest.json").read_text())["stages"]["merge"]
