@@ -55,15 +55,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
     groups = _groups(config, dataset)
     labels, names = np.asarray(dataset["label"][:]), dataset.features["label"].names
     rows = Judged.of(predict(dataset), labels)
-    table = {
-        "id": dataset["id"][:],
-        "label": [names[i] for i in labels],
-        "prediction": [names[i] for i in rows.answer],
-        "confidence": rows.confidence.tolist(),
-        "correct": (rows.rank < 1).tolist(),
-        "rank": rows.rank.tolist(),
-        "group": groups,
-    }
+    table = rows.table(dataset["id"][:], labels, names) | {"group": groups}
     counted = np.array([group is not None for group in groups])
     named = [group for group in groups if group is not None]
     first, fifth = (group_means(rows.rank[counted] < k, named) for k in (1, TOP))

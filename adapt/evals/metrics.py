@@ -42,6 +42,17 @@ class Judged:
         parts = [_judged(logits[i : i + step], labels[i : i + step]) for i in range(0, max(1, len(labels)), step)]
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def table(self, ids: list[str], labels: np.ndarray, names: list[str]) -> dict[str, list]:
+        """A row each: id, label and answer by their names, confidence, whether it is right, and its rank."""
+        return {
+            "id": ids,
+            "label": [names[i] for i in labels],
+            "prediction": [names[i] for i in self.answer],
+            "confidence": self.confidence.tolist(),
+            "correct": (self.rank < 1).tolist(),
+            "rank": self.rank.tolist(),
+        }
+
     def reliability(self, bins: int) -> dict[str, list]:
         """See `reliability`."""
         return _binned(self.confidence, self.first, bins)

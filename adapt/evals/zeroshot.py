@@ -78,14 +78,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         intervals={name: interval(each, config.bootstrap) for name, each in resampled.items()},
         floor=float(np.bincount(labels).max() / len(labels)),
         remark=_remark(config, **fitted) if fitted else "",
-        table={
-            "id": dataset["id"][:],
-            "label": [names[i] for i in labels],
-            "prediction": [names[i] for i in rows.answer],
-            "confidence": rows.confidence.tolist(),
-            "correct": (rows.rank < 1).tolist(),
-            "rank": rows.rank.tolist(),
-        },
+        table=rows.table(dataset["id"][:], labels, names),
         figures={
             "classes": names,
             "confusion": confusion(labels, rows.answer, len(names)),

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapt.plug import counted
 from adapt.records import Guard
-from adapt.report import html, table
+from adapt.report import html, table, terminal
 from adapt.report.part import Part
 
 FILE = "shots/shots.json"
@@ -173,21 +173,10 @@ build, panel, shown = PART.build, PART.panel, PART.shown
 
 def tell(folder: Path, read: Mapping[str, Any]) -> None:
     """Print the table, its notes, the guards, and where the page lies."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console, out = Console(), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file has room for whole rows
     head, *body = grid(read)
-    for i, name in enumerate(head):
-        out.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
-    for before, row in zip([None, *body], body, strict=False):
-        first = "" if before and before[0] == row[0] else row[0]  # a method's name once
-        out.add_row(*map(Text, [first, *row[1:]]))
-    console.print(out)
+    pairs = zip([None, *body], body, strict=False)
+    once = [["" if before and before[0] == row[0] else row[0], *row[1:]] for before, row in pairs]  # a method's name once
     lines = [(note, "") for note in notes(read)]
     lines += [(" ".join(table.verdict(guard)).strip(), table.STYLES[guard.state]) for guard in _guards(read)]
-    for line, style in [*lines, (f"Report: {folder / 'shots' / 'report.html'}", "")]:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    lines.append((f"Report: {folder / 'shots' / 'report.html'}", ""))
+    terminal.tell([head, *once], lines, left=1, width=WIDTH)

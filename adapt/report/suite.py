@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.plug import counted
-from adapt.report import html, robustness, table
+from adapt.report import html, robustness, table, terminal
 from adapt.report.entries import parse
 from adapt.report.html import document as whole
 from adapt.report.html import section
@@ -197,24 +197,10 @@ def tell(folder: Path, found: Mapping[str, Any]) -> None:
     Args:
         folder: the run folder.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console, out = Console(), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file has room for whole rows
-    head, *body = grid(found)
-    for number, name in enumerate(head):
-        out.add_column(Text(name), justify="left" if number < 2 else "right", overflow="fold")
-    for row in body:
-        out.add_row(*map(Text, row))
-    console.print(out)
     lines = [(line, "") for line in notes(found)]
     looks = {"failed": ("✗", "bold red"), "left out": ("–", "yellow")}
     for model, word, sets, why in unmeasured(found):
         mark, look = looks[word]
         lines.append((f"{mark} {word}: {model}, {sets}: {why}", look))
     lines.append((f"Report: {folder / 'suites' / found['suite'] / 'report.html'}", ""))
-    for line, style in lines:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    terminal.tell(grid(found), lines, left=2, width=WIDTH)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.plug import counted
-from adapt.report import html
+from adapt.report import html, terminal
 from adapt.report.part import Part
 
 if TYPE_CHECKING:
@@ -165,19 +165,5 @@ build, panel, shown = PART.build, PART.panel, PART.shown
 
 def tell(folder: Path, read: Mapping[str, Any]) -> None:
     """Print the table, its notes, and where the recipe and the page lie."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console, out = Console(), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file has room for whole rows
-    head, *body = grid(read)
-    for number, name in enumerate(head):
-        out.add_column(Text(name), justify="left" if number < 3 else "right", overflow="fold")
-    for row in body:
-        out.add_row(*map(Text, row))
-    console.print(out)
     lines = [*notes(read), f"Recipe: {read['recipe']}", f"Report: {folder / 'workbench' / 'report.html'}"]
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    terminal.tell(grid(read), [(line, "") for line in lines], left=3, width=WIDTH)
