@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -37,6 +37,22 @@ class DrawnConfig(SourceConfig):
     def pattern(self) -> str | None:
         """The expression of `group`; none: there is none."""
         return self.group
+
+
+class MeasuredConfig(SourceConfig):
+    """Base of the `Config` of a hub's data set that is only measured, as it is published."""
+
+    subset: ClassVar[None] = None
+    """Of the hub's data set: it has none."""
+
+    path: str
+    """A hub id, or a folder of `save_to_disk` or of Parquet with the same columns."""
+
+    def check_paths(self) -> None:
+        """The folder must be there, where the path cannot be a hub id."""
+        from adapt.data.hub.files import local_files
+
+        local_files(self.path)
 
 
 def expression(pattern: str) -> str:

@@ -9,9 +9,9 @@ Source: Bitton et al. 2022, arXiv:2207.12576.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from adapt.contracts import SourceConfig
+from adapt.data.config import MeasuredConfig
 from adapt.plug import UserError
 
 if TYPE_CHECKING:
@@ -22,22 +22,13 @@ if TYPE_CHECKING:
 COLUMNS = ("cue", "candidates", "associations", "candidate_images")
 
 
-class Config(SourceConfig):
+class Config(MeasuredConfig):
     """Where the cues lie."""
-
-    subset: ClassVar[None] = None
-    """Of the hub's data set: it has none."""
 
     source: str = "winogavil"
     """This file."""
     path: str = "nlphuji/winogavil"
     """A hub id, or a folder of `save_to_disk` or of Parquet with columns cue, candidates, associations, candidate_images."""
-
-    def check_paths(self) -> None:
-        """The folder must be there, where the path cannot be a hub id."""
-        from adapt.data.hub.files import local_files
-
-        local_files(self.path)
 
 
 def load(config: Config) -> Splits:

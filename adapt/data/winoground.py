@@ -8,9 +8,9 @@ Source: Thrush et al. 2022, arXiv:2204.03162.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from adapt.contracts import SourceConfig
+from adapt.data.config import MeasuredConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,22 +20,13 @@ if TYPE_CHECKING:
 SIDES = (0, 1)
 
 
-class Config(SourceConfig):
+class Config(MeasuredConfig):
     """Where the pairs lie."""
-
-    subset: ClassVar[None] = None
-    """Of the hub's data set: it has none."""
 
     source: str = "winoground"
     """This file."""
     path: str = "facebook/winoground"
     """A hub id, or a folder of `save_to_disk` or of Parquet with columns image_0, image_1, caption_0, caption_1."""
-
-    def check_paths(self) -> None:
-        """The folder must be there, where the path cannot be a hub id."""
-        from adapt.data.hub.files import local_files
-
-        local_files(self.path)
 
 
 def load(config: Config) -> Splits:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 
+from adapt.data.config import MeasuredConfig
 from adapt.data.hub.files import read
 from adapt.plug import UserError
 from adapt.vision.pictures import RGB
 
 
-def only(config, columns: Sequence[str]) -> Dataset:
+def only(config: MeasuredConfig, columns: Sequence[str]) -> Dataset:
     """The split test of a data set, or its only one.
 
     Args:
-        config: with `path` and `subset`, of a source.
         columns: that it must have.
 
     Raises:
