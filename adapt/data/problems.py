@@ -18,7 +18,7 @@ from adapt.vision.depth import REFUSED
 LEFT_OUT = "class left out"
 # problem → (is it severe, what to do)
 KINDS = {
-    "unreadable": (True, "replace the file with one that opens in an image viewer, or delete it"),
+    "unreadable": (True, "copy or download the file again (a picture must open in an image viewer), or delete it"),
     "truncated": (True, "copy or download the file again, or delete it"),
     "zero-size": (True, "copy or download the file again, or delete it"),
     "decompression bomb": (True, "scale the picture down, or delete it"),

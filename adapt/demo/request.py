@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.overrides import taken
-from adapt.plug import UserError
+from adapt.plug import UserError, nearest
 
 HELP = """adapt demo [recipe=NAME | run=FOLDER | checkpoint=NAME | file=FILE.onnx]
 
@@ -71,7 +71,8 @@ def parse_request(arguments: list[str]) -> Request:
     whose = [name for name in ("recipe", "run") if any(argument.startswith(f"{name}=") for argument in arguments)]
     if arguments and not whose:
         hint = "; overrides need a recipe= or run= before them" if "=" in arguments[0] else ""
-        raise UserError(f"demo: {arguments[0]!r} is unknown{hint}. Write adapt demo, or see: adapt help demo")
+        known = nearest(arguments[0].partition("=")[0], (*OWN, "recipe", "run"))
+        raise UserError(f"demo: {arguments[0]!r} is unknown{hint}.{known} See: adapt help demo")
     own = [name for name in ("checkpoint", "file") if name in given]
     if len(own) + bool(whose) > 1:
         raise UserError(f"{own[0]}: given with {[*own, *whose][1]}=. Give one of them.")

@@ -40,6 +40,7 @@ def test_a_page_that_others_reach_without_a_password_is_open():
         (["checkpoint="], "checkpoint: empty"),
         (["train.epochs=5"], "'train.epochs=5' is unknown; overrides need a recipe= or run= before them"),
         (["photo.jpg"], "demo: 'photo.jpg' is unknown"),
+        (["checkpont=clip-tiny"], "Did you mean 'checkpoint'?"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(given, told, tmp_path, monkeypatch):
