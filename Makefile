@@ -50,6 +50,11 @@ lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --extra test --extra docs --extra notebooks --extra assets pyproject.toml --output-file requirements.lock
 
+# The moving picture of the demo, docs/demo.gif, made by the test that visits it.
+.PHONY: pictures
+pictures: setup
+	HF_HUB_OFFLINE=1 ADAPT_PICTURES=docs $(BIN)/python -m pytest -q tests/demo/test_moving.py
+
 # The pages of docs/ and those that are made of the code: build/docs/index.html, which needs no server and no network.
 .PHONY: docs
 docs: setup

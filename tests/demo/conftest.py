@@ -138,6 +138,24 @@ def huge():
 
 
 @pytest.fixture(scope="session")
+def tigers(tmp_path_factory):
+    """Two tigers and a banana on white, 46 pixels each, in a picture of 190 × 128 on disk; and their corners."""
+    from PIL import Image
+
+    from adapt.data import world
+
+    corners = [("tiger face", (6, 8)), ("tiger face", (70, 66)), ("banana", (72, 6))]
+    rows = {row["caption"]: row["image"] for row in world.read("noto")}
+    picture = Image.new("RGB", (190, 128), "white")
+    for name, corner in corners:
+        thing = rows[name].convert("RGBA").resize((46, 46))
+        picture.paste(thing, corner, thing)
+    path = tmp_path_factory.mktemp("tigers") / "tigers.png"
+    picture.save(path)
+    return path, [corner for _, corner in corners]
+
+
+@pytest.fixture(scope="session")
 def upload():
     """(page, part, file) → put a file into a picture of the page, by the CSS selector of its component, such as `#zero-shot-picture`."""
 
@@ -149,7 +167,7 @@ def upload():
 
 @pytest.fixture(scope="session")
 def click():
-    """(page, part, x, y) → click on a picture of the page, at a share of its width and height."""
+    """(page, part, x, y) → click on a picture of the page, at a share of its width and height, wherever its frame shows it."""
 
     def at(page, part: str, x: float, y: float) -> None:
         shown = page.locator(f"{part} img")
@@ -157,7 +175,8 @@ def click():
             "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
         )
         frame = shown.bounding_box()
-        scale = min(1, frame["width"] / wide, frame["height"] / high)  # object-fit: scale-down
+        assert shown.evaluate("image => getComputedStyle(image).objectFit") == "scale-down"
+        scale = min(1, frame["width"] / wide, frame["height"] / high)
         left, top = (frame["width"] - scale * wide) / 2, (frame["height"] - scale * high) / 2
         shown.click(position={"x": left + x * scale * wide, "y": top + y * scale * high})
 

@@ -10,25 +10,16 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from adapt.data import world
 from adapt.demo import masks
 from adapt.vision.masks import rle, unrle
 
 PICTURE, ROWS, CLASS = "#segment-picture", "#segment-list .region", "#segment-class input, #segment-class textarea"
-TIGERS, BANANA = [(6, 8), (70, 66)], (72, 6)
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    """Two tigers and a banana on white, 190 × 128 pixels, on disk."""
-    rows = {row["caption"]: row["image"] for row in world.read("noto")}
-    picture = Image.new("RGB", (190, 128), "white")
-    for name, corner in (*(("tiger face", one) for one in TIGERS), ("banana", BANANA)):
-        thing = rows[name].convert("RGBA").resize((46, 46))
-        picture.paste(thing, corner, thing)
-    path = tmp_path_factory.mktemp("tigers") / "tigers.png"
-    picture.save(path)
-    return path
+@pytest.fixture
+def scene(tigers):
+    """Two tigers and a banana."""
+    return tigers[0]
 
 
 @pytest.fixture
@@ -52,16 +43,6 @@ def rows(page, count: int) -> list[str]:
     return page.locator(ROWS).all_inner_texts()
 
 
-def click(page, x: float, y: float) -> None:
-    """Click at a share of the picture's width and height, wherever the page shows it inside of its frame."""
-    image = page.locator(f"{PICTURE} img")
-    frame, size = image.bounding_box(), image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
-    assert image.evaluate("image => getComputedStyle(image).objectFit") == "scale-down"
-    scale = min(1, frame["width"] / size[0], frame["height"] / size[1])
-    wide, high = (scale * side for side in size)
-    image.click(position={"x": (frame["width"] - wide) / 2 + x * wide, "y": (frame["height"] - high) / 2 + y * high})
-
-
 def save(page, name: str, place):
     """Press a button and save what the browser downloads."""
     with page.expect_download() as waiting:
@@ -71,28 +52,29 @@ def save(page, name: str, place):
     return path
 
 
-def test_clicks_are_where_they_are_on_small_and_large_pictures_of_both_orientations(tab, picture, upload, monkeypatch):
+def test_clicks_are_where_they_are_on_small_and_large_pictures_of_both_orientations(tab, picture, upload, click, monkeypatch):
     asked, real = [], masks.prompted
     monkeypatch.setattr(masks, "prompted", lambda *given: asked.append(given[3][-1]) or real(*given))
     for number, size in enumerate([(96, 64), (40, 60), (2400, 1200), (1000, 2000)]):
         upload(tab, PICTURE, picture(["red", "blue", "green", "white"][number], size))
         tab.get_by_text(f"{size[0]:,} × {size[1]:,} pixels").locator("visible=true").wait_for()
         rows(tab, 0)  # those of the picture before are gone
-        click(tab, 0.25, 0.8)
+        click(tab, PICTURE, 0.25, 0.8)
         rows(tab, 1)
         x, y, inside = asked[-1]
         shown = max(size) / 378  # pixels of the picture under one of the page's, at most
         assert (x, y) == pytest.approx((0.25 * size[0], 0.8 * size[1]), abs=1.5 * shown) and inside
 
 
-def test_clicks_undo_box_and_the_three_files(tab, scene, tmp_path):
+def test_clicks_undo_box_and_the_three_files(tab, tigers, click, tmp_path):
+    scene, (tiger, _, banana) = tigers
     tab.set_input_files(f"{PICTURE} input[type=file]", scene)
     tab.get_by_text("Click on a thing.").wait_for()
-    click(tab, 29 / 190, 31 / 128)
+    click(tab, PICTURE, 29 / 190, 31 / 128)
     (first,) = rows(tab, 1)
     assert "1: thing" in first and "predicted IoU" in first
     mode(tab, "Subtract")
-    click(tab, 29 / 190, 46 / 128)
+    click(tab, PICTURE, 29 / 190, 46 / 128)
     expect(tab.locator(ROWS)).not_to_have_text(first, timeout=60_000)
     press(tab, "Undo")
     tab.locator(ROWS).get_by_text(first.split("\n")[-1]).wait_for()
@@ -102,14 +84,14 @@ def test_clicks_undo_box_and_the_three_files(tab, scene, tmp_path):
     tab.locator(CLASS).fill("banana")
     mode(tab, "Box")
     for x, y in ((120, 54), (70, 4)):
-        click(tab, x / 190, y / 128)
+        click(tab, PICTURE, x / 190, y / 128)
     assert "2: banana" in rows(tab, 2)[1]
 
     data = json.loads(save(tab, "COCO JSON", tmp_path).read_text())
     found = [unrle(one["segmentation"]) for one in data["annotations"]]
     assert [one["name"] for one in data["categories"]] == ["tiger", "banana"]
     assert (data["images"][0]["width"], data["images"][0]["height"]) == (190, 128)
-    for mask, (left, top) in zip(found, (TIGERS[0], BANANA), strict=True):
+    for mask, (left, top) in zip(found, (tiger, banana), strict=True):
         assert mask[top : top + 46, left : left + 46].sum() > 0.8 * mask.sum() > 300
     numbers = Image.open(save(tab, "Mask PNG", tmp_path))
     assert numbers.format == "PNG" and json.loads(numbers.text["regions"]) == ["tiger", "banana"]
