@@ -88,10 +88,13 @@ def _veiled(picture: Picture.Image, masks: list[dict[str, Any]]) -> Picture.Imag
 
 
 def _named(picture: Picture.Image, text: str) -> Picture.Image:
-    """Words on a bar below the picture."""
-    from PIL import Image, ImageDraw
+    """Words on a bar below the picture, large enough to be read when it is shown as an icon; long ones smaller."""
+    from PIL import Image, ImageDraw, ImageFont
 
-    canvas = Image.new("RGB", (max(picture.width, 200), picture.height + 18), "white")
+    width = max(picture.width, 200)
+    size = width / 13
+    size = max(10, min(size, size * (width - 8) / ImageFont.load_default(size).getlength(text)))
+    canvas = Image.new("RGB", (width, picture.height + round(1.5 * size)), "white")
     canvas.paste(picture)
-    ImageDraw.Draw(canvas).text((4, picture.height + 3), text, fill="black")
+    ImageDraw.Draw(canvas).text((4, picture.height + size / 6), text, fill="black", font=ImageFont.load_default(size))
     return canvas
