@@ -36,8 +36,8 @@ class Sizes:
     """Of the metrics."""
     columns: int = 1_000
     """Classes of the metrics."""
-    road: tuple[int, int] = (1_000, 10_000)
-    """Pictures of the two roads whose peaks of memory are compared."""
+    road: tuple[int, ...] = (1_000, 10_000, 100_000)
+    """Pictures of the roads whose peaks of memory are compared."""
     grows: tuple[int, ...] = (1_000, 3_000, 10_000)
     """Pictures of the plot."""
     classes: tuple[int, ...] = (10, 100, 1_000)

@@ -17,7 +17,7 @@ STEPS = 20
 
 
 def measure(task: made.Task) -> list[Rows]:
-    """The larger road's peak, and by how much it is above the smaller one's."""
+    """The peak of each road, and by how much it is above the smallest one's."""
     folders = {count: made.pictures(Path(f"road-{count}"), {"": count}) for count in task.sizes.road}
     batch = min(32, min(folders) // 8)
 
