@@ -58,9 +58,19 @@ def page(notebook: NotebookNode, name: str, shown: bool) -> str:
             parts.append(LINK.sub(r"\1.md\2)", cell.source))
             continue
         parts.append(f"```python\n{cell.source}\n```")
-        parts += filter(None, map(_output, cell.outputs))
+        parts += map(_output, _joined(cell.outputs))
     title, _, rest = parts[0].partition("\n")
     return "\n\n".join([title, about, rest.strip(), *parts[1:]]) + "\n"
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs that show something; lines that were printed one after the other are one."""
+    found: list[NotebookNode] = []
+    for output in filter(_output, outputs):
+        if found and output.output_type == found[-1].output_type == "stream":
+            output = NotebookNode(output | {"text": found.pop().text.rstrip("\n") + "\n" + output.text})
+        found.append(output)
+    return found
 
 
 def _output(output: NotebookNode) -> str:

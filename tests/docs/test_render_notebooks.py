@@ -42,6 +42,7 @@ def test_a_page_has_the_words_the_code_and_what_was_shown(render):
         new_output("stream", name="stdout", text="a < b\n"),
         new_output("stream", name="stderr", text="finetune: 3 of 9\n"),
         new_output("display_data", data={"text/html": '<progress value="3" max="9"></progress> finetune'}),
+        new_output("stream", name="stdout", text="then this\n"),
         new_output("execute_result", data={"text/html": "<table>\n\n<tr></tr></table>", "text/plain": "a table"}),
         new_output("display_data", data={"image/png": PNG, "text/plain": "<Figure>"}),
         new_output("execute_result", data={"text/plain": "2"}),
@@ -50,7 +51,7 @@ def test_a_page_has_the_words_the_code_and_what_was_shown(render):
     assert said.startswith("# A lesson\n\n*This page is the notebook `notebooks/01_one.ipynb`.")
     assert "[two](02_two.md#end)" in said
     assert "```python\n1 + 1\n```" in said
-    assert "a &lt; b" in said and '<pre class="output">2</pre>' in said
+    assert '<pre class="output">a &lt; b\nthen this</pre>' in said and '<pre class="output">2</pre>' in said
     assert "<table>\n<tr></tr></table>" in said, "no empty line ends the page's own HTML"
     assert f"data:image/png;base64,{PNG}" in said
     assert "finetune" not in said and "a table" not in said and "Figure" not in said
