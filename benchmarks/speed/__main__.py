@@ -33,6 +33,7 @@ PARTS = {
     "vit": "zeroshot.large",
     "lora": "lora.both",
     "frozen": "lora.frozen",
+    "frozen_large": "lora.frozen_large",
     "distill": "distilling.measure",
     "startup": "startup.measure",
     "metrics": "metrics.measure",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,46 +42,95 @@ def frozen(task: made.Task) -> list[Rows]:
     return [compared(task, task.sizes.many, IMAGES, TEMPLATES)]
 
 
-def compared(task: made.Task, classes: int, targets: str, templates: list[str]) -> Rows:
-    batch, steps = task.sizes.batch, task.sizes.steps
-    data = made.pictures(Path("photos"), {"train": batch * steps, "val": 2 * classes, "test": 2 * classes}, classes)
-    files = sorted((data / "train").rglob("*.jpg"))
+def frozen_large(task: made.Task) -> list[Rows]:
+    """The same at the size of the public ViT-B/32; Trainer's texts are as long as the longest, or 77 tokens as CLIP was trained."""
+    sizes = replace(task.sizes, steps=max(2, task.sizes.steps // 5))
+    checkpoint = made.base_clip(Path("vit-b-32"), sizes.side // 32 * 32, sizes.layers, patch=32, words=True)
+    return [compared(replace(task, sizes=sizes), sizes.many, IMAGES, TEMPLATES, checkpoint)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all of them learn."""
+
+    task: made.Task
+    checkpoint: Path
+    data: Path
+    targets: str
+    """A regular expression of the layers that get adapters."""
+    templates: list[str]
+
+    @property
+    def files(self) -> list[Path]:
+        """The training pictures."""
+        return sorted((self.data / "train").rglob("*.jpg"))
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.task.sizes.steps
+
+    @property
+    def batch(self) -> int:
+        return self.task.sizes.batch
+
+
+def compared(task: made.Task, classes: int, targets: str, templates: list[str], checkpoint: Path | None = None) -> Rows:
+    """Seconds a step.
+
+    Args:
+        checkpoint: of random weights and of a public one's size; without: clip-tiny.
+    """
+    split = {"train": task.sizes.batch * task.sizes.steps, "val": 2 * classes, "test": 2 * classes}
+    side = checkpoint and json.loads((checkpoint / "preprocessor_config.json").read_text())["size"]["shortest_edge"]
+    data = made.pictures(Path("photos"), split, classes, side or 32)
+    work = Work(task, checkpoint or made.tiny(), data, targets, templates)
     towers = "both towers" if targets == BOTH else "frozen words"
-    what = f"LoRA step of {batch}, clip-tiny, {towers}, {classes} × {len(templates)} texts"
-    model = {"name": "clip", "checkpoint": "clip-tiny", "train_templates": len(templates)}
-    common = {"model": model, "prompts": {"templates": templates}}
+    net = "ViT-B/32" if checkpoint else "clip-tiny"
+    what = f"LoRA step of {work.batch}, {net}, {towers}, {classes} × {len(templates)} texts"
     works = [
-        lambda turn: {BARE: bare(files, targets, templates, task)},
-        lambda turn: {OURS: ours(data, targets, task, f"still-{turn}", augment=STILL, **common)},
-        lambda turn: {"ours, with random views": ours(data, targets, task, f"views-{turn}", **common)},
-        lambda turn: {"Trainer + peft": trainer(files, targets, templates, task)},
+        lambda turn: {BARE: bare(work)},
+        lambda turn: {OURS: ours(work, f"still-{turn}", STILL)},
+        lambda turn: {"Trainer + peft": trainer(work)},
     ]
+    if checkpoint:
+        works += [lambda turn: {"Trainer + peft, 77 tokens": trainer(work, "max_length")}]
+    else:
+        works[2:2] = [lambda turn: {"ours, with random views": ours(work, f"views-{turn}", {})}]
     return interleaved(what, works, task.turns)
 
 
-def ours(data: Path, targets: str, task: made.Task, name: str, augment: dict | None = None, **sections: Any) -> float:
+def ours(work: Work, name: str, augment: dict) -> float:
     """Seconds a step of `adapt finetune`."""
-    train = {"epochs": EPOCHS, "batch": task.sizes.batch, "augment": augment or {}}
-    method = {"name": "lora", "targets": [targets]} | ADAPTERS
-    with clock.steps(task.sizes.steps) as ends:
-        pipeline.finetune(made.recipe(name, data, method=method, train=train, **sections))
-    return clock.later(ends) / task.sizes.steps
+    sections = {
+        "model": made.model(work.checkpoint) | {"train_templates": len(work.templates)},
+        "prompts": {"templates": work.templates},
+        "method": {"name": "lora", "targets": [work.targets]} | ADAPTERS,
+        "train": {"epochs": EPOCHS, "batch": work.batch, "augment": augment},
+    }
+    with clock.steps(work.steps) as ends:
+        pipeline.finetune(made.recipe(name, work.data, **sections))
+    return clock.later(ends) / work.steps
 
 
 class Net(nn.Module):
     """CLIP with adapters and a cross-entropy over its classes' words, as one writes it with transformers and peft."""
 
-    def __init__(self, names: list[str], templates: list[str], targets: str, device: str):
+    def __init__(self, work: Work, names: list[str], padding: str = "longest"):
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
         super().__init__()
-        net = AutoModel.from_pretrained(str(made.tiny()), dtype=torch.float32)
-        self.net = get_peft_model(net, LoraConfig(r=16, lora_alpha=32, lora_dropout=0, target_modules=targets))
-        texts, self.classes = [template.format(name) for name in names for template in templates], len(names)
-        tokens = AutoTokenizer.from_pretrained(str(made.tiny()))(texts, padding="longest", return_tensors="pt")
-        self.tokens = tokens["input_ids"].to(device)
-        self.to(device)
+        adapters = LoraConfig(r=16, lora_alpha=32, lora_dropout=0, target_modules=work.targets)
+        self.net = get_peft_model(made.network(work.checkpoint), adapters)
+        texts, self.classes = [template.format(name) for name in names for template in work.templates], len(names)
+        tokenizer, longest = (
+            AutoTokenizer.from_pretrained(str(work.checkpoint)),
+            self.net.config.text_config.max_position_embeddings,
+        )
+        tokens = tokenizer(texts, padding=padding, max_length=longest, truncation=True, return_tensors="pt")
+        self.tokens = tokens["input_ids"].to(work.task.device)
+        self.to(work.task.device)
 
     def words(self) -> Tensor:
         """float[C, D], L2-normalised."""
@@ -97,11 +146,11 @@ class Net(nn.Module):
 class Files(torch.utils.data.Dataset):
     """Pictures read, scaled and normalised when asked for."""
 
-    def __init__(self, files: list[Path]):
-        config = json.loads((made.tiny() / "preprocessor_config.json").read_text())
-        self.size, self.files = config["size"]["shortest_edge"], files
+    def __init__(self, work: Work):
+        config = json.loads((work.checkpoint / "preprocessor_config.json").read_text())
+        self.size, self.files = config["size"]["shortest_edge"], work.files
         self.mean, self.std = config["image_mean"], config["image_std"]
-        self.names = sorted({file.parent.name for file in files})
+        self.names = sorted({file.parent.name for file in self.files})
 
     def __len__(self) -> int:
         return len(self.files)
@@ -114,36 +163,36 @@ class Files(torch.utils.data.Dataset):
         return {"pixel_values": pixels, "labels": self.names.index(file.parent.name)}
 
 
-def bare(files: list[Path], targets: str, templates: list[str], task: made.Task) -> float:
+def bare(work: Work) -> float:
     """Seconds a step of a loop whose pictures lie ready; the words' classifier is made once where its tower is frozen."""
-    rows, batch, device = Files(files), task.sizes.batch, task.device
+    rows, device = Files(work), work.task.device
     items = [rows[number] for number in range(len(rows))]
     pixels, labels = torch.stack([item["pixel_values"] for item in items]), torch.tensor([item["labels"] for item in items])
-    pixels, labels, net = pixels.to(device), labels.to(device), Net(rows.names, templates, targets, device).train()
+    pixels, labels, net = pixels.to(device), labels.to(device), Net(work, rows.names).train()
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=2e-4, weight_decay=0.01)
     with torch.no_grad():
-        words = net.words() if targets == IMAGES else None
-    with clock.steps(task.sizes.steps) as ends:
+        words = net.words() if work.targets == IMAGES else None
+    with clock.steps(work.steps) as ends:
         for _ in range(EPOCHS):
-            for part in torch.randperm(len(items), device=device).split(batch):
+            for part in torch.randperm(len(items), device=device).split(work.batch):
                 optimizer.zero_grad()
                 with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
                     loss = net(pixels[part], labels[part], words)["loss"]
                 loss.backward()
                 nn.utils.clip_grad_norm_(learning, 1.0)
                 optimizer.step()
-    return clock.later(ends) / task.sizes.steps
+    return clock.later(ends) / work.steps
 
 
-def trainer(files: list[Path], targets: str, templates: list[str], task: made.Task) -> float:
+def trainer(work: Work, padding: str = "longest") -> float:
     """Seconds a step of Hugging Face's Trainer with peft's adapters; on a GPU with a loading process a core."""
     from transformers import Trainer, TrainingArguments
 
-    rows, cuda = Files(files), task.device == "cuda"
+    rows, cuda = Files(work), work.task.device == "cuda"
     arguments = TrainingArguments(
         output_dir="trainer",
-        per_device_train_batch_size=task.sizes.batch,
+        per_device_train_batch_size=work.batch,
         num_train_epochs=EPOCHS,
         learning_rate=2e-4,
         weight_decay=0.01,
@@ -157,6 +206,6 @@ def trainer(files: list[Path], targets: str, templates: list[str], task: made.Ta
         report_to=[],
         disable_tqdm=True,
     )
-    with clock.steps(task.sizes.steps) as ends:
-        Trainer(Net(rows.names, templates, targets, task.device), arguments, train_dataset=rows).train()
-    return clock.later(ends) / task.sizes.steps
+    with clock.steps(work.steps) as ends:
+        Trainer(Net(work, rows.names, padding), arguments, train_dataset=rows).train()
+    return clock.later(ends) / work.steps

@@ -114,12 +114,19 @@ def tiny() -> Path:
     return Path(resolve("clip-tiny"))
 
 
-def base_clip(folder: Path, side: int, layers: int) -> Path:
-    """A checkpoint's folder without weights: CLIP with a ViT-B/16, at `side` pixels, and clip-tiny's tower of words."""
+def base_clip(folder: Path, side: int, layers: int, patch: int = 16, words: bool = False) -> Path:
+    """A checkpoint's folder without weights: CLIP with a ViT-B of this patch, at `side` pixels.
+
+    Args:
+        words: its tower of words is that of the public ViT-B/16 and ViT-B/32, with clip-tiny's tokens, and not clip-tiny's own.
+    """
     shutil.copytree(tiny(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    size = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 16}
+    size = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": patch}
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= size | {"image_size": side, "num_hidden_layers": layers}
+    if words:
+        size = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "max_position_embeddings": 77}
+        config["text_config"] |= size | {"num_hidden_layers": layers}
     (folder / "config.json").write_text(json.dumps(config))
     return _sees(folder, side)
 
@@ -143,6 +150,22 @@ def _sees(folder: Path, side: int) -> Path:
     processor |= {"crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder.resolve()
+
+
+def model(checkpoint: Path) -> dict[str, str]:
+    """The model of a recipe; a checkpoint's folder without weights has random ones."""
+    weights = "pretrained" if list(checkpoint.glob("*.safetensors")) else "random"
+    return {"name": "clip", "checkpoint": str(checkpoint), "weights": weights}
+
+
+def network(checkpoint: Path):
+    """The same network as plain transformers build it, in fp32."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    if model(checkpoint)["weights"] == "random":
+        return AutoModel.from_config(AutoConfig.from_pretrained(str(checkpoint)), dtype=torch.float32)
+    return AutoModel.from_pretrained(str(checkpoint), dtype=torch.float32)
 
 
 def recipe(name: str, data: Path, unlabelled: Path | None = None, **sections: Any):

@@ -62,7 +62,7 @@ def ours(data: Path, checkpoint: Path, name: str) -> dict[str, float]:
     made.forget()
     found = {}
     for time in ("first", "second"):
-        recipe = made.recipe(f"{name}-{time}", data, model=_model(checkpoint), evals=EVALS)
+        recipe = made.recipe(f"{name}-{time}", data, model=made.model(checkpoint), evals=EVALS)
         began = clock.now()
         with clock.watched(PREDICT) as asked:
             pipeline.evaluate(recipe)
@@ -72,22 +72,12 @@ def ours(data: Path, checkpoint: Path, name: str) -> dict[str, float]:
     return found
 
 
-def _model(checkpoint: Path) -> dict:
-    weights = "pretrained" if list(checkpoint.glob("*.safetensors")) else "random"
-    return {"name": "clip", "checkpoint": str(checkpoint), "weights": weights}
-
-
 class Bare:
     """Decoding and the image tower, without a data set, metrics or report."""
 
     def __init__(self, checkpoint: Path, device: str, batch: int = 64):
-        from transformers import AutoConfig, AutoModel
-
-        place, config = str(checkpoint), json.loads((checkpoint / "preprocessor_config.json").read_text())
-        if _model(checkpoint)["weights"] == "random":
-            self.net = AutoModel.from_config(AutoConfig.from_pretrained(place), dtype=torch.float32)
-        else:
-            self.net = AutoModel.from_pretrained(place, dtype=torch.float32)
+        config = json.loads((checkpoint / "preprocessor_config.json").read_text())
+        self.net = made.network(checkpoint)
         self.net.eval().to(device)
         self.size, self.crop = config["size"]["shortest_edge"], config["crop_size"]["height"]
         self.mean, self.std = (torch.tensor(config[name], device=device)[:, None, None] for name in ("image_mean", "image_std"))
