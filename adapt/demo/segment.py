@@ -63,20 +63,22 @@ def build(desk: Desk) -> None:
                 fresh, more, remove = (gr.Button(text, size="sm", min_width=90) for text in (FRESH, MORE, REMOVE))
             listed = gr.HTML(elem_id="segment-list")
             shows = [part, marks, listed, chosen, name]
-            words_by = _search(desk, model, upload, marks, more, shows)
+            words_by = _search(desk, model, upload, marks, name, more, shows)
             _downloads(desk, upload, marks)
     gr.on(
         [upload.change, model.change], functools.partial(_ready, desk), [model, upload, marks], [hint, listed, chosen], **TYPED
     )
     part.select(_clicks(desk), [model, upload, marks, mode, name], shows, **ONE)
     for button, act in ((undo, _undo), (clear, _clear), (fresh, _fresh), (remove, _remove)):
-        button.click(functools.partial(parts.told(act), desk), [upload, marks], shows, **ONE)
-    chosen.input(functools.partial(_choose, desk), [upload, marks, chosen], shows, **ONE)
+        button.click(functools.partial(parts.told(act), desk), [upload, marks, name], shows, **ONE)
+    chosen.input(functools.partial(_choose, desk), [upload, marks, chosen, name], shows, **ONE)
     gr.on([name.submit, name.blur], functools.partial(_rename, desk), [upload, marks, chosen, name], shows, **ONE)
     _script(desk, names[0], words_by)
 
 
-def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, more: gr.Button, shows: list) -> str | None:
+def _search(
+    desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, name: gr.Textbox, more: gr.Button, shows: list
+) -> str | None:
     """Words, and all that is like a region (`more`); the name of the CLIP that words are asked by, if there is one."""
     clips, encoders = desk.names("clip"), desk.names("dinov2", "clip")
     words = gr.Textbox(
@@ -89,9 +91,9 @@ def _search(desk: Desk, model: gr.Dropdown, upload: gr.State, marks: gr.State, m
             example_by = gr.Dropdown(encoders, value=encoders[0] if encoders else None, label="Examples by", min_width=120)
     # what is slow is done first, and kept; the steps after it, of which one waits for another, are quick
     step = words.submit(functools.partial(_look, desk), [model, upload], None, **PRIVATE)
-    step.success(functools.partial(_find, desk), [model, words_by, upload, marks, words], shows, **ONE)
+    step.success(functools.partial(_find, desk), [model, words_by, upload, marks, words, name], shows, **ONE)
     step = more.click(functools.partial(_look_alike, desk), [model, example_by, upload, marks], None, **PRIVATE)
-    step.success(functools.partial(_more, desk), [model, example_by, upload, marks, least], shows, **ONE)
+    step.success(functools.partial(_more, desk), [model, example_by, upload, marks, least, name], shows, **ONE)
     return clips[0] if clips else None
 
 
@@ -172,21 +174,21 @@ def _clicks(desk: Desk) -> Callable:
         region = marks.region
         if mode == BOX:
             if marks.corner is None:
-                return _shown(desk, marks.step(corner=(x, y)))
+                return _shown(desk, marks.step(corner=(x, y)), called)
             left, top = marks.corner
             box = min(left, x), min(top, y), max(left, x), max(top, y)
             if box[2] - box[0] < 1 or box[3] - box[1] < 1:
                 raise UserError("The second corner is on the first one. Click further away.")
-            return _shown(desk, marks.add(_answer(desk, name, upload, called, (), box)))
+            return _shown(desk, marks.add(_answer(desk, name, upload, called, (), box)), called)
         if region is None:
             if mode == SUBTRACT:
                 raise UserError("There is nothing to subtract from: first add a click on the thing.")
-            return _shown(desk, marks.add(_answer(desk, name, upload, called, ((x, y, True),), None)))
+            return _shown(desk, marks.add(_answer(desk, name, upload, called, ((x, y, True),), None)), called)
         points = (*region.points, (x, y, mode == ADD))
         box = region.box
         if box is None and not region.points:  # of words or an example: its box keeps the thing
             box = tuple(regions.shapes(Marks(upload, (region,)))[0]["box"])
-        return _shown(desk, marks.put(_answer(desk, name, upload, region.name, points, box)))
+        return _shown(desk, marks.put(_answer(desk, name, upload, region.name, points, box)), called)
 
     return clicked
 
@@ -196,29 +198,29 @@ def _answer(desk: Desk, name: str, upload: Upload, called: str, points: tuple, b
     return Region.of(upload, _class(called), mask, score, points=points, box=box)
 
 
-def _undo(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
-    return _shown(desk, _of(upload, marks).undone())
+def _undo(desk: Desk, upload: Upload | None, marks: Marks | None, called: str) -> Drawn:
+    return _shown(desk, _of(upload, marks).undone(), called)
 
 
-def _clear(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
-    return _shown(desk, _of(upload, marks).step(regions=(), active=None))
+def _clear(desk: Desk, upload: Upload | None, marks: Marks | None, called: str) -> Drawn:
+    return _shown(desk, _of(upload, marks).step(regions=(), active=None), called)
 
 
-def _fresh(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
-    return _shown(desk, _of(upload, marks).at(None))
+def _fresh(desk: Desk, upload: Upload | None, marks: Marks | None, called: str) -> Drawn:
+    return _shown(desk, _of(upload, marks).at(None), called)
 
 
-def _remove(desk: Desk, upload: Upload | None, marks: Marks | None) -> Drawn:
+def _remove(desk: Desk, upload: Upload | None, marks: Marks | None, called: str) -> Drawn:
     marks = _of(upload, marks)
     if marks.region is None:
         raise UserError("Choose the region that shall go, under Next click changes.")
-    return _shown(desk, marks.put(None))
+    return _shown(desk, marks.put(None), called)
 
 
 @parts.told
-def _choose(desk: Desk, upload: Upload | None, marks: Marks | None, chosen: str) -> Drawn:
+def _choose(desk: Desk, upload: Upload | None, marks: Marks | None, chosen: str, called: str) -> Drawn:
     marks = _of(upload, marks)
-    return _shown(desk, marks.at(_number(chosen)))
+    return _shown(desk, marks.at(_number(chosen)), called)
 
 
 @parts.told
@@ -228,7 +230,7 @@ def _rename(desk: Desk, upload: Upload | None, marks: Marks | None, chosen: str,
     if upload is None or marks is None or marks.upload != upload:
         return (gr.skip(),) * 5
     renamed = marks.called(_number(chosen), _class(called))
-    return (gr.skip(),) * 5 if renamed is marks else _shown(desk, renamed)
+    return (gr.skip(),) * 5 if renamed is marks else _shown(desk, renamed, called)
 
 
 def _number(chosen: str) -> int | None:
@@ -259,16 +261,20 @@ def _example(marks: Marks, example_by: str | None) -> Region:
 
 
 @parts.told
-def _find(desk: Desk, name: str, words_by: str, upload: Upload | None, marks: Marks | None, words: str) -> Drawn:
+def _find(desk: Desk, name: str, words_by: str, upload: Upload | None, marks: Marks | None, words: str, called: str) -> Drawn:
     marks = _of(upload, marks)
     found, lacking = masks.named(desk, name, words_by, upload, words)
     if lacking:
         gr.Info(f"Not found: {', '.join(lacking)}. What is there shows the other words better.")
-    return _shown(desk, marks.add(*(Region.of(upload, each, mask, score, title="similarity") for each, mask, score in found)))
+    return _shown(
+        desk, marks.add(*(Region.of(upload, each, mask, score, title="similarity") for each, mask, score in found)), called
+    )
 
 
 @parts.told
-def _more(desk: Desk, name: str, example_by: str | None, upload: Upload | None, marks: Marks | None, least: float) -> Drawn:
+def _more(
+    desk: Desk, name: str, example_by: str | None, upload: Upload | None, marks: Marks | None, least: float, called: str
+) -> Drawn:
     marks = _of(upload, marks)
     region = _example(marks, example_by)
     found = masks.like(desk, name, example_by, upload, region.mask, least)
@@ -276,9 +282,8 @@ def _more(desk: Desk, name: str, example_by: str | None, upload: Upload | None, 
     new = [(mask, score) for mask, score in found if not any(_same(mask, other) for other in known)]
     if not new:
         raise UserError(f"Nothing else is like this {region.name}. Lower the cosine to see what is less like it.")
-    return _shown(
-        desk, marks.add(*(Region.of(upload, region.name, mask, score, title="similarity") for mask, score in new), active=False)
-    )
+    alike = (Region.of(upload, region.name, mask, score, title="similarity") for mask, score in new)
+    return _shown(desk, marks.add(*alike, active=False), called)
 
 
 def _same(mask: Any, other: Any) -> bool:
@@ -310,13 +315,13 @@ def _class(called: str) -> str:
     return " ".join(called.split()) or THING
 
 
-def _shown(desk: Desk, marks: Marks) -> Drawn:
-    """What a step shows."""
+def _shown(desk: Desk, marks: Marks, called: str) -> Drawn:
+    """What a step shows; a class that stood there already (`called`) is not written again over what has been typed since."""
     path = marks.upload.path
     picture = desk.pictures.get((path, "shown"), lambda: parts.shown(desk.picture(path)))
     titles = [f"{number}: {region.name}" for number, region in enumerate(marks.regions, 1)]
     choice = gr.Dropdown([NEW, *titles], value=NEW if marks.active is None else titles[marks.active])
-    name = gr.skip() if marks.region is None else marks.region.name
+    name = gr.skip() if marks.region is None or marks.region.name == called else marks.region.name
     return regions.drawn(picture, marks), marks, _list(marks), choice, name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -112,6 +113,21 @@ def test_clicks_undo_box_and_the_three_files(tab, tigers, click, tmp_path):
     tab.get_by_text("Nothing is marked yet").wait_for()
     press(tab, "Undo")
     rows(tab, 2)
+
+
+def test_what_is_typed_while_a_mask_is_made_stays(tab, tigers, click, monkeypatch):
+    scene, ((left, top), *_) = tigers
+    real, typed = masks.prompted, threading.Event()
+    monkeypatch.setattr(masks, "prompted", lambda *given: typed.wait(60) and real(*given))
+    tab.set_input_files(f"{PICTURE} input[type=file]", scene)
+    tab.get_by_text("Click on a thing.").wait_for()
+    click(tab, PICTURE, (left + 23) / 190, (top + 23) / 128)
+    tab.locator(CLASS).fill("tiger")
+    typed.set()
+    assert "1: thing" in rows(tab, 1)[0]
+    expect(tab.locator(CLASS)).to_have_value("tiger")
+    tab.locator(CLASS).press("Enter")
+    expect(tab.locator(ROWS)).to_contain_text("1: tiger")
 
 
 def test_words_and_then_all_like_it(tab, scene):
