@@ -73,10 +73,10 @@ def read_config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str
         lacking: relatives that it cannot load → what is missing.
 
     Raises:
-        UserError: it cannot be reached, or it is of another family.
+        UserError: it cannot be reached, the hub asks for consent, or it is of another family.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     place = resolve(checkpoint)
     try:
@@ -85,6 +85,11 @@ def read_config(checkpoint: str, families: tuple[str, ...], lacking: Mapping[str
             with hardware.hub():
                 file = Path(hf_hub_download(place, "config.json"))
         values = json.loads(file.read_text(encoding="utf-8"))
+    except GatedRepoError:
+        raise UserError(
+            f"model.checkpoint: {checkpoint!r}: the hub asks for consent first: open its page there, then: hf auth login. Or give a local "
+            f"folder, or one of the embedded: {', '.join(embedded())}."
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
             f"model.checkpoint: {checkpoint!r} cannot be loaded from the hub ({type(error).__name__}). Check the name and the network, "

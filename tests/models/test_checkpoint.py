@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 
 from adapt import plug
-from adapt.models.checkpoint import EMBEDDED, embedded
+from adapt.models.checkpoint import EMBEDDED, embedded, read_config
 from adapt.plug import UserError
 
 FAMILIES = ("clip", "sam", "dinov2", "paligemma")
@@ -47,3 +49,12 @@ def test_weights_of_other_sizes_than_the_configuration_are_one_line(checkpoint, 
     with pytest.raises(UserError, match=r"other sizes than its config.json says") as error:
         plug.load("models", name).load(plug.schema("models", name)(name=name, checkpoint=str(copy)))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_checkpoint_behind_a_page_of_consent_says_how_to_get_it(monkeypatch):
+    def asks(*_, **__):
+        raise GatedRepoError("401", response=httpx.Response(401, request=httpx.Request("GET", "https://hub")))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", asks)
+    with pytest.raises(UserError, match=r"'google/paligemma2-3b-pt-224': the hub asks for consent first: .* hf auth login"):
+        read_config("google/paligemma2-3b-pt-224", ("paligemma",))
