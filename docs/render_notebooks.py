@@ -49,7 +49,7 @@ def current(path: Path, run: Path) -> NotebookNode | None:
 
 def page(notebook: NotebookNode, name: str, shown: bool) -> str:
     """A notebook as Markdown, its title first."""
-    about = f"*This page is the notebook `notebooks/{name}`. Run it, and change it.*"
+    about = f"*This page is the notebook `notebooks/{name}`. Open it in your editor with the kernel of `.venv`, or `uv pip install jupyterlab`.*"
     if not shown:
         about += "\n\n*What its cells show is left out here: `make notebooks` runs it.*"
     parts = []

@@ -49,6 +49,7 @@ def test_a_page_has_the_words_the_code_and_what_was_shown(render):
     ]
     said = page(render, shown)
     assert said.startswith("# A lesson\n\n*This page is the notebook `notebooks/01_one.ipynb`.")
+    assert "the kernel of `.venv`" in said.splitlines()[2]
     assert "[two](02_two.md#end)" in said
     assert "```python\n1 + 1\n```" in said
     assert '<pre class="output">a &lt; b\nthen this</pre>' in said and '<pre class="output">2</pre>' in said
