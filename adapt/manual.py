@@ -75,11 +75,12 @@ alone. A killed run goes on with the same command, and no picture is lost.
 Any source that Adapt reads; COCO to COCO keeps every entry word by word. What
 a format cannot hold is said. Pictures are linked, or copied.
 
-  adapt convert data.path=photos to=yolo out=photos_yolo
+  adapt convert data.path=photos to=csv out=photos_csv    # classes
+  adapt convert data.path=shelf to=yolo out=shelf_yolo    # boxes
   adapt convert data.path=COCO to=coco out=b data.classes='{cup: null}'""",
     "demo": """Show the models in a browser, on your own pictures.
-Labels as you type them, and what lies between two clicks. Works offline with
-the embedded checkpoints, and with the model of a recipe, a run, or any other.
+Six tabs: labels as you type, masks by clicks, features, questions, students and
+runs. Offline with the embedded checkpoints; or the model of a recipe or a run.
 
   adapt demo
   adapt demo run=runs/clip_lora-1a2b3c4d port=8000
@@ -117,8 +118,8 @@ It prints a script for the shell: put source <(adapt completion bash) into
   adapt completion bash
   adapt completion zsh""",
     "doctor": """Describe this machine; or look for problems in data or suites.
-`doctor data` counts, finds broken, repeated and mislabelled pictures and boxes,
-and draws a contact sheet. `doctor suite` says which of a suite's sets are here.
+`doctor data` counts, finds broken and repeated pictures and boxes, and draws a
+contact sheet; noise=true doubts labels. `doctor suite`: which sets are here?
 
   adapt doctor
   adapt doctor data data.path=photos write=problems.csv noise=true
