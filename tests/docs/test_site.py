@@ -24,7 +24,7 @@ def site(tmp_path_factory) -> Path:
     """The built site."""
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(build, cwd=ROOT, env=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -43,6 +43,11 @@ def test_nothing_is_fetched_from_another_host(site):
         loaded = [address for address in loaded if not address.startswith("data:")]
         assert not [address for address in loaded if "//" in address], page.name
         assert all((page.parent / address.split("?")[0]).exists() for address in loaded), page.name
+
+
+def test_the_code_that_builds_it_is_not_published(site):
+    assert (ROOT / "docs" / "__pycache__").is_dir(), "the build has compiled its hooks"
+    assert not [*site.rglob("*.py"), *site.rglob("*.pyc")]
 
 
 def test_search_works_from_a_folder(site):
