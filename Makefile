@@ -27,6 +27,7 @@ demo: setup
 # those of the demo are skipped.
 test: setup lint
 	@command -v chromium chromium-browser google-chrome >/dev/null || echo "NO BROWSER: the demo is NOT tested here. On Debian: apt-get install chromium"
+	@command -v zsh >/dev/null || echo "NO ZSH: completion for zsh is NOT tested here. On Debian: apt-get install zsh"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What needs other packages, or more than two minutes.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt import options
-from adapt.manual import PAGES
+from adapt.manual import PAGES, REQUESTS, request
 from adapt.plug import SECTIONS, UserError, names, nearest
 from adapt.recipe import available, load_recipe
 
@@ -38,24 +38,26 @@ compdef _adapt adapt
 }
 """Shell → what it reads."""
 OWN = {
-    "evaluate": ("suite=", "models="),
-    "merge": ("scale=", "keep="),
-    "finetune": ("extend=",),
-    "prompt": ("image=", "text=", "point=", "outside=", "box=", "example=", "mask=", "out=", "overwrite="),
-    "predict": ("file=", "images=", "to=", "out=", "tile="),
-    "convert": ("to=", "out=", "pictures="),
-    "doctor": ("suite=",),
-    "demo": ("checkpoint=", "file=", "port=", "host=", "auth="),
-    "init": ("write=",),
-    "workbench": ("split=", "pictures=", "space=", "write="),
+    "doctor": ("suite",),
+    "finetune": ("extend",),
+    "init": ("write",),
+    "merge": ("scale", "keep"),
+    "recipes": ("plain",),
+    "runs": ("yes",),
 }
-"""Verb → what it takes beside the recipe's options."""
+"""Verb → what it takes beside the recipe's options, and beside what its module of `REQUESTS` names."""
+EVERYWHERE = ("--json", "plugins=")
+"""What every verb takes."""
 FIRST = {"doctor": ("data",), "runs": ("list", "compare", "remove"), "completion": tuple(SHELLS)}
 """Verb → its first words."""
-FORMATS = {
-    "predict": ("csv", "coco", "yolo", "voc", "labelstudio", "jsonl", "png"),
-    "convert": ("csv", "coco", "yolo", "voc", "labelstudio", "png", "folder"),
+CHOICES = {
+    "by": ("adapted", "student", "zero-shot"),
+    "scale": ("sweep",),
+    **dict.fromkeys(("all", "base_to_new", "noise", "overwrite", "plain", "stop", "yes"), ("true", "false")),
 }
+"""What a verb takes beside the recipe's options → words for it."""
+PLACES = ("auth", "example", "file", "image", "images", "mask", "out", "sheet", "space", "splits", "write")
+"""The same that are files or folders; of the rest, such as numbers, nothing is offered."""
 WORKS_ON_RECIPES = tuple(verb for verb in PAGES if verb not in ("init", "runs", "recipes", "options", "completion"))
 
 
@@ -81,7 +83,13 @@ def words(line: str) -> list[str]:
     if "=" in current:
         key, _, value = current.partition("=")
         return [f"{key}={found}" for found in _values(verb, key, value, given)]
-    return _fitting(_names(verb, given), current)
+    places = _files(current) if verb == "init" else []
+    return _fitting(_names(verb, given), current) + places
+
+
+def own(verb: str) -> list[str]:
+    """What a verb takes beside the recipe's options."""
+    return [*(request(verb).OWN if verb in REQUESTS else ()), *OWN.get(verb, ())]
 
 
 def _fitting(have: Iterable[str], start: str) -> list[str]:
@@ -96,31 +104,33 @@ def _fitting(have: Iterable[str], start: str) -> list[str]:
 
 def _names(verb: str, given: Sequence[str]) -> list[str]:
     """Words without a value, and keys."""
-    if verb == "help":
-        return list(PAGES)
-    if verb == "options":
-        if given and given[0] in SECTIONS:
-            return names(SECTIONS[given[0]][0])
-        return [name for name, *_ in options.overview()]
-    if verb == "recipes" and not given:
-        return available("recipes")
-    if verb == "runs" and given:
-        return [place.rstrip("/").removeprefix("runs/") for place in _files("runs/", folders=True)]
-    found = [*FIRST.get(verb, ()), *OWN.get(verb, ())]
+    found = [*_words(verb, given), *(f"{key}=" for key in own(verb)), *EVERYWHERE]
     if verb in WORKS_ON_RECIPES:
-        found += ["recipe=", "run=", *(f"{path}=" for path, _ in _options(given))]
+        found += ["recipe=", "run=", *(f"{path}=" for path, _ in _options(verb, given))]
     return [name for name in found if name not in given]
 
 
-def _options(given: Sequence[str]) -> list[tuple[str, options.Option | None]]:
+def _words(verb: str, given: Sequence[str]) -> Iterable[str]:
+    """Words without a value."""
+    if verb == "help":
+        return PAGES
+    if verb == "options":
+        return names(SECTIONS[given[0]][0]) if given and given[0] in SECTIONS else [name for name, *_ in options.overview()]
+    if verb == "recipes":
+        return [] if given else available("recipes")
+    if verb == "runs" and given:
+        return [place.rstrip("/").removeprefix("runs/") for place in _files("runs/", folders=True)]
+    return FIRST.get(verb, ())
+
+
+def _options(verb: str, given: Sequence[str]) -> list[tuple[str, options.Option | None]]:
     """Path and option of everything that can be set in the recipe that the line names; without one, of what every recipe has."""
     said = dict(word.partition("=")[::2] for word in given if "=" in word)
+    others = ("recipe", "run", "plugins", *own(verb))
     place = said.get("recipe") or (f"{said['run']}/recipe.yaml" if said.get("run") else "")
     recipe: Any = None
     with suppress(UserError):
-        recipe = place and load_recipe(
-            place, [word for word in given if "=" in word and not word.startswith(("recipe=", "run="))]
-        )
+        recipe = place and load_recipe(place, [f"{key}={value}" for key, value in said.items() if key not in others])
     found: list[tuple[str, options.Option | None]] = []
     for section in options.options(options.Recipe):
         value = recipe and recipe.values()[section.name]
@@ -139,7 +149,7 @@ def _options(given: Sequence[str]) -> list[tuple[str, options.Option | None]]:
 def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
     if key == "recipe":
         return _fitting(available("recipes"), value) or _files(value, ".yaml")
-    if key == "suite":
+    if key in ("suite", "canary"):
         return _fitting(available("suites"), value) or _files(value, ".yaml")
     if key == "run":
         return _files(value or "runs/", folders=True)
@@ -147,14 +157,18 @@ def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
         from adapt.models.checkpoint import embedded
 
         return _fitting(embedded(), value) or _files(value)
-    if key == "to":
-        return _fitting(FORMATS.get(verb, ()), value)
+    if key == "methods":
+        before, comma, last = value.rpartition(",")
+        return [f"{before}{comma}{name}" for name in _fitting(["zero-shot", *names("methods")], last)]
+    if key in own(verb):
+        choices = request(verb).FORMATS if key == "to" else CHOICES.get(key, ())
+        return _files(value) if key in PLACES else _fitting(choices, value)
     section, _, last = key.partition(".")
     if section in SECTIONS and last.rpartition(".")[2] == SECTIONS[section][1]:
         return _fitting(names(SECTIONS[section][0]), value)
     if key == "prompts.templates" or key == "prompts.classes":
         return _fitting(available("prompts"), value)
-    option = dict(_options(given)).get(key)
+    option = dict(_options(verb, given)).get(key)
     choices = [part for part in option.kind.replace(" or ", " | ").split(" | ") if part.islower()] if option else []
     if len(choices) > 1:
         return _fitting((choice for choice in choices if choice not in ("int", "float", "text")), value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 PAGES = {
     "init": """Look at your data, say what is there, and write a recipe for it.
 Knows class folders, masks, JSON lines, tables, COCO, YOLO, VOC, LabelMe and
@@ -127,6 +130,17 @@ contact sheet; noise=true doubts labels. `doctor suite`: which sets are here?
 }
 """Verb → its page; the first line is what it does."""
 
+REQUESTS = {
+    "convert": "adapt.verbs.converting.request",
+    "demo": "adapt.demo.request",
+    "doctor": "adapt.verbs.doctoring.request",
+    "evaluate": "adapt.verbs.suiting.request",
+    "predict": "adapt.verbs.predicting.request",
+    "prompt": "adapt.verbs.question",
+    "shots": "adapt.verbs.shooting.request",
+    "workbench": "adapt.verbs.searching.request",
+}
+"""Verb → the module that reads what is typed after it: `OWN` names what it takes beside the recipe's options, `HELP` explains it."""
 MERGE = """  scale=1          the share of what was learnt that is added, 0 to 1; 1 by
                    default. 0.5 is half of it (WiSE-FT), with no new training
   scale=sweep      measure 0, 0.1, … 1 on validation, and take the best of those
@@ -163,24 +177,10 @@ def overview() -> str:
 
 def page(verb: str) -> str:
     """What a verb does, and how to call it."""
-    if verb == "prompt":
-        from adapt.verbs.question import HELP
-    elif verb == "predict":
-        from adapt.verbs.predicting.request import HELP
-    elif verb == "evaluate":
-        from adapt.verbs.suiting.request import HELP
-    elif verb == "convert":
-        from adapt.verbs.converting.request import HELP
-    elif verb == "doctor":
-        from adapt.verbs.doctoring.request import HELP
-    elif verb == "shots":
-        from adapt.verbs.shooting.request import HELP
-    elif verb == "workbench":
-        from adapt.verbs.searching.request import HELP
-    elif verb == "merge":
-        HELP = MERGE
-    elif verb == "demo":
-        from adapt.demo.request import HELP
-    else:
-        return f"adapt {verb}: {PAGES[verb]}"
-    return f"adapt {verb}: {PAGES[verb]}\n\n{HELP}"
+    options = MERGE if verb == "merge" else request(verb).HELP if verb in REQUESTS else ""
+    return f"adapt {verb}: {PAGES[verb]}" + (f"\n\n{options}" if options else "")
+
+
+def request(verb: str) -> ModuleType:
+    """The module of `REQUESTS` that reads what is typed after a verb."""
+    return import_module(REQUESTS[verb])

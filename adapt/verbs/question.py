@@ -121,6 +121,9 @@ class Question:
         return list(dict.fromkeys(filter(None, names)))
 
 
+OWN = (*(field.name for field in fields(Question)), "out", "overwrite")
+
+
 def called(picture: str | os.PathLike | Picture.Image | np.ndarray) -> str:
     """A file's path; of a picture in memory, that it is one."""
     return str(picture) if isinstance(picture, str | os.PathLike) else "(a picture)"
@@ -132,18 +135,17 @@ def parse(arguments: list[str]) -> tuple[Question, Path]:
     Raises:
         UserError: an argument is unknown, repeated or no number, or a file is there that would be overwritten.
     """
-    keys = [*(field.name for field in fields(Question)), "out", "overwrite"]
     given: dict[str, list[str]] = {}
     for argument in list(arguments):
         name, equals, value = argument.partition("=")
-        if name in keys and equals:
+        if name in OWN and equals:
             arguments.remove(argument)
             given.setdefault(name, []).append(value)
         elif not equals:
             raise UserError(f"{argument!r} has no name before it. Write key=value, such as image=scene.png.")
         elif "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
             raise UserError(
-                f"{name}: a question has no part of this name.{nearest(name, keys)} Or a path into the recipe, such as model.checkpoint."
+                f"{name}: a question has no part of this name.{nearest(name, OWN)} Or a path into the recipe, such as model.checkpoint."
             )
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATED:

@@ -27,8 +27,8 @@ All that `data` takes holds: data.classes='{cat: animal, dog: null}',
 data.limit=100, data.group=…, data.seed=1, data.on_error=skip. Splits are as
 given, or drawn. What a format cannot hold is said, with a count."""
 FORMATS = ("coco", "yolo", "voc", "labelstudio", "png", "csv", "folder")
-KEYS = ("to", "out", "pictures")
-KNOWN = (*KEYS, "data.path", "recipe", "run")
+OWN = ("to", "out", "pictures")
+KNOWN = (*OWN, "data.path", "recipe", "run")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: one is missing, repeated, or not what it takes.
     """
-    given = taken(arguments, KEYS)
+    given = taken(arguments, OWN)
     for name, example in (("to", "to=coco"), ("out", "out=FOLDER")):
         if not given.get(name):
             raise UserError(f"{name}: missing. Write {example}. Formats: {', '.join(FORMATS)}.")

@@ -40,7 +40,7 @@ the list's own folder. Pictures that cannot be read are in problems.csv.
 The same command goes on after a kill; with another to= it writes that format
 from the same answers. previews/ has the 24 least sure pictures."""
 FORMATS = ("jsonl", "csv", "coco", "yolo", "voc", "labelstudio", "png")
-KEYS = ("images", "to", "out", "by", "score", "all", "text", "batch", "tile", "overlap", "file")
+OWN = ("images", "to", "out", "by", "score", "all", "text", "batch", "tile", "overlap", "file")
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def parse(arguments: list[str]) -> Request:
     Raises:
         UserError: an argument is missing, repeated, unknown, or not what it takes.
     """
-    given = taken(arguments, KEYS)
+    given = taken(arguments, OWN)
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         if not equals:
             raise UserError(f"{argument!r} has no name before it. Write key=value, such as images=photos.")
         if "." not in name and name not in (*Recipe.model_fields, "recipe", "run"):
-            raise UserError(f"{name}: predict has no such option.{nearest(name, [*KEYS, 'run', 'recipe'])}")
+            raise UserError(f"{name}: predict has no such option.{nearest(name, [*OWN, 'run', 'recipe'])}")
     if not given.get("images"):
         raise UserError("images: missing. Write images=FOLDER, images='photos/*.jpg' or images=LIST.txt.")
     if "file" in given and (arguments or "by" in given):
