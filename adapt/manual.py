@@ -63,8 +63,8 @@ the other half confirm. Both figures are shown; the choice becomes a recipe.
   adapt workbench recipe=clip_boxes
   adapt workbench recipe=clip_lora pictures=200 write=mine.yaml""",
     "prompt": """Ask the model about one picture: masks, boxes, words or classes.
-The answer is printed, drawn on the picture and written as JSON. The adapted
-model answers, if the recipe's run has one.
+The answer is printed, written as JSON and, with a mask or boxes, drawn on the
+picture. The adapted model answers, if the recipe's run has one.
 
   adapt prompt recipe=sam_lora image=photo.jpg text='segment the red apple'
   adapt prompt recipe=clip_lora image=photo.jpg text='ants, bees'""",

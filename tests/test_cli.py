@@ -41,7 +41,7 @@ def test_help_names_every_verb(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_explains_a_verb_in_three_lines_with_examples(verb, capsys):
+def test_help_explains_a_verb_in_three_lines_with_examples_on_one_screen(verb, capsys):
     assert main(["help", verb]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
@@ -51,6 +51,7 @@ def test_help_explains_a_verb_in_three_lines_with_examples(verb, capsys):
     assert [bool(line) for line in lines[:4]] == [True, True, True, False]
     assert lines[4].startswith(f"  adapt {verb}")
     assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40, "a screen"
 
 
 def test_help_has_a_row_for_each_option_of_merge(capsys):

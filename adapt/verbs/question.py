@@ -29,12 +29,10 @@ What you can ask depends on the recipe's model:
                                   best first. Several things: text='apple; bus'
                                   Not these: without='green apple; leaf'
   point=40,60 outside=90,20       SAM: the mask at a point (x,y in pixels) and
-                                  not at another. Several: point=40,60
-                                  point=50,70 or point='40,60; 50,70'
+                                  not at another; several: point='40,60; 50,70'
   box=20,30,80,90                 SAM: the mask in a box (left,top,right,bottom
-                                  in pixels); points may be added. jitter=8:
-                                  of eight such boxes, moved a little, the mask
-                                  that most agree on
+                                  in pixels), and at points. jitter=8: the mask
+                                  on which eight boxes near it agree most
   grid=16                         SAM: all masks, asked by 16 × 16 points
   box=20,30,80,90 text='cat, dog' CLIP, PaliGemma: which of the names is in the
                                   box; without text, of the data's classes
@@ -55,8 +53,7 @@ prompt.png), as a mask (prompt.mask.png: 255 inside, 0 outside), and in numbers
 Existing files stay: without out= the next free name is taken (prompt-2.png);
 with out= an existing file needs overwrite=true.
 
-All other arguments are overrides of the recipe, such as
-model.checkpoint=facebook/sam-vit-base."""
+Other arguments are the recipe's: model.checkpoint=facebook/sam-vit-base."""
 REPEATED = ("point", "outside")
 """What may be given several times."""
 WORDS = ("image", "text", "without", "example", "mask")

@@ -19,9 +19,8 @@ adapt doctor data data.path=PATH|recipe=NAME|run=FOLDER [key=value …]
 
   write=FILE.csv   the whole list of problems; FILE.json: the same as JSON
   sheet=FILE.html  the contact sheet: counts, classes, pictures with their
-                   boxes and masks, doubtful labels, pictures that look alike;
-                   one page, without any other file. By default
-                   doctor/NAME-HASH.html; sheet=none draws none
+                   boxes and masks, doubtful labels, pictures that look alike.
+                   By default doctor/NAME-HASH.html; sheet=none draws none
   noise=true       doubtful labels too: a linear probe on frozen features of
                    the recipe's model (without a recipe: of dinov2-tiny) is
                    asked about pictures that it has not learnt from
@@ -39,7 +38,6 @@ What it looks for, beside what each source refuses:
                    of 64 bits of the perceptual hash 4 or fewer differ. Mirrored
                    and turned pictures are not found
   near duplicate   the same within train
-  doubtful label   with noise=true
 
 Exit status 2: there are severe problems, or training would refuse the data; or
 a set of the suite is not as it expects."""
