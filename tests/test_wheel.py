@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def test_the_wheel_works_from_any_folder(installed, tmp_path):
     assert "hand: fluent_3d" in suite.stdout, suite.stderr
     code = "from adapt.data.emoji import Config, load; print(len(load(Config())['test']))"
     assert run(installed / "python", "-c", code, cwd=tmp_path).stdout.split() == ["213"]
+
+
+def test_the_source_archive_is_the_repository(tmp_path):
+    """So that `make setup` and the tests work in it; but for hidden files."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("adapt_vision-*.tar.gz")
+    with tarfile.open(archive) as members:
+        names = {name.partition("/")[2] for name in members.getnames()}
+    assert not {name for name in tracked if not name.startswith(".") and (ROOT / name).exists()} - names
 
 
 SMALL = ["model.checkpoint=clip-tiny", "train.epochs=1", "tracker=none", "evals.0.bootstrap=100"]
