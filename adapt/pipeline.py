@@ -20,18 +20,20 @@ from adapt.recipe import Recipe, load_recipe
 from adapt.run import Run
 from adapt.verbs import kept, scores
 from adapt.verbs.outcome import Outcome
+from adapt.verbs.predicting.request import Request as PredictRequest
 from adapt.verbs.question import Question
+from adapt.verbs.searching.request import Request as WorkbenchRequest
+from adapt.verbs.searching.request import Space
 from adapt.verbs.session import Session
+from adapt.verbs.shooting.request import Request as ShotsRequest
+from adapt.vision.classes import category_names
 
 if TYPE_CHECKING:
     from adapt.data.split import Splits
     from adapt.report.gallery import Gallery
     from adapt.suite import Suite
     from adapt.verbs.predict import Answered
-    from adapt.verbs.predicting.request import Request
     from adapt.verbs.question import Answer
-    from adapt.verbs.searching.request import Request as Search
-    from adapt.verbs.shooting.request import Request as Shots
     from adapt.verbs.shots import Swept
     from adapt.verbs.suite import Suited
     from adapt.verbs.suiting.request import Request as Sets
@@ -39,7 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "PredictRequest",
     "Question",
+    "ShotsRequest",
+    "Space",
+    "WorkbenchRequest",
+    "category_names",
     "distill",
     "evaluate",
     "export",
@@ -162,7 +169,7 @@ def prompt(recipe: Recipe, question: Question) -> Answer:
     return ask(Session(recipe), question)
 
 
-def predict(recipe: Recipe | None, request: Request) -> Answered:
+def predict(recipe: Recipe | None, request: PredictRequest) -> Answered:
     """Answer for any number of pictures, by a run's model or by an exported file; see `adapt/verbs/predict.py`.
 
     Args:
@@ -173,14 +180,14 @@ def predict(recipe: Recipe | None, request: Request) -> Answered:
     return predict.of_file(request) if recipe is None else predict.of_run(recipe, request)
 
 
-def shots(recipe: Recipe, request: Shots) -> Swept:
+def shots(recipe: Recipe, request: ShotsRequest) -> Swept:
     """Compare methods on few labelled pictures of each class; see `adapt/verbs/shots.py`."""
     from adapt.verbs import shots
 
     return shots.shots(Session(recipe), request)
 
 
-def workbench(recipe: Recipe, request: Search) -> Searched:
+def workbench(recipe: Recipe, request: WorkbenchRequest) -> Searched:
     """Search the words and drawings that ask the model best, by a few labelled pictures; see `adapt/verbs/workbench.py`."""
     from adapt.verbs import workbench
 

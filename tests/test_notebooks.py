@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from typing import Any
 
 import nbformat
@@ -48,9 +49,9 @@ SHOWN = 3
 """,
     "07_few_labels_and_prompts": """
 SIZES = ["tracker=none", "method.views=1"]
-SHOTS = Shots(shots=(1,), seeds=1, methods=("zero-shot", "tip_adapter"))
+SHOTS = ShotsRequest(shots=(1,), seeds=1, methods=("zero-shot", "tip_adapter"))
 SCENES = ["data.train=32", "data.validation=8", "data.test=12"]
-SEARCH = Search(pictures=24, space=Space(templates=["{}"], drawings=["crop", "crop+white"], expand=[0.01], fit=["pad"]))
+SEARCH = WorkbenchRequest(pictures=24, space=Space(templates=["{}"], drawings=["crop", "crop+white"], expand=[0.01], fit=["pad"]))
 """,
 }
 """Notebook → the cell that stands in the place of its sizes in a test."""
@@ -150,6 +151,9 @@ def test_it_is_committed_as_a_reader_should_find_it(name):
     assert read.cells[0].source.startswith("# ")
     assert not [cell for cell in read.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)], "outputs"
     assert not [cell for cell in read.cells if cell.source.startswith(("%", "!"))], "plain Python alone"
+    assert not [cell for cell in read.cells if re.search(r"adapt\.(verbs|vision)", cell.source)], (
+        "what readers may import alone"
+    )
     (sizes,), (yours,) = tagged(name, "sizes"), tagged(name, "yours")
     assert assigned(SMALL[name]) == assigned(sizes), "the test sets what the reader may set"
     assert assigned(yours) == {"YOURS"}
