@@ -65,9 +65,10 @@ def processes(count: int, task: made.Task):
 
     def work(turn: int) -> dict[str, float]:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m"]
-        given = [str(data), f"processes-{count}-{turn}", str(task.sizes.steps), str(task.sizes.batch)]
-        done = subprocess.run([*launch, "benchmarks.speed.growth", *given], capture_output=True, text=True, check=True)
-        return {f"{count:,}": max(json.loads(line) for line in done.stdout.splitlines() if line[:1].isdigit())}
+        name = f"processes-{count}-{turn}"
+        given = [str(data), name, str(task.sizes.steps), str(task.sizes.batch)]
+        subprocess.run([*launch, "benchmarks.speed.growth", *given], stdout=subprocess.DEVNULL, check=True)
+        return {f"{count:,}": max(json.loads(Path(f"{name}.{rank}.json").read_text()) for rank in range(count))}
 
     return work
 
@@ -100,4 +101,5 @@ if __name__ == "__main__":
     from adapt import hardware
 
     hardware.guard()
-    print(json.dumps(step(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))), flush=True)
+    seconds = step(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    Path(f"{sys.argv[2]}.{os.environ['RANK']}.json").write_text(json.dumps(seconds))
