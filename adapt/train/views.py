@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,6 +43,7 @@ class Views:
         self.epoch = 0
         self.keep = keep
         self._kept: dict[int, dict[str, Any]] = {}
+        self._keeping = Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,11 +62,11 @@ class Views:
         columns = self.rows[numbers]
         for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
             item = self.preprocess(dict(zip(columns, values, strict=True)), self.seed is not None)
-            self.keep -= (size := _bytes(item))
-            if self.keep >= 0:
-                self._kept[number] = item
-            else:
-                self.keep += size
+            size = _bytes(item)
+            with self._keeping:
+                if size <= self.keep and number not in self._kept:
+                    self.keep -= size
+                    self._kept[number] = item
             yield item
 
     def _item(self, index: int, item: dict[str, Any]) -> dict[str, Any]:

@@ -136,6 +136,24 @@ def test_jobs_begin_before_their_turn_but_not_far_before():
     assert next(alone) == 0 and begun == [0]
 
 
+def test_threads_that_keep_rows_at_once_do_not_keep_more_than_allowed(rows):
+    together = threading.Barrier(2)
+
+    class Slow(np.ndarray):
+        @property
+        def nbytes(self) -> int:  # both threads are asked before either has an answer
+            together.wait(10)
+            return 300
+
+    views = Views(rows, lambda sample, train: {"image": np.zeros(3).view(Slow)}, None, keep=1000)
+    both = [threading.Thread(target=views.items, args=([number],)) for number in (0, 1)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(views._kept) == 1 and views.keep == 200
+
+
 def test_an_error_of_a_thread_is_the_loops_own_and_stops_the_others():
     def job(number: int) -> int:
         if number == 3:
