@@ -51,7 +51,7 @@ def predict(
     turns = [rows[start : start + world] for start in range(0, len(rows), world)]  # a batch for each process
     mine = [turn[min(rank, len(turn) - 1)] for turn in turns]
     parts, done = [], 0
-    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate, world=world)
+    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate)
     with progress(title, len(turns), shown=accelerator.is_main_process) as tick:
         for turn, item in zip(turns, items, strict=True):
             with accelerator.autocast():
@@ -79,7 +79,7 @@ def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-        samples = streamed((partial(_looked_up, dataset, numbers) for numbers in parts), world=accelerator.num_processes)
+        samples = streamed(partial(_looked_up, dataset, numbers) for numbers in parts)
         with progress(title, len(parts), shown=accelerator.is_main_process) as tick, closing(samples):
             for numbers, rows in zip(parts, samples, strict=True):
                 own = {option: [values[number] for number in numbers] for option, values in options.items()}

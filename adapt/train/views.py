@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapt import hardware
 from adapt.ahead import ahead, threads
 from adapt.vision.augment import view_seed
 
@@ -22,6 +23,8 @@ KEPT = 1 << 29
 """Bytes of prepared pictures that stay in memory, of all processes of a machine together: small sets are decoded once."""
 BEFORE = 2
 """Batches for each thread that are begun before their turn."""
+ON_GPU = 16
+"""Threads of a process that decode for a GPU, at most; for a CPU there are fewer, since the network needs its cores too."""
 
 Done = TypeVar("Done")
 
@@ -33,15 +36,21 @@ class Views:
         seed: of the random views; none: no views, as in evaluation.
         views: how many views a row has; epoch e shows view e modulo `views`; 0: a new one in every epoch.
         extra: (view, row number) → what is added to an item, such as a teacher's output for just this view.
-        keep: bytes of prepared rows that may stay in memory.
+        keep: bytes of prepared rows that may stay in memory; none: this process's share of `KEPT`.
     """
 
     def __init__(
-        self, rows, preprocess: Callable[[dict, bool], dict], seed: int | None, views: int = 0, extra=None, keep: int = KEPT
+        self,
+        rows,
+        preprocess: Callable[[dict, bool], dict],
+        seed: int | None,
+        views: int = 0,
+        extra=None,
+        keep: int | None = None,
     ):
         self.rows, self.preprocess, self.seed, self.views, self.extra = rows, preprocess, seed, views, extra
         self.epoch = 0
-        self.keep = keep
+        self.keep = KEPT // hardware.processes() if keep is None else keep
         self._kept: dict[int, dict[str, Any]] = {}
         self._keeping = Lock()
 
@@ -92,15 +101,15 @@ def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
 
 
 def batches(
-    views: Views, steps: Iterable[Sequence[int]], collate: Callable, workers: int | str = "auto", world: int = 1
-) -> Iterator[dict]:
+    views: Views, steps: Iterable[Sequence[int]], collate: Callable, workers: int | str = "auto"
+) -> Iterator[dict[str, Any]]:
     """The batches of one process.
 
     Args:
         steps: the numbers of its rows, for each batch.
-        workers, world: see `streamed`.
+        workers: see `streamed`.
     """
-    return streamed((partial(_batch, views, collate, list(map(int, step))) for step in steps), workers, world)
+    return streamed((partial(_batch, views, collate, list(map(int, step))) for step in steps), workers)
 
 
 def _batch(views: Views, collate: Callable, numbers: list[int]) -> dict[str, Any]:
@@ -110,15 +119,24 @@ def _batch(views: Views, collate: Callable, numbers: list[int]) -> dict[str, Any
     return batch
 
 
-def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int = 1) -> Iterator[Done]:
+def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int | None = None) -> Iterator[Done]:
     """The jobs' results, in their order, done in threads before their turn.
 
     Args:
         workers: threads; 0: each job in its turn; auto: a core each, shared by `world` processes.
+        world: none: those of this machine.
     """
-    number = max(1, threads() // world) if workers == "auto" else int(workers)
+    number = decoders(workers, world)
     if not number:
         yield from (job() for job in jobs)
         return
     with closing(ahead(jobs, BEFORE * number, number)) as results:
         yield from results
+
+
+def decoders(workers: int | str, world: int | None = None) -> int:
+    """How many threads a number or auto means; the arguments are those of `streamed`."""
+    if workers != "auto":
+        return int(workers)
+    world = world or hardware.processes()
+    return threads(world, ON_GPU) if torch.cuda.is_available() else threads(world)

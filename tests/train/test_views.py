@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from functools import partial
@@ -20,7 +22,7 @@ from adapt.recipe import load_recipe
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.predict import predict
-from adapt.train.views import Views, batches, order, streamed
+from adapt.train.views import KEPT, Views, batches, decoders, order, streamed
 from adapt.vision.augment import augment
 from adapt.vision.images import collate
 from adapt.vision.pictures import RGB, encoded
@@ -152,6 +154,28 @@ def test_threads_that_keep_rows_at_once_do_not_keep_more_than_allowed(rows):
     for thread in both:
         thread.join()
     assert len(views._kept) == 1 and views.keep == 200
+
+
+def test_cores_and_memory_are_shared_by_the_processes_of_this_machine(rows, monkeypatch):
+    cores = 48
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert decoders("auto") == 8 and decoders(3) == 3 and decoders(0) == 0
+    assert Views(rows, prepared, 0).keep == KEPT
+    monkeypatch.setenv("WORLD_SIZE", "32")  # of four machines
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert decoders("auto") == 6 and decoders("auto", world=16) == 3
+    assert Views(rows, prepared, 0).keep == KEPT // 8
+    cores = 2
+    assert decoders("auto") == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert decoders("auto") == 2, "those that it may use, not those of the machine"
+    cores = 64
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert decoders("auto") == 16, "a GPU waits for more"
 
 
 def test_an_error_of_a_thread_is_the_loops_own_and_stops_the_others():
