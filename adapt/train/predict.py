@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.train.views import Views, batches, streamed
+from adapt.train.views import Views, batches, joined
 
 
 @torch.inference_mode()
@@ -52,7 +52,7 @@ def predict(
     mine = [turn[min(rank, len(turn) - 1)] for turn in turns]
     parts, done = [], 0
     items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate)
-    with progress(title, len(turns), shown=accelerator.is_main_process) as tick:
+    with progress(title, len(turns), shown=accelerator.is_main_process) as tick, closing(items):
         for turn, item in zip(turns, items, strict=True):
             with accelerator.autocast():
                 output = predictor(item["image"].to(accelerator.device, non_blocking=True).float())
@@ -79,7 +79,7 @@ def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-        samples = streamed(partial(_looked_up, dataset, numbers) for numbers in parts)
+        samples = joined(partial(_looked_up, dataset), parts, list)
         with progress(title, len(parts), shown=accelerator.is_main_process) as tick, closing(samples):
             for numbers, rows in zip(parts, samples, strict=True):
                 own = {option: [values[number] for number in numbers] for option, values in options.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,11 +23,14 @@ from adapt.vision.augment import view_seed
 KEPT = 1 << 29
 """Bytes of prepared pictures that stay in memory, of all processes of a machine together: small sets are decoded once."""
 BEFORE = 2
-"""Batches for each thread that are begun before their turn."""
+"""Jobs for each thread that are begun before their turn."""
+RUN = 16
+"""Rows of a job, at most: fewer than a batch, so that threads share it, and enough that looking them up costs little."""
 ON_GPU = 16
 """Threads of a process that decode for a GPU, at most; for a CPU there are fewer, since the network needs its cores too."""
 
 Done = TypeVar("Done")
+Joined = TypeVar("Joined")
 
 
 class Views:
@@ -109,14 +113,41 @@ def batches(
         steps: the numbers of its rows, for each batch.
         workers: see `streamed`.
     """
-    return streamed((partial(_batch, views, collate, list(map(int, step))) for step in steps), workers)
+    return joined(views.items, steps, partial(_batch, collate), workers)
 
 
-def _batch(views: Views, collate: Callable, numbers: list[int]) -> dict[str, Any]:
-    batch = collate(views.items(numbers))
+def _batch(collate: Callable, items: list[dict[str, Any]]) -> dict[str, Any]:
+    batch = collate(items)
     if torch.cuda.is_available():  # copied to the GPU while it works
         batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     return batch
+
+
+def joined(
+    work: Callable[[list[int]], list[Done]],
+    steps: Iterable[Sequence[int]],
+    join: Callable[[list[Done]], Joined],
+    workers: int | str = "auto",
+) -> Iterator[Joined]:
+    """What `join` makes of each step's rows. Threads work on a few rows at a time, so that they share even a single step.
+
+    One step is joined before its turn, and no more rows than one has are begun beside it, or `BEFORE` a thread where steps are small.
+
+    Args:
+        work: numbers of rows → a result for each.
+        workers: see `streamed`.
+    """
+    steps, number = list(steps), decoders(workers)
+    run = min(RUN, max(1, max(map(len, steps), default=1) // max(1, BEFORE * number)))
+    jobs = (partial(work, list(map(int, step[at : at + run]))) for step in steps for at in range(0, len(step), run))
+    with closing(streamed(jobs, number)) as runs:
+        joins = (partial(_joined, join, runs, -(-len(step) // run)) for step in steps)
+        with closing(streamed(joins, min(1, number))) as found:
+            yield from found
+
+
+def _joined(join: Callable[[list[Done]], Joined], runs: Iterator[list[Done]], count: int) -> Joined:
+    return join([one for part in islice(runs, count) for one in part])
 
 
 def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int | None = None) -> Iterator[Done]:

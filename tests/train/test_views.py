@@ -138,6 +138,37 @@ def test_jobs_begin_before_their_turn_but_not_far_before():
     assert next(alone) == 0 and begun == [0]
 
 
+@pytest.mark.parametrize("batch", [1, 5, 24])
+def test_rows_begin_before_their_turn_but_two_batches_at_most(batch):
+    begun: list[int] = []
+
+    class Rows:
+        def __getitem__(self, numbers: list[int]) -> dict[str, list]:
+            begun.extend(numbers)
+            return {"value": numbers}
+
+    steps = [range(start, start + batch) for start in range(0, 20 * batch, batch)]
+    found = batches(Views(Rows(), lambda sample, train: sample, None, keep=0), steps, collate, workers=3)
+    for turn, step in enumerate(steps, 1):
+        assert next(found)["value"].tolist() == list(step)
+        if turn < 4:
+            time.sleep(0.1)
+            assert min(turn + 1, 20) * batch <= len(begun) <= turn * batch + batch + max(batch, 2 * 3), "two for each thread"
+    assert next(found, None) is None and begun.sort() is None and begun == list(range(20 * batch))
+
+
+def test_a_single_batch_is_decoded_by_all_threads(rows):
+    together = threading.Barrier(4, timeout=10)
+
+    def waiting(sample: dict, train: bool) -> dict:
+        together.wait()  # for three others
+        return prepared(sample, train)
+
+    (one,) = batches(Views(rows, waiting, 0), [range(PICTURES)], collate, workers=4)
+    (other,) = batches(Views(rows, prepared, 0), [range(PICTURES)], collate, workers=0)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
 def test_threads_that_keep_rows_at_once_do_not_keep_more_than_allowed(rows):
     together = threading.Barrier(2)
 
