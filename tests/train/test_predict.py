@@ -106,6 +106,34 @@ def ask(function, named: bool = True, batch: int = 2, takes: str = "images"):
     )
 
 
+@pytest.mark.parametrize("takes", ["images", "rows"])
+def test_where_memory_runs_out_the_predictor_gets_fewer_rows_at_once(takes):
+    asked = []
+
+    def narrow(given, box=None):
+        asked.append(len(given))
+        if len(given) > 3:
+            raise torch.OutOfMemoryError
+        if takes == "images":
+            return given.mean((2, 3))
+        assert box == [sample["value"] * 10 for sample in given]
+        return [sample["value"] for sample in given]
+
+    rows = Dataset.from_dict({"value": list(range(20))})
+    options = {"box": list(range(0, 200, 10))} if takes == "rows" else {}
+    found = predict(Predictor(narrow, takes), Plain(), rows, 8, Accelerator(cpu=True), **options)
+    assert np.array_equal(np.array(found).reshape(20, -1)[:, 0], range(20))
+    assert asked == [8, 4] + 10 * [2], "halved for good"
+
+
+def test_memory_that_does_not_hold_one_row_is_an_error():
+    def never(images):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        ask(never)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_output_that_is_not_finite_stops_and_names_its_first_row(bad):
     def logits(images):
