@@ -92,7 +92,7 @@ def _of_images(
     rows = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
     turns = [rows[start : start + world] for start in range(0, len(rows), world)]  # a batch for each process
     mine = [turn[min(rank, len(turn) - 1)] for turn in turns]
-    found, done, fewer = [], 0, Fewer(batch)
+    found, done, fewer = np.empty(0, np.float32), 0, Fewer(batch)
 
     def asked(images: torch.Tensor) -> torch.Tensor:
         with accelerator.autocast():
@@ -106,10 +106,12 @@ def _of_images(
             part = _gathered(output.float(), [len(each) for each in turn], batch, accelerator)
             if not finite(part):
                 raise _refusal(name, dataset, done + next(i for i, row in enumerate(part) if not finite(row)))
-            found.append(part)
+            if not done:
+                found = np.empty((len(dataset), *part.shape[1:]), part.dtype)
+            found[done : done + len(part)] = part
             done += len(part)
             tick()
-    return np.concatenate(found)
+    return found
 
 
 def _gathered(output: torch.Tensor, sizes: list[int], batch: int, accelerator: Accelerator) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -132,6 +133,19 @@ def test_memory_that_does_not_hold_one_row_is_an_error():
 
     with pytest.raises(torch.OutOfMemoryError):
         ask(never)
+
+
+def test_outputs_are_held_once():
+    given: list[weakref.ref] = []
+
+    def remembered(images):
+        output = images.mean((2, 3)).numpy()
+        given.append(weakref.ref(output))
+        assert sum(one() is not None for one in given) <= 2, "this one, and the one that was just put in its place"
+        return torch.from_numpy(output)
+
+    found = ask(remembered)
+    assert found.dtype == np.float32 and found.tolist() == [[value] * 3 for value in range(7)]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
