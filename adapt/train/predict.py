@@ -30,6 +30,7 @@ def predict(
     accelerator: Accelerator,
     title: str = "predict",
     name: str = "output",
+    workers: int | str = "auto",
     **options: Sequence,
 ) -> np.ndarray | list:
     """A predictor over all rows, in their order, on every process.
@@ -38,6 +39,7 @@ def predict(
         predictor: of images, or of rows.
         batch: rows that it gets at once; fewer, where the device's memory runs out.
         name: what the predictor is called in errors.
+        workers: see `views.streamed`.
         options: for a function of samples: an entry a row, such as the boxes that prompt it.
 
     Returns:
@@ -48,8 +50,8 @@ def predict(
     """
     family.eval()
     if predictor.takes == "rows":
-        return _of_rows(predictor, dataset, batch, accelerator, title, name, options)
-    return _of_images(predictor, family, dataset, batch, accelerator, title, name)
+        return _of_rows(predictor, dataset, batch, accelerator, title, name, workers, options)
+    return _of_images(predictor, family, dataset, batch, accelerator, title, name, workers)
 
 
 class Fewer:
@@ -86,6 +88,7 @@ def _of_images(
     accelerator: Accelerator,
     title: str,
     name: str,
+    workers: int | str,
 ) -> np.ndarray:
     """Each process takes every n-th batch."""
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -98,7 +101,7 @@ def _of_images(
         with accelerator.autocast():
             return predictor(images.to(accelerator.device, non_blocking=True).float())
 
-    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate)
+    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate, workers)
     with progress(title, len(turns), shown=accelerator.is_main_process) as tick, closing(items):
         for turn, item in zip(turns, items, strict=True):
             parts = fewer(asked, item["image"])
@@ -130,6 +133,7 @@ def _of_rows(
     accelerator: Accelerator,
     title: str,
     name: str,
+    workers: int | str,
     options: dict,
 ) -> list:
     """Each process takes a run of the rows."""
@@ -143,7 +147,7 @@ def _of_rows(
 
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-        samples = joined(partial(_looked_up, dataset), parts, list)
+        samples = joined(partial(_looked_up, dataset), parts, list, workers)
         with progress(title, len(parts), shown=accelerator.is_main_process) as tick, closing(samples):
             for numbers, rows in zip(parts, samples, strict=True):
                 found = [result for part in fewer(asked, rows, numbers) for result in part]

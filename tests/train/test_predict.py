@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,6 +147,17 @@ def test_outputs_are_held_once():
 
     found = ask(remembered)
     assert found.dtype == np.float32 and found.tolist() == [[value] * 3 for value in range(7)]
+
+
+def test_threads_are_those_of_the_recipe(monkeypatch):
+    from adapt.verbs import measuring
+
+    seen = {}
+    monkeypatch.setattr("adapt.train.predict.predict", lambda *given, **options: seen.update(options))
+    recipe = SimpleNamespace(train=SimpleNamespace(workers=3))
+    session = SimpleNamespace(accelerator=Accelerator(cpu=True), recipe=recipe)
+    measuring.predictor(session, SimpleNamespace(predictors=lambda texts: {"class_logits": None}))(None)
+    assert seen["workers"] == 3
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
