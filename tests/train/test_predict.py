@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -147,6 +148,23 @@ def test_outputs_are_held_once():
 
     found = ask(remembered)
     assert found.dtype == np.float32 and found.tolist() == [[value] * 3 for value in range(7)]
+
+
+def test_of_large_pictures_two_batches_wait_at_most():
+    begun: list[int] = []
+
+    class Rows(list):
+        def __getitem__(self, number: int) -> int:
+            begun.append(number)
+            return number
+
+    def rows(samples):
+        time.sleep(0.1)  # a network at work, while threads look up what comes
+        assert len(begun) <= samples[-1] + 1 + 2 * 16
+        return samples
+
+    found = predict(Predictor(rows, "rows"), Plain(), Rows(range(96)), 16, Accelerator(cpu=True), workers=4)
+    assert found == list(range(96))
 
 
 def test_threads_are_those_of_the_recipe(monkeypatch):
