@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,13 @@ from typing import TypeVar
 Done = TypeVar("Done")
 
 
-def threads() -> int:
-    """That decode pictures: a core each, eight at most; Pillow lets other threads run while it decodes."""
-    return min(8, os.cpu_count() or 1)
+def threads(processes: int = 1, most: int = 8) -> int:
+    """That decode pictures in each of so many processes of this machine: a core each, `most` at most.
+
+    Pillow lets other threads run while it decodes.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(most, max(1, allowed // processes))
 
 
 def ahead(jobs: Iterable[Callable[[], Done]], most: int, workers: int | None = None) -> Iterator[Done]:

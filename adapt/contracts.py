@@ -110,7 +110,7 @@ class Train(Spec):
     cache_views: int = Field(0, ge=0, le=10_000)
     """With `cache`: random views of each picture, whose features serve in turn, an epoch each; 0: the picture as it is."""
     workers: int | Literal["auto"] = "auto"
-    """Threads of each training process that decode pictures while the network works; 0: none; auto: a core each. Changes no bit."""
+    """Threads of each process that decode pictures while a network learns or is measured; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
     """Random views."""
 

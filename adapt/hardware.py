@@ -116,6 +116,11 @@ def cores() -> int:
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
+def processes() -> int:
+    """That a launcher has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def threads(processes: int) -> int:
     """That each of so many processes on this machine computes with: together as many as there are cores."""
     return max(1, cores() // max(1, processes))

@@ -26,7 +26,7 @@ def launched(entry: Sequence[str], verb: Sequence[str], arguments: Sequence[str]
     """
     given = [*verb, *arguments]
     processes = 0 if not given or given[0] in ALONE else lacking_processes()
-    share_threads(processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    share_threads(processes or hardware.processes())
     if processes < 2:
         return main(given)
     return checked(given) or start(processes, [*entry, *arguments])

@@ -101,7 +101,7 @@ def fit(
             views.epoch = epoch
             rows = order(seed, epoch, len(views), train.batch)[inside : inside + total - step]
             mine = (step_rows[rank::world] for step_rows in rows)
-            for batch in batches(views, mine, family.collate, train.workers, world):
+            for batch in batches(views, mine, family.collate, train.workers):
                 began = time.perf_counter()
                 _set_lr(optimizer, train, step, total)
                 while True:

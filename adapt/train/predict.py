@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from accelerate.utils import gather_object
 from adapt.contracts import Predictor
 from adapt.plug import UserError
 from adapt.progress import progress
-from adapt.train.views import Views, batches, streamed
+from adapt.train.views import Views, batches, joined
+
+Done = TypeVar("Done")
 
 
 @torch.inference_mode()
@@ -28,13 +30,16 @@ def predict(
     accelerator: Accelerator,
     title: str = "predict",
     name: str = "output",
+    workers: int | str = "auto",
     **options: Sequence,
 ) -> np.ndarray | list:
     """A predictor over all rows, in their order, on every process.
 
     Args:
         predictor: of images, or of rows.
+        batch: rows that it gets at once; fewer, where the device's memory runs out.
         name: what the predictor is called in errors.
+        workers: see `views.streamed`.
         options: for a function of samples: an entry a row, such as the boxes that prompt it.
 
     Returns:
@@ -45,23 +50,71 @@ def predict(
     """
     family.eval()
     if predictor.takes == "rows":
-        return _of_rows(predictor, dataset, batch, accelerator, title, name, options)
+        return _of_rows(predictor, dataset, batch, accelerator, title, name, workers, options)
+    return _of_images(predictor, family, dataset, batch, accelerator, title, name, workers)
+
+
+class Fewer:
+    """Asks a function about `batch` rows at once; after memory has run out about half as many, now and later, on this process alone."""
+
+    def __init__(self, batch: int):
+        self.batch = batch
+
+    def __call__(self, function: Callable[..., Done], *rows: Sequence) -> list[Done]:
+        """The function's outputs, in order.
+
+        Args:
+            rows: its arguments, sequences of one length that can be sliced.
+
+        Raises:
+            OutOfMemoryError: a single row is too much.
+        """
+        count = len(rows[0])
+        try:
+            return [function(*(each[at : at + self.batch] for each in rows)) for at in range(0, count, self.batch)]
+        except torch.OutOfMemoryError:
+            if min(self.batch, count) == 1:
+                raise
+        self.batch = -(-min(self.batch, count) // 2)  # outside of the handler, which holds what fills the memory
+        torch.cuda.empty_cache()
+        return self(function, *rows)
+
+
+def _of_images(
+    predictor: Predictor,
+    family,
+    dataset,
+    batch: int,
+    accelerator: Accelerator,
+    title: str,
+    name: str,
+    workers: int | str,
+) -> np.ndarray:
+    """Each process takes every n-th batch."""
     world, rank = accelerator.num_processes, accelerator.process_index
     rows = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
     turns = [rows[start : start + world] for start in range(0, len(rows), world)]  # a batch for each process
     mine = [turn[min(rank, len(turn) - 1)] for turn in turns]
-    parts, done = [], 0
-    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate, world=world)
-    with progress(title, len(turns), shown=accelerator.is_main_process) as tick:
+    found, done, fewer = np.empty(0, np.float32), 0, Fewer(batch)
+
+    def asked(images: torch.Tensor) -> torch.Tensor:
+        with accelerator.autocast():
+            return predictor(images.to(accelerator.device, non_blocking=True).float())
+
+    items = batches(Views(dataset, family.preprocess, None, keep=0), mine, family.collate, workers)
+    with progress(title, len(turns), shown=accelerator.is_main_process) as tick, closing(items):
         for turn, item in zip(turns, items, strict=True):
-            with accelerator.autocast():
-                output = predictor(item["image"].to(accelerator.device, non_blocking=True).float())
-            parts.append(_gathered(output.float(), [len(each) for each in turn], batch, accelerator))
-            if not finite(parts[-1]):
-                raise _refusal(name, dataset, done + next(i for i, row in enumerate(parts[-1]) if not finite(row)))
-            done += len(parts[-1])
+            parts = fewer(asked, item["image"])
+            output = parts[0] if len(parts) == 1 else torch.cat(parts)
+            part = _gathered(output.float(), [len(each) for each in turn], batch, accelerator)
+            if not finite(part):
+                raise _refusal(name, dataset, done + next(i for i, row in enumerate(part) if not finite(row)))
+            if not done:
+                found = np.empty((len(dataset), *part.shape[1:]), part.dtype)
+            found[done : done + len(part)] = part
+            done += len(part)
             tick()
-    return np.concatenate(parts)
+    return found
 
 
 def _gathered(output: torch.Tensor, sizes: list[int], batch: int, accelerator: Accelerator) -> np.ndarray:
@@ -73,18 +126,31 @@ def _gathered(output: torch.Tensor, sizes: list[int], batch: int, accelerator: A
     return output.cpu().numpy()
 
 
-def _of_rows(predictor: Predictor, dataset, batch: int, accelerator: Accelerator, title: str, name: str, options: dict) -> list:
+def _of_rows(
+    predictor: Predictor,
+    dataset,
+    batch: int,
+    accelerator: Accelerator,
+    title: str,
+    name: str,
+    workers: int | str,
+    options: dict,
+) -> list:
     """Each process takes a run of the rows."""
     results: list = []
     wrong: list[int] = []  # the first row whose result is not finite, after which this process stops
+    fewer = Fewer(batch)
+
+    def asked(samples: list[dict[str, Any]], numbers: list[int]) -> list:
+        with accelerator.autocast():
+            return predictor(samples, **{option: [values[number] for number in numbers] for option, values in options.items()})
+
     with accelerator.split_between_processes(list(range(len(dataset)))) as mine:
         parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-        samples = streamed((partial(_looked_up, dataset, numbers) for numbers in parts), world=accelerator.num_processes)
+        samples = joined(partial(_looked_up, dataset), parts, list, workers)
         with progress(title, len(parts), shown=accelerator.is_main_process) as tick, closing(samples):
             for numbers, rows in zip(parts, samples, strict=True):
-                own = {option: [values[number] for number in numbers] for option, values in options.items()}
-                with accelerator.autocast():
-                    found = predictor(rows, **own)
+                found = [result for part in fewer(asked, rows, numbers) for result in part]
                 wrong = [number for number, result in zip(numbers, found, strict=True) if not finite(result)][:1]
                 if wrong:
                     break

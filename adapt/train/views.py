@@ -8,21 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adapt import hardware
 from adapt.ahead import ahead, threads
 from adapt.vision.augment import view_seed
 
 KEPT = 1 << 29
 """Bytes of prepared pictures that stay in memory, of all processes of a machine together: small sets are decoded once."""
 BEFORE = 2
-"""Batches for each thread that are begun before their turn."""
+"""Jobs for each thread that are begun before their turn."""
+RUN = 16
+"""Rows of a job, at most: fewer than a batch, so that threads share it, and enough that looking them up costs little."""
+ON_GPU = 16
+"""Threads of a process that decode for a GPU, at most; for a CPU there are fewer, since the network needs its cores too."""
 
 Done = TypeVar("Done")
+Joined = TypeVar("Joined")
 
 
 class Views:
@@ -32,16 +40,23 @@ class Views:
         seed: of the random views; none: no views, as in evaluation.
         views: how many views a row has; epoch e shows view e modulo `views`; 0: a new one in every epoch.
         extra: (view, row number) → what is added to an item, such as a teacher's output for just this view.
-        keep: bytes of prepared rows that may stay in memory.
+        keep: bytes of prepared rows that may stay in memory; none: this process's share of `KEPT`.
     """
 
     def __init__(
-        self, rows, preprocess: Callable[[dict, bool], dict], seed: int | None, views: int = 0, extra=None, keep: int = KEPT
+        self,
+        rows,
+        preprocess: Callable[[dict, bool], dict],
+        seed: int | None,
+        views: int = 0,
+        extra=None,
+        keep: int | None = None,
     ):
         self.rows, self.preprocess, self.seed, self.views, self.extra = rows, preprocess, seed, views, extra
         self.epoch = 0
-        self.keep = keep
+        self.keep = KEPT // hardware.processes() if keep is None else keep
         self._kept: dict[int, dict[str, Any]] = {}
+        self._keeping = Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,11 +75,11 @@ class Views:
         columns = self.rows[numbers]
         for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
             item = self.preprocess(dict(zip(columns, values, strict=True)), self.seed is not None)
-            self.keep -= (size := _bytes(item))
-            if self.keep >= 0:
-                self._kept[number] = item
-            else:
-                self.keep += size
+            size = _bytes(item)
+            with self._keeping:
+                if size <= self.keep and number not in self._kept:
+                    self.keep -= size
+                    self._kept[number] = item
             yield item
 
     def _item(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
@@ -90,33 +105,69 @@ def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
 
 
 def batches(
-    views: Views, steps: Iterable[Sequence[int]], collate: Callable, workers: int | str = "auto", world: int = 1
-) -> Iterator[dict]:
+    views: Views, steps: Iterable[Sequence[int]], collate: Callable, workers: int | str = "auto"
+) -> Iterator[dict[str, Any]]:
     """The batches of one process.
 
     Args:
         steps: the numbers of its rows, for each batch.
-        workers, world: see `streamed`.
+        workers: see `streamed`.
     """
-    return streamed((partial(_batch, views, collate, list(map(int, step))) for step in steps), workers, world)
+    return joined(views.items, steps, partial(_batch, collate), workers)
 
 
-def _batch(views: Views, collate: Callable, numbers: list[int]) -> dict[str, Any]:
-    batch = collate(views.items(numbers))
+def _batch(collate: Callable, items: list[dict[str, Any]]) -> dict[str, Any]:
+    batch = collate(items)
     if torch.cuda.is_available():  # copied to the GPU while it works
         batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     return batch
 
 
-def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int = 1) -> Iterator[Done]:
+def joined(
+    work: Callable[[list[int]], list[Done]],
+    steps: Iterable[Sequence[int]],
+    join: Callable[[list[Done]], Joined],
+    workers: int | str = "auto",
+) -> Iterator[Joined]:
+    """What `join` makes of each step's rows. Threads work on a few rows at a time, so that they share even a single step.
+
+    One step is joined before its turn, and no more rows than one has are begun beside it, or `BEFORE` a thread where steps are small.
+
+    Args:
+        work: numbers of rows → a result for each.
+        workers: see `streamed`.
+    """
+    steps, number = list(steps), decoders(workers)
+    run = min(RUN, max(1, max(map(len, steps), default=1) // max(1, BEFORE * number)))
+    jobs = (partial(work, list(map(int, step[at : at + run]))) for step in steps for at in range(0, len(step), run))
+    with closing(streamed(jobs, number)) as runs:
+        joins = (partial(_joined, join, runs, -(-len(step) // run)) for step in steps)
+        with closing(streamed(joins, min(1, number))) as found:
+            yield from found
+
+
+def _joined(join: Callable[[list[Done]], Joined], runs: Iterator[list[Done]], count: int) -> Joined:
+    return join([one for part in islice(runs, count) for one in part])
+
+
+def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int | None = None) -> Iterator[Done]:
     """The jobs' results, in their order, done in threads before their turn.
 
     Args:
         workers: threads; 0: each job in its turn; auto: a core each, shared by `world` processes.
+        world: none: those of this machine.
     """
-    number = max(1, threads() // world) if workers == "auto" else int(workers)
+    number = decoders(workers, world)
     if not number:
         yield from (job() for job in jobs)
         return
     with closing(ahead(jobs, BEFORE * number, number)) as results:
         yield from results
+
+
+def decoders(workers: int | str, world: int | None = None) -> int:
+    """How many threads a number or auto means; the arguments are those of `streamed`."""
+    if workers != "auto":
+        return int(workers)
+    world = world or hardware.processes()
+    return threads(world, ON_GPU) if torch.cuda.is_available() else threads(world)

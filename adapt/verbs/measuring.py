@@ -39,7 +39,8 @@ def predictor(session: Session, module, predictors: Callable[..., dict] | None =
     def run(dataset, name: str = "class_logits", texts: list[str] | None = None, **options: Any):
         function = (predictors or module.predictors)(texts)[name]
         batch = BATCH.get(session.accelerator.device.type, 256)
-        return predict(function, module, dataset, batch, session.accelerator, title="evaluate", name=name, **options)
+        given = {"title": "evaluate", "name": name, "workers": session.recipe.train.workers} | options
+        return predict(function, module, dataset, batch, session.accelerator, **given)
 
     return run
 

@@ -167,7 +167,7 @@ class Outcome:
                 f"predict: this model answers prompts. Ask it with: adapt prompt run={self.path} image=FILE point=X,Y"
             )
         rows = _rows(images)
-        found = predict(have[name], module, rows, BATCH, session.accelerator, name=name)
+        found = predict(have[name], module, rows, BATCH, session.accelerator, name=name, workers=session.recipe.train.workers)
         sizes = [lambda i=i: rows[i]["image"].size for i in range(len(rows))]
         return [ANSWERS[name](answer, size, session.labels) for answer, size in zip(found, sizes, strict=True)]
 

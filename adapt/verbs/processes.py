@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt import hardware
 from adapt.run import atomic
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Processes:
         """This process's number among those that share its disk, and how many these are."""
         if self.one_disk:
             return self.accelerator.process_index, self.count
-        return self.accelerator.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return self.accelerator.local_process_index, hardware.processes()
 
     def fetched(self, folder: Path) -> Path:
         """A folder that the main process has, on this process's disk as well."""

@@ -6,6 +6,9 @@ import math
 import os
 import subprocess
 import sys
+import time
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +107,75 @@ def ask(function, named: bool = True, batch: int = 2, takes: str = "images"):
     return predict(
         Predictor(function, takes), Plain(), Dataset.from_dict(columns), batch, Accelerator(cpu=True), name="class_logits"
     )
+
+
+@pytest.mark.parametrize("takes", ["images", "rows"])
+def test_where_memory_runs_out_the_predictor_gets_fewer_rows_at_once(takes):
+    asked = []
+
+    def narrow(given, box=None):
+        asked.append(len(given))
+        if len(given) > 3:
+            raise torch.OutOfMemoryError
+        if takes == "images":
+            return given.mean((2, 3))
+        assert box == [sample["value"] * 10 for sample in given]
+        return [sample["value"] for sample in given]
+
+    rows = Dataset.from_dict({"value": list(range(20))})
+    options = {"box": list(range(0, 200, 10))} if takes == "rows" else {}
+    found = predict(Predictor(narrow, takes), Plain(), rows, 8, Accelerator(cpu=True), **options)
+    assert np.array_equal(np.array(found).reshape(20, -1)[:, 0], range(20))
+    assert asked == [8, 4] + 10 * [2], "halved for good"
+
+
+def test_memory_that_does_not_hold_one_row_is_an_error():
+    def never(images):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        ask(never)
+
+
+def test_outputs_are_held_once():
+    given: list[weakref.ref] = []
+
+    def remembered(images):
+        output = images.mean((2, 3)).numpy()
+        given.append(weakref.ref(output))
+        assert sum(one() is not None for one in given) <= 2, "this one, and the one that was just put in its place"
+        return torch.from_numpy(output)
+
+    found = ask(remembered)
+    assert found.dtype == np.float32 and found.tolist() == [[value] * 3 for value in range(7)]
+
+
+def test_of_large_pictures_two_batches_wait_at_most():
+    begun: list[int] = []
+
+    class Rows(list):
+        def __getitem__(self, number: int) -> int:
+            begun.append(number)
+            return number
+
+    def rows(samples):
+        time.sleep(0.1)  # a network at work, while threads look up what comes
+        assert len(begun) <= samples[-1] + 1 + 2 * 16
+        return samples
+
+    found = predict(Predictor(rows, "rows"), Plain(), Rows(range(96)), 16, Accelerator(cpu=True), workers=4)
+    assert found == list(range(96))
+
+
+def test_threads_are_those_of_the_recipe(monkeypatch):
+    from adapt.verbs import measuring
+
+    seen = {}
+    monkeypatch.setattr("adapt.train.predict.predict", lambda *given, **options: seen.update(options))
+    recipe = SimpleNamespace(train=SimpleNamespace(workers=3))
+    session = SimpleNamespace(accelerator=Accelerator(cpu=True), recipe=recipe)
+    measuring.predictor(session, SimpleNamespace(predictors=lambda texts: {"class_logits": None}))(None)
+    assert seen["workers"] == 3
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from functools import partial
@@ -20,7 +22,7 @@ from adapt.recipe import load_recipe
 from adapt.train.learner import Learner
 from adapt.train.loop import fit
 from adapt.train.predict import predict
-from adapt.train.views import Views, batches, order, streamed
+from adapt.train.views import KEPT, Views, batches, decoders, order, streamed
 from adapt.vision.augment import augment
 from adapt.vision.images import collate
 from adapt.vision.pictures import RGB, encoded
@@ -134,6 +136,77 @@ def test_jobs_begin_before_their_turn_but_not_far_before():
     begun.clear()
     alone = streamed((partial(job, number) for number in range(10)), workers=0)
     assert next(alone) == 0 and begun == [0]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 24])
+def test_rows_begin_before_their_turn_but_two_batches_at_most(batch):
+    begun: list[int] = []
+
+    class Rows:
+        def __getitem__(self, numbers: list[int]) -> dict[str, list]:
+            begun.extend(numbers)
+            return {"value": numbers}
+
+    steps = [range(start, start + batch) for start in range(0, 20 * batch, batch)]
+    found = batches(Views(Rows(), lambda sample, train: sample, None, keep=0), steps, collate, workers=3)
+    for turn, step in enumerate(steps, 1):
+        assert next(found)["value"].tolist() == list(step)
+        if turn < 4:
+            time.sleep(0.1)
+            assert min(turn + 1, 20) * batch <= len(begun) <= turn * batch + batch + max(batch, 2 * 3), "two for each thread"
+    assert next(found, None) is None and begun.sort() is None and begun == list(range(20 * batch))
+
+
+def test_a_single_batch_is_decoded_by_all_threads(rows):
+    together = threading.Barrier(4, timeout=10)
+
+    def waiting(sample: dict, train: bool) -> dict:
+        together.wait()  # for three others
+        return prepared(sample, train)
+
+    (one,) = batches(Views(rows, waiting, 0), [range(PICTURES)], collate, workers=4)
+    (other,) = batches(Views(rows, prepared, 0), [range(PICTURES)], collate, workers=0)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_threads_that_keep_rows_at_once_do_not_keep_more_than_allowed(rows):
+    together = threading.Barrier(2)
+
+    class Slow(np.ndarray):
+        @property
+        def nbytes(self) -> int:  # both threads are asked before either has an answer
+            together.wait(10)
+            return 300
+
+    views = Views(rows, lambda sample, train: {"image": np.zeros(3).view(Slow)}, None, keep=1000)
+    both = [threading.Thread(target=views.items, args=([number],)) for number in (0, 1)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(views._kept) == 1 and views.keep == 200
+
+
+def test_cores_and_memory_are_shared_by_the_processes_of_this_machine(rows, monkeypatch):
+    cores = 48
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert decoders("auto") == 8 and decoders(3) == 3 and decoders(0) == 0
+    assert Views(rows, prepared, 0).keep == KEPT
+    monkeypatch.setenv("WORLD_SIZE", "32")  # of four machines
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert decoders("auto") == 6 and decoders("auto", world=16) == 3
+    assert Views(rows, prepared, 0).keep == KEPT // 8
+    cores = 2
+    assert decoders("auto") == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert decoders("auto") == 2, "those that it may use, not those of the machine"
+    cores = 64
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert decoders("auto") == 16, "a GPU waits for more"
 
 
 def test_an_error_of_a_thread_is_the_loops_own_and_stops_the_others():

@@ -109,7 +109,7 @@ def ask(opened: Opened, one: Set, guest: Guest) -> tuple[dict[str, Any], dict[st
     """
     began, main = time.perf_counter(), main_of(one, guest.evals)
     clock = Clock(opened, _columns(opened, guest))
-    predict = measuring.predictor(guest, opened.module, clock.predictors)
+    predict = measuring.predictor(guest.session, opened.module, clock.predictors)
     predict = Once(predict) if len(guest.evals) > 1 else predict
     record: dict[str, Any] = {"metrics": {}, "intervals": {}, "notes": [], "figures": {}, "floor": None}
     results = {}
