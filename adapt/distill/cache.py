@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -86,20 +86,16 @@ class Cache:
 
     def __init__(self, folder: Path, layout: Layout, name: str = "teacher", packing: Packing | None = None):
         self.folder, self.layout, self.name, self.packing = folder, layout, name, packing
-        self.open: dict[int, np.ndarray] = {}
+        self.mapped = lru_cache(OPEN)(lambda shard: np.load(_path(folder, shard), mmap_mode="r"))  # threads may ask at once
 
     def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
         """The item's part of a batch."""
         shard, place = self.layout.place(view, row)
-        if shard not in self.open:
-            if len(self.open) == OPEN:
-                self.open.pop(next(iter(self.open)))
-            self.open[shard] = np.load(_path(self.folder, shard), mmap_mode="r")
-        item = self.open[shard][place]
+        item = self.mapped(shard)[place]
         return {self.name: torch.from_numpy(self.packing.unpack(item) if self.packing else item.copy())}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"open": {}}  # a worker that is started afresh maps the files itself
+    def __reduce__(self) -> tuple:
+        return Cache, (self.folder, self.layout, self.name, self.packing)  # who unpickles it maps the files anew
 
 
 @torch.inference_mode()

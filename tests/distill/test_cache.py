@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -93,10 +95,37 @@ def test_few_shards_are_open_at_once_and_none_travels_to_a_worker(rows, tmp_path
     monkeypatch.setattr(cache_module, "OPEN", 2)
     cache = made(tmp_path, rows)
     first = items(cache)
-    assert len(cache.open) == 2
+    assert opened(tmp_path) == 2
     assert torch.equal(items(cache), first)
     other = pickle.loads(pickle.dumps(cache))
-    assert not other.open and torch.equal(items(other), first)
+    assert opened(tmp_path) == 2 and torch.equal(items(other), first)
+
+
+def opened(folder) -> int:
+    """Files of a folder that this process has open."""
+    return len({file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))})
+
+
+def test_threads_share_the_open_shards(rows, tmp_path, small, monkeypatch):
+    monkeypatch.setattr(cache_module, "OPEN", 4)
+    cache = made(tmp_path, rows, batch=1)
+    assert cache.layout.shards == ROWS
+    places = [(view, row) for view in (0, 1) for row in range(ROWS)]
+
+    def read(seed: int) -> list[int]:
+        """How many are open after each item."""
+        count = []
+        for number in np.random.default_rng(seed).permutation(len(places)):
+            view, row = places[number]
+            assert torch.equal(cache(view, row)["teacher"], expected[number])
+            count.append(opened(tmp_path))
+        return count
+
+    expected = items(cache)
+    with ThreadPoolExecutor(4) as pool:
+        counts = [count for thread in pool.map(read, range(4)) for count in thread]
+    assert max(counts) <= 4 + 4, "those that are kept, and one more in the hands of each thread"
+    assert opened(tmp_path) <= 4
 
 
 @pytest.mark.parametrize("size", [1, 64_000_000])
