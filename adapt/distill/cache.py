@@ -157,7 +157,7 @@ def _lacking(folder: Path, items: _Items, place: tuple[int, int], instead: str) 
         if place[0] == 0:
             _clear(folder)  # without a manifest nobody knows what these are
     if lacking:
-        said(f"{items.name}: {_room(folder, layout, lacking, items, instead)}")
+        said(_room(folder, layout, lacking, items, instead))
     return layout, lacking
 
 
@@ -282,21 +282,31 @@ def _whole(folder: Path, layout: Layout, shard: int, made: bool, name: str, said
 
 
 def _room(folder: Path, layout: Layout, lacking: list[int], items: _Items, instead: str) -> str:
-    """How much the lacking shards take on disk, in words.
+    """How much the lacking shards take on disk; see `room`."""
+    need = sum(layout.items(shard) for shard in lacking) * items.one.nbytes
+    need -= sum(_part(folder, shard).stat().st_size for shard in lacking if _part(folder, shard).exists())
+    what = f"{counted(layout.views, 'view')} of {counted(layout.rows, 'picture')}"
+    return room(folder, items.name, f"the outputs for {what}", max(need, 0), instead or "Make room.")
+
+
+def room(folder: Path, name: str, what: str, need: int, instead: str) -> str:
+    """How much of a disk is going to be filled, in words.
+
+    Args:
+        name: who fills it.
+        what: with what.
+        need: bytes.
+        instead: what is left to a user whose disk is too small.
 
     Raises:
         UserError: there is less.
     """
-    need = sum(layout.items(shard) for shard in lacking) * items.one.nbytes
-    need -= sum(_part(folder, shard).stat().st_size for shard in lacking if _part(folder, shard).exists())
     have = shutil.disk_usage(folder).free
-    what = f"{counted(layout.views, 'view')} of {counted(layout.rows, 'picture')}"
     if need > have:
         raise UserError(
-            f"{items.name}: the outputs for {what} need {need / 1e9:,.1f} GB more in {folder}, whose disk has {have / 1e9:,.1f} GB "
-            f"free. {instead or 'Make room.'}"
+            f"{name}: {what} need {need / 1e9:,.1f} GB more in {folder}, whose disk has {have / 1e9:,.1f} GB free. {instead}"
         )
-    return f"{what} take {max(need, 0) / 1e6:,.1f} MB on disk"
+    return f"{name}: {what} take {need / 1e6:,.1f} MB on disk"
 
 
 def _fill(folder: Path, layout: Layout, shard: int, items: _Items, tick: Callable[[], None]) -> None:

@@ -19,6 +19,8 @@ import pyarrow as pa
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
+from adapt.distill.cache import room
+from adapt.plug import counted
 from adapt.progress import progress
 from adapt.run import atomic
 
@@ -86,19 +88,24 @@ def build(
         label: see `contracts.Lesson`.
         batch: rows that `label` looks at together.
         place: r and n.
+
+    Raises:
+        UserError: by its first part, the disk is too small.
     """
-    labels = Labels(folder, len(rows), batch)
+    labels, said = Labels(folder, len(rows), batch), print if accelerator.is_main_process else str
     shards, parts = labels.lacking()
     made = folder / "manifest.json"
-    for path in map(labels.shard, shards if accelerator.is_main_process else []):
+    for path in map(labels.shard, shards):
         if made.exists() or path.exists():
-            print(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+            said(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
     accelerator.wait_for_everyone()  # all have looked, before one of them begins
     with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
         # by place among the lacking: all have seen the same
-        for part in parts[place[0] :: place[1]]:
+        for number, part in enumerate(parts[place[0] :: place[1]]):
             _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
             tick()
+            if not number and len(parts) > 1:
+                said(_room(labels, parts, part))
     accelerator.wait_for_everyone()
     if place[0] == 0:
         for shard in shards:
@@ -112,6 +119,21 @@ def build(
     if pictures._indices is not None:  # else columns cannot stand beside them, or the labels would be copied too
         pictures = pictures.flatten_indices()
     return concatenate_datasets([pictures, found], axis=1)
+
+
+def _room(labels: Labels, parts: list[int], first: int) -> str:
+    """How much the lacking parts take on disk if all are as large as the first, and the shard that is made while they are there.
+
+    What is found in a picture is not known before: so this is asked when one part has been written.
+
+    Raises:
+        UserError: there is less; what has been found stays.
+    """
+    size = labels.part(first).stat().st_size
+    pictures = sum(len(labels.of(part)) for part in parts) - len(labels.of(first))
+    what = f"the labels of {counted(pictures, 'more picture')}, judged by the first {len(labels.of(first))},"
+    need = size * (len(parts) - 1 + len(labels.parts_of(0)))
+    return room(labels.folder, "teacher", what, need, "Make room, then start again: what has been found stays.")
 
 
 def _labelled(label: Callable[[Dataset], Dataset], rows: Dataset) -> Dataset:

@@ -180,7 +180,7 @@ def test_without_a_manifest_that_can_be_read_nothing_is_believed(rows, tmp_path,
 
 def test_the_space_is_said_before_it_begins_and_a_small_disk_is_refused(rows, tmp_path, capsys, monkeypatch):
     made(tmp_path / "enough", rows, lambda images: images)
-    assert capsys.readouterr().out == "teacher: 2 views of 42 pictures take 0.1 MB on disk\n"
+    assert capsys.readouterr().out == "teacher: the outputs for 2 views of 42 pictures take 0.1 MB on disk\n"
     need = 2 * ROWS * 3 * 8 * 8 * 4
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=need - 1))
     asked = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from PIL import Image as Picture
 
 from adapt.distill import labels
 from adapt.distill.labels import Labels, build
+from adapt.plug import UserError
 
 ROWS = 100
 ALONE = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
@@ -96,12 +99,45 @@ def test_a_shard_that_is_missing_or_cut_short_is_made_again_and_a_line_says_so(r
     build(tmp_path, label, rows, ALONE)
     path, asked = tmp_path / "000001.arrow", []
     content = path.read_bytes()
+    capsys.readouterr()
     path.unlink()
     if harm == "cut short":
         path.write_bytes(content[: len(content) // 2])
     assert right(build(tmp_path, lambda rows: asked.append(len(rows)) or label(rows), rows, ALONE))
-    assert capsys.readouterr().out == f"teacher: {path} is {harm}; it is made again\n"
+    again, room = capsys.readouterr().out.splitlines()
+    assert again == f"teacher: {path} is {harm}; it is made again"
+    assert room == "teacher: the labels of 16 more pictures, judged by the first 8, take 0.0 MB on disk"
     assert asked == [8, 8, 8], "that shard alone"
+
+
+def test_the_space_is_said_when_it_is_known_and_a_small_disk_is_refused(rows, tmp_path, small, capsys, monkeypatch):
+    folder = tmp_path / "labels"
+
+    def free(amount: float) -> None:
+        monkeypatch.setattr(labels.shutil, "disk_usage", lambda folder: SimpleNamespace(free=amount))
+
+    def asked() -> list[int]:
+        """Rows of the parts that are labelled, until the end or a refusal."""
+        found = []
+        with suppress(UserError):
+            assert right(build(folder, lambda rows: found.append(len(rows)) or label(rows), rows, ALONE))
+        return found
+
+    free(0)
+    with pytest.raises(
+        UserError, match=r"labels of 92 more pictures, judged by the first 8, need 0\.0 GB more in .* Make room"
+    ):
+        build(folder, label, rows, ALONE)
+    need = (folder / "parts" / "000000" / "000.arrow").stat().st_size * (12 + 3)
+    shutil.rmtree(folder)
+    free(need - 1)
+    assert asked() == [8]
+    capsys.readouterr()
+    free(2 * need)
+    assert asked() == [8] * 11 + [4], "nothing was lost"
+    assert capsys.readouterr().out.startswith(
+        "teacher: the labels of 84 more pictures, judged by the first 8, take 0.0 MB on disk\n"
+    )
 
 
 def test_a_part_has_whole_batches():
