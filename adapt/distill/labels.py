@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from accelerate import Accelerator
@@ -23,6 +25,7 @@ from adapt.distill.cache import room
 from adapt.plug import counted
 from adapt.progress import progress
 from adapt.run import atomic
+from adapt.train.views import streamed
 
 VERSION = 2
 """Raised when rows lie elsewhere."""
@@ -119,6 +122,12 @@ def build(
     if pictures._indices is not None:  # else columns cannot stand beside them, or the labels would be copied too
         pictures = pictures.flatten_indices()
     return concatenate_datasets([pictures, found], axis=1)
+
+
+def samples(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """Rows one after another, decoded in threads a few pictures ahead: for an objective's `label`, whose teacher works meanwhile."""
+    jobs = (partial(rows.__getitem__, number) for number in range(len(rows)))
+    return streamed(jobs, world=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _room(labels: Labels, parts: list[int], first: int) -> str:

@@ -140,6 +140,31 @@ def test_the_space_is_said_when_it_is_known_and_a_small_disk_is_refused(rows, tm
     )
 
 
+class Noted:
+    """Rows that note which of them have been asked for."""
+
+    def __init__(self):
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, number: int) -> int:
+        self.asked.append(number)
+        return number
+
+
+def test_pictures_are_decoded_while_the_teacher_works_and_few_before_their_turn():
+    rows = Noted()
+    for turn, row in enumerate(labels.samples(rows)):
+        until = time.monotonic() + 5
+        while len(rows.asked) < min(turn + 2, ROWS) and time.monotonic() < until:
+            time.sleep(0.001)
+        assert row == turn, "in their order"
+        assert min(turn + 2, ROWS) <= len(rows.asked) <= turn + 1 + 16, "two for each thread, of which there are eight at most"
+    assert sorted(rows.asked) == list(range(ROWS))
+
+
 def test_a_part_has_whole_batches():
     assert [Labels(Path(), 1000, batch).each for batch in (1, 16, 24, 100)] == [32, 32, 48, 100]
 
