@@ -89,5 +89,5 @@ def test_two_processes_walk_the_road_of_a_student_that_learns_from_labels(tmp_pa
     ]
     assert road["said"].count("teacher: maps of classes for ") == 1
     (labels,) = (tmp_path / road["run"] / "cache").glob("labels-*/manifest.json")
-    assert json.loads(labels.read_text()) == {"rows": 40, "shards": 1}
+    assert json.loads(labels.read_text()) == {"rows": 40, "batch": 1, "whole": True}
     assert run("distill")["entries"] == road["entries"], "finished before"

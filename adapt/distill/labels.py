@@ -2,7 +2,7 @@
 
     FOLDER/000000.arrow             a shard: the labels of some thousand rows, without their pictures
     FOLDER/parts/000001/003.arrow   what is found of a shard that is not whole yet, for some dozen rows: a kill costs each process one
-    FOLDER/manifest.json            that all has been made
+    FOLDER/manifest.json            how many rows, and how many at a time when it began; and whether all has been made
 
 Parts are dealt to the processes one by one, so that all have work until the end; then the first process of a disk joins them.
 """
@@ -27,12 +27,13 @@ from adapt.progress import progress
 from adapt.run import atomic
 from adapt.train.views import streamed
 
-VERSION = 2
+VERSION = 3
 """Raised when rows lie elsewhere."""
 PART = 32
 """Rows of a part, about: so many, at most, are asked about again after a kill."""
 SHARD = 256
 """Parts of a shard."""
+MANIFEST = "manifest.json"
 
 
 class Labels:
@@ -43,7 +44,8 @@ class Labels:
     """
 
     def __init__(self, folder: Path, rows: int, batch: int = 1):
-        self.folder, self.rows, self.each = folder, rows, batch * -(-PART // batch)
+        self.folder, self.rows, self.batch = folder, rows, batch
+        self.each = batch * -(-PART // batch)
         self.parts = -(-rows // self.each)
         self.shards = -(-self.parts // SHARD)
 
@@ -68,6 +70,10 @@ class Labels:
         ]
         parts = [part for one in shards for part in self.parts_of(one)]
         return shards, [part for part in parts if not _whole(self.part(part), len(self.of(part)))]
+
+    def note(self, whole: bool) -> None:
+        with atomic(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps({"rows": self.rows, "batch": self.batch, "whole": whole}))
 
     def join(self, shard: int) -> None:
         """Make one file of a shard's parts."""
@@ -95,13 +101,11 @@ def build(
     Raises:
         UserError: by its first part, the disk is too small.
     """
-    labels, said = Labels(folder, len(rows), batch), print if accelerator.is_main_process else str
-    shards, parts = labels.lacking()
-    made = folder / "manifest.json"
-    for path in map(labels.shard, shards):
-        if made.exists() or path.exists():
-            said(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+    said = print if accelerator.is_main_process else str
+    labels, shards, parts = _lacking(folder, len(rows), batch, place, said)
     accelerator.wait_for_everyone()  # all have looked, before one of them begins
+    if shards and place[0] == 0:
+        labels.note(False)
     with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
         # by place among the lacking: all have seen the same
         for number, part in enumerate(parts[place[0] :: place[1]]):
@@ -114,14 +118,42 @@ def build(
         for shard in shards:
             labels.join(shard)
         if shards:
-            with atomic(made) as temporary:
-                temporary.write_text(json.dumps({"rows": len(rows), "shards": labels.shards}))
+            labels.note(True)
+        shutil.rmtree(folder / "parts", ignore_errors=True)  # a kill may have left those of a shard that is whole
     accelerator.wait_for_everyone()
     found = concatenate_datasets([Dataset.from_file(str(labels.shard(one))) for one in range(labels.shards)])
     pictures = rows.select_columns([name for name in ("id", "image") if name in rows.column_names])
     if pictures._indices is not None:  # else columns cannot stand beside them, or the labels would be copied too
         pictures = pictures.flatten_indices()
     return concatenate_datasets([pictures, found], axis=1)
+
+
+def _lacking(
+    folder: Path, rows: int, batch: int, place: tuple[int, int], said: Callable
+) -> tuple[Labels, list[int], list[int]]:
+    """How the labels lie, the shards that are still to be made, and the parts of these that are still to be found."""
+    labels, whole = _manifest(folder, rows)
+    if labels is None:
+        if place[0] == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # without a manifest nobody knows of which rows these are
+        labels = Labels(folder, rows, batch)
+        return labels, list(range(labels.shards)), list(range(labels.parts))
+    shards, parts = labels.lacking()
+    for path in map(labels.shard, shards):
+        if whole or path.exists():
+            said(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+    return labels, shards, parts
+
+
+def _manifest(folder: Path, rows: int) -> tuple[Labels | None, bool]:
+    """What the folder's manifest says: how the labels lie, if they are of so many rows; and whether all have been made."""
+    try:
+        known = json.loads((folder / MANIFEST).read_text())
+        # with the batch that it began with: with another, parts have other rows
+        labels = Labels(folder, rows, int(known["batch"]))
+        return (labels, known["whole"] is True) if known["rows"] == rows else (None, False)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None, False
 
 
 def samples(rows: Dataset) -> Iterator[dict[str, Any]]:

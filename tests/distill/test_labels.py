@@ -72,8 +72,7 @@ def test_rows_come_back_with_their_labels_and_without_what_people_wrote(rows, tm
     found = build(tmp_path, label, shuffled, ALONE)
     assert right(found) and found.column_names == ["id", "image", "red", "boxes"]
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [*(f"{shard:06d}.arrow" for shard in range(5)), "manifest.json", "parts"]
-    assert not list((tmp_path / "parts").iterdir()), "joined"
+    assert names == [*(f"{shard:06d}.arrow" for shard in range(5)), "manifest.json"], "joined"
 
 
 def test_all_processes_label_and_none_labels_what_another_does(rows, tmp_path, small):
@@ -108,6 +107,51 @@ def test_a_shard_that_is_missing_or_cut_short_is_made_again_and_a_line_says_so(r
     assert again == f"teacher: {path} is {harm}; it is made again"
     assert room == "teacher: the labels of 16 more pictures, judged by the first 8, take 0.0 MB on disk"
     assert asked == [8, 8, 8], "that shard alone"
+
+
+def stopping(calls: int):
+    """A `label` that is stopped in the call after so many."""
+    turns = iter(range(calls))
+
+    def answer(rows: Dataset) -> Dataset:
+        if next(turns, None) is None:
+            raise KeyboardInterrupt
+        return label(rows)
+
+    return answer
+
+
+def test_another_batch_after_a_kill_loses_nothing_and_mixes_no_rows(rows, tmp_path, small):
+    """Of 56 rows, 24 or 32 at a time, the second part has 24: other ones."""
+    few, asked = rows.select(range(56)), []
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, stopping(2), few, ALONE, batch=24)
+    found = build(tmp_path, lambda rows: asked.append(len(rows)) or label(rows), few, ALONE, batch=32)
+    assert found["red"][:] == list(range(56)) and asked == [8]
+
+
+def test_parts_that_a_kill_has_left_behind_a_whole_shard_go(rows, tmp_path, small, monkeypatch):
+    def killed(path):
+        if path.name == "000000":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(labels.shutil, "rmtree", lambda path, ignore_errors=False: killed(path))
+        build(tmp_path, label, rows, ALONE)
+    assert len(list(tmp_path.rglob("parts/000000/*.arrow"))) == 3
+    assert right(build(tmp_path, None, rows, ALONE))
+    assert not (tmp_path / "parts").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["{broken", "[]", '{"rows": 9, "batch": 1, "whole": true}', '{"rows": 100, "batch": 0, "whole": true}']
+)
+def test_without_a_manifest_that_can_be_read_nothing_is_believed(rows, tmp_path, small, text):
+    build(tmp_path, label, rows, ALONE)
+    (tmp_path / "manifest.json").write_text(text)
+    asked = []
+    assert right(build(tmp_path, lambda rows: asked.append(len(rows)) or label(rows), rows, ALONE))
+    assert sum(asked) == ROWS
 
 
 def test_the_space_is_said_when_it_is_known_and_a_small_disk_is_refused(rows, tmp_path, small, capsys, monkeypatch):
