@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from io import BytesIO
@@ -148,6 +148,8 @@ def build(
 def _lacking(folder: Path, items: _Items, place: tuple[int, int], instead: str) -> tuple[Layout, list[int]]:
     """How the items lie, and the shards that are still to be made; the arguments are those of `build`."""
     views, said = items.views, print if items.speaks else str
+    if not _manifest(folder, views)[0]:
+        _ = items.one  # so long does it take that another command may have begun meanwhile
     layout, made = _manifest(folder, views)
     if layout:
         lacking = [shard for shard in range(layout.shards) if not _whole(folder, layout, shard, made, items.name, said)]
@@ -312,11 +314,7 @@ def room(folder: Path, name: str, what: str, need: int, instead: str) -> str:
 def _fill(folder: Path, layout: Layout, shard: int, items: _Items, tick: Callable[[], None]) -> None:
     """Make a shard, or go on where a kill stopped it."""
     part, blocks = _part(folder, shard), layout.blocks(shard)
-    with open(part, "ab+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{part}: another command is filling it. Wait until that has ended.") from None
+    with alone(part) as file:
         sizes = [layout.views * len(rows) * items.one.nbytes for rows in blocks]
         done = _done(file, (layout.items(shard), *items.one.shape), items.one.dtype, sizes)
         for _ in range(done):
@@ -326,7 +324,22 @@ def _fill(folder: Path, layout: Layout, shard: int, items: _Items, tick: Callabl
             file.flush()
             tick()
         os.fsync(file.fileno())
-    os.replace(part, _path(folder, shard))
+        os.replace(part, _path(folder, shard))  # while it is still ours
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading and appending, that one command at a time fills.
+
+    Raises:
+        UserError: another does.
+    """
+    with open(path, "ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path}: another command is filling it. Wait until that has ended.") from None
+        yield file
 
 
 def _done(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, sizes: list[int]) -> int:

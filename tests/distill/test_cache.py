@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -199,6 +200,33 @@ def test_a_second_command_in_the_same_folder_is_one_line(rows, tmp_path):
 
     with pytest.raises(UserError, match=r"000000\.npy\.part: another command is filling it\. Wait"):
         made(tmp_path, rows, again)
+
+
+def test_what_another_command_makes_meanwhile_is_kept(rows, tmp_path):
+    asked = []
+
+    def slow(images):
+        made(tmp_path, rows)
+        return asked.append(len(images)) or means(images)
+
+    cache = made(tmp_path, rows, slow)
+    assert asked == [2], "an item to learn its size"
+    assert torch.equal(items(cache), items(made(tmp_path / "alone", rows)))
+
+
+def test_a_shard_is_locked_until_it_has_its_name(rows, tmp_path, monkeypatch):
+    replace, named = os.replace, []
+
+    def replacing(part, path):
+        if path.suffix == ".npy":
+            with pytest.raises(UserError, match="another command"), cache_module.alone(part):
+                pass
+            named.append(path)
+        replace(part, path)
+
+    monkeypatch.setattr(cache_module.os, "replace", replacing)
+    made(tmp_path, rows)
+    assert named == [tmp_path / "000000.npy"]
 
 
 def test_where_memory_runs_out_the_teacher_gets_fewer_pictures_at_once(rows, tmp_path):
