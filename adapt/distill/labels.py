@@ -3,6 +3,7 @@
     FOLDER/000000.arrow             a shard: the labels of some thousand rows, without their pictures
     FOLDER/parts/000001/003.arrow   what is found of a shard that is not whole yet, for some dozen rows: a kill costs each process one
     FOLDER/manifest.json            how many rows, and how many at a time when it began; and whether all has been made
+    FOLDER/lock                     held by the command that labels
 
 Parts are dealt to the processes one by one, so that all have work until the end; then the first process of a disk joins them.
 """
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
-from adapt.distill.cache import room
+from adapt.distill.cache import alone, room
 from adapt.plug import counted
 from adapt.progress import progress
 from adapt.run import atomic
@@ -99,26 +101,28 @@ def build(
         place: r and n.
 
     Raises:
-        UserError: by its first part, the disk is too small.
+        UserError: by its first part, the disk is too small; or another command fills the same folder.
     """
     said = print if accelerator.is_main_process else str
     labels, shards, parts = _lacking(folder, len(rows), batch, place, said)
     accelerator.wait_for_everyone()  # all have looked, before one of them begins
-    if shards and place[0] == 0:
+    joins = bool(shards) and place[0] == 0
+    if joins:
         labels.note(False)
-    with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
-        # by place among the lacking: all have seen the same
-        for number, part in enumerate(parts[place[0] :: place[1]]):
-            _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
-            tick()
-            if not number and len(parts) > 1:
-                said(_room(labels, parts, part))
-    accelerator.wait_for_everyone()
-    if place[0] == 0:
-        for shard in shards:
-            labels.join(shard)
-        if shards:
+    with alone(folder / "lock") if joins else nullcontext():
+        with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
+            # by place among the lacking: all have seen the same
+            for number, part in enumerate(parts[place[0] :: place[1]]):
+                _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
+                tick()
+                if not number and len(parts) > 1:
+                    said(_room(labels, parts, part))
+        accelerator.wait_for_everyone()
+        if joins:
+            for shard in shards:
+                labels.join(shard)
             labels.note(True)
+    if place[0] == 0:
         shutil.rmtree(folder / "parts", ignore_errors=True)  # a kill may have left those of a shard that is whole
     accelerator.wait_for_everyone()
     found = concatenate_datasets([Dataset.from_file(str(labels.shard(one))) for one in range(labels.shards)])

@@ -72,7 +72,7 @@ def test_rows_come_back_with_their_labels_and_without_what_people_wrote(rows, tm
     found = build(tmp_path, label, shuffled, ALONE)
     assert right(found) and found.column_names == ["id", "image", "red", "boxes"]
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [*(f"{shard:06d}.arrow" for shard in range(5)), "manifest.json"], "joined"
+    assert names == [*(f"{shard:06d}.arrow" for shard in range(5)), "lock", "manifest.json"], "joined"
 
 
 def test_all_processes_label_and_none_labels_what_another_does(rows, tmp_path, small):
@@ -107,6 +107,18 @@ def test_a_shard_that_is_missing_or_cut_short_is_made_again_and_a_line_says_so(r
     assert again == f"teacher: {path} is {harm}; it is made again"
     assert room == "teacher: the labels of 16 more pictures, judged by the first 8, take 0.0 MB on disk"
     assert asked == [8, 8, 8], "that shard alone"
+
+
+def test_a_second_command_in_the_same_folder_is_one_line(rows, tmp_path, small):
+    refused = []
+
+    def again(part: Dataset) -> Dataset:
+        with pytest.raises(UserError, match=r"lock: another command is filling it\. Wait") as error:
+            build(tmp_path, label, rows, ALONE)
+        return refused.append(error) or label(part)
+
+    assert right(build(tmp_path, again, rows, ALONE)) and len(refused) == 13
+    assert right(build(tmp_path, None, rows, ALONE)), "what is whole is for all"
 
 
 def stopping(calls: int):
