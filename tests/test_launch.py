@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from adapt import hardware
+from adapt import hardware, pipeline
+from adapt.recipe import load_recipe
 
 SCRIPT = """
 import os, sys
@@ -25,6 +27,28 @@ def main(given):
 
 launch.main = main
 raise SystemExit(launch.launched([__file__], ["evaluate"], sys.argv[1:]))
+"""
+NOTED = """
+'''Logits, and how many pictures of each step this process has seen.'''
+import os
+
+from adapt.distill import logits
+from adapt.distill.logits import lesson
+
+class Config(logits.Config):
+    '''As it is.'''
+
+def learner(config, teacher, live=None):
+    taught = logits.learner(config, teacher, live)
+    loss = taught.loss
+
+    def noting(ours, theirs, batch):
+        with open(f"seen{os.environ.get('RANK', 0)}.txt", "a") as file:
+            file.write(f"{len(ours)}\\n")
+        return loss(ours, theirs, batch)
+
+    taught.loss = noting
+    return taught
 """
 ACCELERATE = ["-m", "accelerate.commands.launch"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone"]
@@ -61,6 +85,40 @@ def test_what_the_user_has_set_stays(tmp_path):
     assert threads(tmp_path, *TORCHRUN, "--nproc-per-node", "2", OMP_NUM_THREADS="2") == [2, 2]
 
 
+@pytest.mark.slow
+def test_two_processes_teach_a_student_as_one_does(photos, tmp_path, monkeypatch):
+    """Each sees half of every batch; the student has no BatchNorm, whose means would be those of the halves."""
+    (tmp_path / "plugins" / "distill").mkdir(parents=True)
+    (tmp_path / "plugins" / "distill" / "noted.py").write_text(NOTED)
+    monkeypatch.setenv("ADAPT_PLUGINS", str(tmp_path / "plugins"))
+    small = [f"data={{source: folder, path: {tmp_path / 'photos'}}}", "tracker=none", "evals.0.bootstrap=100", "export=[]"]
+    small += ["distill={name: noted, student: test_convnext, pretrained: false, teacher: zero-shot, views: 1}"]
+    small += ["distill.train={epochs: 1, batch: 16, lr: 1e-3}"]
+    recipe = load_recipe("clip_lora", small)
+    pipeline.evaluate(recipe)
+    shutil.copytree("runs", "two/runs")
+    pipeline.distill(recipe)
+    launch = [sys.executable, *ACCELERATE, "--num_processes", "2", "-m", "adapt", "distill", "recipe=clip_lora", *small]
+    here = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(launch, cwd="two", env=here, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def left(folder: Path, name: str) -> Path:
+        (path,) = folder.glob(f"runs/*/{name}")
+        return path
+
+    def losses(folder: Path) -> list[float]:
+        rows = map(json.loads, left(folder, "distill/*/history.jsonl").read_text().splitlines())
+        return [row["loss"] for row in rows if "loss" in row]
+
+    alone, two = tmp_path, tmp_path / "two"
+    assert left(alone, "cache/teacher-*/000000.npy").read_bytes() == left(two, "cache/teacher-*/000000.npy").read_bytes()
+    steps = len(losses(alone))
+    assert steps > 1 and losses(two) == pytest.approx(losses(alone), rel=1e-4)
+    assert Path("seen0.txt").read_text() == "16\n" * steps
+    assert [(two / f"seen{rank}.txt").read_text() for rank in (0, 1)] == ["8\n" * steps] * 2, "both took part"
+
+
 @pytest.mark.outside
 def test_two_processes_walk_the_road_of_a_student_that_learns_from_labels(tmp_path):
     """Finetune, evaluate, distill and export; a teacher that labels does so in both processes."""
@@ -89,5 +147,5 @@ def test_two_processes_walk_the_road_of_a_student_that_learns_from_labels(tmp_pa
     ]
     assert road["said"].count("teacher: maps of classes for ") == 1
     (labels,) = (tmp_path / road["run"] / "cache").glob("labels-*/manifest.json")
-    assert json.loads(labels.read_text()) == {"rows": 40, "shards": 1}
+    assert json.loads(labels.read_text()) == {"rows": 40, "batch": 1, "whole": True}
     assert run("distill")["entries"] == road["entries"], "finished before"

@@ -15,13 +15,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -86,20 +86,16 @@ class Cache:
 
     def __init__(self, folder: Path, layout: Layout, name: str = "teacher", packing: Packing | None = None):
         self.folder, self.layout, self.name, self.packing = folder, layout, name, packing
-        self.open: dict[int, np.ndarray] = {}
+        self.mapped = lru_cache(OPEN)(lambda shard: np.load(_path(folder, shard), mmap_mode="r"))  # threads may ask at once
 
     def __call__(self, view: int, row: int) -> dict[str, torch.Tensor]:
         """The item's part of a batch."""
         shard, place = self.layout.place(view, row)
-        if shard not in self.open:
-            if len(self.open) == OPEN:
-                self.open.pop(next(iter(self.open)))
-            self.open[shard] = np.load(_path(self.folder, shard), mmap_mode="r")
-        item = self.open[shard][place]
+        item = self.mapped(shard)[place]
         return {self.name: torch.from_numpy(self.packing.unpack(item) if self.packing else item.copy())}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"open": {}}  # a worker that is started afresh maps the files itself
+    def __reduce__(self) -> tuple:
+        return Cache, (self.folder, self.layout, self.name, self.packing)  # who unpickles it maps the files anew
 
 
 @torch.inference_mode()
@@ -152,6 +148,8 @@ def build(
 def _lacking(folder: Path, items: _Items, place: tuple[int, int], instead: str) -> tuple[Layout, list[int]]:
     """How the items lie, and the shards that are still to be made; the arguments are those of `build`."""
     views, said = items.views, print if items.speaks else str
+    if not _manifest(folder, views)[0]:
+        _ = items.one  # so long does it take that another command may have begun meanwhile
     layout, made = _manifest(folder, views)
     if layout:
         lacking = [shard for shard in range(layout.shards) if not _whole(folder, layout, shard, made, items.name, said)]
@@ -161,7 +159,7 @@ def _lacking(folder: Path, items: _Items, place: tuple[int, int], instead: str) 
         if place[0] == 0:
             _clear(folder)  # without a manifest nobody knows what these are
     if lacking:
-        said(f"{items.name}: {_room(folder, layout, lacking, items, instead)}")
+        said(_room(folder, layout, lacking, items, instead))
     return layout, lacking
 
 
@@ -286,31 +284,37 @@ def _whole(folder: Path, layout: Layout, shard: int, made: bool, name: str, said
 
 
 def _room(folder: Path, layout: Layout, lacking: list[int], items: _Items, instead: str) -> str:
-    """How much the lacking shards take on disk, in words.
+    """How much the lacking shards take on disk; see `room`."""
+    need = sum(layout.items(shard) for shard in lacking) * items.one.nbytes
+    need -= sum(_part(folder, shard).stat().st_size for shard in lacking if _part(folder, shard).exists())
+    what = f"{counted(layout.views, 'view')} of {counted(layout.rows, 'picture')}"
+    return room(folder, items.name, f"the outputs for {what}", max(need, 0), instead or "Make room.")
+
+
+def room(folder: Path, name: str, what: str, need: int, instead: str) -> str:
+    """How much of a disk is going to be filled, in words.
+
+    Args:
+        name: who fills it.
+        what: with what.
+        need: bytes.
+        instead: what is left to a user whose disk is too small.
 
     Raises:
         UserError: there is less.
     """
-    need = sum(layout.items(shard) for shard in lacking) * items.one.nbytes
-    need -= sum(_part(folder, shard).stat().st_size for shard in lacking if _part(folder, shard).exists())
     have = shutil.disk_usage(folder).free
-    what = f"{counted(layout.views, 'view')} of {counted(layout.rows, 'picture')}"
     if need > have:
         raise UserError(
-            f"{items.name}: the outputs for {what} need {need / 1e9:,.1f} GB more in {folder}, whose disk has {have / 1e9:,.1f} GB "
-            f"free. {instead or 'Make room.'}"
+            f"{name}: {what} need {need / 1e9:,.1f} GB more in {folder}, whose disk has {have / 1e9:,.1f} GB free. {instead}"
         )
-    return f"{what} take {max(need, 0) / 1e6:,.1f} MB on disk"
+    return f"{name}: {what} take {need / 1e6:,.1f} MB on disk"
 
 
 def _fill(folder: Path, layout: Layout, shard: int, items: _Items, tick: Callable[[], None]) -> None:
     """Make a shard, or go on where a kill stopped it."""
     part, blocks = _part(folder, shard), layout.blocks(shard)
-    with open(part, "ab+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{part}: another command is filling it. Wait until that has ended.") from None
+    with alone(part) as file:
         sizes = [layout.views * len(rows) * items.one.nbytes for rows in blocks]
         done = _done(file, (layout.items(shard), *items.one.shape), items.one.dtype, sizes)
         for _ in range(done):
@@ -320,7 +324,22 @@ def _fill(folder: Path, layout: Layout, shard: int, items: _Items, tick: Callabl
             file.flush()
             tick()
         os.fsync(file.fileno())
-    os.replace(part, _path(folder, shard))
+        os.replace(part, _path(folder, shard))  # while it is still ours
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading and appending, that one command at a time fills.
+
+    Raises:
+        UserError: another does.
+    """
+    with open(path, "ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path}: another command is filling it. Wait until that has ended.") from None
+        yield file
 
 
 def _done(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, sizes: list[int]) -> int:

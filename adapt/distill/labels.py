@@ -2,7 +2,8 @@
 
     FOLDER/000000.arrow             a shard: the labels of some thousand rows, without their pictures
     FOLDER/parts/000001/003.arrow   what is found of a shard that is not whole yet, for some dozen rows: a kill costs each process one
-    FOLDER/manifest.json            that all has been made
+    FOLDER/manifest.json            how many rows, and how many at a time when it began; and whether all has been made
+    FOLDER/lock                     held by the command that labels
 
 Parts are dealt to the processes one by one, so that all have work until the end; then the first process of a disk joins them.
 """
@@ -12,22 +13,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
+from adapt.distill.cache import alone, room
+from adapt.plug import counted
 from adapt.progress import progress
 from adapt.run import atomic
+from adapt.train.views import streamed
 
-VERSION = 2
+VERSION = 3
 """Raised when rows lie elsewhere."""
 PART = 32
 """Rows of a part, about: so many, at most, are asked about again after a kill."""
 SHARD = 256
 """Parts of a shard."""
+MANIFEST = "manifest.json"
 
 
 class Labels:
@@ -38,7 +46,8 @@ class Labels:
     """
 
     def __init__(self, folder: Path, rows: int, batch: int = 1):
-        self.folder, self.rows, self.each = folder, rows, batch * -(-PART // batch)
+        self.folder, self.rows, self.batch = folder, rows, batch
+        self.each = batch * -(-PART // batch)
         self.parts = -(-rows // self.each)
         self.shards = -(-self.parts // SHARD)
 
@@ -64,6 +73,10 @@ class Labels:
         parts = [part for one in shards for part in self.parts_of(one)]
         return shards, [part for part in parts if not _whole(self.part(part), len(self.of(part)))]
 
+    def note(self, whole: bool) -> None:
+        with atomic(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps({"rows": self.rows, "batch": self.batch, "whole": whole}))
+
     def join(self, shard: int) -> None:
         """Make one file of a shard's parts."""
         files = [self.part(part) for part in self.parts_of(shard)]
@@ -86,32 +99,86 @@ def build(
         label: see `contracts.Lesson`.
         batch: rows that `label` looks at together.
         place: r and n.
+
+    Raises:
+        UserError: by its first part, the disk is too small; or another command fills the same folder.
     """
-    labels = Labels(folder, len(rows), batch)
-    shards, parts = labels.lacking()
-    made = folder / "manifest.json"
-    for path in map(labels.shard, shards if accelerator.is_main_process else []):
-        if made.exists() or path.exists():
-            print(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+    said = print if accelerator.is_main_process else str
+    labels, shards, parts = _lacking(folder, len(rows), batch, place, said)
     accelerator.wait_for_everyone()  # all have looked, before one of them begins
-    with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
-        # by place among the lacking: all have seen the same
-        for part in parts[place[0] :: place[1]]:
-            _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
-            tick()
-    accelerator.wait_for_everyone()
+    joins = bool(shards) and place[0] == 0
+    if joins:
+        labels.note(False)
+    with alone(folder / "lock") if joins else nullcontext():
+        with progress("teacher", labels.parts, labels.parts - len(parts), accelerator.is_main_process) as tick:
+            # by place among the lacking: all have seen the same
+            for number, part in enumerate(parts[place[0] :: place[1]]):
+                _write(labels.part(part), [_labelled(label, rows.select(labels.of(part)))])
+                tick()
+                if not number and len(parts) > 1:
+                    said(_room(labels, parts, part))
+        accelerator.wait_for_everyone()
+        if joins:
+            for shard in shards:
+                labels.join(shard)
+            labels.note(True)
     if place[0] == 0:
-        for shard in shards:
-            labels.join(shard)
-        if shards:
-            with atomic(made) as temporary:
-                temporary.write_text(json.dumps({"rows": len(rows), "shards": labels.shards}))
+        shutil.rmtree(folder / "parts", ignore_errors=True)  # a kill may have left those of a shard that is whole
     accelerator.wait_for_everyone()
     found = concatenate_datasets([Dataset.from_file(str(labels.shard(one))) for one in range(labels.shards)])
     pictures = rows.select_columns([name for name in ("id", "image") if name in rows.column_names])
     if pictures._indices is not None:  # else columns cannot stand beside them, or the labels would be copied too
         pictures = pictures.flatten_indices()
     return concatenate_datasets([pictures, found], axis=1)
+
+
+def _lacking(
+    folder: Path, rows: int, batch: int, place: tuple[int, int], said: Callable
+) -> tuple[Labels, list[int], list[int]]:
+    """How the labels lie, the shards that are still to be made, and the parts of these that are still to be found."""
+    labels, whole = _manifest(folder, rows)
+    if labels is None:
+        if place[0] == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # without a manifest nobody knows of which rows these are
+        labels = Labels(folder, rows, batch)
+        return labels, list(range(labels.shards)), list(range(labels.parts))
+    shards, parts = labels.lacking()
+    for path in map(labels.shard, shards):
+        if whole or path.exists():
+            said(f"teacher: {path} is {'cut short' if path.exists() else 'missing'}; it is made again")
+    return labels, shards, parts
+
+
+def _manifest(folder: Path, rows: int) -> tuple[Labels | None, bool]:
+    """What the folder's manifest says: how the labels lie, if they are of so many rows; and whether all have been made."""
+    try:
+        known = json.loads((folder / MANIFEST).read_text())
+        # with the batch that it began with: with another, parts have other rows
+        labels = Labels(folder, rows, int(known["batch"]))
+        return (labels, known["whole"] is True) if known["rows"] == rows else (None, False)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None, False
+
+
+def samples(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """Rows one after another, decoded in threads a few pictures ahead: for an objective's `label`, whose teacher works meanwhile."""
+    jobs = (partial(rows.__getitem__, number) for number in range(len(rows)))
+    return streamed(jobs, world=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _room(labels: Labels, parts: list[int], first: int) -> str:
+    """How much the lacking parts take on disk if all are as large as the first, and the shard that is made while they are there.
+
+    What is found in a picture is not known before: so this is asked when one part has been written.
+
+    Raises:
+        UserError: there is less; what has been found stays.
+    """
+    size = labels.part(first).stat().st_size
+    pictures = sum(len(labels.of(part)) for part in parts) - len(labels.of(first))
+    what = f"the labels of {counted(pictures, 'more picture')}, judged by the first {len(labels.of(first))},"
+    need = size * (len(parts) - 1 + len(labels.parts_of(0)))
+    return room(labels.folder, "teacher", what, need, "Make room, then start again: what has been found stays.")
 
 
 def _labelled(label: Callable[[Dataset], Dataset], rows: Dataset) -> Dataset:

@@ -8,6 +8,7 @@ import io
 import shutil
 import tempfile
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from adapt.contracts import Augment, Predictor, Train
 from adapt.data.emoji_scenes import Config as Scenes
 from adapt.data.emoji_scenes import load
 from adapt.distill import boxes
+from adapt.distill import labels as labels_module
 from adapt.distill.boxes.training import follow
 from adapt.distill.labels import build
 from adapt.export import gate, onnx
@@ -33,6 +35,7 @@ from adapt.students.detector import by_row, select
 from adapt.train.loop import fit
 from adapt.train.views import Views
 from adapt.vision.augment import augment, uniforms
+from adapt.vision.pictures import RGB
 
 TRAIN = Train(epochs=12, batch=12, lr=4e-3, weight_decay=0.02, augment=Augment(crop=0.8))
 CONFIG = boxes.Config(name="boxes", student="test_resnet", pretrained=False, width=24, convs=1, train=TRAIN)
@@ -148,6 +151,25 @@ def test_no_human_label_reaches_the_teacher(scenes):
     labels(CONFIG.model_copy(update={"ask": "present"}), teacher, rows)
     assert teacher.asked[4:] == [{"id", "image", "prefix", "objects"}] * 4
     assert teacher.told == [{"category"}] * 4
+
+
+@pytest.mark.parametrize("ask", ["all", "present"])
+def test_each_picture_is_decoded_once_and_beside_the_teacher(scenes, monkeypatch, ask):
+    rows, config, decoded = scenes["train"].select(range(40)), CONFIG.model_copy(update={"ask": ask}), []
+    decode = RGB.decode_example
+
+    def noting(*given, **options):
+        decoded.append(current_thread())
+        return decode(*given, **options)
+
+    monkeypatch.setattr(RGB, "decode_example", noting)
+    teacher = Teacher(rows)
+    found = labels(config, teacher, rows)
+    assert len(decoded) == 40 and main_thread() not in decoded
+    monkeypatch.setattr(labels_module, "samples", lambda rows: (row for row in rows))
+    other = Teacher(rows)
+    assert labels(config, other, rows).remove_columns("image").to_list() == found.remove_columns("image").to_list()
+    assert teacher.asked == other.asked and teacher.told == other.told
 
 
 def test_a_teacher_without_boxes_is_one_line(scenes, clip_tiny):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -93,10 +96,37 @@ def test_few_shards_are_open_at_once_and_none_travels_to_a_worker(rows, tmp_path
     monkeypatch.setattr(cache_module, "OPEN", 2)
     cache = made(tmp_path, rows)
     first = items(cache)
-    assert len(cache.open) == 2
+    assert opened(tmp_path) == 2
     assert torch.equal(items(cache), first)
     other = pickle.loads(pickle.dumps(cache))
-    assert not other.open and torch.equal(items(other), first)
+    assert opened(tmp_path) == 2 and torch.equal(items(other), first)
+
+
+def opened(folder) -> int:
+    """Files of a folder that this process has open."""
+    return len({file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))})
+
+
+def test_threads_share_the_open_shards(rows, tmp_path, small, monkeypatch):
+    monkeypatch.setattr(cache_module, "OPEN", 4)
+    cache = made(tmp_path, rows, batch=1)
+    assert cache.layout.shards == ROWS
+    places = [(view, row) for view in (0, 1) for row in range(ROWS)]
+
+    def read(seed: int) -> list[int]:
+        """How many are open after each item."""
+        count = []
+        for number in np.random.default_rng(seed).permutation(len(places)):
+            view, row = places[number]
+            assert torch.equal(cache(view, row)["teacher"], expected[number])
+            count.append(opened(tmp_path))
+        return count
+
+    expected = items(cache)
+    with ThreadPoolExecutor(4) as pool:
+        counts = [count for thread in pool.map(read, range(4)) for count in thread]
+    assert max(counts) <= 4 + 4, "those that are kept, and one more in the hands of each thread"
+    assert opened(tmp_path) <= 4
 
 
 @pytest.mark.parametrize("size", [1, 64_000_000])
@@ -151,7 +181,7 @@ def test_without_a_manifest_that_can_be_read_nothing_is_believed(rows, tmp_path,
 
 def test_the_space_is_said_before_it_begins_and_a_small_disk_is_refused(rows, tmp_path, capsys, monkeypatch):
     made(tmp_path / "enough", rows, lambda images: images)
-    assert capsys.readouterr().out == "teacher: 2 views of 42 pictures take 0.1 MB on disk\n"
+    assert capsys.readouterr().out == "teacher: the outputs for 2 views of 42 pictures take 0.1 MB on disk\n"
     need = 2 * ROWS * 3 * 8 * 8 * 4
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=need - 1))
     asked = []
@@ -170,6 +200,33 @@ def test_a_second_command_in_the_same_folder_is_one_line(rows, tmp_path):
 
     with pytest.raises(UserError, match=r"000000\.npy\.part: another command is filling it\. Wait"):
         made(tmp_path, rows, again)
+
+
+def test_what_another_command_makes_meanwhile_is_kept(rows, tmp_path):
+    asked = []
+
+    def slow(images):
+        made(tmp_path, rows)
+        return asked.append(len(images)) or means(images)
+
+    cache = made(tmp_path, rows, slow)
+    assert asked == [2], "an item to learn its size"
+    assert torch.equal(items(cache), items(made(tmp_path / "alone", rows)))
+
+
+def test_a_shard_is_locked_until_it_has_its_name(rows, tmp_path, monkeypatch):
+    replace, named = os.replace, []
+
+    def replacing(part, path):
+        if path.suffix == ".npy":
+            with pytest.raises(UserError, match="another command"), cache_module.alone(part):
+                pass
+            named.append(path)
+        replace(part, path)
+
+    monkeypatch.setattr(cache_module.os, "replace", replacing)
+    made(tmp_path, rows)
+    assert named == [tmp_path / "000000.npy"]
 
 
 def test_where_memory_runs_out_the_teacher_gets_fewer_pictures_at_once(rows, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image as Picture
 
 from adapt.contracts import Augment, Lesson
 from adapt.data.emoji_scenes import compose
+from adapt.distill import labels as labels_module
 from adapt.distill import semantic
 from adapt.distill.labels import build
 from adapt.distill.semantic import naming
@@ -123,6 +125,24 @@ def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
     assert made.column_names == ["id", "image", "segmentation"] and len(made) == len(scenes)
     assert np.asarray(made[0]["segmentation"]).shape == (SIDE, SIDE)
     assert agreement(made, scenes) > 0.6, "0.76 when written; by chance about 0.2"
+
+
+def test_pictures_are_decoded_beside_the_teacher(scenes, monkeypatch):
+    decoded, decode = [], RGB.decode_example
+
+    def noting(*given, **options):
+        decoded.append(current_thread())
+        return decode(*given, **options)
+
+    def made() -> dict[str, list]:
+        found = semantic.label(lambda: lambda row: np.asarray(row["image"])[..., 0] % 6, scenes)
+        return found.cast_column("segmentation", Image(decode=False))[:]
+
+    monkeypatch.setattr(RGB, "decode_example", noting)
+    found = made()
+    assert len(decoded) == len(scenes) and main_thread() not in decoded
+    monkeypatch.setattr(labels_module, "samples", lambda rows: (row for row in rows))
+    assert found == made() and main_thread() in decoded
 
 
 def test_the_teacher_s_own_maps_are_measured_as_the_student_s(scenes):

@@ -11,7 +11,9 @@ Source: Lee 2013 (pseudo-labels); Tian et al. 2019, arXiv:1904.01355 (the studen
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -112,15 +114,18 @@ def label(config: Config, teacher: Predictor, rows: Dataset) -> Dataset:
     """
     from datasets import ClassLabel, Dataset, Features, List, Value
 
+    from adapt.distill.labels import samples
+
     asked = rows.remove_columns([name for name in HUMAN if name in rows.column_names])
-    found = []
-    for start in range(0, len(asked), config.batch):
-        samples = [asked[i] for i in range(start, min(start + config.batch, len(asked)))]
-        if config.ask == "present":
-            for i, sample in enumerate(samples, start):
-                sample["objects"] = {"category": sorted(set((rows[i]["objects"] or {"category": []})["category"]))}
-        for sample, answer in zip(samples, teacher(samples), strict=True):
-            found.append(clean(answer, sample["image"].size, config.score, config.nms))
+    known = rows.select_columns(["objects"])["objects"] if config.ask == "present" else []
+    present = [sorted(set((objects or {"category": []})["category"])) for objects in known]
+    found: list[dict[str, np.ndarray]] = []
+    with closing(samples(asked)) as coming:
+        while some := list(islice(coming, config.batch)):
+            for sample, categories in zip(some, present[len(found) :], strict=False):
+                sample["objects"] = {"category": categories}
+            for sample, answer in zip(some, teacher(some), strict=True):
+                found.append(clean(answer, sample["image"].size, config.score, config.nms))
     names = category_names(rows.features)
     category = ClassLabel(names=names) if names else Value("int64")
     boxes = {"bbox": List(List(Value("float32"), length=4)), "category": List(category)}

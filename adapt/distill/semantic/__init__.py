@@ -18,6 +18,7 @@ Sources: Kirillov et al. 2023 (SAM), arXiv:2304.02643; Lee 2013 (pseudo-labels);
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,10 +150,12 @@ def label(drawing: Callable[[], Draw], rows: Dataset) -> Dataset:
     """
     from datasets import Dataset, Features, Image, Value
 
+    from adapt.distill.labels import samples
     from adapt.distill.semantic.naming import encoded
 
     draw = drawing()
-    maps = [draw(row) for row in rows]
+    with closing(samples(rows)) as coming:
+        maps = [draw(row) for row in coming]
     found = [bool(((classes > 0) & (classes != IGNORE)).any()) for classes in maps]
     columns = {"segmentation": list(map(encoded, maps)), "found": found}
     return Dataset.from_dict(columns, Features(segmentation=Image(), found=Value("bool")))
