@@ -163,7 +163,7 @@ def _manifest(folder: Path, rows: int) -> tuple[Labels | None, bool]:
 def samples(rows: Dataset) -> Iterator[dict[str, Any]]:
     """Rows one after another, decoded in threads a few pictures ahead: for an objective's `label`, whose teacher works meanwhile."""
     jobs = (partial(rows.__getitem__, number) for number in range(len(rows)))
-    return streamed(jobs, world=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return streamed(jobs)
 
 
 def _room(labels: Labels, parts: list[int], first: int) -> str:
