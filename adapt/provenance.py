@@ -95,7 +95,7 @@ def _known(memory: sqlite3.Connection, keys: list[str]) -> dict[str, bytes]:
 def _remember(memory: sqlite3.Connection, found: Iterable[tuple[list[int], bytes]]) -> None:
     """Keep digests, but for those of files that may change again within the clock's tick."""
     now = time.time()
-    rows = [(_key(stamp), digest) for stamp, digest in found if now - stamp[-1] / 1e9 > YOUNG]
+    rows = ((_key(stamp), digest) for stamp, digest in found if now - stamp[-1] / 1e9 > YOUNG)
     with suppress(sqlite3.Error):
         memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", rows)
 

@@ -8,9 +8,10 @@ report.write("problems.csv")                  # or .json
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def picture_stamps(splits: dict[str, Dataset], name: str = "image") -> list[tupl
     return [(path, *stamp(path)) for path in sorted(files)]
 
 
-def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, list[dict]]:
+def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, dict[str, list]]:
     """Look at a folder of pictures.
 
     Args:
@@ -91,7 +92,7 @@ def check_folder(root: Path, place: str, split: str = "", follow: bool = False) 
         follow: links; see `walk`.
 
     Returns:
-        What is wrong, and a row for each picture that can be used: id (path below `root`), split ('' when folders do not say),
+        What is wrong, and columns of the pictures that can be used: id (path below `root`), split ('' when folders do not say),
         class (a folder's name, or none), digest of the bytes.
 
     Raises:
@@ -103,25 +104,32 @@ def check_folder(root: Path, place: str, split: str = "", follow: bool = False) 
     report = Report(0, [Problem(name, split, kind if split else _linked(name, kind), detail) for name, kind, detail in wrong])
     places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids, follow)
     data = {name: where for name, where in zip(ids, places, strict=True) if where[0] != "-"}
+    report.pictures = len(data)
+    findings = scan(root, list(data))
     seen: dict = {}
-    rows = []
-    for name, finding in scan(root, list(data)).items():
-        where, label = data[name]
-        report.pictures += 1
+    rows: dict[str, list] = {"id": [], "split": [], "class": [], "digest": []}
+    for name, (where, label) in data.items():
+        finding = findings.pop(name)
         problems = [Problem(name, where, *problem) for problem in finding.problems]
         problems += repeated(seen, finding, name, where, label)
         if folders and label is None:
             problems.append(Problem(name, where, "no class"))
         report.problems += problems
         if not any(problem.severe for problem in problems):
-            rows.append({"id": name, "split": where, "class": label, "digest": finding.digest})
-    known = {row["class"] for row in rows if row["split"] not in ("validation", "test")}
-    alive = {(row["split"], row["class"]) for row in rows}
+            for column, value in zip(rows.values(), (name, where, label, finding.digest), strict=True):
+                column.append(value)
+    alive = set(zip(rows["split"], rows["class"], strict=True))
+    known = {label for where, label in alive if where not in ("validation", "test")}
     for where, label in folders:
         if label not in known:
             kind = "unseen class" if (where, label) in alive else "empty class"
             report.problems.append(Problem(label, where, kind))
-    return report, [row for row in rows if row["class"] in known]
+    return report, chosen(rows, [label in known for label in rows["class"]])
+
+
+def chosen(columns: dict[str, list], keep: Sequence[bool]) -> dict[str, list]:
+    """The columns of those rows that are to be kept."""
+    return {name: list(compress(column, keep)) for name, column in columns.items()}
 
 
 def _linked(name: str, kind: str) -> str:

@@ -45,7 +45,7 @@ VERSION = 3
 """To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one look at a picture told."""
 
@@ -53,7 +53,7 @@ class Finding:
     """Of its bytes, 32 hex digits; empty when there are none."""
     size: tuple[int, int] | None
     """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
-    problems: list[tuple[str, str]]
+    problems: Sequence[tuple[str, str]]
     """Kind (a key of `problems.KINDS`) and detail."""
 
 
@@ -189,19 +189,18 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    paths = {name: os.path.join(root, name) for name in ids}
-    stamps = {name: stamp(path) for name, path in paths.items()}
-    new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
+    stamps = ((name, stamp(os.path.join(root, name))) for name in ids)
+    new = {name: mark for name, mark in stamps if known.get(name, [None])[0] != mark}
     digests: list[tuple[list[int], bytes]] = []
     try:
         guest = _guest.get()
-        more = {name: (partial(guest.see, stamps[name]), guest.enough) if guest else () for name in new}
-        looks = ahead((partial(_looked, paths[name], *more[name]) for name in new), AHEAD)
+        more = {name: (partial(guest.see, mark), guest.enough) if guest else () for name, mark in new.items()}
+        looks = ahead((partial(_looked, os.path.join(root, name), *more[name]) for name in new), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
-            for name, (finding, whole) in zip(new, looks, strict=True):
+            for (name, mark), (finding, whole) in zip(new.items(), looks, strict=True):
                 if whole:
-                    digests.append((stamps[name], whole))
-                known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
+                    digests.append((mark, whole))
+                known[name] = [mark, finding.digest, finding.size, finding.problems]
                 tick()
     finally:
         with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
@@ -211,8 +210,8 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
                     temporary.write_text(json.dumps(known))
     findings = {}
     for name in ids:
-        _, found, size, problems = known[name]
-        findings[name] = Finding(found, tuple(size) if size else None, [tuple(problem) for problem in problems])
+        _, found, size, problems = known.pop(name)  # of many thousands it need not be there twice
+        findings[name] = Finding(found, tuple(size) if size else None, tuple(map(tuple, problems)))
     return findings
 
 
@@ -287,13 +286,15 @@ def layout(root: Path, ids: Sequence[str], follow: bool = False) -> tuple[list[t
     tops = _folders(root, follow)
     splits = {item.name: SPLIT_FOLDERS[item.name.lower()] for item in tops if item.name.lower() in SPLIT_FOLDERS}
     trains = [item for item in tops if splits.get(item.name) == "train"]
-    if not any(_folders(item, follow) for item in trains):
-        places = [("", parts[0] if len(parts) > 1 else None) for parts in (name.split("/") for name in ids)]
+    nested = any(_folders(item, follow) for item in trains)
+    homes = [os.path.dirname(name) for name in ids]
+    where: dict[str, tuple[str, str | None]] = {}
+    for home in set(homes):
+        first, second, *_ = [*home.split("/"), ""]
+        where[home] = (splits.get(first, "-") if first else "", second or None) if nested else ("", first or None)
+    places = [where[home] for home in homes]
+    if not nested:
         return places, [("", item.name) for item in tops]
-    places = []
-    for first, *rest in (name.split("/") for name in ids):
-        split = splits.get(first, "-") if rest else ""
-        places.append((split, rest[0] if len(rest) > 1 else None))
     classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item, follow)}
     return places, sorted(classes)
 
