@@ -8,10 +8,10 @@ report.write("problems.csv")                  # or .json
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple
-from itertools import compress
+from itertools import compress, repeat
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from adapt.data.places import existing
 from adapt.data.problems import Problem, Report
-from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, quiet, scan, walk
+from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, layout, looked, quiet, scan, walk
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
@@ -28,9 +28,12 @@ from adapt.run import atomic
 from adapt.vision.held import wrong_boxes, wrong_masks
 from adapt.vision.pictures import cache_folder, digest
 
+FEW = 16
+"""Rows whose pictures are looked at before their turn: these may be bytes, and in memory."""
+
 
 def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Report:
-    """Look at every picture, box, mask and class, one row at a time.
+    """Look at every picture, box, mask and class.
 
     Args:
         data: a folder of pictures, in class folders or not, or rows with the standard columns.
@@ -157,12 +160,14 @@ def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iter
 
 def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> Iterator[Problem]:
     """Problems of pictures, boxes and masks."""
-    rows = rows.select_columns([name for name in ("id", "image", "label", "objects") if name in rows.column_names])
+    names = [name for name in ("id", "label", "objects") if name in rows.column_names]
+    said: Iterable[dict] = rows.select_columns(names) if names else repeat({}, len(rows))
+    findings: Iterator[Finding] = repeat(Finding("", None, ()), len(rows))
     if "image" in rows.column_names:
-        rows = rows.cast_column("image", Image(decode=False))
-    for index, row in enumerate(rows):
+        pictures = rows.select_columns("image").cast_column("image", Image(decode=False))
+        findings = looked((row["image"] or {"bytes": None, "path": None} for row in pictures), FEW)
+    for index, (row, finding) in enumerate(zip(said, findings, strict=True)):
         name = str(row.get("id") or f"{split or 'row'}/{index}")
-        finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
         yield from (Problem(name, split, *problem) for problem in finding.problems)
         yield from repeated(seen, finding, name, split, row.get("label"))
         yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))

@@ -8,13 +8,12 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image as Picture
 
@@ -40,7 +39,7 @@ SPLIT_FOLDERS = {
 THIN = 100
 """Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
 AHEAD = 64
-"""Pictures that are opened before their turn."""
+"""Files that are opened before their turn."""
 VERSION = 3
 """To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
@@ -156,17 +155,36 @@ def _brightest(image: Picture.Image) -> int:
     return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
-def _looked(path: str, *guest: Any) -> tuple[Finding, bytes | None]:
-    """What one look at a file told, and SHA-256 of its bytes; none, where they cannot be read.
+def looked(values: Iterable[dict], most: int = AHEAD) -> Iterator[Finding]:
+    """`inspect` pictures {bytes, path}, in their order, by threads; files are shown to the guest, and their digests remembered.
+
+    Call it within `quiet()`.
 
     Args:
-        guest: what `inspect` takes of one.
+        most: pictures, at most, that are looked at before their turn.
     """
+    guest, digests = _guest.get(), []
     try:
-        data = Path(path).read_bytes()
-    except OSError:
-        return inspect({"path": path, "bytes": None}), None
-    return inspect({"path": path, "bytes": data}, *guest), hashlib.sha256(data).digest()
+        for finding, digest in ahead((partial(_looked, value, guest) for value in values), most):
+            if digest:
+                digests.append(digest)
+            yield finding
+    finally:
+        if digests:
+            remember(digests)  # for fingerprints, which then read nothing
+
+
+def _looked(value: dict, guest: Guest | None) -> tuple[Finding, tuple[list[int], bytes] | None]:
+    """What one look at a picture told; of a file that can be read its `stamp` from before, and SHA-256 of its bytes."""
+    if value["bytes"] is not None:
+        return inspect(value), None
+    try:
+        mark = stamp(value["path"])
+        value = {"path": value["path"], "bytes": Path(value["path"]).read_bytes()}
+    except (OSError, TypeError, ValueError):
+        return inspect(value), None
+    finding = inspect(value, partial(guest.see, mark), guest.enough) if guest else inspect(value)
+    return finding, (mark, hashlib.sha256(value["bytes"]).digest())
 
 
 @contextmanager
@@ -191,21 +209,15 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = {}
     stamps = ((name, stamp(os.path.join(root, name))) for name in ids)
     new = {name: mark for name, mark in stamps if known.get(name, [None])[0] != mark}
-    digests: list[tuple[list[int], bytes]] = []
+    looks = looked({"path": os.path.join(root, name), "bytes": None} for name in new)
     try:
-        guest = _guest.get()
-        more = {name: (partial(guest.see, mark), guest.enough) if guest else () for name, mark in new.items()}
-        looks = ahead((partial(_looked, os.path.join(root, name), *more[name]) for name in new), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
-            for (name, mark), (finding, whole) in zip(new.items(), looks, strict=True):
-                if whole:
-                    digests.append((mark, whole))
+            for (name, mark), finding in zip(new.items(), looks, strict=True):
                 known[name] = [mark, finding.digest, finding.size, finding.problems]
                 tick()
     finally:
         with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
             if new:
-                remember(digests)  # for fingerprints, which then read nothing
                 with atomic(memory) as temporary:
                     temporary.write_text(json.dumps(known))
     findings = {}

@@ -30,10 +30,10 @@ from adapt.verbs.session import Session
 
 looked, rank = scan._looked, os.environ["RANK"]
 
-def noted(path, *guest):
+def noted(value, guest):
     with open(f"looked-{rank}.txt", "a") as file:
-        print(path, file=file)
-    return looked(path, *guest)
+        print(value["path"], file=file)
+    return looked(value, guest)
 
 def session(path):
     return Session(load_recipe("clip_lora", [f"data.path={path}", "distill=null", "export=[]", "tracker=none"]))
