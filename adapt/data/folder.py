@@ -117,13 +117,14 @@ def _table(root: Path, rows: dict[str, list], names: list[str] | None = None) ->
         names: of the classes; none: the rows have none.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 
     from adapt.vision.pictures import RGB
 
-    paths = pa.array((os.path.join(root, name) for name in rows["id"]), pa.string())
-    image = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
-    columns = {"id": pa.array(rows["id"], pa.string()), "image": image}
+    ids = pa.array(rows["id"], pa.string())
+    paths = pc.binary_join_element_wise(os.path.join(root, ""), ids, "")
+    columns = {"id": ids, "image": pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), paths], ["bytes", "path"])}
     features = Features(id=Value("string"), image=RGB())
     if names is not None:
         numbers = {name: number for number, name in enumerate(names)}
