@@ -74,6 +74,11 @@ def digests(paths: Iterable[str | os.PathLike]) -> Iterator[bytes]:
             yield from (read[i] if i in read else known[key] for i, key in enumerate(keys))
 
 
+def settled(stamp: list[int]) -> bool:
+    """Is a file with this `stamp` old enough that it cannot change again within the clock's tick?"""
+    return time.time() - stamp[-1] / 1e9 > YOUNG
+
+
 def remember(found: Iterable[tuple[list[int], bytes]]) -> None:
     """Digests that were made when files were read for something else.
 
@@ -94,8 +99,7 @@ def _known(memory: sqlite3.Connection, keys: list[str]) -> dict[str, bytes]:
 
 def _remember(memory: sqlite3.Connection, found: Iterable[tuple[list[int], bytes]]) -> None:
     """Keep digests, but for those of files that may change again within the clock's tick."""
-    now = time.time()
-    rows = [(_key(stamp), digest) for stamp, digest in found if now - stamp[-1] / 1e9 > YOUNG]
+    rows = ((_key(stamp), digest) for stamp, digest in found if settled(stamp))
     with suppress(sqlite3.Error):
         memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", rows)
 

@@ -8,9 +8,10 @@ report.write("problems.csv")                  # or .json
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple
+from itertools import compress, repeat
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from adapt.data.places import existing
 from adapt.data.problems import Problem, Report
-from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, inspect, layout, quiet, scan, walk
+from adapt.data.scan import SPLIT_FOLDERS, VERSION, Finding, layout, looked, quiet, scan, walk
 from adapt.plug import UserError
 from adapt.progress import progress
 from adapt.provenance import stamp
@@ -27,9 +28,12 @@ from adapt.run import atomic
 from adapt.vision.held import wrong_boxes, wrong_masks
 from adapt.vision.pictures import cache_folder, digest
 
+FEW = 16
+"""Rows whose pictures are looked at before their turn: these may be bytes, and in memory."""
+
 
 def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Report:
-    """Look at every picture, box, mask and class, one row at a time.
+    """Look at every picture, box, mask and class.
 
     Args:
         data: a folder of pictures, in class folders or not, or rows with the standard columns.
@@ -81,7 +85,7 @@ def picture_stamps(splits: dict[str, Dataset], name: str = "image") -> list[tupl
     return [(path, *stamp(path)) for path in sorted(files)]
 
 
-def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, list[dict]]:
+def check_folder(root: Path, place: str, split: str = "", follow: bool = False) -> tuple[Report, dict[str, list]]:
     """Look at a folder of pictures.
 
     Args:
@@ -91,7 +95,7 @@ def check_folder(root: Path, place: str, split: str = "", follow: bool = False) 
         follow: links; see `walk`.
 
     Returns:
-        What is wrong, and a row for each picture that can be used: id (path below `root`), split ('' when folders do not say),
+        What is wrong, and columns of the pictures that can be used: id (path below `root`), split ('' when folders do not say),
         class (a folder's name, or none), digest of the bytes.
 
     Raises:
@@ -103,25 +107,32 @@ def check_folder(root: Path, place: str, split: str = "", follow: bool = False) 
     report = Report(0, [Problem(name, split, kind if split else _linked(name, kind), detail) for name, kind, detail in wrong])
     places, folders = ([(split, None)] * len(ids), []) if split else layout(root, ids, follow)
     data = {name: where for name, where in zip(ids, places, strict=True) if where[0] != "-"}
+    report.pictures = len(data)
+    findings = scan(root, list(data))
     seen: dict = {}
-    rows = []
-    for name, finding in scan(root, list(data)).items():
-        where, label = data[name]
-        report.pictures += 1
+    rows: dict[str, list] = {"id": [], "split": [], "class": [], "digest": []}
+    for name, (where, label) in data.items():
+        finding = findings.pop(name)
         problems = [Problem(name, where, *problem) for problem in finding.problems]
         problems += repeated(seen, finding, name, where, label)
         if folders and label is None:
             problems.append(Problem(name, where, "no class"))
         report.problems += problems
         if not any(problem.severe for problem in problems):
-            rows.append({"id": name, "split": where, "class": label, "digest": finding.digest})
-    known = {row["class"] for row in rows if row["split"] not in ("validation", "test")}
-    alive = {(row["split"], row["class"]) for row in rows}
+            for column, value in zip(rows.values(), (name, where, label, finding.digest), strict=True):
+                column.append(value)
+    alive = set(zip(rows["split"], rows["class"], strict=True))
+    known = {label for where, label in alive if where not in ("validation", "test")}
     for where, label in folders:
         if label not in known:
             kind = "unseen class" if (where, label) in alive else "empty class"
             report.problems.append(Problem(label, where, kind))
-    return report, [row for row in rows if row["class"] in known]
+    return report, chosen(rows, [label in known for label in rows["class"]])
+
+
+def chosen(columns: dict[str, list], keep: Sequence[bool]) -> dict[str, list]:
+    """The columns of those rows that are to be kept."""
+    return {name: list(compress(column, keep)) for name, column in columns.items()}
 
 
 def _linked(name: str, kind: str) -> str:
@@ -149,12 +160,14 @@ def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iter
 
 def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> Iterator[Problem]:
     """Problems of pictures, boxes and masks."""
-    rows = rows.select_columns([name for name in ("id", "image", "label", "objects") if name in rows.column_names])
+    names = [name for name in ("id", "label", "objects") if name in rows.column_names]
+    said: Iterable[dict] = rows.select_columns(names) if names else repeat({}, len(rows))
+    findings: Iterator[Finding] = repeat(Finding("", None, ()), len(rows))
     if "image" in rows.column_names:
-        rows = rows.cast_column("image", Image(decode=False))
-    for index, row in enumerate(rows):
+        pictures = rows.select_columns("image").cast_column("image", Image(decode=False))
+        findings = looked((row["image"] or {"bytes": None, "path": None} for row in pictures), FEW)
+    for index, (row, finding) in enumerate(zip(said, findings, strict=True)):
         name = str(row.get("id") or f"{split or 'row'}/{index}")
-        finding = inspect(row["image"] or {"bytes": None, "path": None}) if "image" in row else Finding("", None, [])
         yield from (Problem(name, split, *problem) for problem in finding.problems)
         yield from repeated(seen, finding, name, split, row.get("label"))
         yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))

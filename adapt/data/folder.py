@@ -65,7 +65,7 @@ def _loaded(config: Config):
 
     root = existing(config.path, "data.path")
     report, rows = check_folder(root, "data.path", follow=config.follow_links)
-    other, others = Report(), []
+    other, others = Report(), {"id": [], "digest": []}
     if config.unlabelled_path:
         other_root = existing(config.unlabelled_path, "data.unlabelled_path")
         other, others = check_folder(other_root, "data.unlabelled_path", "unlabelled", config.follow_links)
@@ -73,37 +73,34 @@ def _loaded(config: Config):
         raise Report(problems=report.severe + other.severe).error("data.path")
     rows = _called(config, rows, report)
     names = _classes(config, rows, report)
-    split, origin, torn = placed(config, *([row[name] for row in rows] for name in ("id", "split", "digest", "class")))
+    split, origin, torn = placed(config, *(rows[name] for name in ("id", "split", "digest", "class")))
     parts = by_split(_table(root, rows, names), split)
-    if others:
+    if others["id"]:
         parts["unlabelled"] = _table(other_root, others)
-    held_out = {row["digest"]: row["id"] for row, place in zip(rows, split, strict=True) if place != "train"}
-    problems = report.problems + other.problems + _leaks(held_out, others) + torn
+    problems = report.problems + other.problems + _leaks(rows, split, others) + torn
     origin |= {"unlabelled": repr(config.unlabelled_path)}
     return Splits(limited(config, parts), origin, Report(report.pictures + other.pictures, problems))
 
 
-def _called(config: Config, rows: list[dict], report: Report) -> list[dict]:
+def _called(config: Config, rows: dict[str, list], report: Report) -> dict[str, list]:
     """The rows with their classes' names after `data.classes`; those of classes that are left out are counted in the report."""
+    from adapt.data.check import chosen
     from adapt.data.listing import kept_names, left_out
 
-    found = sorted({row["class"] for row in rows} - {None})
+    found = sorted(set(rows["class"]) - {None})
     kept, numbers = kept_names(found, config.classes)
-    called = {name: None if number is None else kept[number] for name, number in zip(found, numbers, strict=True)} | {
-        None: None
-    }
-    left = [row["class"] for row in rows if row["class"] is not None and called[row["class"]] is None]
-    report.problems += left_out(left)
-    gone = set(left)
-    return [row | {"class": called[row["class"]]} for row in rows if row["class"] not in gone]
+    called = {None: None} | {name: kept[number] for name, number in zip(found, numbers, strict=True) if number is not None}
+    report.problems += left_out(name for name in rows["class"] if name not in called)
+    rows = chosen(rows, [name in called for name in rows["class"]])
+    return rows | {"class": [called[name] for name in rows["class"]]}
 
 
-def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:
+def _classes(config: Config, rows: dict[str, list], report: Report) -> list[str]:
     """Names of the classes; raises a `UserError` when there are fewer than two."""
-    names = sorted({row["class"] for row in rows} - {None})
+    names = sorted(set(rows["class"]) - {None})
     if len(names) > 1:
         return names
-    if rows and not names:
+    if rows["id"] and not names:
         raise UserError(
             f"data.path: the pictures lie in {config.path!r} itself. Put each into a folder named after its class; "
             "pictures without a class go to data.unlabelled_path."
@@ -113,34 +110,36 @@ def _classes(config: Config, rows: list[dict], report: Report) -> list[str]:
     raise UserError(f"data.path: {have} in {config.path!r}. A classifier needs two class folders or more.{reason}")
 
 
-def _table(root: Path, rows: list[dict], names: list[str] | None = None) -> Dataset:
+def _table(root: Path, rows: dict[str, list], names: list[str] | None = None) -> Dataset:
     """Rows as a table; pictures are paths.
 
     Args:
         names: of the classes; none: the rows have none.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 
     from adapt.vision.pictures import RGB
 
-    paths = pa.array([os.path.join(root, row["id"]) for row in rows], pa.string())
-    image = pa.StructArray.from_arrays([pa.nulls(len(rows), pa.binary()), paths], ["bytes", "path"])
-    columns = {"id": pa.array([row["id"] for row in rows], pa.string()), "image": image}
+    ids = pa.array(rows["id"], pa.string())
+    paths = pc.binary_join_element_wise(os.path.join(root, ""), ids, "")
+    columns = {"id": ids, "image": pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), paths], ["bytes", "path"])}
     features = Features(id=Value("string"), image=RGB())
     if names is not None:
         numbers = {name: number for number, name in enumerate(names)}
-        columns["label"] = pa.array([numbers[row["class"]] for row in rows], pa.int64())
+        columns["label"] = pa.array((numbers[name] for name in rows["class"]), pa.int64())
         features["label"] = ClassLabel(names=names)
     return Dataset(pa.table(columns).cast(features.arrow_schema), DatasetInfo(features=features))
 
 
-def _leaks(held_out: dict[str, str], others: list[dict]) -> list:
+def _leaks(rows: dict[str, list], split: list[str], others: dict[str, list]) -> list:
     """Unlabelled pictures that validation or test have too."""
     from adapt.data.problems import Problem
 
+    held_out = {digest: name for digest, name, place in zip(rows["digest"], rows["id"], split, strict=True) if place != "train"}
     return [
-        Problem(row["id"], "unlabelled", "leak", f"same bytes as {held_out[row['digest']]!r}")
-        for row in others
-        if row["digest"] in held_out
+        Problem(name, "unlabelled", "leak", f"same bytes as {held_out[digest]!r}")
+        for name, digest in zip(others["id"], others["digest"], strict=True)
+        if digest in held_out
     ]

@@ -8,13 +8,12 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image as Picture
 
@@ -40,12 +39,12 @@ SPLIT_FOLDERS = {
 THIN = 100
 """Sides further apart than this: scaled to a model's input, the shorter side is nothing or the longer one fills the memory."""
 AHEAD = 64
-"""Pictures that are opened before their turn."""
+"""Files that are opened before their turn."""
 VERSION = 3
 """To be raised when a look tells more than before, so that what is remembered is looked at anew."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one look at a picture told."""
 
@@ -53,7 +52,7 @@ class Finding:
     """Of its bytes, 32 hex digits; empty when there are none."""
     size: tuple[int, int] | None
     """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
-    problems: list[tuple[str, str]]
+    problems: Sequence[tuple[str, str]]
     """Kind (a key of `problems.KINDS`) and detail."""
 
 
@@ -156,17 +155,36 @@ def _brightest(image: Picture.Image) -> int:
     return max(high for _, high in extremes[:3]) if isinstance(extremes[0], tuple) else extremes[1]
 
 
-def _looked(path: str, *guest: Any) -> tuple[Finding, bytes | None]:
-    """What one look at a file told, and SHA-256 of its bytes; none, where they cannot be read.
+def looked(values: Iterable[dict], most: int = AHEAD) -> Iterator[Finding]:
+    """`inspect` pictures {bytes, path}, in their order, by threads; files are shown to the guest, and their digests remembered.
+
+    Call it within `quiet()`.
 
     Args:
-        guest: what `inspect` takes of one.
+        most: pictures, at most, that are looked at before their turn.
     """
+    guest, digests = _guest.get(), []
     try:
-        data = Path(path).read_bytes()
-    except OSError:
-        return inspect({"path": path, "bytes": None}), None
-    return inspect({"path": path, "bytes": data}, *guest), hashlib.sha256(data).digest()
+        for finding, digest in ahead((partial(_looked, value, guest) for value in values), most):
+            if digest:
+                digests.append(digest)
+            yield finding
+    finally:
+        if digests:
+            remember(digests)  # for fingerprints, which then read nothing
+
+
+def _looked(value: dict, guest: Guest | None) -> tuple[Finding, tuple[list[int], bytes] | None]:
+    """What one look at a picture told; of a file that can be read its `stamp` from before, and SHA-256 of its bytes."""
+    if value["bytes"] is not None:
+        return inspect(value), None
+    try:
+        mark = stamp(value["path"])
+        value = {"path": value["path"], "bytes": Path(value["path"]).read_bytes()}
+    except (OSError, TypeError, ValueError):
+        return inspect(value), None
+    finding = inspect(value, partial(guest.see, mark), guest.enough) if guest else inspect(value)
+    return finding, (mark, hashlib.sha256(value["bytes"]).digest())
 
 
 @contextmanager
@@ -189,30 +207,23 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    paths = {name: os.path.join(root, name) for name in ids}
-    stamps = {name: stamp(path) for name, path in paths.items()}
-    new = [name for name in ids if known.get(name, [None])[0] != stamps[name]]
-    digests: list[tuple[list[int], bytes]] = []
+    stamps = ((name, stamp(os.path.join(root, name))) for name in ids)
+    new = {name: mark for name, mark in stamps if known.get(name, [None])[0] != mark}
+    looks = looked({"path": os.path.join(root, name), "bytes": None} for name in new)
     try:
-        guest = _guest.get()
-        more = {name: (partial(guest.see, stamps[name]), guest.enough) if guest else () for name in new}
-        looks = ahead((partial(_looked, paths[name], *more[name]) for name in new), AHEAD)
         with progress(title, len(new)) as tick, quiet(), closing(looks):
-            for name, (finding, whole) in zip(new, looks, strict=True):
-                if whole:
-                    digests.append((stamps[name], whole))
-                known[name] = [stamps[name], finding.digest, finding.size, finding.problems]
+            for (name, mark), finding in zip(new.items(), looks, strict=True):
+                known[name] = [mark, finding.digest, finding.size, finding.problems]
                 tick()
     finally:
         with suppress(UserError, OSError):  # a memory that cannot be written costs time and nothing else
             if new:
-                remember(digests)  # for fingerprints, which then read nothing
                 with atomic(memory) as temporary:
                     temporary.write_text(json.dumps(known))
     findings = {}
     for name in ids:
-        _, found, size, problems = known[name]
-        findings[name] = Finding(found, tuple(size) if size else None, [tuple(problem) for problem in problems])
+        _, found, size, problems = known.pop(name)  # of many thousands it need not be there twice
+        findings[name] = Finding(found, tuple(size) if size else None, tuple(map(tuple, problems)))
     return findings
 
 
@@ -287,13 +298,15 @@ def layout(root: Path, ids: Sequence[str], follow: bool = False) -> tuple[list[t
     tops = _folders(root, follow)
     splits = {item.name: SPLIT_FOLDERS[item.name.lower()] for item in tops if item.name.lower() in SPLIT_FOLDERS}
     trains = [item for item in tops if splits.get(item.name) == "train"]
-    if not any(_folders(item, follow) for item in trains):
-        places = [("", parts[0] if len(parts) > 1 else None) for parts in (name.split("/") for name in ids)]
+    nested = any(_folders(item, follow) for item in trains)
+    homes = [os.path.dirname(name) for name in ids]
+    where: dict[str, tuple[str, str | None]] = {}
+    for home in set(homes):
+        first, second, *_ = [*home.split("/"), ""]
+        where[home] = (splits.get(first, "-") if first else "", second or None) if nested else ("", first or None)
+    places = [where[home] for home in homes]
+    if not nested:
         return places, [("", item.name) for item in tops]
-    places = []
-    for first, *rest in (name.split("/") for name in ids):
-        split = splits.get(first, "-") if rest else ""
-        places.append((split, rest[0] if len(rest) > 1 else None))
     classes = {(splits[item.name], inner.name) for item in tops if item.name in splits for inner in _folders(item, follow)}
     return places, sorted(classes)
 

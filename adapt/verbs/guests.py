@@ -91,7 +91,8 @@ class Guest:
         if self.source is None:
             return self.session.data
         try:
-            return plug.load("data", self.source.source).load(self.source)
+            with self.session.processes.in_turn():
+                return plug.load("data", self.source.source).load(self.source)
         except UserError as error:
             raise UserError(placed(self.place, error)) from None
 
@@ -99,8 +100,9 @@ class Guest:
     def fingerprints(self) -> dict[str, str]:
         from adapt.vision.fingerprint import fingerprint
 
-        splits = {split for config in self.evals for split in self.read(config)}
-        return {split: fingerprint(self.data[split]) for split in sorted(splits)}
+        data, splits = self.data, {split for config in self.evals for split in self.read(config)}
+        with self.session.processes.in_turn():
+            return {split: fingerprint(data[split]) for split in sorted(splits)}
 
     @cached_property
     def labels(self) -> list[str]:

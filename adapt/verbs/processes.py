@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,21 @@ class Processes:
         from adapt.train.processes import shared
 
         return shared(value, self.accelerator)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Around work without collectives that is remembered on disk: one process of each machine does it, then the others find it done.
+
+        They follow also when it has failed, and meet the same error.
+        """
+        first = self.accelerator.is_local_main_process
+        if not first:
+            self.accelerator.wait_for_everyone()
+        try:
+            yield
+        finally:
+            if first:
+                self.accelerator.wait_for_everyone()
 
     @cached_property
     def one_disk(self) -> bool:

@@ -83,7 +83,8 @@ class Session:
             UserError: they cannot be read, or there is no train.
         """
         config = self.recipe.data
-        splits = plug.load("data", config.source).load(config)
+        with self.processes.in_turn():
+            splits = plug.load("data", config.source).load(config)
         if "train" not in splits:
             more = " data.train=true reads train, where the set has it." if "train" in type(config).model_fields else ""
             raise UserError(
@@ -94,7 +95,9 @@ class Session:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        return {split: fingerprint(rows) for split, rows in self.data.items()}
+        data = self.data
+        with self.processes.in_turn():
+            return {split: fingerprint(rows) for split, rows in data.items()}
 
     @property
     def labels(self) -> list[str]:

@@ -1,16 +1,26 @@
-"""What a data set is: a digest of its pictures, the names of its classes and all that is true of them."""
+"""What a data set is: a digest of its pictures, the names of its classes and all that is true of them.
+
+A picture's file is read again when it has changed, see `provenance.digests`. Pictures that are bytes in memory-mapped files are not hashed
+again as long as these files are the same, and the rows are chosen and changed as they were, which `datasets` tells by its own fingerprint.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 
-from adapt.provenance import digests
+from adapt import hardware
+from adapt.plug import UserError
+from adapt.provenance import digests, of, settled, stamp
+from adapt.run import atomic
 from adapt.vision.classes import class_names
 
 TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
 TRUTH += ("labels", "group", "pair", "cue", "associated")
 """Columns that a fingerprint covers beside the pictures."""
+VERSION = 1
+"""To be raised when a fingerprint is made otherwise, so that what is remembered is made anew."""
 
 
 def fingerprint(rows) -> str:
@@ -28,9 +38,38 @@ def fingerprint(rows) -> str:
     kept = rows.select_columns([*pictures, *(name for name in TRUTH if name in rows.column_names)])
     for name in pictures:
         kept = kept.cast_column(name, Image(decode=False))
+    stamps = [stamp(file["filename"]) for file in rows.cache_files]
+    if not stamps or not all(map(settled, stamps)) or _has_files(kept, pictures):
+        return _made(kept, pictures)
+    key = of(VERSION, class_names(rows.features), rows.column_names, rows._fingerprint, stamps)
+    place = hardware.cache_folder() / "fingerprints" / key
+    with suppress(OSError):
+        return place.read_text()
+    found = _made(kept, pictures)
+    with (
+        suppress(UserError, OSError),
+        atomic(place) as temporary,
+    ):  # a memory that cannot be written costs time and nothing else
+        temporary.write_text(found)
+    return found
+
+
+def _has_files(rows, pictures: list[str]) -> bool:
+    """Are there pictures of which the rows hold the path alone?"""
+    import pyarrow.compute as pc
+
+    for column in map(rows.data.column, pictures):
+        sizes = pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0)
+        if pc.any(pc.and_(pc.equal(sizes, 0), pc.is_valid(pc.struct_field(column, "path")))).as_py():
+            return True
+    return False
+
+
+def _made(rows, pictures: list[str]) -> str:
+    """The fingerprint of rows with encoded pictures in these columns, and nothing else but `TRUTH`."""
     total = hashlib.sha256(json.dumps(class_names(rows.features)).encode())
     written = json.JSONEncoder(sort_keys=True).encode
-    for part in kept.iter(batch_size=1000):
+    for part in rows.iter(batch_size=1000):
         images = {name: _pictures(part.pop(name)) for name in pictures}
         truth = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
         for i in range(len(next(iter([*images.values(), truth])))):

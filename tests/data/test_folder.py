@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 
 import pytest
 from datasets import Image
@@ -53,6 +54,23 @@ def test_the_split_is_the_same_wherever_the_folder_lies(photos, tmp_path):
 def test_rows_hold_paths_and_no_pictures(photos):
     rows = load(Config(path=str(photos)))["train"].cast_column("image", Image(decode=False))
     assert rows[0]["image"] == {"bytes": None, "path": str(photos / rows[0]["id"])}
+
+
+def test_a_picture_takes_a_kilobyte_while_the_folder_is_read(tmp_path, make):
+    for number in range(2000):
+        place = tmp_path / "many" / f"class {number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.jpg").write_bytes(make.encode(make.picture(number, (8, 8))))
+    config = Config(path=str(tmp_path / "many"))
+    load(config)  # it looks at the pictures, and remembers that
+    tracemalloc.start()
+    try:
+        splits = load(config)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, splits.values())) == 2000
+    assert peak / 2000 < 1150
 
 
 def test_split_folders_are_kept_and_validation_taken_from_train(ready):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from adapt.data import check, emoji_scenes
+from adapt.data import emoji_scenes, scan
 from adapt.data.hub import Config, load
 from adapt.plug import UserError
 from adapt.vision.masks import rle
@@ -220,8 +220,8 @@ def test_rows_are_opened_again_only_when_they_have_changed(spoilt, monkeypatch):
     config = Config(path=str(spoilt), on_error="skip")
     before = load(config).report
     opened = []
-    look = check.inspect
-    monkeypatch.setattr(check, "inspect", lambda value: opened.append(1) or look(value))
+    look = scan.inspect
+    monkeypatch.setattr(scan, "inspect", lambda value: opened.append(1) or look(value))
     assert load(config).report == before and not opened
     Dataset.from_parquet(str(spoilt)).select([0, 1, 2]).to_parquet(spoilt)
     assert load(config).report.counts() == {"box reversed": 1} and len(opened) == 3

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 
 import numpy as np
 import pytest
+from datasets import Dataset, Features
 from PIL import Image
 
-from adapt import provenance
+from adapt import ahead, provenance
 from adapt.data import folder
-from adapt.data.scan import scan
+from adapt.data import scan as scanning
+from adapt.data.check import check
+from adapt.data.scan import Guest, also, scan
 from adapt.vision.fingerprint import fingerprint
+from adapt.vision.pictures import RGB
 
 
 @pytest.fixture
@@ -63,3 +68,25 @@ def test_digests_of_many_files_come_in_their_order(tmp_path):
         paths[-1].write_bytes(str(number).encode())
     wanted = [hashlib.sha256(str(number).encode()).digest() for number in range(len(paths))]
     assert list(provenance.digests(paths)) == wanted == list(provenance.digests(iter(paths)))
+
+
+def test_rows_are_looked_at_by_threads_with_the_result_of_one_by_one_and_their_files_are_not_read_again(old, monkeypatch):
+    for name in ("cut", "cut too"):
+        (old / "ant" / f"{name}.png").write_bytes(b"no picture")
+    rows = Dataset.from_dict({"image": [str(path) for path in sorted(old.rglob("*.png"))]}, Features(image=RGB()))
+    with monkeypatch.context() as alone:
+        alone.setattr(scanning, "ahead", lambda jobs, most: (job() for job in jobs))
+        wanted = check(rows)
+    inspect, another, shown = scanning.inspect, threading.Barrier(2), []
+
+    def beside_another(value, *guest):
+        another.wait(10)
+        return inspect(value, *guest)
+
+    monkeypatch.setattr(ahead, "threads", lambda: 2)
+    monkeypatch.setattr(scanning, "inspect", beside_another)
+    with also(Guest(lambda mark, *_: shown.append(mark), 64)):
+        found = check(rows)
+    assert found == wanted and len(found.severe) == 2 and len(shown) == 12
+    monkeypatch.setattr(provenance, "_sha256", lambda path: pytest.fail(f"{path} is read again"))
+    fingerprint(rows)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from threading import Barrier
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, List, Value
+from datasets import Image as Stored
 from PIL import Image
 from webdataset import TarWriter
 
+from adapt import ahead
 from adapt.data.auto.layouts import recognise
 from adapt.data.webdataset import Config, load, shard
+from adapt.data.webdataset.tars import tars
 from adapt.plug import UserError
 
 
@@ -203,6 +207,24 @@ def test_pictures_stay_on_the_disk_and_a_tar_is_read_once(tmp_path, monkeypatch)
     assert not read and again["train"]["id"][:] == first["train"]["id"][:] and again.report == first.report
     write(tmp_path / "cars" / "test" / "1.tar", {"cls": 0}, {"cls": 1}, start=500)
     assert load(Config(path=path))["test"]["id"][3:] == ["test/1/s0000500", "test/1/s0000501"] and len(read) == 2
+
+
+def test_pictures_are_looked_at_by_threads_with_the_rows_of_one_by_one(tmp_path, monkeypatch):
+    broken = [{"cls": 0, "png": b"no picture"}, {"cls": 0}, {"png": b"", "cls": 1}]
+    path = write(tmp_path / "a.tar", *broken, *({"cls": i % 2} for i in range(37)))
+    inspect, another = shard.inspect, Barrier(2)
+
+    def rows(cache: str) -> list[dict]:
+        monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / cache))
+        (tar,) = tars(path)[1]
+        return shard.kept(tar).cast_column("image", Stored(decode=False)).to_list()
+
+    with monkeypatch.context() as alone:
+        alone.setattr(shard, "ahead", lambda jobs, most: (job() for job in jobs))
+        wanted = rows("alone")
+    monkeypatch.setattr(ahead, "threads", lambda: 2)
+    monkeypatch.setattr(shard, "inspect", lambda value: another.wait(10) + 1 and inspect(value))
+    assert rows("together") == wanted and len(wanted) == 41
 
 
 def test_a_disk_without_room_is_said_before_anything_is_copied(tmp_path, monkeypatch):

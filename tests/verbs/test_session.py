@@ -1,6 +1,12 @@
-"""What a session says and hands on of its words."""
+"""What a session says and hands on of its words, and what its processes do once."""
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +20,32 @@ from adapt.verbs.session import Session
 from tests.suite_trees import SETS, write_set
 
 QUICK = ["data.path=photos", "distill=null", "export=[]", "tracker=none"]
+BOTH = """
+import os
+from pathlib import Path
+from adapt.data import scan
+from adapt.plug import UserError
+from adapt.recipe import load_recipe
+from adapt.verbs.session import Session
+
+looked, rank = scan._looked, os.environ["RANK"]
+
+def noted(value, guest):
+    with open(f"looked-{rank}.txt", "a") as file:
+        print(value["path"], file=file)
+    return looked(value, guest)
+
+def session(path):
+    return Session(load_recipe("clip_lora", [f"data.path={path}", "distill=null", "export=[]", "tracker=none"]))
+
+scan._looked = noted
+Path(f"found-{rank}.txt").write_text(str(session("photos").fingerprints))
+try:
+    session("broken").data
+except UserError as error:
+    Path(f"error-{rank}.txt").write_text(str(error))
+"""
+"""What each of two processes runs."""
 
 
 @pytest.fixture
@@ -69,3 +101,19 @@ def test_texts_are_part_of_what_a_number_was_measured_with(photos):
     assert (protocol["texts"], protocol["combine"]) == (found[green], "mean")
     assert (protocol["metric"], protocol["precision"]) == ("top1", "fp32")
     assert protocol["logit_scale"] == pytest.approx(Session(recipe(green)).family.slots.text.scale().item(), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_looks_at_the_pictures_and_both_meet_the_error_of_broken_ones(photos, tmp_path):
+    shutil.copytree(tmp_path / "photos", tmp_path / "broken")
+    (tmp_path / "broken" / "river" / "0.png").write_bytes(b"cut")
+    (tmp_path / "both.py").write_text(BOTH)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "both.py"]
+    here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "ADAPT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(launch, cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, errors = ([(tmp_path / f"{name}-{rank}.txt").read_text() for rank in (0, 1)] for name in ("found", "error"))
+    assert found[0] == found[1] and "train" in found[0]
+    assert errors[0] == errors[1] and "river/0.png" in errors[0]
+    assert not (tmp_path / "looked-1.txt").exists()
+    assert len((tmp_path / "looked-0.txt").read_text().splitlines()) == 2 * 20

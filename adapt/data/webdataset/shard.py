@@ -6,7 +6,8 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tarfile import TarFile, TarInfo
 
@@ -15,6 +16,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from webdataset.tariterators import group_by_keys
 
+from adapt.ahead import ahead
 from adapt.data.listing import printable
 from adapt.data.scan import inspect, quiet
 from adapt.data.webdataset.members import LINKS, MOST, OUTSIDE, PICTURES, Damaged, content, headers, named
@@ -28,6 +30,8 @@ KINDS = 30
 """Endings of members, and fields of JSON, that are counted each by itself."""
 BAD = {LINKS: "a link or a device, and no plain file", OUTSIDE: "a name that leads out of the tar"}
 """Why a tar that is looked at strictly is refused for a member."""
+FEW = 8
+"""Samples that are looked at before their turn."""
 BUFFER = 1 << 26
 """Bytes of pictures that are held before they are written."""
 FEATURES = Features(
@@ -61,7 +65,7 @@ def told(shard: Shard) -> Dataset:
 
 def _kept(reader: _Reader, how: str) -> Dataset:
     def build(path: Path) -> None:
-        with ArrowWriter(path=str(path), features=reader.features, writer_batch_size=1000) as writer:
+        with quiet(), ArrowWriter(path=str(path), features=reader.features, writer_batch_size=1000) as writer:
             held = 0
             for row in reader.rows():
                 writer.write(row)
@@ -94,8 +98,7 @@ class _Reader:
         """A row a sample, then one for the tar."""
         told: list[tuple[str, str]] = []
         members = self._members(told)
-        for sample in group_by_keys(members):
-            yield self._row(sample)
+        yield from ahead(map(self._row, group_by_keys(members)), FEW)
         for key, wrong in self.wrong.items():  # of these nothing was left to make a sample of
             yield self._bad(key, wrong)
         counts = [{"kind": "passed over", "detail": what, "count": number} for what, number in self.over.items()]
@@ -164,31 +167,32 @@ class _Reader:
         problems = [{"kind": kind, "detail": detail, "count": 1} for kind, detail in wrong]
         return self._empty(f"{self.shard.name}/{key}") | {"problems": problems}
 
-    def _row(self, sample: dict) -> dict:
-        """A sample's row."""
+    def _row(self, sample: dict) -> Callable[[], dict]:
+        """What gives a sample's row, in any thread: its picture is still to be looked at."""
         key = sample["__key__"]
         if key in self.wrong:
-            return self._bad(key, self.wrong.pop(key))
+            return partial(self._bad, key, self.wrong.pop(key))
         pictures = [ending for ending in PICTURES if ending in sample]
         if not pictures:
             have = ", ".join(f".{name}" for name in sample if name in self.most)
-            return self._bad(key, [("bad entry", f"no picture (.jpg, .png, .webp, …); it has {have}")])
+            return partial(self._bad, key, [("bad entry", f"no picture (.jpg, .png, .webp, …); it has {have}")])
         try:
             said = self._said(sample)
         except ValueError as error:
-            return self._bad(key, [("bad entry", str(error))])
+            return partial(self._bad, key, [("bad entry", str(error))])
         for _ in pictures[1:]:
             self._count("second pictures of a sample")
         if not self.pictures:
-            return self._empty(f"{self.shard.name}/{key}") | said
-        data = sample[pictures[0]]
-        with quiet():
-            finding = inspect({"bytes": data, "path": None})
+            return partial(dict, self._empty(f"{self.shard.name}/{key}") | said)
+        return partial(self._looked, key, pictures[0], sample[pictures[0]], said)
+
+    def _looked(self, key: str, ending: str, data: bytes, said: dict) -> dict:
+        """The row of a sample with a picture, when that has been looked at."""
+        finding = inspect({"bytes": data, "path": None})
         row = self._bad(key, finding.problems) | {"digest": finding.digest}
         if finding.size is None:
             return row
-        image = {"bytes": data, "path": f"{row['id']}.{pictures[0]}"}
-        return row | {"image": image} | said
+        return row | {"image": {"bytes": data, "path": f"{row['id']}.{ending}"}} | said
 
     def _said(self, sample: dict) -> dict:
         """A sample's `label`, a number or a name, its `caption` and, where they are read, `numbers`; none where nothing says them.
