@@ -150,14 +150,13 @@ def _joined(join: Callable[[list[Done]], Joined], runs: Iterator[list[Done]], co
     return join([one for part in islice(runs, count) for one in part])
 
 
-def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", world: int | None = None) -> Iterator[Done]:
+def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto") -> Iterator[Done]:
     """The jobs' results, in their order, done in threads before their turn.
 
     Args:
-        workers: threads; 0: each job in its turn; auto: a core each, shared by `world` processes.
-        world: none: those of this machine.
+        workers: threads; 0: each job in its turn; auto: a core each, shared by the processes of this machine.
     """
-    number = decoders(workers, world)
+    number = decoders(workers)
     if not number:
         yield from (job() for job in jobs)
         return
@@ -165,9 +164,8 @@ def streamed(jobs: Iterable[Callable[[], Done]], workers: int | str = "auto", wo
         yield from results
 
 
-def decoders(workers: int | str, world: int | None = None) -> int:
-    """How many threads a number or auto means; the arguments are those of `streamed`."""
+def decoders(workers: int | str) -> int:
+    """How many threads a number or auto means; see `streamed`."""
     if workers != "auto":
         return int(workers)
-    world = world or hardware.processes()
-    return threads(world, ON_GPU) if torch.cuda.is_available() else threads(world)
+    return threads(hardware.processes(), **({"most": ON_GPU} if torch.cuda.is_available() else {}))

@@ -61,7 +61,7 @@ def captions(path: Path, told: Told, lines: Lines, first: int = 1) -> int:
         file.write(json.dumps({"info": {"description": told.title}, "licenses": []}, ensure_ascii=False)[:-1] + ', "images": ')
         write_list(file, map(_image, lines()))
         file.write(', "annotations": [')
-        for end, (number, text) in enumerate(said, first):  # noqa: B007: the last one is wanted
+        for end, (number, text) in enumerate(said, first):
             one = {"id": end, "image_id": number, "caption": text}
             file.write((",\n" if end > first else "\n") + json.dumps(one, ensure_ascii=False))
         file.write("\n]}\n")
