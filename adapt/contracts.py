@@ -204,6 +204,9 @@ class SourceConfig(Spec):
 
     source: str
     """The source: the name of its file, without `.py`."""
+    draft: int | None = Field(None, ge=16)
+    """Pixels: JPEGs are decoded at a half, quarter or eighth of their size where both sides keep so many. Quicker, but other pixels; twice what
+    the model sees is good. null: as they are."""
 
     def check_paths(self) -> None:
         """Look for the files and folders that it names, before anything heavy is imported.

@@ -83,7 +83,7 @@ def test_an_annotated_recipe_explains_every_option():
         (["evals.knn"], "evals.knn", "evals.0.split"),
         (["evals.0.name=knn"], "evals.knn", "evals.0.split"),
         (["method=lora"], "method.lora", "method.checkpointing"),
-        (["data.source=folder"], "data.folder", "data.path"),
+        (["data.source=folder"], "data.folder", "data.draft"),
         (["seed"], "seed", "seed"),
         (["canary"], "canary", "canary.0.name"),
         (["canary.0.prompts"], "canary.0.prompts", "canary.0.prompts.templates"),

@@ -11,7 +11,6 @@ from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from adapt import plug
 from adapt.contracts import EvalConfig, SourceConfig
 from adapt.plug import UserError
 from adapt.recipe import EvalSet, Prompts, Recipe
@@ -90,9 +89,11 @@ class Guest:
         """The splits."""
         if self.source is None:
             return self.session.data
+        from adapt.verbs.session import splits_of
+
         try:
             with self.session.processes.in_turn():
-                return plug.load("data", self.source.source).load(self.source)
+                return splits_of(self.source)
         except UserError as error:
             raise UserError(placed(self.place, error)) from None
 

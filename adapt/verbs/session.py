@@ -18,7 +18,10 @@ from adapt.vision.classes import class_names
 from adapt.vision.fingerprint import fingerprint
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
     from torch import Tensor
+
+    from adapt.contracts import SourceConfig
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one of them labels, or measures, for all."""
@@ -84,7 +87,7 @@ class Session:
         """
         config = self.recipe.data
         with self.processes.in_turn():
-            splits = plug.load("data", config.source).load(config)
+            splits = splits_of(config)
         if "train" not in splits:
             more = " data.train=true reads train, where the set has it." if "train" in type(config).model_fields else ""
             raise UserError(
@@ -213,6 +216,20 @@ class Session:
         """Of a file or folder of the run, none when it is missing; the main process's, on all."""
         path = self.run.path / name
         return self.processes.share(hash_path(path, without=".md") if self.run.writes and path.exists() else None)
+
+
+def splits_of(config: SourceConfig) -> DatasetDict:
+    """What a source has, its pictures decoded as `draft` says.
+
+    Raises:
+        UserError: it cannot be read, or has boxes or masks, which `draft` would move.
+    """
+    from adapt.vision.pictures import drafted
+
+    splits = plug.load("data", config.source).load(config)
+    for split, rows in splits.items() if config.draft else ():
+        splits[split] = drafted(rows, config.draft)
+    return splits
 
 
 def _quiet() -> None:

@@ -15,6 +15,7 @@ from adapt.plug import UserError
 from adapt.provenance import digests, of, settled, stamp
 from adapt.run import atomic
 from adapt.vision.classes import class_names
+from adapt.vision.pictures import RGB
 
 TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
 TRUTH += ("labels", "group", "pair", "cue", "associated")
@@ -35,17 +36,19 @@ def fingerprint(rows) -> str:
     from datasets import Image
 
     pictures = [name for name in ("image", "segmentation") if name in rows.column_names]
+    image = rows.features.get("image")
+    draft = image.draft if isinstance(image, RGB) else None
     kept = rows.select_columns([*pictures, *(name for name in TRUTH if name in rows.column_names)])
     for name in pictures:
         kept = kept.cast_column(name, Image(decode=False))
     stamps = [stamp(file["filename"]) for file in rows.cache_files]
     if not stamps or not all(map(settled, stamps)) or _has_files(kept, pictures):
-        return _made(kept, pictures)
+        return _made(kept, pictures, draft)
     key = of(VERSION, class_names(rows.features), rows.column_names, rows._fingerprint, stamps)
     place = hardware.cache_folder() / "fingerprints" / key
     with suppress(OSError):
         return place.read_text()
-    found = _made(kept, pictures)
+    found = _made(kept, pictures, draft)
     with (
         suppress(UserError, OSError),
         atomic(place) as temporary,
@@ -65,9 +68,11 @@ def _has_files(rows, pictures: list[str]) -> bool:
     return False
 
 
-def _made(rows, pictures: list[str]) -> str:
+def _made(rows, pictures: list[str], draft: int | None) -> str:
     """The fingerprint of rows with encoded pictures in these columns, and nothing else but `TRUTH`."""
     total = hashlib.sha256(json.dumps(class_names(rows.features)).encode())
+    if draft:
+        total.update(f"draft {draft}".encode())
     written = json.JSONEncoder(sort_keys=True).encode
     for part in rows.iter(batch_size=1000):
         images = {name: _pictures(part.pop(name)) for name in pictures}

@@ -33,8 +33,13 @@ MASKS = List({"size": List(Value("int32"), length=2), "counts": Value("string")}
 
 @dataclass
 class RGB(Image):
-    """`datasets.Image` whose rows decode through `rgb`; nothing is converted, copied or kept in memory before that."""
+    """`datasets.Image` whose rows decode through `rgb`; nothing is converted, copied or kept in memory before that.
 
+    Args:
+        draft: pixels; a JPEG is decoded at a half, quarter or eighth of its size where both sides keep so many. None: as it is.
+    """
+
+    draft: int | None = None
     _type: str = field(default="RGB", init=False, repr=False)
 
     def decode_example(self, value: dict, token_per_repo_id=None) -> Picture.Image:
@@ -46,7 +51,10 @@ class RGB(Image):
         if not self.decode or not isinstance(value, dict):
             return super().decode_example(value, token_per_repo_id)
         try:
-            return rgb(open_picture(value))
+            picture = open_picture(value)
+            if self.draft:
+                picture.draft(None, (self.draft, self.draft))  # only JPEGs know how
+            return rgb(picture)
         except Exception as error:  # decoders raise nearly anything on broken bytes
             name = value.get("path") or "(bytes)"
             raise UserError(f"data: picture {name}: {reason(error)}. See all such pictures with: adapt doctor data") from None
@@ -54,6 +62,17 @@ class RGB(Image):
 
 with warnings.catch_warnings(action="ignore"):  # "experimental"; without it rows saved to disk would not find their way back
     register_feature(RGB, "RGB")
+
+
+def drafted(rows: Dataset, pixels: int) -> Dataset:
+    """Rows whose JPEGs are decoded at a half, quarter or eighth of their size where both sides keep so many pixels.
+
+    Raises:
+        UserError: they have boxes, masks or maps, whose places are those of the whole picture.
+    """
+    if placed := {"objects", "segmentation"} & set(rows.column_names):
+        raise UserError(f"data.draft: these pictures have {placed.pop()}, whose places would be others. Remove data.draft.")
+    return rows.cast_column("image", RGB(draft=pixels))
 
 
 def open_picture(value: dict) -> Picture.Image:
