@@ -47,8 +47,9 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def _copied(path: Path) -> str:
-    """A file of the root, its links to other files of the repository as plain words."""
-    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", path.read_text(encoding="utf-8"))
+    """A file of the root, its links to other files of the repository as plain words; its pictures lie in docs/."""
+    text = path.read_text(encoding="utf-8").replace("](docs/", "](")
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
 
 
 @cache

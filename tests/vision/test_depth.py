@@ -12,9 +12,9 @@ import pytest
 from datasets import Dataset, Features
 from PIL import Image
 
-from adapt.data.check import check, inspect
+from adapt.data.check import check
 from adapt.data.masks.files import read
-from adapt.data.scan import quiet
+from adapt.data.scan import inspect, quiet
 from adapt.export.examples import sam_onnx_numpy as example
 from adapt.plug import UserError
 from adapt.vision.depth import Refused, bits, eight
