@@ -803,10 +803,10 @@ def test_with_json_the_files_are_in_it(exported, photos, capsys):
 
 
 def test_help_names_every_option_and_format():
-    from adapt.verbs.predicting.request import FORMATS, KEYS
+    from adapt.verbs.predicting.request import FORMATS, OWN
 
     assert all(f"to={name}" in HELP for name in FORMATS)
-    assert all(f"{name}=" in HELP for name in KEYS)
+    assert all(f"{name}=" in HELP for name in OWN)
     assert parse(["images=a", "to=csv", "run=x", "score=0.5"]) == Request(images="a", to="csv", score=0.5)
 
 
