@@ -32,7 +32,7 @@ from adapt.contracts import Augment, Packing
 from adapt.plug import UserError, counted
 from adapt.progress import progress
 from adapt.run import atomic
-from adapt.train.predict import finite
+from adapt.train.predict import Fewer, finite
 from adapt.train.views import Views
 from adapt.vision.augment import augment, view_seed
 
@@ -154,7 +154,7 @@ def _lacking(folder: Path, items: _Items, place: tuple[int, int], instead: str) 
     if layout:
         lacking = [shard for shard in range(layout.shards) if not _whole(folder, layout, shard, made, items.name, said)]
     else:
-        layout = _layout(views, items.batch, items.one.nbytes, place[1])
+        layout = _layout(views, items.fewer.batch, items.one.nbytes, place[1])
         lacking = list(range(layout.shards))
         if place[0] == 0:
             _clear(folder)  # without a manifest nobody knows what these are
@@ -167,7 +167,7 @@ class _Items:
     """What the teacher says of blocks; the arguments are those of `build`."""
 
     def __init__(self, teacher, views: Views, augmentation, batch: int, accelerator: Accelerator, name: str, packing):
-        self.teacher, self.views, self.augmentation, self.batch = teacher, views, augmentation, batch
+        self.teacher, self.views, self.augmentation, self.fewer = teacher, views, augmentation, Fewer(batch)
         self.device, self.name, self.packing = torch.device(accelerator.device), name, packing
         mixed = self.device.type != "cpu"  # bf16 on CPUs is slower, and these results are exact
         self.around = accelerator.autocast if mixed else nullcontext
@@ -188,7 +188,7 @@ class _Items:
             for rows in blocks:
                 images = torch.cat(list(islice(decoded, -(-len(rows) // RUN))))
                 flat = [(view, place) for view in range(self.views.views) for place in range(len(rows))]
-                size = self.batch  # which may become smaller meanwhile
+                size = self.fewer.batch  # which may become smaller meanwhile
                 yield np.concatenate([self._said(images, rows, flat[at : at + size]) for at in range(0, len(flat), size)])
 
     def _decoded(self, rows: range) -> torch.Tensor:
@@ -214,17 +214,14 @@ class _Items:
         return packed
 
     def _asked(self, images: torch.Tensor) -> torch.Tensor:
-        """The teacher's outputs; after memory has run out it gets half as many pictures at once, now and later."""
-        try:
+        """The teacher's outputs."""
+
+        def asked(some: torch.Tensor) -> torch.Tensor:
             with self.around():
-                parts = [self.teacher(part) for part in images.split(self.batch)]
-                return parts[0] if len(parts) == 1 else torch.cat(parts)
-        except torch.OutOfMemoryError:
-            if self.batch == 1:
-                raise
-        self.batch = -(-min(self.batch, len(images)) // 2)
-        torch.cuda.empty_cache()
-        return self._asked(images)
+                return self.teacher(some)
+
+        parts = self.fewer(asked, images)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _layout(views: Views, batch: int, size: int, processes: int) -> Layout:

@@ -71,7 +71,7 @@ def drafted(rows: Dataset, pixels: int) -> Dataset:
         UserError: they have boxes, masks or maps, whose places are those of the whole picture.
     """
     if placed := {"objects", "segmentation"} & set(rows.column_names):
-        raise UserError(f"data.draft: these pictures have {placed.pop()}, whose places would be others. Remove data.draft.")
+        raise UserError(f"data.draft: these pictures have {min(placed)}, whose places would be others. Remove data.draft.")
     return rows.cast_column("image", RGB(draft=pixels))
 
 
