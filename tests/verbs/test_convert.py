@@ -290,6 +290,40 @@ def test_classes_of_pictures_go_to_a_table_and_to_folders_and_back(tmp_path):
         assert sorted(rows["label"][:]) == sorted(after[split]["label"][:])
 
 
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("dog/big_1.png", "dog_big/1.png", "cat/2.png"), {"dog_big": "dog"}),
+        (("cat/day/1_001.png", "cat/day_1/001.png", "dog/2.png"), {}),
+    ],
+)
+def test_pictures_whose_names_meet_in_one_folder_stay_two_and_the_originals_stay_as_they_were(tmp_path, names, classes, copy):
+    for number, name in enumerate(names):
+        picture(tmp_path / "pets" / name, number)
+    before = {name: (tmp_path / "pets" / name).read_bytes() for name in names}
+    converted("folder", tmp_path / "pets", "folder", tmp_path / "out", copy, classes=classes, validation=0, test=0)
+    assert {name: (tmp_path / "pets" / name).read_bytes() for name in names} == before
+    assert sorted(file.read_bytes() for file in (tmp_path / "out").rglob("*.png")) == sorted(before.values())
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_picture_is_never_written_over_another(tmp_path, copy):
+    from adapt.verbs.converting.rows import Rows
+
+    for n in range(4):
+        picture(tmp_path / "photos" / ("ant" if n % 2 else "bee") / f"{n}.png", n)
+    rows = Rows(folder.load(folder.Config(path=str(tmp_path / "photos"), validation=0, test=0)), copy)
+    first, second, *_ = rows.lines()
+    rows.put(first, tmp_path / "out" / "a.png")
+    before = Path(first["row"]["image"]["path"]).read_bytes()
+    held = second | {"row": {"image": {"bytes": b"another", "path": None}}}
+    for line in (second, held):
+        with pytest.raises(UserError, match=f"{second['id']}.*a second 'a.png' in one folder"):
+            rows.put(line, tmp_path / "out" / "a.png")
+    assert Path(first["row"]["image"]["path"]).read_bytes() == before == (tmp_path / "out" / "a.png").read_bytes()
+
+
 def test_label_studio_reads_annotations_back(original, tmp_path):
     converted("coco", original, "labelstudio", tmp_path / "out")
     after = load("data", "labelstudio").load(

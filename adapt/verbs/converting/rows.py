@@ -7,7 +7,6 @@ import re
 import shutil
 from array import array
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,17 +137,37 @@ class Rows:
         return told
 
     def put(self, line: dict[str, Any], place: Path) -> None:
-        """A line's picture at a place: the same file under another name, a copy, or the bytes that the row holds."""
-        value = line["row"]["image"]
+        """A line's picture at a place: the same file under another name, a copy, or the bytes that the row holds.
+
+        Nothing is written over: what lies at the place may be a user's own file under another name.
+
+        Raises:
+            UserError: something lies there.
+        """
         place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._put(line["row"]["image"], place)
+        except FileExistsError:
+            raise UserError(
+                f"out: picture {line['id']!r} would be a second {place.name!r} in one folder. Where names differ by capitals alone, "
+                "write to a disk that tells capitals apart."
+            ) from None
+
+    def _put(self, value: dict[str, Any], place: Path) -> None:
         if value["bytes"] is not None:
-            place.write_bytes(value["bytes"])
+            with open(place, "xb") as file:
+                file.write(value["bytes"])
             return
         path = os.path.realpath(value["path"])
         if not self.copy:
-            with suppress(OSError):  # another file system, or one without hard links
+            try:
                 os.link(path, place)
                 return
+            except FileExistsError:
+                raise
+            except OSError:  # another file system, or one without hard links
+                pass
+        place.touch(exist_ok=False)
         shutil.copyfile(path, place)
 
 

@@ -124,8 +124,9 @@ def folder(place: Path, rows: Rows, about: About) -> list[str]:
     ]
     if bad:
         raise UserError(f"to: no folder can be called {bad[0]!r}. Rename the class with data.classes, or write to=csv.")
+    stems = _told(rows, about, "label").stems(flat=True)
     for line in rows.lines():
-        rows.put(line, place / line["split"] / line["label"] / line["id"].replace("/", "_"))
+        rows.put(line, place / line["split"] / line["label"] / f"{stems[line['id']]}{Path(line['id']).suffix}")
     return []
 
 
