@@ -224,6 +224,23 @@ def test_yolo_to_coco_and_back_is_the_same_to_a_ten_thousandth_of_a_pixel(origin
     assert sum(not (tmp_path / "a" / file).read_text() for file in files) == 1  # the picture of nothing: a negative
 
 
+def test_pictures_in_folders_called_images_have_their_labels_where_readers_look(tmp_path):
+    root = tmp_path / "roboflow"
+    for number, split in enumerate(("train", "valid")):
+        for n in range(3):
+            picture(root / split / "images" / f"{n}.png", 10 * number + n)
+            (root / split / "labels").mkdir(exist_ok=True)
+            (root / split / "labels" / f"{n}.txt").write_text(f"{n % 2} 0.5 0.5 0.{n + 1} 0.{number + 2}\n")
+    (root / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [cup, plate]\n")
+    before = yolo.load(yolo.Config(path=str(root), test=0))
+    converted("yolo", root, "yolo", tmp_path / "out", test=0)
+    after = yolo.load(yolo.Config(path=str(tmp_path / "out"), test=0))
+    for split, rows in before.items():
+        assert [one["category"] for one in rows["objects"]] == [one["category"] for one in after[split]["objects"]]
+        for one, two in zip(rows["objects"], after[split]["objects"], strict=True):
+            assert one["bbox"] and np.allclose(one["bbox"], two["bbox"], rtol=0, atol=1e-4)
+
+
 def test_masks_of_another_source_become_run_lengths_bit_for_bit(tmp_path):
     numbers = np.random.default_rng(0)
     for n in range(6):

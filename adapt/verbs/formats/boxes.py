@@ -103,14 +103,16 @@ def yolo(place: Path, told: Told, splits: dict[str, str | None]) -> None:
     """`labels/NAME.txt` (class, centre and size as shares of the picture), and `data.yaml`.
 
     A picture without objects has an empty file: a negative. `images/NAME.SUFFIX` are the pictures, where YOLO looks for them. Objects
-    that have scores have them in `scores.csv`, line by line. Pictures with a split lie in its folder of both.
+    that have scores have them in `scores.csv`, line by line. Pictures with a split lie in its folder of both. Readers look for a text where
+    the last `images` of a picture's path is `labels`: where the pictures' own folders are called so, all lie in one folder.
 
     Args:
         splits: what data.yaml says of train, val and test.
     """
     import yaml
 
-    numbers, stems = {name: number for number, name in enumerate(told.names)}, told.stems()
+    numbers = {name: number for number, name in enumerate(told.names)}
+    stems = told.stems(flat=any("/images/" in f"/{name}" for name in told.ids))
     with text_file(place / "scores.csv") if told.scored else nullcontext(StringIO()) as file:
         table = csv.writer(file)
         table.writerow(["path", "line", "class", "score"])
