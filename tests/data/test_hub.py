@@ -338,6 +338,27 @@ def test_a_webdataset_archive_is_read(tmp_path, make):
     assert (row["image"].mode, row["caption"], int(row["id"]) % 3) == ("RGB", "a thing", row["label"])
 
 
+def test_relative_paths_in_tables_of_several_folders_are_refused_and_absolute_ones_read(tmp_path, make):
+    for day in (1, 2):
+        (tmp_path / f"day{day}").mkdir()
+        for i in range(4):
+            make.picture(10 * day + i).save(tmp_path / f"day{day}" / f"{i}.png")
+    for day in (1, 2):
+        (tmp_path / f"day{day}" / "labels.csv").write_text(
+            "image,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(4))
+        )
+    with pytest.raises(
+        UserError, match=r"data\.image: 'image' names '0.png', and the tables lie in several folders: .*day1.*day2"
+    ):
+        load(Config(path=str(tmp_path / "day*" / "labels.csv"), validation=0, test=0))
+    for day in (1, 2):
+        lines = "".join(f"{tmp_path}/day{day}/{i}.png,{'ab'[i % 2]}\n" for i in range(4))
+        (tmp_path / f"day{day}" / "labels.csv").write_text(f"image,label\n{lines}")
+    rows = load(Config(path=str(tmp_path / "day*" / "labels.csv"), validation=0, test=0))["train"]
+    found = [np.asarray(image).tobytes() for image in rows["image"]]
+    assert found == [np.asarray(make.picture(10 * day + i)).tobytes() for day in (1, 2) for i in range(4)]
+
+
 def test_a_csv_of_paths_reads_pictures_beside_it_and_none_elsewhere(photos, tmp_path, make):
     lines = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
     (photos / "list.csv").write_text("\n".join(["image,label", *lines]))

@@ -41,7 +41,7 @@ def standard(rows: Dataset, split: str, config, places: list[Path], problems: li
     rows = rows.add_column("group", groups) if groups else rows
     rows = _pictures(rows, split, config, places, problems)
     caption = rows.features.get("caption")
-    if caption is not None and not _is_text(caption) and not (isinstance(caption, List) and _is_text(caption.feature)):
+    if caption is not None and not is_text(caption) and not (isinstance(caption, List) and is_text(caption.feature)):
         raise UserError(f"data.caption: {kept['caption']!r} holds {caption}. Name a column of texts, or of lists of texts.")
     return rows.select_columns(["id", *kept, *(["group"] if groups else [])])
 
@@ -89,7 +89,8 @@ def _there(rows: Dataset, name: str) -> int:
     return len(rows) - rows.data.column(name).null_count
 
 
-def _is_text(feature) -> bool:
+def is_text(feature) -> bool:
+    """Is it a column of texts?"""
     return isinstance(feature, Value) and feature.dtype in TEXTS
 
 
@@ -123,9 +124,9 @@ def _groups(rows: Dataset, split: str, ids: list[str], config, places: list[Path
 def _paths(rows: Dataset, column: str, places: list[Path]) -> list[str | None]:
     """Where each picture lies: below the first of the folders, if it does; none where it is bytes without a name."""
     stored, feature = rows.data.column(column), rows.features[column]
-    if not isinstance(feature, Image) and not _is_text(feature):
+    if not isinstance(feature, Image) and not is_text(feature):
         return [None] * len(rows)
-    paths = (stored if _is_text(feature) else pc.struct_field(stored, "path")).to_pylist()
+    paths = (stored if is_text(feature) else pc.struct_field(stored, "path")).to_pylist()
     start = f"{places[0].as_posix()}/"
     return [path and Path(path).as_posix().removeprefix(start) for path in paths]
 
@@ -137,7 +138,7 @@ def _pictures(rows: Dataset, split: str, config, places: list[Path], problems: l
         UserError: a column holds no pictures; with `on_error: stop`, paths that lead outside or nowhere.
     """
     feature = rows.features["image"]
-    if _is_text(feature):
+    if is_text(feature):
         paths = [os.path.join(places[0], path or "") for path in rows["image"][:]]
         column = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
         rows = rows.remove_columns("image").add_column("image", column, feature=Image())
@@ -242,7 +243,7 @@ def _values(rows: Dataset, split: str) -> list:
     feature = rows.features.get("label")
     if feature is None:
         raise UserError(f"data.label: train has classes and {split} has none. Name another split with data.splits.")
-    if not (isinstance(feature, ClassLabel) or _is_text(feature) or (isinstance(feature, Value) and "int" in feature.dtype)):
+    if not (isinstance(feature, ClassLabel) or is_text(feature) or (isinstance(feature, Value) and "int" in feature.dtype)):
         raise UserError(f"data.label: it holds {feature}. Name a column of class names or of class numbers.")
     return rows["label"][:]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from adapt.data.places import expanded, saved
@@ -54,17 +55,37 @@ def read(config) -> tuple[dict[str, Dataset], list[Path]]:
             kind = files[0].suffix.lower()
             options = {"sep": "\t"} if kind == ".tsv" else {}
             rows = load_dataset(KINDS[kind], data_files={"train": [str(file) for file in files]}, **options)
-            return dict(rows), sorted({file.parent for file in files})
+            places = sorted({file.parent for file in files})
+            if len(places) > 1:
+                _only_absolute(rows["train"], config, places)
+            return dict(rows), places
         if folder.is_dir():
             return dict(load_dataset(str(folder.resolve()), config.subset)), [folder.resolve()]
         caches = constants.HF_HUB_CACHE, settings.HF_DATASETS_CACHE
         with hardware.hub():
             found = dict(_of_hub(config))
         return found, [Path(cache).resolve() for cache in caches]
+    except UserError:
+        raise
     except Exception as error:  # datasets raises its own, the hub's, pyarrow's and fsspec's errors
         if not files and folder.is_dir():
             check_lines(folder, parse=True)
         raise _explain(config, error, local=bool(files) or folder.is_dir()) from None
+
+
+def _only_absolute(rows: Dataset, config, places: list[Path]) -> None:
+    """Raises a `UserError`, where tables of several folders name pictures by relative paths: no row says which table it is of."""
+    from adapt.data.hub.columns import is_text
+
+    if not is_text(rows.features.get(config.image)):
+        return
+    relative = next((path for path in rows[config.image] if path and not os.path.isabs(path)), None)
+    if relative is not None:
+        folders = ", ".join(map(repr, map(str, places[:3]))) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+        raise UserError(
+            f"data.image: {config.image!r} names {relative[:200]!r}, and the tables lie in several folders: {folders}. Write absolute "
+            "paths into them, put one table into the folder above, or give data.path one table."
+        )
 
 
 def _of_hub(config) -> DatasetDict:
