@@ -135,6 +135,28 @@ def test_cocos_own_folder_is_read_with_its_splits_and_captions(tmp_path, make):
     assert splits.origin["test"].startswith("25 % drawn from captions_train2017.json and instances_train2017.json")
 
 
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("captions", [False, True])
+def test_two_files_of_one_split_that_have_a_picture_are_named_and_one_can_be_chosen(tmp_path, make, captions, on_error):
+    file = written(tmp_path, make, content(), "train.json")
+    file.with_name("train_backup.json").write_text(file.read_text())
+    if captions:
+        told = [{"id": i, "image_id": image["id"], "caption": "a shelf"} for i, image in enumerate(content()["images"])]
+        written(tmp_path, make, {"images": content()["images"], "annotations": told}, "captions_train.json")
+    with pytest.raises(UserError, match=r"'0.jpg' is in train.json and in train_backup.json, .*data\.path=\S+train.json"):
+        load(Config(path=str(tmp_path), on_error=on_error))
+    assert len(rows(load(Config(path=str(file))))["3.jpg"]["objects"]["bbox"]) == 2
+
+
+def test_two_files_of_one_split_with_pictures_of_their_own_are_one_split(tmp_path, make):
+    written(tmp_path, make, content(), "train_a.json")
+    other = content(first=1000)
+    other["images"] = [one | {"file_name": f"b{one['file_name']}"} for one in other["images"]]
+    written(tmp_path, make, other, "train_b.json", seed=50)
+    found = rows(load(Config(path=str(tmp_path))))
+    assert len(found) == 16 and all(len(found[name]["objects"]["bbox"]) == 2 for name in ("3.jpg", "b3.jpg"))
+
+
 def test_captions_alone_are_data_too(tmp_path, make):
     images = content()["images"]
     captions = [{"id": i, "image_id": image["id"], "caption": "a shelf"} for i, image in enumerate(images)]

@@ -7,7 +7,8 @@
 
 Polygons become masks as pycocotools draws them; run lengths stay as they are; crowds stay crowds. Keypoints are passed over.
 Categories are told by their names: the numbers may have gaps, and two categories of one name are one. A row's id is the picture's path
-below the folder, and `image_id` the number it has in the file; a picture that a file names twice has `path#image_id`.
+below the folder, and `image_id` the number it has in the file; a picture that a file names twice has `path#image_id`. Captions join the
+instances of a split; two files of instances that have one picture are refused.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def load(config: Config) -> Splits:
         picture has one.
 
     Raises:
-        UserError: no such file, or no JSON; with `on_error: stop`, pictures or annotations that cannot be used.
+        UserError: no such file, or no JSON; two files of one kind have the same picture of a split; with `on_error: stop`, pictures or
+            annotations that cannot be used.
     """
     from adapt.data.annotated import load_listed
     from adapt.data.coco.annotations import Reader

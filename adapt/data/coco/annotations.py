@@ -43,6 +43,7 @@ class Reader:
         self._places = Places(self.root, config.follow_links)
         self._categories: dict[Path, dict[Any, int]] = {}  # of each file: id → number in listing.names
         self._pictures: dict[Path, dict[Any, Listed]] = {}  # of each file: id → picture
+        self._listed: dict[bool, dict[str, Path]] = {True: {}, False: {}}  # of captions, of others: picture's id → its file
         self._number = 0  # of annotations
         known: dict[str, Listed] = {}
         for part in self.parts:
@@ -97,6 +98,7 @@ class Reader:
         identity = file or name
         again = known.get(identity)
         if again and (again.key, again.split) == (number, part.split) and again.id not in own:  # of captions, or of instances
+            self._once(part, again.id)
             pictures[number] = again
             return
         while identity in known:
@@ -106,9 +108,19 @@ class Reader:
         one = Listed(identity, file or name, part.split, number, size)
         pictures[number] = known[identity] = one
         own.add(identity)
+        self._once(part, identity)
         if problem:
             self._wrong(identity, part.split, *problem)
         self.listing.pictures.append(one)
+
+    def _once(self, part: Part, identity: str) -> None:
+        """Raises a `UserError`, where another file of the same kind has the picture too: each of its objects would be there twice."""
+        other = self._listed[part.path.stem.startswith("captions")].setdefault(identity, part.path)
+        if other != part.path:
+            raise UserError(
+                f"data.path: picture {identity!r} is in {other.name} and in {part.path.name}, two files of one split, and what both say "
+                f"would be there twice. Name the file that counts: data.path={other}, or move the other one away."
+            )
 
     def _found(self, part: Part, name: str) -> tuple[str | None, tuple[str, str] | None]:
         """A file name → the path below the root; or kind and detail of what is wrong."""

@@ -32,7 +32,7 @@ def parts(place: Path, images: str | None) -> tuple[Path, list[Part]]:
         images: `data.images`.
 
     Raises:
-        UserError: there is no JSON, or several of one split.
+        UserError: there is no JSON.
     """
     if place.is_file():
         root = place.parent.parent if place.parent.name == "annotations" else place.parent
