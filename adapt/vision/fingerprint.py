@@ -18,9 +18,9 @@ from adapt.vision.classes import class_names
 from adapt.vision.pictures import RGB
 
 TRUTH = ("id", "label", "caption", "objects", "count", "prefix", "suffix", "answers")
-TRUTH += ("labels", "group", "pair", "cue", "associated")
+TRUTH += ("labels", "group", "pair", "cue", "associated", "referring", "proposals")
 """Columns that a fingerprint covers beside the pictures."""
-VERSION = 1
+VERSION = 2
 """To be raised when a fingerprint is made otherwise, so that what is remembered is made anew."""
 
 

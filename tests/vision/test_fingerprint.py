@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 
 from adapt import provenance
 from adapt.vision import fingerprint as module
 from adapt.vision.fingerprint import fingerprint
-from adapt.vision.pictures import RGB, cached
+from adapt.vision.pictures import BOXES, RGB, cached
 
 FEATURES = Features(id=Value("string"), image=RGB(), label=ClassLabel(names=["ant", "bee"]))
 
@@ -85,3 +85,17 @@ def test_pictures_that_are_files_are_looked_at_each_time(tmp_path, images, hashe
     first = fingerprint(rows)
     (tmp_path / "one.png").write_bytes(picture(8))
     assert fingerprint(rows) != first and hashed == [7, 7]
+
+
+def test_sentences_what_they_mean_and_proposals_are_data_too(images):
+    boxes = [[0.0, 0, 4, 4], [4, 4, 8, 8]]
+    features = Features(id=Value("string"), image=RGB(), proposals=BOXES)
+    features |= {"referring": List({"sentence": Value("string"), "object": Value("int32")})}
+
+    def told(sentence: str = "the grey one", meant: int = 0, proposals=boxes) -> str:
+        said = [{"sentence": sentence, "object": meant}]
+        columns = {"id": ["a"], "image": images[:1], "proposals": [proposals], "referring": [said]}
+        return fingerprint(Dataset.from_dict(columns, features))
+
+    every = [told(), told("the black one"), told(meant=1), told(proposals=boxes[:1])]
+    assert len(set(every)) == 4 and told() == every[0]
