@@ -44,26 +44,32 @@ def check(data: str | Path | Dataset | DatasetDict, follow: bool = False) -> Rep
     """
     if isinstance(data, str | Path):
         return check_folder(existing(data, "data.path"), "data.path", follow=follow)[0]
-    splits = data if isinstance(data, dict) else {"": data}
-    report = Report()
+    return _looked_at(data if isinstance(data, dict) else {"": data})[0]
+
+
+def _looked_at(splits: dict[str, Dataset]) -> tuple[Report, bool]:
+    """`check` of rows; and whether all their pictures could be read."""
+    report, unread = Report(), []
     seen: dict = {}
     with progress("check pictures", sum(map(len, splits.values()))) as tick, quiet():
         for split, rows in splits.items():
             report.pictures += len(rows)
-            report.problems += _rows(split, rows, seen, tick)
+            report.problems += _rows(split, rows, seen, unread, tick)
     report.problems += _classes(splits)
-    return report
+    return report, not unread
 
 
 def check_rows(splits: DatasetDict) -> Report:
-    """`check` of rows; those that have not changed since the last time are not opened again."""
+    """`check` of rows; those that have not changed since the last time, and could all be read, are not opened again."""
     prints = [(name, rows._fingerprint) for name, rows in splits.items()]
     memory = cache_folder("scans") / f"{digest(VERSION, prints, picture_stamps(splits))}.json"
     try:
         known = json.loads(memory.read_text())
         return Report(known["pictures"], [Problem(*each) for each in known["problems"]])
     except (OSError, ValueError):
-        report = check(splits)
+        report, whole = _looked_at(splits)
+    if not whole:
+        return report
     with (
         suppress(UserError, OSError),
         atomic(memory) as temporary,
@@ -158,8 +164,8 @@ def repeated(seen: dict, finding: Finding, name: str, split: str, label) -> Iter
         yield Problem(name, split, "duplicate", f"same bytes as {other!r}")
 
 
-def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> Iterator[Problem]:
-    """Problems of pictures, boxes and masks."""
+def _rows(split: str, rows: Dataset, seen: dict, unread: list[str], tick: Callable[[], None]) -> Iterator[Problem]:
+    """Problems of pictures, boxes and masks; rows whose pictures could not be read are added to `unread`."""
     names = [name for name in ("id", "label", "objects") if name in rows.column_names]
     said: Iterable[dict] = rows.select_columns(names) if names else repeat({}, len(rows))
     findings: Iterator[Finding] = repeat(Finding("", None, ()), len(rows))
@@ -168,6 +174,7 @@ def _rows(split: str, rows: Dataset, seen: dict, tick: Callable[[], None]) -> It
         findings = looked((row["image"] or {"bytes": None, "path": None} for row in pictures), FEW)
     for index, (row, finding) in enumerate(zip(said, findings, strict=True)):
         name = str(row.get("id") or f"{split or 'row'}/{index}")
+        unread += [name] if finding.unread else []
         yield from (Problem(name, split, *problem) for problem in finding.problems)
         yield from repeated(seen, finding, name, split, row.get("label"))
         yield from (Problem(name, split, *problem) for problem in _objects(row.get("objects") or {}, finding.size))

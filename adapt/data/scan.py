@@ -54,6 +54,8 @@ class Finding:
     """Width and height in pixels after turning as EXIF says; none when it cannot be read."""
     problems: Sequence[tuple[str, str]]
     """Kind (a key of `problems.KINDS`) and detail."""
+    unread: bool = False
+    """The file could not be read. That may pass, as errors of a network's disk do, so it is not remembered."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def inspect(
     try:
         data = Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
     except (OSError, TypeError, ValueError) as error:
-        return Finding("", None, [("unreadable", reason(error) if isinstance(error, OSError) else "no picture in this row")])
+        return _unread(error)
     if not data:
         return Finding("", None, [("zero-size", "")])
     name = hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -130,6 +132,12 @@ def inspect(
     if many:
         problems.append(("many frames", frames))
     return Finding(name, size, problems)
+
+
+def _unread(error: Exception) -> Finding:
+    """Of a picture whose bytes are not there: the disk says why, or the row has neither bytes nor a path."""
+    disk = isinstance(error, OSError)
+    return Finding("", None, [("unreadable", reason(error) if disk else "no picture in this row")], unread=disk)
 
 
 def _broken(text: str) -> tuple[str, str]:
@@ -208,7 +216,7 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
     except (OSError, ValueError):
         known = {}
     stamps = ((name, stamp(os.path.join(root, name))) for name in ids)
-    new = {name: mark for name, mark in stamps if known.get(name, [None])[0] != mark}
+    new = {name: mark for name, mark in stamps if not _tells(known.get(name), mark)}
     looks = looked({"path": os.path.join(root, name), "bytes": None} for name in new)
     try:
         with progress(title, len(new)) as tick, quiet(), closing(looks):
@@ -225,6 +233,11 @@ def scan(root: Path, ids: Sequence[str], title: str = "check pictures") -> dict[
         _, found, size, problems = known.pop(name)  # of many thousands it need not be there twice
         findings[name] = Finding(found, tuple(size) if size else None, tuple(map(tuple, problems)))
     return findings
+
+
+def _tells(known: list | None, mark: list[int]) -> bool:
+    """Is what is remembered of a file a look at what it is now? Of a file that could not be read there is no digest, and it is not empty."""
+    return known is not None and known[0] == mark and bool(known[1] or mark[2] == 0)
 
 
 def walk(root: Path, follow: bool = False) -> tuple[list[str], list[tuple[str, str, str]]]:

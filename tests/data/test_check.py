@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Image as Stored
 from PIL import Image
 
 from adapt.data import emoji, scan
@@ -132,6 +134,30 @@ def spoil(path):
     before = path.stat()
     path.write_bytes(b"\0" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_an_error_of_the_disk_is_not_remembered_and_an_empty_file_is(photos, monkeypatch, rows):
+    (photos / "cat" / "3.jpg").write_bytes(b"")
+    files = [str(path) for path in sorted(photos.rglob("*.jpg"))]
+    read, opened, broken = Path.read_bytes, [], [str(photos / "cat" / "5.jpg")]
+
+    def read_bytes(path: Path) -> bytes:
+        opened.append(str(path))
+        if str(path) in broken:
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    def found() -> dict[str, int]:
+        data = Dataset.from_dict({"id": files, "image": files}, Features(id=Value("string"), image=Stored()))
+        return (check_rows(DatasetDict(train=data)) if rows else check(photos)).counts()
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert found() == {"unreadable": 1, "zero-size": 1}
+    broken.clear()
+    assert found() == {"zero-size": 1}
+    opened.clear()
+    assert found() == {"zero-size": 1} and not opened
 
 
 def test_a_look_that_cannot_be_remembered_is_still_a_look(photos, tmp_path):
