@@ -8,9 +8,10 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from adapt.plug import UserError, counted, nearest
@@ -80,22 +81,35 @@ class Places:
     def __init__(self, root: Path, follow: bool = False):
         self.root, self.follow = root, follow
         self._inside = cache(lambda folder: Path(folder).resolve().is_relative_to(root))
+        self._real = cache(lambda folder: posixpath.relpath(os.path.realpath(folder), root.as_posix()))
 
     def below(self, name: str, start: str = "") -> str | None:
         """A name in a file → the path below the root, with `/`; none when it leads out of it.
 
         Args:
-            name: `/` and `\\` both separate; an absolute one is good if it lies below the root.
+            name: `/` and `\\` both separate; an absolute one is good if it lies below the root, by links to folders too.
             start: path below the root that relative names start from.
         """
         if _PLAIN.fullmatch(name) and _plain(start):  # nearly all are, and there are hundreds of thousands of them
             return f"{start}/{name}" if start else name
         name = name.strip().replace("\\", "/")
-        if name.startswith("/"):
-            name, start = posixpath.relpath(name, self.root.as_posix()), ""
+        if name.startswith("/") and "\0" not in name:
+            name, start = self._from_root(name), ""
         path = posixpath.normpath(posixpath.join(start, name))
-        outside = path == ".." or path.startswith("../") or re.match(r"[A-Za-z]:", name) or "\0" in name
+        outside = _out(path) or re.match(r"[A-Za-z]:", name) or "\0" in name
         return None if outside else path
+
+    def _from_root(self, name: str) -> str:
+        """An absolute name as a path from the root, which is resolved, while the name may come to it through a link."""
+        path = posixpath.relpath(name, self.root.as_posix())
+        if not _out(path):
+            return path
+        name = posixpath.normpath(name)
+        with suppress(OSError, ValueError):  # a name that no file can have
+            for folder in map(str, PurePosixPath(name).parents):
+                if not _out(start := self._real(folder)):
+                    return posixpath.join(start, posixpath.relpath(name, folder))
+        return path
 
     def wrong(self, path: str) -> tuple[str, str] | None:
         """Kind and detail of what is wrong with the picture at a path below the root; none when it is a regular file there."""
@@ -130,6 +144,11 @@ class Places:
         if wrong:
             raise Bad(*wrong)
         return path
+
+
+def _out(path: str) -> bool:
+    """Does a relative path lead out of where it starts?"""
+    return path == ".." or path.startswith("../")
 
 
 @cache

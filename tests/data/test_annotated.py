@@ -168,6 +168,27 @@ def test_names_lead_below_the_folder_or_nowhere(tmp_path):
         assert places.below(name) is None, name
 
 
+def test_absolute_names_may_come_to_the_folder_through_a_link(tmp_path):
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    (disk / "u" / "data" / "b").mkdir(parents=True)
+    home.mkdir()
+    (home / "u").symlink_to(disk / "u")
+    (home / "data").symlink_to(disk / "u" / "data")
+    (disk / "secret").mkdir()
+    for file in (disk / "u" / "data" / "b" / "a.jpg", disk / "secret" / "a.jpg", disk / "u" / "a.jpg"):
+        file.write_bytes(b"-")
+    (disk / "u" / "data" / "out").symlink_to(disk / "secret")
+    places = Places((disk / "u" / "data").resolve())
+    good = {f"{home}/u/data/b/a.jpg": "b/a.jpg", f"{home}/data/b/../b/a.jpg": "b/a.jpg", f"{home}/u/data/b": "b"}
+    assert {name: places.below(name) for name in good} == good
+    outside = (f"{home}/u/a.jpg", f"{home}/data/../a.jpg", f"{disk}/secret/a.jpg", f"{home}/u/data/b/../../a.jpg")
+    for name in (*outside, "/etc/passwd", f"{home}/u/data/a\0.jpg", "/\ud800/a.jpg", f"/{'x' * 5000}/a.jpg"):
+        assert places.below(name) is None, name
+    assert places.wrong(places.below(f"{home}/u/data/out/a.jpg")) == ("leads outside", f"to {disk / 'secret' / 'a.jpg'}")
+    follow = Places((disk / "u" / "data").resolve(), follow=True)
+    assert follow.wrong(follow.below(f"{home}/u/data/out/a.jpg")) is None
+
+
 # ------------------------------------------------------------------------------------------------------------------ roads
 
 

@@ -42,6 +42,14 @@ def test_rows_become_splits_drawn_by_class(folder):
     assert {split: part["id"][:] for split, part in again.items()} == {split: part["id"][:] for split, part in splits.items()}
 
 
+def test_absolute_paths_through_a_link_are_those_of_the_folder(folder, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    text = "path,label\n" + rows().replace("images/", f"{tmp_path}/link/data/images/")
+    write(folder, text)
+    splits = load(Config(path=f"{tmp_path}/link/data/labels.csv"))
+    assert sum(map(len, splits.values())) == 20 and splits["train"][0]["id"].startswith("images/")
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
