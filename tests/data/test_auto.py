@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Picture
 
 from adapt import plug
-from adapt.data.auto import Config, chosen, load
+from adapt.data.auto import Config, chosen, layouts, load
 from adapt.data.auto.layouts import recognise
 from adapt.plug import UserError
 
@@ -50,6 +50,19 @@ LAYOUTS = {
     },
     "voc": {"Annotations/0.xml": "<annotation><filename>0.png</filename></annotation>", "JPEGImages/0.png": 0},
 }
+
+
+def test_a_folder_of_many_pictures_hides_neither_its_masks_nor_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "MOST", 50)
+    for kind in ("images", "masks"):
+        (tmp_path / "shelf" / kind).mkdir(parents=True)
+        for number in range(200 if kind == "images" else 1):
+            (tmp_path / "shelf" / kind / f"{number}.png").touch()
+    assert recognise(str(tmp_path / "shelf")).source == "masks"
+    (tmp_path / "shelf" / "masks").rename(tmp_path / "shelf" / "more")
+    (tmp_path / "shelf" / "images" / "z.csv").write_text("path,label\n0.png,a\n")
+    guess = recognise(str(tmp_path / "shelf" / "images"))
+    assert guess.source == "table" and guess.why == "z.csv has a column path"
 
 
 @pytest.mark.parametrize("place", ["", "train/"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from adapt.vision.pictures import SUFFIXES
 HEAD = 1 << 16
 """Bytes of a file that are looked at."""
 MOST = 20_000
-"""Files and folders that are looked at."""
+"""Folders that are looked at."""
+SOME = 100
+"""Files of one kind in one folder that are listed."""
 IN_DATA = re.compile(r"data/[^/]+\.parquet$", re.IGNORECASE)
 """Files of a data set as the hub has it."""
 NAMED = re.compile(r"(train|training|val|valid|validation|dev|test|testing)[-_.]")
@@ -101,13 +104,17 @@ def recognise(path: str) -> Guess:
 
 
 def _walked(root: Path) -> list[str]:
-    """Paths of the first files below a folder, links to folders not followed."""
+    """Paths of some files of each kind in each folder below one, links to folders not followed."""
     names: list[str] = []
-    for place, folders, files in os.walk(root):
+    for number, (place, folders, files) in enumerate(os.walk(root), 1):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        start = Path(place).relative_to(root)
-        names += [(start / name).as_posix() for name in sorted(files) if not name.startswith(".")]
-        if len(names) > MOST:
+        start, kinds = Path(place).relative_to(root), Counter()
+        for name in sorted(files):
+            kind = os.path.splitext(name)[1].lower()
+            kinds[kind] += not name.startswith(".")
+            if not name.startswith(".") and kinds[kind] <= SOME:
+                names.append((start / name).as_posix())
+        if number >= MOST:
             break
     return sorted(names)
 
