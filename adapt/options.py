@@ -9,11 +9,11 @@ from dataclasses import astuple, dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic.fields import FieldInfo
 
 from adapt.contracts import SourceConfig
 from adapt.mistakes import nested
+from adapt.overrides import write_yaml
 from adapt.plug import SECTIONS, Plugin, Spec, UserError, load, names, nearest, schema
 from adapt.recipe import Recipe
 
@@ -158,7 +158,7 @@ def written(value: Any) -> str:
     """A value as it is typed in YAML, in one line."""
     if isinstance(value, Spec):
         value = value.model_dump(mode="json")
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True).removesuffix("...\n").strip()
+    return write_yaml(value, default_flow_style=True, width=10**9, sort_keys=True).removesuffix("...\n").strip()
 
 
 # ------------------------------------------------------------------------------------------------------------------ parts

@@ -38,6 +38,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that YAML 1.1 or 1.2 reads as anything else, such as '1e3'."""
+
+
 _Loader.yaml_implicit_resolvers = {}
 for tag, pattern, first in [
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -45,7 +49,8 @@ for tag, pattern, first in [
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
 ]:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int | str:
@@ -77,6 +82,15 @@ def parse_yaml(text: str, place: str) -> Any:
     ) as error:  # `!!bool foo`, "\UFFFFFFFF"
         problem = " ".join(str(error).split())
         raise UserError(f"{place}: not readable as YAML: {problem[:300]}") from None
+
+
+def write_yaml(value: Any, **layout: Any) -> str:
+    """YAML that `parse_yaml` reads as the same value.
+
+    Args:
+        layout: of `yaml.dump`.
+    """
+    return yaml.dump(value, Dumper=_Dumper, allow_unicode=True, **{"sort_keys": False} | layout)
 
 
 def override(raw: dict, overrides: Iterable[str]) -> dict:

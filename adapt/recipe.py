@@ -13,7 +13,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from adapt import other_data
@@ -21,7 +20,7 @@ from adapt.architectures import unknown
 from adapt.contracts import MethodConfig, ObjectiveConfig, SourceConfig, Train
 from adapt.measures import measured_by
 from adapt.mistakes import explain, short
-from adapt.overrides import override, parse_yaml
+from adapt.overrides import override, parse_yaml, write_yaml
 from adapt.plug import CALLED, ROOT, SECTIONS, Plugin, Spec, UserError, names, nearest, schema, settings
 
 SET = "{data: {source: …}, prompts: {templates: …}, evals: [{name: …}]}"
@@ -134,13 +133,13 @@ class Recipe(Spec):
 
     def to_yaml(self) -> str:
         """The resolved recipe, as it is written into the run folder."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: what is said in each section; below it, folded, all options."""
         rows = []
         for name, value in self.model_dump(mode="json", exclude_unset=True).items():
-            text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+            text = write_yaml(value, default_flow_style=True, width=10**6)
             text = text.removesuffix("...\n").strip()
             rows.append(f'<tr><th>{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>')
         whole = f"<details><summary>All options</summary><pre>{escape(self.to_yaml())}</pre></details>"

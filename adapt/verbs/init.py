@@ -8,8 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from adapt.overrides import parse_yaml, write_yaml
 from adapt.plug import UserError, counted, load
 from adapt.provenance import of
 from adapt.recipe import validate
@@ -131,7 +130,7 @@ def _recipe(target: Path, config, splits, classes: Counter) -> str:
         name: value for name, value in config.model_dump(mode="json", exclude_defaults=True).items() if name != "on_error"
     }
     data = {"source": config.source} | wanted | ({"on_error": "skip"} if splits.report.severe else {})
-    flow = yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True).strip()
+    flow = write_yaml(data, default_flow_style=True, width=10_000).strip()
     if splits.report.severe:
         flow += f"  # {counted(len(splits.report.severe), 'problem')} left out; adapt doctor data recipe={target} lists them"
     verb = "road" if "distill:" in template else "finetune"
@@ -139,9 +138,7 @@ def _recipe(target: Path, config, splits, classes: Counter) -> str:
     head += f"; classes: {_listed(classes)}\n" if classes else "\n"
     if split != "test":
         head += f"# There is no test split: what is measured on {split} is too good.\n"
-    text = f"{head}name: {_name(str(target))}\n{template.format(data=flow, batch=batch, split=split, **more)}"
-    from adapt.overrides import parse_yaml
-
+    text = f"{head}{write_yaml({'name': _name(str(target))})}{template.format(data=flow, batch=batch, split=split, **more)}"
     validate(parse_yaml(text, str(target)))
     return text
 

@@ -121,6 +121,16 @@ def test_names_of_classes_cannot_break_out_of_the_comment(capsys):
     assert load_recipe("odd.yaml").evals, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["2024", "yes", "1e3", "null", "010", "true", "12"])
+def test_a_folder_whose_name_is_a_number_or_a_word_of_yaml_is_one_too(name, capsys):
+    Path(folders()).rename(name)
+    assert main(["init", name]) == 0, capsys.readouterr().err
+    recipe = load_recipe(f"{name}.yaml")
+    assert (recipe.name, recipe.data.path) == (name, name)
+    Path("again.yaml").write_text(recipe.to_yaml())
+    assert load_recipe("again.yaml") == recipe
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
