@@ -82,6 +82,18 @@ def test_parquet_reads_alike_whatever_its_lists_are(tmp_path, make):
     assert found[0].features["objects"]["category"].feature == names
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_boxes_lie_on_the_picture_as_it_is_seen_whatever_turns_it(tmp_path, make, kind):
+    exif = make.picture().getexif()
+    exif[0x0112] = 6
+    images = [{"bytes": make.encode(make.picture(), kind, exif=exif), "path": None}]  # 24 × 16, seen as 16 × 24
+    feature = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=["cat"]))}
+    rows = {"image": images, "objects": [{"bbox": [[0, 0.75, 0.5, 1]], "category": [0]}]}
+    Dataset.from_dict(rows, Features(image=Image(), objects=feature)).to_parquet(tmp_path / "a.parquet")
+    row = load(Config(path=str(tmp_path / "a.parquet"), boxes="relative_xyxy"))["train"][0]
+    assert row["image"].size == (16, 24) and row["objects"]["bbox"] == [[0, 18, 8, 24]]
+
+
 def test_names_of_numbers_are_those_of_the_option_or_of_the_file(folder, tmp_path):
     path = folder(TWO)
     named = load(Config(path=path, id2label={1: "cat", 2: "owl", 3: "dog"}))["train"]

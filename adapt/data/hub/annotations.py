@@ -23,7 +23,7 @@ NAMES = {
     "mask": ("segmentation",),
 }
 """Our field of objects → theirs, the first that is there."""
-VERSION = 1
+VERSION = 2
 """To be raised when objects are read otherwise, so that kept ones are read again."""
 
 

@@ -20,7 +20,7 @@ from adapt.plug import counted
 from adapt.progress import progress
 from adapt.vision.pictures import BOXES, MASKS, cache_folder, cached, digest, reason
 
-VERSION = 2
+VERSION = 3
 """To be raised when maps are read otherwise, so that kept ones are read again."""
 
 

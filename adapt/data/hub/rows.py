@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset, Image
 
 from adapt.data.problems import Problem, Report
-from adapt.data.scan import ORIENTATION
+from adapt.data.scan import upright_size
 from adapt.plug import UserError
 from adapt.vision.pictures import cache_folder, digest, open_picture
 
@@ -62,7 +62,7 @@ def sides(value: dict | None) -> tuple[int, int]:
             # Pillow decodes a whole PNG to look for a tag behind the pixels
             if image.format == "PNG" and not any(mark in data for mark in TURNED):
                 return image.size
-            return image.size[::-1] if image.getexif().get(ORIENTATION, 1) in range(5, 9) else image.size
+            return upright_size(image)
     return 0, 0
 
 
