@@ -175,6 +175,12 @@ def test_a_picture_of_left_out_classes_alone_is_kept_as_background(shapes):
     assert row["objects"]["bbox"] == [] and np.unique(np.asarray(row["segmentation"])).tolist() == [0, 255]
 
 
+def test_names_of_classes_in_latin_1_are_a_user_error(shapes):
+    (shapes / "classes.yaml").write_bytes("{0: background, 1: Bär}".encode("latin-1"))
+    with pytest.raises(UserError, match=r"data\.path: classes\.yaml: it is not UTF-8\. Save it as UTF-8\."):
+        load(Config(path=str(shapes)))
+
+
 def test_two_numbers_of_one_name_in_classes_yaml_are_one_class(shapes):
     (shapes / "classes.yaml").write_text("{0: background, 1: pet, 2: pet}")
     splits = load(Config(path=str(shapes)))

@@ -65,12 +65,16 @@ def listed_classes(root: Path) -> dict[int, str] | None:
     """The numbers and names of classes.yaml in a folder; none, where there is no such file.
 
     Raises:
-        UserError: it is no list of names and no mapping of numbers to names.
+        UserError: it cannot be read, is no list of names and no mapping of numbers to names.
     """
     file = next((root / name for name in ("classes.yaml", "classes.yml") if (root / name).is_file()), None)
     if file is None:
         return None
-    content = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"data.path: {file.name}: it is not UTF-8. Save it as UTF-8.") from None
+    content = parse_yaml(text, str(file))
     names = dict(enumerate(content)) if isinstance(content, list) else content
     if not isinstance(names, dict) or not all(isinstance(key, int) and isinstance(name, str) for key, name in names.items()):
         raise UserError(f"data.path: {file.name} must map numbers to names, such as {{0: background, 1: cat}}, or list names.")
