@@ -187,6 +187,18 @@ def test_each_mistake_is_one_clear_line(voc, name):
     assert sum(map(len, splits.values())) == (8 if name == "taken" else 9) and splits.report.severe
 
 
+def test_names_in_lists_may_have_spaces_and_a_column_of_a_class_behind_them(voc):
+    for old, new in (("0", "my picture"), ("1", "my picture 1"), ("2", "my other picture")):
+        (voc / "JPEGImages" / f"{old}.jpg").rename(voc / "JPEGImages" / f"{new}.jpg")
+        (voc / "Annotations" / f"{old}.xml").unlink()
+        (voc / "Annotations" / f"{new}.xml").write_text(xml(f"{new}.jpg", THINGS))
+    lists(voc, train=["my picture", "my picture 1", "my other picture  1", "3 -1", "4\t0"], val=["5  1", "6"])
+    splits = load(Config(path=str(voc), test=0))
+    names = ("3", "4", "my other picture", "my picture", "my picture 1")
+    assert sorted(splits["train"]["id"]) == sorted(f"JPEGImages/{name}.jpg" for name in names)
+    assert sorted(splits["validation"]["id"]) == ["JPEGImages/5.jpg", "JPEGImages/6.jpg"]
+
+
 def test_pictures_and_files_that_are_not_there_are_named(voc):
     (voc / "JPEGImages" / "0.jpg").unlink()
     lists(voc, train=[*range(9), 77, 3])

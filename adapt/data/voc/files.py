@@ -64,9 +64,9 @@ class Reader:
     def _files(self) -> list[tuple[str, Path, list[str], str]]:
         """Split, XML, the folders that its picture may lie in, and where the split comes from."""
         if (self.root / "Annotations").is_dir():
-            lists = self._lists()
             folders = [self.config.images, "Annotations", "."]
             files = sorted((self.root / "Annotations").glob("*.xml"))
+            lists = self._lists({file.stem for file in files})
             if not lists:
                 return [("", file, folders, repr(self.config.path)) for file in files]
             return self._listed(lists, files, folders)
@@ -80,8 +80,12 @@ class Reader:
         folders = [self.config.images, "images", "."]
         return found or [("", file, folders, repr(self.config.path)) for file in sorted(self.root.rglob("*.xml"))]
 
-    def _lists(self) -> dict[str, tuple[str, list[str]]]:
-        """Split → the name of its list in ImageSets, and the names in that; trainval stands for train where there is no such list."""
+    def _lists(self, known: set[str]) -> dict[str, tuple[str, list[str]]]:
+        """Split → the name of its list in ImageSets, and the names in that; trainval stands for train where there is no such list.
+
+        Args:
+            known: the names of the XML files.
+        """
         place = self.root / "ImageSets" / self.config.sets
         names = {"train": ("train", "trainval"), "validation": ("val",), "test": ("test",)}
         found = {}
@@ -89,7 +93,7 @@ class Reader:
             file = next((place / f"{stem}.txt" for stem in stems if (place / f"{stem}.txt").is_file()), None)
             if file:
                 text = file.read_text(encoding="utf-8-sig", errors="replace")
-                found[split] = (file.name, [line.split()[0] for line in text.splitlines() if line.strip()])
+                found[split] = (file.name, [_named(line.strip(), known) for line in text.splitlines() if line.strip()])
         if "validation" in found and found.get("train", ("",))[0] == "trainval.txt":
             apart = set(found["validation"][1])
             found["train"] = ("trainval.txt", [name for name in found["train"][1] if name not in apart])
@@ -243,3 +247,9 @@ class Reader:
             kept = objects.numbers[numbers[thing.name]] if thing.name else None
             classes[number] = IGNORE if thing.difficult else 0 if kept is None else min(kept + 1, IGNORE)
         return encoded(Picture.fromarray(classes[drawn]))
+
+
+def _named(line: str, known: set[str]) -> str:
+    """The name in a line of a list: the whole line, or what stands before -1, 0 or 1, as in a class's list, where no file is called so."""
+    name, _, told = line.replace("\t", " ").rpartition(" ")
+    return name.rstrip() if line not in known and name and told in ("-1", "0", "1") else line
