@@ -26,6 +26,19 @@ def test_lora_on_an_embedding_without_class_words():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("zeroshot", "knn"), ("knn", "zeroshot")])
+def test_a_change_is_of_one_metric_though_the_model_as_it_comes_has_no_head(first, second):
+    evals = f"evals=[{{name: {first}, bootstrap: 100}}, {{name: {second}, bootstrap: 100}}]"
+    overrides = [one for one in SMALL if not one.startswith("evals")]
+    before, after = pipeline.finetune(load_recipe("dinov2_linear", [*overrides, evals])).entries
+    assert (before["main"], after["main"]) == ("knn", {"zeroshot": "top1", "knn": "knn"}[first])
+    if first == "zeroshot":
+        assert "change" not in after and "against" not in after
+    else:
+        assert after["change"][0] == pytest.approx(after["metrics"]["knn"] - before["metrics"]["knn"])
+
+
+@pytest.mark.slow
 def test_a_students_embedding_is_exported_and_measured_as_its_teachers():
     small = ["data.unlabelled=[]", "distill.views=1", "distill.train.epochs=1", "export.0.calibration=32", "evals.1.steps=20"]
     small += ["distill.student=test_resnet", "distill.pretrained=false", "export.0.bench=0.1", "evals.1.bootstrap=100"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Config(EvalConfig):
     """Mean average precision over the classes of pictures with several."""
 
+    version = 2
     main = "map"
     predictor = "class_logits"
 

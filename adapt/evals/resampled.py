@@ -77,7 +77,7 @@ class Precision:
     """The mean average precision over classes; see `by_set.average_precision`.
 
     A picture that is drawn several times stands several times at one place; the precision there is that of the last of them, as
-    scikit-learn's with weights. A class that has no picture in a resample has 0 there.
+    scikit-learn's with weights. A class that has no picture in the data has 0; one that has none in a resample counts in no mean of it.
     """
 
     scores: np.ndarray
@@ -102,13 +102,15 @@ class Precision:
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         found = np.zeros(len(weights))
+        counted = np.full(len(weights), (~self.truth.any(0)).sum())
         for order, own in zip(self.orders, self.truth.T, strict=True):
             places = np.flatnonzero(own[order])
             drawn = weights[:, order]
             hits, ranks = drawn[:, places], np.cumsum(drawn, axis=1)[:, places]
             precision = np.divide(np.cumsum(hits, axis=1), ranks, out=np.zeros_like(hits), where=ranks > 0)
             found += (hits * precision).sum(1) / np.maximum(1, hits.sum(1))
-        return found / len(self.orders)
+            counted += hits.any(1)
+        return _ratio(counted, found)
 
 
 def _one_hot(places: np.ndarray, values: np.ndarray | float = 1.0, width: int | None = None) -> csr_array:

@@ -30,26 +30,45 @@ def rows(dataset, own: tuple[str, ...], column: str, prefix: str, classes: Seque
         (the rows with `prefix` as it is asked, a list of right answers for each); rows that ask something else are left out.
 
     Raises:
-        UserError: no row asks this.
+        UserError: no row asks this, or a row has no right answer.
     """
     have = dataset.column_names
     if column in have:
         values = dataset[column][:]
         if isinstance(label := dataset.features[column], ClassLabel):
-            values = [(classes or label.names)[value] for value in values]
+            names = classes or label.names
+            values = [None if value is None or value < 0 else names[value] for value in values]
         asked = dataset.remove_columns([name for name in ("prefix",) if name in have])
         asked = asked.add_column("prefix", [prefix] * len(dataset))
-        return asked, [[str(text) for text in value] if isinstance(value, list) else [str(value)] for value in values]
+        return asked, _there(dataset, column, values)
     questions = dataset["prefix"][:] if "prefix" in have else []
-    chosen = [i for i, question in enumerate(questions) if question.startswith(own)]
+    chosen = [i for i, question in enumerate(questions) if question and question.startswith(own)]
     if not chosen:
         raise UserError(
             f"evals: no column {column!r}, and no row whose prefix begins with {own[0]!r}. Have: {', '.join(have)}. Measure what "
             "the rows ask, such as evals=[{name: caption}], [{name: detection}] or [{name: vqa}]."
         )
     asked = dataset if len(chosen) == len(dataset) else dataset.select(chosen)
-    answers = asked["answers"][:] if "answers" in have else [[suffix] for suffix in asked["suffix"][:]]
-    return asked, answers
+    column = "answers" if "answers" in have else "suffix"
+    return asked, _there(asked, column, asked[column][:])
+
+
+def _there(dataset, column: str, values: Sequence) -> list[list[str]]:
+    """The right answers of each row, as texts.
+
+    Args:
+        values: of the column, one or several a row.
+
+    Raises:
+        UserError: a row has none, or blank ones alone.
+    """
+    found = []
+    for name, value in zip(dataset["id"][:], values, strict=True):
+        texts = [str(text) for text in (value if isinstance(value, list) else [value]) if text is not None]
+        if not any(text.strip() for text in texts):
+            raise UserError(f"evals: row {name!r} has no {column}, and its eval asks for it. Write one, or leave the row out.")
+        found.append(texts)
+    return found
 
 
 def plain(text: str) -> list[str]:

@@ -40,8 +40,9 @@ def matched(
     meant = exact | spelled
     lacking = [label for label in labels if label not in meant]
     if lacking and found.ordered and sorted(map(_number, labels)) == list(range(len(entries))):
-        return list(map(_number, labels)), [
-            f"{place}: labels are numbers and mean the list's classes in its order, {_pairs(labels, entries)}."
+        numbers = list(map(_number, labels))
+        return numbers, [
+            f"{place}: labels are numbers and mean the list's classes in its order, {_pairs(labels, numbers, entries)}."
         ]
     used = set(meant.values())
     spare = [entry.key for number, entry in enumerate(entries) if number not in used]
@@ -95,13 +96,13 @@ def _by_position(labels: Sequence[str], entries: Sequence[Entry], place: str) ->
         raise UserError(
             f"{place}: match=position needs as many classes as the data have: the list has {len(entries):,}, the data have {len(labels):,}."
         )
-    return list(range(len(labels))), [f"{place}: matched by position, as asked: {_pairs(labels, entries)}."]
+    numbers = list(range(len(labels)))
+    return numbers, [f"{place}: matched by position, as asked: {_pairs(labels, numbers, entries)}."]
 
 
-def _pairs(labels: Sequence[str], entries: Sequence[Entry]) -> str:
-    """The first three labels and the last, with what stands for them."""
-    order = list(map(_number, labels)) if sorted(map(_number, labels)) == list(range(len(entries))) else range(len(labels))
-    said = [f"{label!r} is {entries[number].texts[0]!r}" for label, number in zip(labels, order, strict=True)]
+def _pairs(labels: Sequence[str], numbers: Sequence[int], entries: Sequence[Entry]) -> str:
+    """The first three labels and the last, with what stands for them: the entries of these numbers."""
+    said = [f"{label!r} is {entries[number].texts[0]!r}" for label, number in zip(labels, numbers, strict=True)]
     return ", ".join(said if len(said) < 5 else [*said[:3], "…", said[-1]])
 
 

@@ -179,7 +179,7 @@ def measure(
         if result.table and not tabled:
             tabled = True
             _save_table(session, name, result.table, session.data[config.split])
-            entry |= _change(session, facts.get("against", BEFORE.get(name)), result.table, definition)
+            entry |= _change(session, _alike(session, entry, result.protocol), result.table, definition)
         pictures += result.pictures
     if pictures:
         _save_pictures(session, name, pictures)
@@ -236,6 +236,19 @@ def _save_pictures(session: Session, name: str, pictures: list[tuple[str, Any]])
 
 def _table(session: Session, name: str) -> Path:
     return session.run.path / "predictions" / f"{name.replace(' ', '_')}.parquet"
+
+
+def _alike(session: Session, entry: dict, protocol: dict[str, Any]) -> str | None:
+    """The name of the entry to compare with, if it stands by the metric of this one: without a head a model has others.
+
+    Args:
+        entry: that is being made.
+        protocol: of the eval that has left the table, which may not be the entry's first.
+    """
+    before = entry.get("against", BEFORE.get(entry["name"]))
+    found = scores.entry(session, before) if before else None
+    alike = found and scores.comparable(found, entry, {"main": entry["main"], "protocol": protocol})
+    return before if alike else None
 
 
 def _change(session: Session, before: str | None, table: dict[str, list], definition, split: str = "") -> dict[str, Any]:

@@ -88,6 +88,30 @@ def test_groups_in_two_of_their_splits_are_told_and_equal_names_alone_are_not(pa
     assert [one.id for one in alone.report.problems if one.problem == "group in two splits"] == ["p7"]
 
 
+@pytest.mark.parametrize("name", ["id", "__key__"])
+def test_an_id_means_one_picture_where_each_of_their_splits_counts_from_0(parquet, tmp_path, name):
+    (tmp_path / "set").mkdir()
+    for split, take in (("train", range(24)), ("test", range(24, 40))):
+        parquet(f"set/{split}.parquet", take, **{name: (Value("string"), [str(i) for i in range(len(take))])})
+    config = Config(path=str(tmp_path / "set"), label="kind", group="^(p\\d+)_", validation=0.25)
+    splits = load(config)
+    ids = [one for rows in splits.values() for one in rows["id"]]
+    assert len(set(ids)) == len(ids) == 40
+    assert set(splits["test"]["id"]) == {f"test/{i}" for i in range(16)}
+    assert set(splits["train"]["id"]) | set(splits["validation"]["id"]) == {f"train/{i}" for i in range(24)}
+
+
+def test_ids_that_are_those_of_one_split_alone_stay_as_they_are(parquet, tmp_path):
+    (tmp_path / "set").mkdir()
+    for split, take in (("train", range(24)), ("test", range(24, 40))):
+        parquet(f"set/{split}.parquet", take, id=(Value("int64"), list(take)))
+    splits = load(Config(path=str(tmp_path / "set"), label="kind", validation=0))
+    assert splits["test"]["id"][:] == [str(i) for i in range(24, 40)]
+    both = {"train": "train", "test": "test", "unlabelled": "train"}
+    again = load(Config(path=str(tmp_path / "set"), label="kind", validation=0, splits=both))
+    assert again["unlabelled"]["id"][:] == again["train"]["id"][:] == [str(i) for i in range(24)]
+
+
 def test_limit_takes_as_many_of_each_split_by_the_seed(parquet):
     path = parquet()
     whole = load(Config(path=path, label="kind", seed=1))

@@ -74,6 +74,24 @@ def test_rows_that_ask_themselves_are_taken_by_their_prefix():
         rows(own, ("answer",), "count", "")
 
 
+@pytest.mark.parametrize("nothing", [None, [], [" "], [None]])
+def test_a_row_without_a_caption_is_named(nothing):
+    with pytest.raises(
+        UserError, match=r"row '1' has no caption, and its eval asks for it\. Write one, or leave the row out\."
+    ):
+        rows(data(caption=[["a cat"], nothing]), ("caption",), "caption", "")
+    with pytest.raises(UserError, match="row '1' has no suffix"):
+        rows(data(prefix=["caption en"] * 2, suffix=["a cat", None]), ("caption",), "caption", "")
+    with pytest.raises(UserError, match="row '1' has no answers"):
+        own = {"suffix": ["a cat"] * 2, "answers": [["a cat"], nothing]}
+        rows(data(prefix=["caption en"] * 2, **own), ("caption",), "caption", "")
+
+
+def test_of_several_captions_those_that_are_there_count():
+    several = data(caption=[["a cat", None], ["a dog", "dogs"]])
+    assert rows(several, ("caption",), "caption", "")[1] == [["a cat"], ["a dog", "dogs"]]
+
+
 def test_nothing_said_is_nothing_right():
     result = caption.evaluate(caption.Config(name="caption"), lambda *_, **__: ["", ""], data(caption=["a cat", "a dog"]), {})
     assert result.metrics == {"exact": 0, "bleu4": 0, "cider": 0}

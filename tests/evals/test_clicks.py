@@ -112,8 +112,8 @@ def test_clicks_are_those_of_a_loop_over_segment_anythings_predictor(clickable, 
     assert result.protocol | {"clicks": 20, "objects": 6, "eval": "clicks"} == result.protocol
 
 
-def annotator(right: dict[str, list[int]], asked: list):
-    """A model that gives an object's own mask from its given click on, and a half of it before."""
+def annotator(right: dict[str, list[int]], asked: list, until: int = 100):
+    """A model that gives an object's own mask from its given click on, until another click, and a half of it before and after."""
 
     def model(part, name, points, features, logits):
         asked.append([(row, xy.shape[0], xy.shape[1]) for row, (xy, _) in zip(part["id"], points, strict=True)])
@@ -123,7 +123,7 @@ def annotator(right: dict[str, list[int]], asked: list):
             masks = []
             for n in numbers:
                 mask = unrle(objects["mask"][n])
-                if xy.shape[1] < right[row][n]:
+                if not right[row][n] <= xy.shape[1] <= until:
                     mask[: int(np.argwhere(mask)[:, 0].mean())] = False
                 masks.append(mask)
             answers.append({"masks": np.array(masks), "features": row, "logits": np.array(numbers, float)[:, None]})
@@ -146,6 +146,13 @@ def test_an_object_that_is_right_is_clicked_no_more_and_its_logits_stay_its_own(
     assert result.remark == "10 clicks do not bring 1 of 6 objects to 90 % IoU."
     assert [caption.split(" (")[1] for caption, _ in result.pictures][:2] == ["r1#1)", "r1#0)"]
     assert "after 10 clicks" in result.pictures[0][0]
+
+
+def test_an_object_that_was_right_once_is_not_told_as_never_right(rows):
+    model = annotator({"r0": [2], "r1": [1, 30], "r2": [1, 3, 2]}, [], until=3)
+    result = clicks.evaluate(Config(name="clicks", max_clicks=8), model, rows, {})
+    assert result.table["clicks_90"] == [2, 1, 8, 1, 3, 2] and max(result.table["iou"]) < 0.9, "more clicks have spoilt them"
+    assert result.remark == "8 clicks do not bring 1 of 6 objects to 90 % IoU."
 
 
 def test_clicks_are_drawn_where_they_are():

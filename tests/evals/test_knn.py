@@ -61,6 +61,16 @@ def test_a_row_does_not_vote_for_itself():
     assert knn.evaluate(knn.Config(name="knn", k=1), predict, bank, {}, bank).metrics["knn"] < 0.95
 
 
+def test_a_row_of_another_split_votes_though_its_id_is_the_same():
+    dataset, bank, predict = world()
+    numbered = rows(bank["label"][:])  # from 0, as the measured rows are
+    embedded = {id(dataset): predict(dataset, "image_embedding"), id(numbered): predict(bank, "image_embedding")}
+    asked = {"config": knn.Config(name="knn"), "dataset": dataset, "protocol": {}}
+    same = knn.evaluate(predict=lambda part, name: embedded[id(part)], bank=numbered, **asked)
+    own = knn.evaluate(predict=predict, bank=bank, **asked)
+    assert same.metrics == own.metrics and same.table == own.table
+
+
 def double(queries, bank, wide: int, itself):
     """The nearest rows by double precision alone."""
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, bank)]

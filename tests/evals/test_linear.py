@@ -122,7 +122,21 @@ def test_held_out_rows_are_of_every_class_and_never_all():
     labels = np.repeat(np.arange(6), [50, 10, 3, 2, 1, 1])
     held = classifiers.holdout(labels, 0.2, 0)
     assert [int(held[labels == c].sum()) for c in range(6)] == [10, 2, 1, 0, 0, 0]
-    assert classifiers.holdout(np.arange(4), 0.2, 0).sum() == 1
+    for seed in range(20):
+        held = classifiers.holdout(np.repeat(np.arange(6), [2, 2, 2, 2, 1, 1]), 0.2, seed)
+        assert held.sum() == 2 and set(np.repeat(np.arange(6), [2, 2, 2, 2, 1, 1])[~held]) == set(range(6))
+    assert not classifiers.holdout(np.arange(4), 0.2, 0).any(), "no class can spare its only row"
+
+
+def test_of_a_picture_a_class_the_same_rows_learn_and_choose():
+    dataset, bank, features = world(n=300, m=300)
+    labels = np.array(bank["label"])
+    shot = bank.select([int(np.flatnonzero(labels == c)[0]) for c in range(6)])
+    config = linear.Config(name="linear", steps=200)
+    result = linear.evaluate(config, lambda part, name: features[[int(i) for i in part["id"]]], dataset, {}, shot)
+    grid = result.figures["linear"]["grid"]["embedding"]
+    assert result.metrics["linear_holdout"] == max(grid) == 1 and min(grid) < 1
+    assert result.metrics["linear_lr"] == config.lrs[grid.index(1)] > min(config.lrs)
 
 
 def test_a_rate_that_bursts_does_not_win():

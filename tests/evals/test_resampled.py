@@ -17,6 +17,7 @@ ANSWERS = np.where(RANDOM.random(COUNT) < 0.5, LABELS, RANDOM.integers(0, 9, COU
 RANKS = np.where(LABELS == ANSWERS, 0, RANDOM.integers(1, 8, COUNT))
 GROUPS = np.array(["east", "west", None], object)[RANDOM.integers(0, 3, COUNT)]
 SCORES, TRUTH = RANDOM.normal(size=(COUNT, 4)), RANDOM.random((COUNT, 4)) < [0.2, 0.4, 0.1, 0.0]
+TRUTH[:, 2] &= np.arange(COUNT) > COUNT - 15  # so few that not every resample has one
 TEXTS = RANDOM.integers(0, 4, COUNT)
 FOUND = RANDOM.binomial(TEXTS, 0.4)
 CANDIDATES, JACCARD = RANDOM.choice([5, 10, 12], COUNT), RANDOM.random(COUNT)
@@ -47,12 +48,11 @@ def least(rows: np.ndarray, right: np.ndarray) -> float:
     return by_set.worst(by_set.group_means(right[kept], GROUPS[kept].tolist()))[1]
 
 
-def precision(rows: np.ndarray) -> float:
-    """scikit-learn's, of pictures that count as often as they were drawn; 0 for a class without any."""
-    each = [
-        average_precision_score(TRUTH[rows, k], SCORES[rows, k]) if TRUTH[rows, k].any() else 0 for k in range(TRUTH.shape[1])
-    ]
-    return float(np.mean(each))
+def precision(rows: np.ndarray, scores=SCORES, truth=TRUTH) -> float:
+    """scikit-learn's, of pictures that count as often as they were drawn; 0 for a class without any in the data."""
+    drawn = [k for k in range(truth.shape[1]) if truth[rows, k].any()]
+    never = truth.shape[1] - truth.any(0).sum()
+    return sum(average_precision_score(truth[rows, k], scores[rows, k]) for k in drawn) / (len(drawn) + never)
 
 
 OF_ROWS = {
@@ -87,6 +87,19 @@ def test_a_metric_of_weights_is_the_metric_of_the_rows_drawn_so_often(metric):
     weights = np.stack([np.bincount(rows, minlength=COUNT) for rows in drawn]).astype(float)
     np.testing.assert_allclose(statistic(weights), [OF_ROWS[metric](rows) for rows in drawn])
     assert statistic.pictures == COUNT
+
+
+def test_a_class_that_a_resample_lacks_counts_in_no_mean_of_it():
+    """The interval of the mAP is that of a slow bootstrap, where half of the classes have one picture, and one has none."""
+    random = np.random.default_rng(2)
+    truth = random.random((40, 6)) < 0.4
+    truth[:, 2:] = np.arange(40)[:, None] == [3, 14, 15, -1]
+    scores = random.normal(size=truth.shape) + truth
+    ours = bootstrap.interval(resampled.Precision(scores, truth), 2000)
+    slow = [precision(random.integers(0, 40, 40), scores, truth) for _ in range(2000)]
+    np.testing.assert_allclose(ours, np.percentile(slow, [2.5, 97.5]), atol=0.015)
+    perfect = resampled.Precision(truth[:, :5], truth[:, :5])
+    assert bootstrap.interval(perfect, 500) == pytest.approx((1, 1))
 
 
 def test_every_function_of_a_table_is_of_a_metric_and_tested():

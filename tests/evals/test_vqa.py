@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from datasets import ClassLabel, Dataset, Image
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from PIL import Image as Picture
 
 from adapt.evals import vqa
 from adapt.evals.text import normal, vqa_accuracy
+from adapt.plug import UserError
 from adapt.prompting.tasks import COUNT
 
 
@@ -59,6 +61,17 @@ def test_labels_are_answered_by_the_words_of_their_classes():
     result = vqa.evaluate(config, lambda *_, **__: ["fruit", "fruit"], rows, {"classes": ["bird", "fruit"]})
     assert result.table["label"] == ["fruit", "bird"]
     assert result.metrics["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("column", ["count", "label"])
+def test_a_row_without_an_answer_is_named_and_the_text_none_is_an_answer(column):
+    rows = data(**{column: [1, None]})
+    if column == "label":
+        rows = rows.cast_column("label", ClassLabel(names=["bird", "fruit"]))
+    with pytest.raises(UserError, match=f"row '1' has no {column}, and its eval asks for it"):
+        vqa.evaluate(vqa.Config(name="vqa", column=column), lambda *_, **__: ["none", "none"], rows, {})
+    said = data(count=["none", "0"])
+    assert vqa.evaluate(vqa.Config(name="vqa"), lambda *_, **__: ["none", "none"], said, {}).metrics["accuracy"] == 1
 
 
 def test_rows_with_their_own_questions():

@@ -81,6 +81,18 @@ def test_positions_count_only_when_asked_and_are_shown():
         matched(["a"], of(["u", "v"]), "prompts.classes", "position")
 
 
+def test_numbers_that_are_sorted_as_texts_are_told_as_they_are_paired():
+    labels, names = sorted(map(str, range(12))), [f"name{i}" for i in range(12)]
+    found, notes = matched(labels, of(names), "prompts.classes", "position")
+    assert found == list(range(12))
+    assert notes == [
+        "prompts.classes: matched by position, as asked: '0' is 'name0', '1' is 'name1', '10' is 'name2', …, '9' is 'name11'."
+    ]
+    found, notes = matched(labels, of(names), "prompts.classes", "name")
+    assert [labels[i] for i in (2, 4)] == ["10", "2"] and [found[i] for i in (2, 4)] == [10, 2]
+    assert "'0' is 'name0', '1' is 'name1', '10' is 'name10', …, '9' is 'name9'" in notes[0]
+
+
 def test_descriptions_are_found_by_the_label_or_by_the_name_of_its_class():
     labels, names = ["n01", "n02", "n03"], [["tench"], ["missile"], ["missile"]]
     given = of({"missile": "a tail", "tench": "fins"}, False)

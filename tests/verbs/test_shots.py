@@ -213,6 +213,13 @@ def test_the_table_has_a_row_for_each_method_and_shots_and_says_what_it_is_of(sw
     assert found.table.query("method == 'head' and shots == 3")["top1"].item() == rows[2]["scores"]["top1"]["mean"]
 
 
+def test_a_cell_fits_no_temperature_though_the_recipe_does(world):
+    request = Request(shots=(1,), seeds=1, methods=("head",), train=("train.epochs=1", "train.cache=true"))
+    found = pipeline.shots(recipe(world, "evals=[{name: zeroshot, top: 3, fitted_on: validation}]"), request)
+    (cell,) = (Path(found.path) / "shots" / "cells").glob("head-*.json")
+    assert {"top1", "top3"} <= set(json.loads(cell.read_text())["metrics"]["all"])
+
+
 def test_a_finished_cell_is_not_done_twice_and_a_killed_sweep_goes_on(swept, world, monkeypatch, capsys):
     home, before = swept
     monkeypatch.chdir(home)

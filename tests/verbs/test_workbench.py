@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from adapt.recipe import load_recipe
 from adapt.report import workbench as page
 from adapt.verbs import export, measuring
 from adapt.verbs.searching import candidates as parts
+from adapt.verbs.searching.encoded import Encoded
 from adapt.verbs.searching.frozen import frozen
 from adapt.verbs.searching.halving import FIRST, KEPT, halves, intervals, rounds
 from adapt.verbs.searching.request import Request, Space, parse_request
@@ -200,6 +202,26 @@ def test_the_frozen_recipe_gives_the_confirmed_number(searched, monkeypatch):
     result = definition.evaluate(config, measuring.predictor(session, session.family), confirmed, dict(session.words), bank)
     best = next(row for row in found.document["finalists"] if row["role"] == "chosen")
     assert result.metrics["region"] == pytest.approx(best["confirmed"]["value"])
+
+
+def test_what_is_new_is_looked_up_once_when_it_is_written(tmp_path, monkeypatch):
+    asked = []
+
+    class Key(tuple):
+        def __hash__(self):
+            asked.append(1)
+            return super().__hash__()
+
+    encoded = object.__new__(Encoded)
+    keys = [Key((("train", str(i)), parts.WHOLE)) for i in range(200)]
+    encoded._fresh, encoded._things = list(keys), {key: np.zeros((1, 2), np.float32) for key in keys}
+    encoded._things[keys[7]][:] = np.nan
+    encoded.session = SimpleNamespace(run=SimpleNamespace(writes=True))
+    monkeypatch.setattr(Encoded, "_folder", tmp_path)
+    asked.clear()
+    encoded._write()
+    assert encoded._fresh == [keys[7]], "what is not whole yet is written later"
+    assert len(asked) < 10 * len(keys)
 
 
 def test_a_killed_search_reads_what_was_encoded(searched, monkeypatch):

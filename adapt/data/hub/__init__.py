@@ -115,7 +115,7 @@ def load(config: Config) -> Splits:
     """
     from adapt.data.check import check_rows
     from adapt.data.hub.classes import renamed
-    from adapt.data.hub.columns import standard, with_classes
+    from adapt.data.hub.columns import ids_apart, standard, with_classes
     from adapt.data.hub.files import read
     from adapt.data.hub.maps import standard_maps
     from adapt.data.hub.objects import standard_objects
@@ -125,7 +125,9 @@ def load(config: Config) -> Splits:
 
     found, places = read(config)
     theirs, problems = named(config, found), []
-    parts = {ours: standard(rows, ours, config, places, problems) for ours, rows in chosen(config, found, theirs).items()}
+    rows_of = chosen(config, found, theirs)
+    apart = ids_apart(rows_of)
+    parts = {ours: standard(rows, ours, config, places, problems, apart) for ours, rows in rows_of.items()}
     parts = with_classes(parts, config.on_error, problems)
     parts, shown = standard_maps(standard_objects(parts, config, problems), config, problems)
     parts = renamed(parts, config.classes, shown, problems)

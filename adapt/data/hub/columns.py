@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Image, List, Value
 from adapt.data.hub.rows import flat, without
 from adapt.data.listing import passed_over
 from adapt.data.problems import Problem
+from adapt.data.split import SPLITS
 from adapt.plug import UserError, nearest
 from adapt.vision.pictures import RGB
 
@@ -21,7 +22,7 @@ MAPS = ("segmentation", "label", "annotation", "mask")
 """Columns of pictures that are class maps, where there is nothing else to learn."""
 
 
-def standard(rows: Dataset, split: str, config, places: list[Path], problems: list[Problem]) -> Dataset:
+def standard(rows: Dataset, split: str, config, places: list[Path], problems: list[Problem], apart: bool) -> Dataset:
     """A split with our columns alone: id, image (RGB when looked at), of label, caption, objects, segmentation, prefix, suffix what there
     is; and group, where groups are asked for.
 
@@ -29,6 +30,7 @@ def standard(rows: Dataset, split: str, config, places: list[Path], problems: li
         config: of `hub`: their names for columns; and `on_error`.
         places: folders that paths to pictures may lead to; the first is where relative paths start.
         problems: what is left out or passed over is added to it.
+        apart: are their ids those of one split alone? Else the split stands before each, for an id must mean one picture.
     """
     kept = _kept(rows, split, config)
     ids, named_by = _ids(rows, split)
@@ -37,7 +39,7 @@ def standard(rows: Dataset, split: str, config, places: list[Path], problems: li
         problems += passed_over(split, {f"the column {name}": _there(rows, name) for name in others})
     groups = _groups(rows, split, ids, config, places)
     rows = rows.select_columns(list(kept.values())).rename_columns({theirs: ours for ours, theirs in kept.items()})
-    rows = rows.add_column("id", ids)
+    rows = rows.add_column("id", ids if apart else [f"{split}/{name}" for name in ids])
     rows = rows.add_column("group", groups) if groups else rows
     rows = _pictures(rows, split, config, places, problems)
     caption = rows.features.get("caption")
@@ -102,6 +104,15 @@ def _ids(rows: Dataset, split: str) -> tuple[list[str], str | None]:
             if len(set(ids)) == len(ids):
                 return ids, name
     return [f"{split}/{row}" for row in range(len(rows))], None
+
+
+def ids_apart(rows_of: dict[str, Dataset]) -> bool:
+    """Is no id of theirs in two of train, validation and test? Many data sets number each split from 0.
+
+    Unlabelled pictures may be those of another split on purpose.
+    """
+    names = [name for split in SPLITS if split in rows_of for name in _ids(rows_of[split], split)[0]]
+    return len(set(names)) == len(names)
 
 
 def _groups(rows: Dataset, split: str, ids: list[str], config, places: list[Path]) -> list[str] | None:

@@ -55,7 +55,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
         predict: (a data set, predictor's name) → embeddings float32[N, D].
         dataset: rows with `id` and `label`.
         protocol: what the caller knows.
-        bank: rows of `config.bank_split`.
+        bank: rows of `config.bank_split`; `dataset` itself, where that is the split that is measured: then no row votes for itself.
     """
     import numpy as np
 
@@ -64,8 +64,7 @@ def evaluate(config: Config, predict: Callable, dataset, protocol: dict[str, Any
 
     truth, stands, names = feature_bank.labels(dataset, bank, config.name)
     embeddings, stored = predict(dataset, config.predictor), predict(bank, config.predictor)
-    place = {name: row for row, name in enumerate(bank["id"][:])} if "id" in bank.column_names else {}
-    itself = [place.get(name, -1) for name in dataset["id"][:]]
+    itself = list(range(len(stands))) if bank is dataset else None  # an id is that of a picture in its own split alone
     ks = sorted({config.k, *(k for k in config.also if k <= len(stands))})
 
     def decided() -> tuple[dict[int, np.ndarray], np.ndarray]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Config(BankedEvalConfig):
     """A linear classifier on frozen features."""
 
-    version = 2
+    version = 3
     main = "linear"
     predictor = "image_embedding"
     quick = {"pictures": 0}
@@ -41,7 +41,7 @@ class Config(BankedEvalConfig):
     batch: int = Field(128, ge=1)
     """Rows a step."""
     holdout: float = Field(0.2, gt=0, lt=1)
-    """Share of each class of the bank by which learning rate and input are chosen."""
+    """Share of each class of the bank by which learning rate and input are chosen; where no class has two pictures, all of them choose."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of the order of the rows."""
     pictures: int = Field(0, ge=0, le=24)

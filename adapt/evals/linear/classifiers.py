@@ -19,7 +19,7 @@ BLOCK = 2**24
 
 @dataclass
 class Chosen:
-    """The best of the grid on the held-out rows."""
+    """The best of the grid on the held-out rows, or on all where none can be held out."""
 
     input: str
     """A name of `inputs`."""
@@ -66,8 +66,11 @@ def judged(
 def search(features: dict[str, np.ndarray], labels: np.ndarray, classes: int, config) -> Chosen:
     """Train every input with every learning rate on the same batches, and choose by the held-out rows."""
     held = holdout(labels, config.holdout, config.seed)
+    kept = ~held
+    if not held.any():  # a row a class: the same rows learn and choose, there are no others
+        held = kept
     grid = {}
-    weights = fit({name: values[~held] for name, values in features.items()}, labels[~held], classes, config.lrs, config)
+    weights = fit({name: values[kept] for name, values in features.items()}, labels[kept], classes, config.lrs, config)
     truth = torch.from_numpy(labels[held])
     for name, values in features.items():
         hits = torch.zeros(len(config.lrs))
@@ -80,15 +83,19 @@ def search(features: dict[str, np.ndarray], labels: np.ndarray, classes: int, co
 
 
 def holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which rows are held out, bool[N]: of each class the share, rounded, and never all."""
-    held = np.zeros(len(labels), bool)
+    """Which rows are held out, bool[N]: of each class the share, rounded, and never all; none where no class has two rows.
+
+    Where the share of every class is less than half a row, some classes give one of theirs.
+    """
+    held, spare = np.zeros(len(labels), bool), []
     random = np.random.default_rng(seed)
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
         held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
-    if not held.any():  # a row a class: the same rows learn and choose, there are no others
-        held[:] = False
-        held[random.permutation(len(labels))[: max(1, round(share * len(labels)))]] = True
+        if len(rows) > 1:
+            spare.append(int(rows[0]))
+    if spare and not held.any():
+        held[random.permutation(spare)[: max(1, round(share * len(labels)))]] = True
     return held
 
 

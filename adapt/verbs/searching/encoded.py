@@ -183,7 +183,8 @@ class Encoded:
         number = 1 + max((int(path.stem) for path in folder.glob("*.npz")), default=0)
         with atomic(folder / f"{number:05d}.npz") as path, open(path, "wb") as file:
             np.savez(file, names=names, counts=[len(value) for value in values], values=np.concatenate(values))
-        self._fresh = [key for key in self._fresh if key not in set(done)]
+        written = set(done)
+        self._fresh = [key for key in self._fresh if key not in written]
 
 
 def _key(name: list) -> tuple[Row, Unit]:

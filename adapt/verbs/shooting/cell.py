@@ -104,9 +104,9 @@ def planned(pool: Pool, part: Part, request: Request, plan: Plan, key: tuple[int
 
 
 def measure(recipe: Recipe):
-    """The eval that measures cells: class logits on the test split, by the recipe's options where it has some."""
+    """The eval that measures cells: class logits on the test split, by the recipe's options where it has some, but with no other split."""
     own = next((config for config in recipe.evals if config.name == "zeroshot"), None)
-    return own or plug.schema("evals", "zeroshot")(name="zeroshot")
+    return own.model_copy(update=own.quick) if own else plug.schema("evals", "zeroshot")(name="zeroshot")
 
 
 def _training(recipe: Recipe, plan: Plan, shots: int, typed: Sequence[str]) -> Train:
