@@ -7,6 +7,7 @@ A shell hands over its line up to the cursor; `words` says what its last word ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,8 @@ CHOICES = {
 """What a verb takes beside the recipe's options → words for it."""
 PLACES = ("auth", "example", "file", "image", "images", "mask", "out", "sheet", "space", "splits", "write")
 """The same that are files or folders; of the rest, such as numbers, nothing is offered."""
+TYPES = ("int", "float", "text", "section")
+"""In the kind of an option: what is no value itself."""
 WORKS_ON_RECIPES = tuple(verb for verb in PAGES if verb not in ("init", "runs", "recipes", "options", "completion"))
 
 
@@ -169,10 +172,9 @@ def _values(verb: str, key: str, value: str, given: Sequence[str]) -> list[str]:
     if key == "prompts.templates" or key == "prompts.classes":
         return _fitting(available("prompts"), value)
     option = dict(_options(verb, given)).get(key)
-    choices = [part for part in option.kind.replace(" or ", " | ").split(" | ") if part.islower()] if option else []
-    if len(choices) > 1:
-        return _fitting((choice for choice in choices if choice not in ("int", "float", "text")), value)
-    return _files(value)
+    kinds = re.split(r" \| | or ", option.kind) if option else ["text"]
+    choices = [each for each in kinds if each not in TYPES and " " not in each]
+    return _files(value) if "text" in kinds and set(choices) <= {"null"} else _fitting(choices, value)
 
 
 def _files(start: str, ending: str = "", folders: bool = False) -> list[str]:

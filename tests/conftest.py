@@ -16,6 +16,7 @@ hardware.guard()
 import pytest  # noqa: E402
 
 LONG = (
+    "docs/test_work.py",
     "train/test_loop.py",
     "test_cli.py",
     "test_pipeline.py",

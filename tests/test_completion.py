@@ -85,6 +85,10 @@ def test_paths_are_completed_and_folders_go_on(tmp_path, monkeypatch):
     assert words("adapt init photos/") == ["photos/cats/"]
     assert words("adapt shots recipe=clip_lora splits=mi") == ["splits=mine.yaml"]
     assert words("adapt evaluate models=") == [] and words("adapt shots seeds=") == [], "no file is a model or a number"
+    assert words("adapt finetune recipe=clip_lora train.lr=") == [], "nor of an option"
+    assert words("adapt finetune recipe=clip_lora distill.student=mi") == ["distill.student=mine.yaml"], "a text may be one"
+    assert words("adapt finetune recipe=clip_lora train.batch=") == ["train.batch=all"]
+    assert words("adapt finetune recipe=sam_semantic_student distill.stride=1") == ["distill.stride=16"]
     assert words("adapt doctor data data.path=ph") == ["data.path=photos/"]
     assert words("adapt doctor data data.path=photos/") == ["data.path=photos/cats/"]
 

@@ -143,7 +143,9 @@ def _explain(config, error: Exception, local: bool) -> UserError:
                 "names of classes into .txt, and set data.label=txt."
             )
         return UserError(f"data.path: {config.path!r} cannot be read ({text}). Check the files, or give them as Parquet.")
-    if isinstance(error, DatasetNotFoundError):
+    if isinstance(error, DatasetNotFoundError) and "gated" in str(error):
+        why = "the hub gives it to those who have agreed to its terms (on its page there; then: hf auth login)"
+    elif isinstance(error, DatasetNotFoundError):
         why = "the hub has no such data set, or it is private (then: hf auth login)"
     elif isinstance(error, ConnectionError | OSError):
         why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
