@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from copy import deepcopy
 from functools import partial
+from io import StringIO
 from typing import Any
 
 from adapt import plug
@@ -74,7 +76,8 @@ def try_method(session: Session) -> None:
     learns = {parameter: parameter.requires_grad for parameter in family.parameters()}
     trial = deepcopy(family, {id(tensor): tensor for tensor in (*family.parameters(), *family.buffers())})
     try:
-        plug.load("methods", method.name).apply(trial, method, session.data["train"])
+        with redirect_stdout(StringIO()):  # what it has to say, it says when it is applied
+            plug.load("methods", method.name).apply(trial, method, session.data["train"])
     finally:
         for parameter, learnt in learns.items():
             parameter.requires_grad_(learnt)
