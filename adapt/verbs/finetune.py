@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from functools import partial
 from io import StringIO
@@ -67,7 +67,14 @@ def finetune(session: Session, extend: int = 0) -> None:
 
 
 def try_method(session: Session) -> None:
-    """Let the method change a copy of the family that shares its weights: what it does not fit is refused before minutes go into measuring.
+    """Refuse what the method does not fit before minutes go into measuring; see `tried`."""
+    with tried(session):
+        pass
+
+
+@contextmanager
+def tried(session: Session) -> Iterator[Any]:
+    """A copy of the family, as it comes, that shares its weights, and that the method has changed; afterwards all learns as before.
 
     Raises:
         UserError: the method does not fit the family.
@@ -78,6 +85,7 @@ def try_method(session: Session) -> None:
     try:
         with redirect_stdout(StringIO()):  # what it has to say, it says when it is applied
             plug.load("methods", method.name).apply(trial, method, session.data["train"])
+        yield trial
     finally:
         for parameter, learnt in learns.items():
             parameter.requires_grad_(learnt)
