@@ -41,6 +41,7 @@ def finetune(session: Session, extend: int = 0) -> None:
         if session.recipe.evals:
             evaluate(session)
         return
+    features.need_still(session, session.recipe.train.cache_views if session.recipe.train.cache else 0)
     if session.recipe.canary or (session.recipe.evals and not scores.measured(session, "zero-shot")):
         try_method(session)
     offered = measuring.offered(session, session.family)  # a family without a head yet has no class logits
