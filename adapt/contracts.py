@@ -108,7 +108,7 @@ class Train(Spec):
     cache: bool = False
     """Compute a frozen encoder's features once and train on them; for families and methods that can."""
     cache_views: int = Field(0, ge=0, le=10_000)
-    """With `cache`: random views of each picture, whose features serve in turn, an epoch each; 0: the picture as it is."""
+    """With `cache`: random views of each picture, an epoch each in turn; 0: the picture as it is, as where boxes or masks are learnt."""
     workers: int | Literal["auto"] = "auto"
     """Threads of each process that decode pictures while a network learns or is measured; 0: none; auto: a core each. Changes no bit."""
     augment: Augment = Augment()
@@ -319,6 +319,10 @@ class Family(Protocol):
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
     quantised: ClassVar[str]
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    image_parts: Sequence[str]
+    """Where a tower for images stands beside one for words: the backbone's children that see images; empty: not so."""
+    located: bool
+    """Has its truth places in the picture (boxes, masks, words for places), which go where a random view moves its pixels?"""
     decoder: nn.Module | None
     """The part that answers, where an encoder in front of it can stay frozen (`method: decoder`)."""
     classes: Sequence[str]

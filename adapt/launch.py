@@ -39,7 +39,8 @@ def lacking_processes() -> int:
     """
     if "MASTER_ADDR" not in os.environ or "RANK" in os.environ or hardware.device() != "cpu":
         return 0
-    options = _accelerate(psutil.Process(os.getppid()).cmdline())
+    launcher = _launcher()
+    options = _accelerate(launcher[0]) if launcher else None
     return options.num_processes or 0 if options else 0
 
 
@@ -49,11 +50,10 @@ def share_threads(processes: int) -> None:
     A launcher that was told nothing gives a thread to each, or all cores to all, which then wait for each other. What the user has set,
     OMP_NUM_THREADS or accelerate's `--num_cpu_threads_per_process`, stays.
     """
-    launcher = psutil.Process(os.getppid())
-    try:
-        words, theirs = launcher.cmdline(), launcher.environ()
-    except (psutil.Error, OSError):  # it is gone, or not ours
+    launcher = _launcher()
+    if launcher is None:
         return
+    words, theirs = launcher
     options = _accelerate(words)
     if options is None and "TORCHELASTIC_RUN_ID" not in os.environ:
         return  # no launcher of ours: torch's own default
@@ -63,6 +63,15 @@ def share_threads(processes: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def _launcher() -> tuple[list[str], dict[str, str]] | None:
+    """The command and the environment of the process that has started this one; none: it is gone, not ours, or outside of the container."""
+    try:
+        parent = psutil.Process(os.getppid())
+        return parent.cmdline(), parent.environ()
+    except (psutil.Error, OSError):
+        return None
 
 
 def _accelerate(words: list[str]) -> Namespace | None:

@@ -138,6 +138,7 @@ def road(recipe: Recipe) -> Outcome:
 
         create(recipe.distill.student, 0, recipe.distill.pretrained)  # what cannot be had is told of before the training
         distill.need_labels(session)
+        distill.need_teacher(session)
         session.later = {} if kept.finetuned(session) else rehearsal.seconds(session)
     finetune.finetune(session)
     if recipe.distill:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adapt import hardware, pipeline
+from adapt import hardware, launch, pipeline
 from adapt.recipe import load_recipe
 
 SCRIPT = """
@@ -70,6 +70,20 @@ def test_threads_are_cores_by_processes_and_one_at_least(monkeypatch):
     assert [hardware.threads(count) for count in (1, 2, 4, 7)] == [6, 3, 1, 1]
     monkeypatch.undo()
     assert 1 <= hardware.cores() <= os.cpu_count()
+
+
+def test_the_first_process_of_a_container_has_no_parent_and_works(monkeypatch):
+    """`docker run IMAGE python -m adapt …`: its parent has the number 0, and is not to be seen."""
+    monkeypatch.setattr(os, "getppid", lambda: 0)
+    for name in ("RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(hardware, "device", lambda: "cpu")
+    for name in ("OTHER", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "127.0.0.1")
+        assert launch.lacking_processes() == 0
+        launch.share_threads(1)
+        assert os.environ["OMP_NUM_THREADS"] == "1", "nothing is known of a launcher"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -34,8 +35,22 @@ def ending(ends: str) -> str:
 
 
 def named(family: Family, targets: list[str]) -> str:
-    """The pattern of the modules that a recipe's targets (`q`, `mlp`, … or ends of module names) mean."""
-    return ending("|".join(family.adapter_targets.get(name, name) for name in targets))
+    """The pattern of the modules that a recipe's targets (`q`, `mlp`, … or ends of module names) mean.
+
+    Of the family's own names, which are those of all its checkpoints, this one may lack some: a line says so.
+
+    Raises:
+        UserError: another name matches no module.
+    """
+    known = family.adapter_targets
+    patterns = {target: known.get(target, target) for target in targets}
+    modules = [name for name, _ in family.backbone.named_modules()]
+    lacking = [name for name, ends in patterns.items() if not any(re.fullmatch(ending(ends), module) for module in modules)]
+    if wrong := [name for name in lacking if name not in known]:
+        raise _none(family, wrong)
+    if 0 < len(lacking) < len(patterns):
+        _say(f"method.targets: this checkpoint has no {', '.join(lacking)}; the others are adapted")
+    return ending("|".join(patterns.values()))
 
 
 def add(family: Family, config: Adapters, modules: str | list[str], targets: list[str]) -> None:
@@ -63,7 +78,32 @@ def add(family: Family, config: Adapters, modules: str | list[str], targets: lis
         family.backbone = get_peft_model(family.backbone, settings)
     except ValueError as error:
         if "not found in the base model" in str(error):
-            hint = nearest(targets[0] if targets else "", family.adapter_targets)
-            raise UserError(f"method.targets: {targets} match no module of this checkpoint.{hint}") from None
+            raise _none(family, targets) from None
         raise UserError(f"method: this checkpoint's layers do not take these options: {' '.join(str(error).split())}") from None
     family.complete()
+    _look(family, config)
+
+
+def _none(family: Family, targets: list[str]) -> UserError:
+    hint = nearest(targets[0] if targets else "", family.adapter_targets)
+    return UserError(f"method.targets: {targets} match no module of this checkpoint.{hint}")
+
+
+def _look(family: Family, config: Adapters) -> None:
+    """One line where a family that has words and an image tower gets adapters for the words alone."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = {name.partition(".")[0] for name, part in family.net.named_modules() if isinstance(part, BaseTunerLayer)}
+    if family.image_parts and adapted.isdisjoint(family.image_parts):
+        _say(
+            f"{config.title}: none of these targets lies in the image tower of this checkpoint ({', '.join(family.image_parts)}), which "
+            "stays as it is. method.targets takes the ends of its modules' names too; method.name=full adapts all of it."
+        )
+
+
+def _say(line: str) -> None:
+    """A line for the user, once."""
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        print(line)

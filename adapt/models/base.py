@@ -27,6 +27,10 @@ class Family(Learner, ABC):
     """LoRA targets: what a recipe calls them (`q`, `k`, `mlp`, …) → the end of the module's name."""
     quantised: ClassVar[str] = ""
     """A regular expression of the backbone's modules that QLoRA puts in 4 bit; empty: none can be."""
+    image_parts: Sequence[str] = ()
+    """Where a tower for images stands beside one for words: the backbone's children that see images; empty: not so."""
+    located: bool = False
+    """Has its truth places in the picture (boxes, masks, words for places), which go where a random view moves its pixels?"""
     decoder: nn.Module | None = None
     """The part that answers, where an encoder in front of it can stay frozen (`method: decoder`)."""
     classes: Sequence[str] = ()

@@ -46,6 +46,7 @@ class VisionLanguage(Family):
     """
 
     asked_by_name = True
+    located = True
 
     def __init__(self, backbone: nn.Module, processor, wording: Wording):
         super().__init__()

@@ -109,7 +109,7 @@ def _micro_batches(
     for i in range(accumulate):
         rows = slice(i * size // accumulate, (i + 1) * size // accumulate)
         micro = {name: _move(value[rows], accelerator.device) for name, value in batch.items()}
-        # features are a frozen encoder's, of the plain view
+        # features are a frozen encoder's, of the plain view or of one whose truth has no places
         yield micro if "features" in micro else learner.augment(micro, config)
 
 

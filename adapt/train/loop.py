@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -68,67 +69,76 @@ def fit(
     epoch_steps = len(order(seed, 0, len(views), train.batch))
     total = train.steps or train.epochs * epoch_steps
     family.to(accelerator.device)
-    optimizer = accelerator.prepare(_optimizer(family, train))
-
-    last, kept = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.pt"
-    state = checkpoint.shared_load(last, accelerator)
-    step, best, stale, accumulate = 0, -math.inf, 0, train.accumulate
-    if state:
-        _same_selection(state, selection, folder)
-        checkpoint.load_trainable(family, state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, best, stale = state["step"], state["best"], state["stale"]
-        accumulate = min(state["accumulate"], train.batch // world)  # there may be more processes now
-        accelerator.print(f"{title}: resumed at step {step} of {total}")
-    elif accelerator.is_main_process:
-        kept.unlink(missing_ok=True)  # of a training that was killed before its first state
-    processes.follow([value.detach() for value in checkpoint.trainable(family).values()], accelerator)
-    history = checkpoint.History(folder / "history.jsonl", step, accelerator)
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
+    with _prepared(_optimizer(family, train), accelerator) as optimizer:
+        last, kept = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.pt"
+        state = checkpoint.shared_load(last, accelerator)
+        step, best, stale, accumulate = 0, -math.inf, 0, train.accumulate
+        if state:
+            _same_selection(state, selection, folder)
+            checkpoint.load_trainable(family, state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, best, stale = state["step"], state["best"], state["stale"]
+            accumulate = min(state["accumulate"], train.batch // world)  # there may be more processes now
+            accelerator.print(f"{title}: resumed at step {step} of {total}")
+        elif accelerator.is_main_process:
+            kept.unlink(missing_ok=True)  # of a training that was killed before its first state
+        processes.follow([value.detach() for value in checkpoint.trainable(family).values()], accelerator)
+        history = checkpoint.History(folder / "history.jsonl", step, accelerator)
         saved = time.monotonic()
-        if accelerator.is_main_process:
-            values = {"model": checkpoint.trainable(family), "optimizer": optimizer.state_dict()}
-            counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
-            checkpoint.save(last, values | counters)
 
-    with progress(title, total, step, accelerator.is_main_process) as tick:
-        tick = foretold(tick, title, total - step, later)
-        while step < total and not (train.patience and stale >= train.patience):
-            epoch, inside = divmod(step, epoch_steps)
-            views.epoch = epoch
-            rows = order(seed, epoch, len(views), train.batch)[inside : inside + total - step]
-            mine = (step_rows[rank::world] for step_rows in rows)
-            for batch in batches(views, mine, family.collate, train.workers):
-                began = time.perf_counter()
-                _set_lr(optimizer, train, step, total)
-                while True:
-                    try:
-                        logs = _step(family, optimizer, batch, train, accumulate, seed, step, accelerator)
-                        break
-                    except processes.OutOfMemory:
-                        accumulate = _smaller(accumulate, train.batch // world, title, accelerator)
-                step += 1
-                history.add(step=step, epoch=epoch, lr=optimizer.param_groups[0]["lr"], **logs)
-                accelerator.log({f"{title}/{name}": value for name, value in logs.items()}, step=step)
-                tick(logs["loss"], train.batch / (time.perf_counter() - began))
-                if step % train.checkpoint_every == 0 and step % epoch_steps:
+        def save() -> None:
+            nonlocal saved
+            saved = time.monotonic()
+            if accelerator.is_main_process:
+                values = {"model": checkpoint.trainable(family), "optimizer": optimizer.state_dict()}
+                counters = {"step": step, "best": best, "stale": stale, "accumulate": accumulate, "selection": selection}
+                checkpoint.save(last, values | counters)
+
+        with progress(title, total, step, accelerator.is_main_process) as tick:
+            tick = foretold(tick, title, total - step, later)
+            while step < total and not (train.patience and stale >= train.patience):
+                epoch, inside = divmod(step, epoch_steps)
+                views.epoch = epoch
+                rows = order(seed, epoch, len(views), train.batch)[inside : inside + total - step]
+                mine = (step_rows[rank::world] for step_rows in rows)
+                for batch in batches(views, mine, family.collate, train.workers):
+                    began = time.perf_counter()
+                    _set_lr(optimizer, train, step, total)
+                    while True:
+                        try:
+                            logs = _step(family, optimizer, batch, train, accumulate, seed, step, accelerator)
+                            break
+                        except processes.OutOfMemory:
+                            accumulate = _smaller(accumulate, train.batch // world, title, accelerator)
+                    step += 1
+                    history.add(step=step, epoch=epoch, lr=optimizer.param_groups[0]["lr"], **logs)
+                    accelerator.log({f"{title}/{name}": value for name, value in logs.items()}, step=step)
+                    tick(logs["loss"], train.batch / (time.perf_counter() - began))
+                    if step % train.checkpoint_every == 0 and step % epoch_steps:
+                        save()
+                if validate and ((epoch + 1) % train.validate_every == 0 or step == total):
+                    score = processes.shared(validate(family), accelerator)
+                    history.add(step=step, epoch=epoch, validation=score)
+                    accelerator.log({f"{title}/validation": score}, step=step)
+                    best, stale = (score, 0) if score > best else (best, stale + 1)
+                    if stale == 0 and accelerator.is_main_process:
+                        checkpoint.save(kept, {"model": checkpoint.trainable(family), "selection": selection})
+                if time.monotonic() - saved >= apart:
                     save()
-            if validate and ((epoch + 1) % train.validate_every == 0 or step == total):
-                score = processes.shared(validate(family), accelerator)
-                history.add(step=step, epoch=epoch, validation=score)
-                accelerator.log({f"{title}/validation": score}, step=step)
-                best, stale = (score, 0) if score > best else (best, stale + 1)
-                if stale == 0 and accelerator.is_main_process:
-                    checkpoint.save(kept, {"model": checkpoint.trainable(family), "selection": selection})
-            if time.monotonic() - saved >= apart:
-                save()
-    accelerator.wait_for_everyone()
-    if validate and (chosen := checkpoint.shared_load(kept, accelerator)):
-        checkpoint.load_trainable(family, chosen["model"])
-    return history.rows
+        accelerator.wait_for_everyone()
+        if validate and (chosen := checkpoint.shared_load(kept, accelerator)):
+            checkpoint.load_trainable(family, chosen["model"])
+        return history.rows
+
+
+@contextmanager
+def _prepared(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Iterator[torch.optim.Optimizer]:
+    """An optimiser that the accelerator forgets afterwards, which would keep it, and all that it has learnt, as long as it lives itself."""
+    prepared = accelerator.prepare(optimizer)
+    try:
+        yield prepared
+    finally:
+        accelerator._optimizers.remove(prepared)
 
 
 def _step(

@@ -12,6 +12,7 @@ from adapt.plug import UserError
 from adapt.run import atomic
 from adapt.verbs import guards, kept, lineage, measuring, scores
 from adapt.verbs.evaluate import need
+from adapt.verbs.finetune import tried
 from adapt.verbs.session import Session
 
 
@@ -44,6 +45,39 @@ def need_labels(session: Session) -> None:
         raise UserError(
             f"{asked}, but the training data have no column {' or '.join(config.needs)}. Have: {', '.join(have)}. {instead}"
         )
+
+
+def need_teacher(session: Session) -> None:
+    """Ask, before anything is trained, whether the objective can be taught by this model, with what the method puts into it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    config = session.recipe.distill
+    if config.from_labels:
+        return
+    if config.teacher == "adapted":
+        with tried(session) as family:
+            _lesson(session, family)
+    else:
+        _lesson(session, session.as_it_comes())
+
+
+def _lesson(session: Session, teacher) -> Lesson:
+    """What the objective asks of its teacher.
+
+    Raises:
+        UserError: this one does not offer that.
+    """
+    config = session.recipe.distill
+    lesson = plug.load("distill", config.name).lesson(config, teacher, partial(_another, session))
+    have = teacher.predictors()
+    if lesson.predictor and lesson.predictor not in have:
+        raise UserError(
+            f"distill.name: {config.name!r} needs a teacher with {lesson.predictor}; {session.recipe.model.name!r} offers "
+            f"{', '.join(have)}."
+        )
+    return lesson
 
 
 def _one(session: Session) -> None:
@@ -98,7 +132,9 @@ def _measure_teacher(session: Session) -> None:
             f"{session.run.path}: the teacher has not been measured yet. First: adapt finetune with the same recipe and overrides."
         )
     if not scores.measured(session, teacher):
-        measuring.measure(session, teacher, scores.title(session, teacher), kept.teacher(session))
+        family = kept.teacher(session)
+        _lesson(session, family)  # who cannot teach need not be measured
+        measuring.measure(session, teacher, scores.title(session, teacher), family)
 
 
 def _reference(session: Session) -> dict | None:
@@ -122,24 +158,18 @@ def teach(session: Session):
     objective = plug.load("distill", session.recipe.distill.name)
     folder, config = _begun(session)
     teacher, rows, extra = kept.teacher(session).eval(), student_rows(session), None
-    lesson = objective.lesson(config, teacher, partial(_another, session))
+    lesson = _lesson(session, teacher)
     _measure_labels(session, teacher, lesson)
     if lesson.label:
         rows = _labelled(session, lesson, rows)
-    have = teacher.predictors()
-    if lesson.predictor and lesson.predictor not in have:
-        raise UserError(
-            f"distill.name: {config.name!r} needs a teacher with {lesson.predictor}; {session.recipe.model.name!r} offers "
-            f"{', '.join(have)}."
-        )
-    function = have[lesson.predictor] if lesson.predictor else None
+    function = teacher.predictors()[lesson.predictor] if lesson.predictor else None
     set_seed(session.recipe.seed)  # its first weights too, whether the labels were made just now or before
     learner = objective.learner(config, teacher, None if config.cache else function)
     if function and config.cache:
         made = lineage.answers(session, lesson.predictor, config.views, config.train.augment)
         given = (config.views, config.train.augment, lesson.packing, lesson.half)
         extra = kept.outputs(session, "teacher", made, function, teacher, rows, *given)
-    del teacher, have, function, lesson
+    del teacher, function, lesson
     if config.cache:  # else the teacher is in the loop
         session.rest()
     student = learner.student
@@ -186,8 +216,7 @@ def _labels_entry(session: Session) -> dict | None:
     name = session.student_entry("labels")
     if scores.entry(session, name) and not scores.measured(session, name):
         teacher = kept.teacher(session).eval()
-        config = session.recipe.distill
-        _measure_labels(session, teacher, plug.load("distill", config.name).lesson(config, teacher, partial(_another, session)))
+        _measure_labels(session, teacher, _lesson(session, teacher))
     return scores.entry(session, name)
 
 

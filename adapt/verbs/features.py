@@ -24,8 +24,9 @@ def cached(session: Session, split: str = "train", views: int = 0) -> Callable[[
         (view, row) → `features`, float32[…].
 
     Raises:
-        UserError: the encoder learns, or the family has no such features.
+        UserError: the encoder learns, the family has no such features, or its truth cannot follow random views.
     """
+    need_still(session, views)
     recipe, function = session.recipe, session.family.frozen_features()
     if function is None:
         needs = recipe.method.prepares or recipe.method.searches
@@ -40,6 +41,19 @@ def cached(session: Session, split: str = "train", views: int = 0) -> Callable[[
     called = "features" + (f"_{split}" if split != "train" else "") + (f"_{views}" if views else "")
     made = lineage.features(session, split, views)
     return kept.outputs(session, "features", made, function, session.family, session.data[split], *seen, called=called)
+
+
+def need_still(session: Session, views: int) -> None:
+    """Refuse features of random views where what is learnt from them has places: in the data these are of the picture as it is.
+
+    Args:
+        views: random views of each picture; 0: the picture as it is.
+    """
+    if views and session.family.located:
+        raise UserError(
+            f"train.cache_views: {views}, but what {session.recipe.model.name!r} learns here has places in the picture, and features on "
+            "disk are of other views. Set train.cache_views=0, or train.cache=false for random views with which the truth moves."
+        )
 
 
 def table(session: Session, split: str, views: int = 0, rows: Sequence[int] | None = None) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from functools import partial
+from io import StringIO
 from typing import Any
 
 from adapt import plug
@@ -39,6 +41,7 @@ def finetune(session: Session, extend: int = 0) -> None:
         if session.recipe.evals:
             evaluate(session)
         return
+    features.need_still(session, session.recipe.train.cache_views if session.recipe.train.cache else 0)
     if session.recipe.canary or (session.recipe.evals and not scores.measured(session, "zero-shot")):
         try_method(session)
     offered = measuring.offered(session, session.family)  # a family without a head yet has no class logits
@@ -65,7 +68,14 @@ def finetune(session: Session, extend: int = 0) -> None:
 
 
 def try_method(session: Session) -> None:
-    """Let the method change a copy of the family that shares its weights: what it does not fit is refused before minutes go into measuring.
+    """Refuse what the method does not fit before minutes go into measuring; see `tried`."""
+    with tried(session):
+        pass
+
+
+@contextmanager
+def tried(session: Session) -> Iterator[Any]:
+    """A copy of the family, as it comes, that shares its weights, and that the method has changed; afterwards all learns as before.
 
     Raises:
         UserError: the method does not fit the family.
@@ -74,7 +84,9 @@ def try_method(session: Session) -> None:
     learns = {parameter: parameter.requires_grad for parameter in family.parameters()}
     trial = deepcopy(family, {id(tensor): tensor for tensor in (*family.parameters(), *family.buffers())})
     try:
-        plug.load("methods", method.name).apply(trial, method, session.data["train"])
+        with redirect_stdout(StringIO()):  # what it has to say, it says when it is applied
+            plug.load("methods", method.name).apply(trial, method, session.data["train"])
+        yield trial
     finally:
         for parameter, learnt in learns.items():
             parameter.requires_grad_(learnt)

@@ -9,16 +9,19 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
+from adapt import pipeline
 from adapt.contracts import Augment, Train
 from adapt.distill import features
 from adapt.distill.cache import HALF, build
 from adapt.evals import knn
 from adapt.models.dinov2 import Config, load
 from adapt.plug import UserError
+from adapt.recipe import load_recipe
 from adapt.students import open_student
 from adapt.train.loop import fit
 from adapt.train.predict import predict
 from adapt.train.views import Views
+from adapt.verbs import measuring
 
 AUGMENT = Augment(crop=0.6, flip=0.5, colour=0.2)
 TRAIN = Train(epochs=6, batch=20, lr=3e-3, augment=AUGMENT)
@@ -186,6 +189,17 @@ def test_who_cannot_teach_or_learn_is_told(teacher, clip_tiny):
         features.lesson(config(), clip_tiny, None)
     with pytest.raises(UserError, match="gives no feature map"):
         learner_of(teacher, student="vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("teacher_is", ["zero-shot", "adapted"])
+def test_a_model_that_cannot_teach_is_told_before_any_training_and_measuring(teacher_is, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: measured.append(1))
+    options = ["data.shots=1", "data.unlabelled=[]", "tracker=none", "export=[]", "train.steps=1"]
+    options.append(f"distill={{name: features, teacher: {teacher_is}, student: test_resnet, pretrained: false}}")
+    with pytest.raises(UserError, match="'features' needs a model with distill_features, such as dinov2"):
+        pipeline.road(load_recipe("clip_lora", options))
+    assert not measured and not list(tmp_path.glob("runs/*/adapter"))
 
 
 def test_cosines_and_similarities_are_in_single_precision_under_autocast(teacher):

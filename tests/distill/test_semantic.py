@@ -127,6 +127,25 @@ def test_the_teacher_and_clip_draw_maps_that_nobody_labelled(scenes, proposals):
     assert agreement(made, scenes) > 0.6, "0.76 when written; by chance about 0.2"
 
 
+def test_a_picture_whose_boxes_nobody_gave_teaches_nothing_and_one_without_things_is_background(scenes):
+    nothing = {name: [] for name in ("bbox", "category", "mask")}
+    rows = [row | {"objects": {0: None, 1: nothing}.get(number, row["objects"])} for number, row in enumerate(scenes)]
+    some = Dataset.from_list(rows, scenes.features)
+    assert some[0]["objects"] is None
+    lesson = semantic.lesson(config(proposals="boxes"), Segmenter(scenes), clip)
+    made = lesson.label(some)
+    drawn = [np.asarray(row["segmentation"]) for row in made]
+    assert (drawn[0] == 255).all() and not drawn[1].any()
+    assert made["found"][:3] == [None, False, True]
+    left, said = lesson.choose(made.add_column("id", some["id"]))
+    assert left["id"] == some["id"][1:]
+    assert (
+        said == "maps of classes for 8 of 9 pictures; 1 of which nothing can be said, such as those without boxes, are left out"
+    )
+    with pytest.raises(UserError, match=r"nothing can be said of 3 pictures. With distill.proposals=boxes they need a column"):
+        labels(config(proposals="boxes"), Segmenter(scenes), scenes.select(range(3)).remove_columns("objects"))
+
+
 def test_pictures_are_decoded_beside_the_teacher(scenes, monkeypatch):
     decoded, decode = [], RGB.decode_example
 

@@ -265,6 +265,19 @@ def test_open_clip_quantises_its_mlp_and_says_what_stays(tmp_path, capsys):
     assert losses[1] < losses[0]
 
 
+def test_a_timm_tower_of_open_clip_is_quantised_and_learns(vits):
+    family = vits["open_clip timm"]()
+    adapt(family)
+    names = [name for name, part in family.net.named_modules() if isinstance(part, Linear4bit)]
+    ends = {name.rpartition("blocks.")[2].partition(".")[2] for name in names if name.startswith("visual.trunk.blocks.")}
+    assert ends == {f"{part}.base_layer" for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    assert [name for name in names if name.startswith("text.")]
+    torch.manual_seed(1)
+    batch = {"image": torch.rand(4, 3, 160, 160) * 255, "label": torch.arange(4) % 2}
+    losses = steps(family, batch, 3, lr=1e-3)
+    assert losses[-1] < losses[0]
+
+
 def test_a_checkpoint_that_is_in_4_bits_already_learns_as_one_quantised_here(tmp_path):
     from adapt.models.checkpoint import resolve
 

@@ -19,11 +19,12 @@ from transformers import (
     Florence2Processor,
 )
 
-from adapt.methods import lora, qlora
+from adapt.methods import lora, low_rank, qlora
 from adapt.models.answers import Answer
 from adapt.models.florence2 import Config, load
 from adapt.models.florence2.family import decode_box, encode_box, parse
 from adapt.plug import UserError
+from adapt.recipe import load_recipe
 
 TASKS = ["<CAPTION>", "<OD>", "how many things are there?", "<OCR>"]
 PREFIXES = ["caption en", "detect sea animal ; fruit", "answer en how many things are there?", "ocr"]
@@ -184,6 +185,29 @@ def test_objects_are_read_from_the_answer_with_their_probability(family):
     assert [each["cat_name"] for each in theirs[:4]] == ["fruit", "fruit", "sea animal", "cake"]
 
 
+def test_names_outside_ascii_are_read_though_their_characters_lie_in_several_tokens(family):
+    """Bytes are the tokens' letters: `é` is two of them, `猫` three."""
+    family.set_classes(["café", "猫", "naïve 🐱 cat"], ["{}"])
+    text = "".join(f"{name}<loc_{100 * i}><loc_1><loc_{100 * i + 50}><loc_600>" for i, name in enumerate(family.classes))
+    tokens = family.tokenizer(text, add_special_tokens=False)["input_ids"]
+    names = family.tokenizer.convert_ids_to_tokens(tokens)
+    assert "".join(family._pieces(names)) == text
+    assert len(names) == len(family._pieces(names)) > len(family.classes) * 5
+    found = family.read(Answer(tokens, np.log(np.full(len(tokens), 0.5))), (1000, 1000))
+    assert found["category"].tolist() == [0, 1, 2] and found["name"] == family.classes and not found["unread"]
+    np.testing.assert_allclose(found["score"], 0.5)
+
+
+def test_bytes_that_make_no_character_do_not_eat_what_follows(family):
+    half, whole = family.tokenizer.tokenize("é")[:1], family.tokenizer.tokenize("apple")
+    for names in ([*half, "<loc_1>"], [*half, *whole, "<loc_1>"], half):
+        pieces = family._pieces(names)
+        assert len(pieces) == len(names)
+        assert "".join(pieces) == "".join(
+            ["\N{REPLACEMENT CHARACTER}", *(["apple"] if len(names) > 2 else []), *names[1:][-1:]]
+        )
+
+
 def test_detection_learns_and_asks_for_everything(folder, pictures, monkeypatch, batch):
     family = load(Config(name="florence2", checkpoint=str(folder), tasks=["detect", "caption"]))
     family.set_classes(CLASSES, [])
@@ -224,8 +248,16 @@ def test_adapters_reach_the_language_model_and_learn(family, pictures, method, b
     assert losses[-1] < losses[0]
 
 
+def test_the_targets_of_paligemmas_recipes_pass_and_what_is_lacking_is_said(family, capsys):
+    assert load_recipe("paligemma_lora").method.targets == ["q", "k", "v", "o", "gate", "up", "down", "vision"]
+    low_rank.named(family, load_recipe("paligemma_lora").method.targets)
+    assert "method.targets: this checkpoint has no gate, up, down; the others are adapted" in capsys.readouterr().out
+    low_rank.named(family, lora.Config(name="lora").targets)
+    assert not capsys.readouterr().out
+
+
 def test_the_recipes_of_paligemma_take_it(folder, tmp_path, monkeypatch):
-    from adapt.pipeline import finetune, load_recipe, merge
+    from adapt.pipeline import finetune, merge
 
     monkeypatch.setenv("ADAPT_CACHE", str(tmp_path / "cache"))
     model = f"model={{name: florence2, checkpoint: '{folder}', tasks: [detect, caption], max_tokens: 6}}"

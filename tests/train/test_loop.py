@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,26 @@ def test_memory_that_runs_out_in_a_later_micro_batch_leaves_nothing_of_the_first
     _, a = run(tmp_path / "a", late, accumulate=2)
     _, b = run(tmp_path / "b", plain)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lr", [1e-2, 1e30], ids=["done", "failed"])
+def test_after_a_training_nothing_keeps_its_optimiser_and_weights(tmp_path, lr):
+    """Of a session that trains again and again; the accelerator is used again, too."""
+    accelerator, toy = Accelerator(cpu=True), Toy()
+    begun = accelerator.prepare(torch.optim.SGD(toy.parameters()))
+    toy = Toy()
+    kept = weakref.ref(toy.layers[0].weight)
+    train = Train(epochs=1, batch=16, lr=lr, clip=0)
+    try:
+        fit(toy, Views(ROWS, toy.preprocess, 0), train, 0, tmp_path, accelerator)
+    except UserError:
+        assert lr > 1
+    assert accelerator._optimizers == [begun], "the caller's own"
+    del toy
+    gc.collect()
+    assert kept() is None
+    again = Toy()
+    assert fit(again, Views(ROWS, again.preprocess, 0), Train(epochs=1, batch=16), 0, tmp_path / "again", accelerator)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path):

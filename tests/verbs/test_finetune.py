@@ -10,7 +10,7 @@ import torch
 from adapt import pipeline
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
-from adapt.verbs import measuring
+from adapt.verbs import features, measuring
 from adapt.verbs.finetune import try_method
 from adapt.verbs.session import Session
 
@@ -30,6 +30,33 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_measured(recip
         pipeline.finetune(load_recipe(recipe, [f"method={method}", "tracker=none", "data.shots=2", "data.unlabelled=[]"]))
     assert not measured
     assert not list(Path().glob("runs/*/metrics.json"))
+
+
+FROZEN = "{name: lora, targets: [q, k, v]}"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("sam_decoder", []),
+        ("dinov2_segment", ["method={name: head}", "train.cache=true"]),
+        ("paligemma_lora", [f"method={FROZEN}", "train.cache=true"]),
+    ],
+)
+def test_features_of_moved_views_are_refused_where_the_truth_has_places(recipe, options, monkeypatch):
+    """Boxes, masks and <loc> words would stay where they are in the picture, and teach the features of another place."""
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: pytest.fail("nothing is measured before"))
+    small = ["data.train=4", "data.validation=2", "data.test=2", "tracker=none", "train.steps=1"]
+    with pytest.raises(UserError, match=r"train.cache_views: 2, but what '\w+' learns here has places in the picture"):
+        pipeline.finetune(load_recipe(recipe, [*options, *small, "train.cache_views=2"]))
+
+
+def test_a_family_whose_truth_has_no_places_trains_on_features_of_random_views():
+    """Classes are those of the picture, whatever a view shows of it."""
+    for recipe in ("clip_lora", "dinov2_linear"):
+        session = Session(load_recipe(recipe, ["method={name: head}", "train.cache_views=2", "tracker=none", "data.shots=1"]))
+        assert not session.family.located
+        features.need_still(session, 2)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ IGNORE = 255
 class Config(LabelsObjectiveConfig):
     """How the maps are made, and the CNN that learns them."""
 
-    version = 2
+    version = 3
     uses_words = True
     needs = ("segmentation", "objects.mask")
     labelled_by = ("proposals", "automatic", "clip", "words", "min_probability", "max_area")
@@ -57,7 +57,8 @@ class Config(LabelsObjectiveConfig):
     teacher: Literal["adapted", "zero-shot", "labels"] = "adapted"
     """Who finds the things: the adapted model, the model as it comes, or nobody: people's class maps alone."""
     proposals: Literal["automatic", "boxes"] = "automatic"
-    """automatic: all that the teacher finds; boxes: the masks of the boxes in `objects`, whose categories are not looked at."""
+    """automatic: all that the teacher finds; boxes: the masks of the boxes in `objects`, whose categories are not looked at. A
+    picture without `objects` then teaches nothing; one with an empty list of them is background."""
     automatic: Automatic = Automatic()
     """How densely the teacher is asked, and what is kept."""
     clip: str = "clip-tiny"
@@ -111,12 +112,17 @@ def lesson(config: Config, teacher: Family, load: Callable[[str, str], Family]) 
 
     @cache
     def drawing() -> Draw:
+        import numpy as np
+
         from adapt.distill.semantic.naming import Namer, paint
 
         namer = Namer(config.words, load("clip", config.clip), teacher.classes)
 
         def draw(row: dict[str, Any]) -> np.ndarray:
-            masks, size = propose(row), row["image"].size[::-1]
+            size = row["image"].size[::-1]
+            if config.proposals == "boxes" and row.get("objects") is None:
+                return np.full(size, IGNORE, np.uint8)  # where its things are, nobody has said
+            masks = propose(row)
             return paint(masks, *namer(row["image"], masks), size, config.min_probability, config.max_area)
 
         return draw
@@ -146,8 +152,10 @@ def label(drawing: Callable[[], Draw], rows: Dataset) -> Dataset:
         rows: `image`, and `objects` with `proposals: boxes`; no mask, category or label is looked at.
 
     Returns:
-        segmentation (PNG: 0 background, k + 1 the class k, 255 not judged), and found: does it show any class?
+        segmentation (PNG: 0 background, k + 1 the class k, 255 not judged), and found: does it show any class? None: nothing of it is
+        judged.
     """
+    import numpy as np
     from datasets import Dataset, Features, Image, Value
 
     from adapt.distill.labels import samples
@@ -156,24 +164,36 @@ def label(drawing: Callable[[], Draw], rows: Dataset) -> Dataset:
     draw = drawing()
     with closing(samples(rows)) as coming:
         maps = [draw(row) for row in coming]
-    found = [bool(((classes > 0) & (classes != IGNORE)).any()) for classes in maps]
+    found = [bool(np.any(seen)) if len(seen := classes[classes != IGNORE]) else None for classes in maps]
     columns = {"segmentation": list(map(encoded, maps)), "found": found}
     return Dataset.from_dict(columns, Features(segmentation=Image(), found=Value("bool")))
 
 
 def choose(labelled: Dataset) -> tuple[Dataset, str]:
-    """All pictures with their maps, and on how many there is a class.
+    """The pictures of which anything is judged, with their maps; and on how many there is a class.
 
     Raises:
         UserError: on none.
     """
-    shown = sum(labelled.data.column("found").to_pylist())
+    found = labelled.data.column("found").to_pylist()
+    judged, shown = [row for row, one in enumerate(found) if one is not None], found.count(True)
+    if not judged:
+        raise UserError(
+            f"distill: nothing can be said of {counted(len(found), 'picture')}. With distill.proposals=boxes they need a column "
+            "`objects` with boxes; distill.proposals=automatic needs none."
+        )
     if not shown:
         raise UserError(
-            f"distill: no mask in {len(labelled)} pictures was surely one of the classes. Lower distill.min_probability, or "
+            f"distill: no mask in {len(judged)} pictures was surely one of the classes. Lower distill.min_probability, or "
             "distill.automatic.pred_iou_thresh and stability_score_thresh, or train the teacher longer."
         )
-    return labelled.remove_columns("found"), f"maps of classes for {shown:,} of {counted(len(labelled), 'picture')}"
+    said = f"maps of classes for {shown:,} of {counted(len(judged), 'picture')}"
+    if left := len(found) - len(judged):
+        labelled, said = (
+            labelled.select(judged),
+            f"{said}; {left:,} of which nothing can be said, such as those without boxes, are left out",
+        )
+    return labelled.remove_columns("found"), said
 
 
 def reference(drawing: Callable[[], Draw]) -> dict[str, Predictor]:
@@ -212,7 +232,7 @@ def proposals(config: Config, family) -> Callable[[dict[str, Any]], np.ndarray]:
         return propose
 
     def prompted(row: dict[str, Any]) -> np.ndarray:
-        boxes = np.asarray((row.get("objects") or {}).get("bbox") or [], np.float32).reshape(-1, 4)
+        boxes = np.asarray(row["objects"]["bbox"] or [], np.float32).reshape(-1, 4)
         answer = predictors[LABELS]([{"image": row["image"]}], boxes=[boxes])[0]
         masks = np.asarray(answer["masks"], bool)
         return masks[masks.any((1, 2))]

@@ -40,6 +40,7 @@ class Clip(Family):
     def __init__(self, backbone: nn.Module, towers: Towers, config: Config):
         super().__init__()
         self.backbone, self.towers, self.loss, self.config = backbone, towers, config.loss, config
+        self.image_parts = towers.image
         self.drawn_by = 0
         """The seed of the step, by which it draws templates and classes."""
         self.head: nn.Module | None = None

@@ -20,12 +20,20 @@ from adapt.models.clip.family import Clip
 from adapt.models.clip.towers import Towers
 from adapt.plug import UserError, counted, nearest
 
+ATTENTION = r"resblocks\.\d+\.attn"
+"""open_clip's own, an `nn.MultiheadAttention`: q, k and v are one matrix, and peft adapts the output's beside it."""
+QKV = rf"{ATTENTION}|blocks\.\d+\.attn\.(?:qkv|{{}}_proj)"
+"""timm's: one layer for all three, or one each."""
+
 
 class OpenClip(Clip):
-    """open_clip's own module; its `nn.MultiheadAttention` holds q, k and v in one matrix, which LoRA adapts as one."""
+    """open_clip's own module, whose image tower may be timm's."""
 
-    adapter_targets = {"q": "attn", "k": "attn", "v": "attn", "mlp": "c_fc|c_proj"}
-    quantised = r".*resblocks\..*"
+    adapter_targets = {name: QKV.format(name) for name in "qkv"} | {
+        "o": rf"{ATTENTION}|blocks\.\d+\.attn\.proj",
+        "mlp": r"resblocks\.\d+\.mlp\.(?:c_fc|c_proj)|blocks\.\d+\.mlp\.fc[12]",
+    }
+    quantised = r".*(?:resblocks|trunk\.(?:.*\.)?blocks)\..*"
 
 
 def load_open_clip(config) -> OpenClip:
@@ -55,6 +63,7 @@ def load_open_clip(config) -> OpenClip:
     except Exception as error:
         # open_clip passes on what urllib, the hub, torch.load and load_state_dict raise
         raise _problem(config.checkpoint, arch, file if file.is_file() else None, error) from None
+    call_layers(backbone)
     if config.image_size:
         raise UserError("model.image_size: not for open_clip checkpoints. Leave it out, or use the transformers version.")
 
@@ -72,6 +81,15 @@ def load_open_clip(config) -> OpenClip:
         towers.projection, towers.unprojected = lambda net: net.visual.proj, _unprojected
         towers.project = lambda net, features: features @ net.visual.proj
     return OpenClip(backbone, towers, config)
+
+
+def call_layers(backbone: nn.Module) -> None:
+    """Let EVA's attention call its layer of q, k and v, where it would read the layer's weight past what LoRA and QLoRA put there."""
+    from timm.models.eva import EvaAttention
+
+    for part in backbone.modules():
+        if isinstance(part, EvaAttention):
+            part.qkv_bias_separate = True
 
 
 def _layers(tower: nn.Module) -> VisionSlot | None:

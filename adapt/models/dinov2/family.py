@@ -56,6 +56,10 @@ class Dino(Family):
         self.blocks = 1 if convnext else min(BLOCKS, own.num_hidden_layers)
 
     @property
+    def located(self) -> bool:
+        return self.task == "segmentation"
+
+    @property
     def input(self) -> Input:
         return self.spec
 

@@ -27,6 +27,8 @@ PROMPTS = {tasks.CAPTION: "<CAPTION>", tasks.OCR: "<OCR>"}
 ASKED = "answer en "
 RUN = re.compile(r"([^<]*)((?:<loc_\d+>)+)")
 NUMBER = re.compile(r"\d+")
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer of bytes makes of a part of a character."""
 
 
 class Florence2(VisionLanguage):
@@ -34,7 +36,8 @@ class Florence2(VisionLanguage):
 
     asked_by_name = False  # <OD> asks for all there is
     adapter_targets = {
-        **{name: rf"language_model\..*\.{name}_proj" for name in "qkv"},
+        # gate, up and down, which PaliGemma's recipes name, are not in BART
+        **{name: rf"language_model\..*\.{name}_proj" for name in ("q", "k", "v", "gate", "up", "down")},
         "o": r"language_model\..*\.out_proj",
         "mlp": r"language_model\..*\.(?:fc1|fc2)",
         "vision": r"vision_tower\..*\.(?:qkv|proj|fc1|fc2)",
@@ -102,8 +105,21 @@ class Florence2(VisionLanguage):
 
     def read(self, answer: Answer, size: tuple[int, int]) -> dict[str, Any]:
         names = self.tokenizer.convert_ids_to_tokens(answer.tokens)
-        pieces = [name if name.startswith("<") else self.tokenizer.convert_tokens_to_string([name]) for name in names]
-        return objects(pieces, answer, size, self.classes, parse, decode_box)
+        return objects(self._pieces(names), answer, size, self.classes, parse, decode_box)
+
+    def _pieces(self, names: Sequence[str]) -> list[str]:
+        """The text of each token; a character whose bytes lie in several belongs to the last of them."""
+        pieces, held = [], []
+        for name, following in zip(names, [*names, "<"][1:], strict=True):
+            if name.startswith("<"):
+                pieces.append(name)
+                continue
+            held.append(name)
+            text = self.tokenizer.convert_tokens_to_string(held)
+            whole = not text.endswith(BROKEN) or following.startswith("<")
+            pieces.append(text if whole else "")
+            held = [] if whole else held
+        return pieces
 
 
 def encode_box(box: Sequence[float], size: tuple[int, int]) -> str:

@@ -32,6 +32,7 @@ class Sam(Family):
     Coordinates inside are X, Y in pixels of the padded input, S × S; only `masks` takes those of the pictures.
     """
 
+    located = True
     adapter_targets = {
         "q": "qkv|q_proj",
         "k": "qkv|k_proj",
