@@ -145,10 +145,9 @@ class Run:
                 f"run: {path.name!r} is not a run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
             )
         if recipe is not None:
-            theirs, ours = (
-                each.model_dump(mode="json", include=set(SECTIONS)) for each in (load_recipe(path / "recipe.yaml"), recipe)
-            )
-            if theirs != ours:
+            both = load_recipe(path / "recipe.yaml"), recipe
+            if len({each.key(*SECTIONS) for each in both}) > 1:
+                theirs, ours = (each.model_dump(mode="json", include=set(SECTIONS)) for each in both)
                 raise UserError(
                     f"run: {str(path)!r} belongs to another recipe: {_difference(theirs, ours)}. Leave run= out for a new folder."
                 )

@@ -109,6 +109,13 @@ def test_a_folder_of_another_recipe_is_refused():
         Run.from_folder(Path("nowhere"))
 
 
+@pytest.mark.parametrize("idle", ["train.workers=0", "train.checkpoint_every=7", "train.schedule=cosine"])
+def test_a_folder_is_its_recipes_also_with_other_settings_that_change_no_result(idle):
+    path = begun(load_recipe("clip_lora")).path
+    recipe = load_recipe("clip_lora", [idle])
+    assert Run.from_folder(path, recipe).path == Run.open(recipe).path == path
+
+
 def test_processes_that_do_not_write_write_nothing():
     run = Run.open(load_recipe("clip_lora"), writes=False)
     run.record("finetune")
