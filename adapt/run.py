@@ -246,6 +246,12 @@ class Run:
         manifest["stages"] = manifest.get("stages", {}) | {stage: made | facts}
         self.write_json("manifest.json", manifest)
 
+    def strike(self, stage: str) -> None:
+        """Take what `record` noted of a stage out of `manifest.json`."""
+        manifest = dict(self.read_json("manifest.json", {}))
+        manifest["stages"] = {name: facts for name, facts in manifest.get("stages", {}).items() if name != stage}
+        self.write_json("manifest.json", manifest)
+
 
 def _difference(theirs: dict, ours: dict, most: int = 3) -> str:
     """The options in which two resolved recipes differ, with both values; plug-ins' names first."""

@@ -39,6 +39,7 @@ def finetune(session: Session, extend: int = 0) -> None:
         if session.recipe.evals:
             evaluate(session)
         return
+    _forget(session)
     if session.recipe.canary or (session.recipe.evals and not scores.measured(session, "zero-shot")):
         try_method(session)
     offered = measuring.offered(session, session.family)  # a family without a head yet has no class logits
@@ -62,6 +63,13 @@ def finetune(session: Session, extend: int = 0) -> None:
         judge(session)
     else:
         canary.judge(session)
+
+
+def _forget(session: Session) -> None:
+    """Let go of a finished training whose adapter was deleted, to make it again; one that was killed goes on."""
+    if session.run.facts("finetune"):
+        session.run.forget("checkpoints")
+        session.run.strike("finetune")
 
 
 def try_method(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,16 @@ import torch
 from adapt import pipeline
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
+from adapt.verbs import finetune as verb
 from adapt.verbs import measuring
 from adapt.verbs.finetune import try_method
 from adapt.verbs.session import Session
+
+FEW = ["data.path=photos", "train.epochs=1", "train.batch=16", "distill=null", "export=[]", "tracker=none"]
+
+
+def killed(*_, **__) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,31 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_measured(recip
         pipeline.finetune(load_recipe(recipe, [f"method={method}", "tracker=none", "data.shots=2", "data.unlabelled=[]"]))
     assert not measured
     assert not list(Path().glob("runs/*/metrics.json"))
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_adapter_that_was_deleted_is_made_again_as_the_refusal_says(changed, photos, monkeypatch):
+    recipe = load_recipe("clip_lora", FEW)
+    folder = pipeline.finetune(recipe).path
+    adapter, state = folder / "adapter", folder / "checkpoints" / "last.pt"
+    before, first = (adapter / "adapter_model.safetensors").read_bytes(), state.stat().st_mtime_ns
+    if changed:
+        for i in range(8):
+            shutil.copy(f"photos/lime/{i}.png", f"photos/snow/lime {i}.png")
+        with pytest.raises(UserError, match=f"or delete {adapter} to make it again"):
+            pipeline.finetune(recipe)
+    shutil.rmtree(adapter)
+    with pytest.raises(UserError, match="no adapter yet"):
+        pipeline.merge(recipe)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(verb, "_save", killed)
+        pipeline.finetune(recipe)
+    second = state.stat().st_mtime_ns
+    assert second > first, "it is trained anew"
+    assert pipeline.finetune(recipe).path == folder
+    assert state.stat().st_mtime_ns == second, "a kill of the second training loses nothing"
+    same = (adapter / "adapter_model.safetensors").read_bytes() == before
+    assert same != changed, "of the same data, to the same bits"
 
 
 @pytest.mark.parametrize(
