@@ -168,6 +168,8 @@ def _extend(session: Session, epochs: int) -> None:
     if not session.recipe.method.trains:
         raise UserError(f"extend: method {session.recipe.method.name!r} with these options has no training. Leave extend out.")
     family, run, recipe = kept.adapted(session), session.run, session.recipe
+    if _noted(session) == epochs:
+        return
     facts = run.facts("finetune")
     done = facts.get("extended", [])
     place = f"extensions/{len(done) + 1}"
@@ -191,7 +193,19 @@ def _extend(session: Session, epochs: int) -> None:
         run.forget(place)
         session.forget()
         return
-    _save(session, seconds=round(facts["seconds"] + time.perf_counter() - began, 1), extended=[*done, step], **chosen)
+    learnt = {"seconds": round(facts["seconds"] + time.perf_counter() - began, 1), "extended": [*done, step]} | chosen
+    run.write_json(f"{place}/learnt.json", learnt)
+    _save(session, **learnt)
+
+
+def _noted(session: Session) -> int:
+    """Note an extension whose adapter was written when a kill came, and that nothing tells of; its epochs, 0: there is none."""
+    facts = session.run.facts("finetune")
+    learnt = session.run.read_json(f"extensions/{len(facts.get('extended', [])) + 1}/learnt.json")
+    if learnt is None or session.hash("adapter") == facts["adapter"]:
+        return 0
+    _record(session, **learnt)
+    return learnt["extended"][-1]["epochs"]
 
 
 def _list_problems(session: Session) -> None:
@@ -239,6 +253,11 @@ def _save(session: Session, **facts: Any) -> None:
         with atomic(session.run.path / "adapter") as folder:
             adapter.save(session.family, folder)
             (folder / card.FILE).write_text(card.text(session), encoding="utf-8")
+    _record(session, **facts)
+
+
+def _record(session: Session, **facts: Any) -> None:
+    """Note what the adapter that lies in the run folder was made of."""
     if scores.metrics(session).get("sweep"):
         scores.save(session, sweep=None)  # it was of other weights
     made = {"made_of": lineage.adapter(session), "selection": measuring.selection(session, session.family)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 
 from adapt import pipeline
 from adapt.plug import UserError
+from adapt.provenance import hash_path
 from adapt.recipe import load_recipe
+from adapt.run import Run
+from adapt.train import loop
 from adapt.verbs import finetune as verb
 from adapt.verbs import measuring
 from adapt.verbs.finetune import try_method
@@ -63,6 +67,26 @@ def test_an_adapter_that_was_deleted_is_made_again_as_the_refusal_says(changed, 
     assert state.stat().st_mtime_ns == second, "a kill of the second training loses nothing"
     same = (adapter / "adapter_model.safetensors").read_bytes() == before
     assert same != changed, "of the same data, to the same bits"
+
+
+def test_an_extension_that_was_killed_before_it_was_noted_is_noted_and_not_trained_again(photos, monkeypatch):
+    recipe, better = load_recipe("clip_lora", FEW), itertools.count()
+    folder = pipeline.finetune(recipe).path
+    before = Run(folder).facts("finetune")
+    monkeypatch.setattr(measuring, "validate", lambda session, module: next(better) / 100)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Session, "record", killed)
+        pipeline.finetune(recipe, extend=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", lambda *_, **__: pytest.fail("it has been trained"))
+        pipeline.finetune(recipe, extend=1)
+    facts = Run(folder).facts("finetune")
+    (step,) = facts["extended"]
+    assert (step["epochs"], step["from"], step["before"]) == (1, before["adapter"], 0)
+    assert step["after"] > step["before"]
+    assert facts["adapter"] == hash_path(folder / "adapter", without=".md") != before["adapter"]
+    pipeline.finetune(recipe, extend=1)
+    assert len(Run(folder).facts("finetune")["extended"]) == 2, "the next one is trained"
 
 
 @pytest.mark.parametrize(
