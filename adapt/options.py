@@ -115,7 +115,7 @@ def lookup(words: Sequence[str]) -> tuple[str, str, list[Option]]:
         )
     place = f"{section}.{rest[0]}"
     typed = f"{section}.0" if is_list else section
-    every = [option for option in options(load(kind, rest[0]).Config, None, typed) if option.name != key]
+    every = [option for option in options(schema(kind, rest[0]), None, typed) if option.name != key]
     return _inside(place, every, rest[1:]) if rest[1:] else (place, about(kind, rest[0]), every)
 
 

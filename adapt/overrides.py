@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -105,7 +106,7 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             raise UserError(f"{text[:80]!r} is not an override. Write key=value, such as train.epochs=5.")
-        pairs.append((path.strip().split("."), parse_yaml(value, path.strip())))
+        pairs.append((path.strip().split("."), _value(value, path.strip())))
     # a plug-in's section that is given whole comes before its options, as its name alone does: they mean the same in any order
     pairs.sort(key=lambda pair: not (len(pair[0]) == 1 and pair[0][0] in SECTIONS and isinstance(pair[1], dict)))
     given = {".".join(path) for path, _ in pairs}
@@ -126,6 +127,23 @@ def override(raw: dict, overrides: Iterable[str]) -> dict:
     for path, value in pairs:
         _set(raw, path, value)
     return raw
+
+
+def _value(text: str, path: str) -> Any:
+    """An override's value.
+
+    Raises:
+        UserError: it is not YAML, or YAML takes its end for a comment, such as that of `photos #2`, so that a word would be cut.
+    """
+    value = parse_yaml(text, path)
+    if isinstance(value, dict | list):
+        return value
+    ends = [token.end_mark.index for token in yaml.scan(text, _Loader) if isinstance(token, yaml.ScalarToken)]
+    rest = text[max(ends, default=0) :].strip()
+    if rest.startswith("#"):
+        quoted = shlex.quote(f"{path}={json.dumps(text.strip(), ensure_ascii=False)}")
+        raise UserError(f"{path}: YAML takes {rest[:80]!r} for a comment. Leave it out, or quote it: {quoted}")
+    return value
 
 
 def _source(data: Any) -> str | None:

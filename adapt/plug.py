@@ -190,7 +190,7 @@ def _yours(file: Path, name: str) -> ModuleType:
     """Import a file that is not ours, under this name.
 
     Raises:
-        UserError: it cannot be imported, or has no `Config`.
+        UserError: it cannot be imported.
     """
     known = sys.modules.get(name)
     if known is not None and known.__file__ == str(file):
@@ -207,8 +207,19 @@ def _yours(file: Path, name: str) -> ModuleType:
 
 
 def schema(folder: str, name: str) -> type[Spec]:
-    """The `Config` of a plug-in."""
-    return load(folder, name).Config
+    """The `Config` of a plug-in of a kind that has one: all but students.
+
+    Raises:
+        UserError: there is no such plug-in, or its file has no `Config`.
+    """
+    module = load(folder, name)
+    config = vars(module).get("Config")
+    if not (isinstance(config, type) and issubclass(config, Spec)):
+        raise UserError(
+            f"{module.__file__}: a {CALLED[folder]} needs a class `Config` with its options, a subclass of its kind's base in "
+            "adapt/contracts.py; this file has none. Add it, or give a helper's file a name that begins with `_`."
+        )
+    return config
 
 
 def nearest(word: object, have: Iterable[str]) -> str:

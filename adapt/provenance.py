@@ -94,13 +94,16 @@ def _key(stamp: list[int]) -> str:
 
 
 def _known(memory: sqlite3.Connection, keys: list[str]) -> dict[str, bytes]:
-    return dict(memory.execute(f"SELECT stamp, digest FROM digests WHERE stamp IN ({','.join('?' * len(keys))})", keys))
+    asked = f"SELECT stamp, digest FROM digests WHERE stamp IN ({','.join('?' * len(keys))})"
+    with suppress(sqlite3.Error):  # locked, perhaps
+        return dict(memory.execute(asked, keys))
+    return {}
 
 
 def _remember(memory: sqlite3.Connection, found: Iterable[tuple[list[int], bytes]]) -> None:
-    """Keep digests, but for those of files that may change again within the clock's tick."""
-    rows = ((_key(stamp), digest) for stamp, digest in found if settled(stamp))
-    with suppress(sqlite3.Error):
+    """Keep digests, but for those of files that may change again within the clock's tick; nobody is kept waiting afterwards."""
+    rows = [(_key(stamp), digest) for stamp, digest in found if settled(stamp)]
+    with suppress(sqlite3.Error), memory:  # committed, or rolled back
         memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", rows)
 
 
@@ -118,8 +121,6 @@ def _memory() -> Iterator[sqlite3.Connection]:
         memory.execute("CREATE TABLE digests (stamp TEXT PRIMARY KEY, digest BLOB)")
     with closing(memory):
         yield memory
-        with suppress(sqlite3.Error):
-            memory.commit()
 
 
 def _sha256(path: str | os.PathLike) -> bytes:

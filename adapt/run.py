@@ -29,6 +29,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 HOST = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:40] or "host"
 """This machine's name, as temporary names carry it: on a shared disk, another machine's processes are not ours to judge."""
+ASIDE = ".before"
+"""What ends the temporary name of a folder that is being replaced."""
 NOTHING = "not set"
 
 
@@ -36,25 +38,39 @@ NOTHING = "not set"
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path`, for a file or a folder; renamed to `path` on success, removed on failure.
 
-    What a killed process left of the same name is removed first.
+    A folder that is there stands aside until the new one is in its place, so that a kill never takes both; see `recover`. What a killed
+    process left of the same name is removed first.
 
     Raises:
         UserError: the disk is full or read-only, the place forbidden or no folder; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}")
+    aside = temporary.with_name(temporary.name + ASIDE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         yield temporary
         if path.is_dir():
-            shutil.rmtree(path)
+            os.rename(path, aside)
         os.replace(temporary, path)
     except Exception as error:
         if reason := _refusal(error, path.parent):
             raise UserError(f"{path}: cannot be written: {reason}. Make room, or work in another folder.") from error
         raise
     finally:
+        if os.path.lexists(aside):
+            recover(path)
         _remove(temporary)
+
+
+def recover(path: Path) -> None:
+    """Put the folder back that stands aside, if nothing has taken its place: a kill came between; else remove it."""
+    for aside in _left(path, ASIDE):
+        if path.exists():
+            _remove(aside)
+        else:
+            with suppress(OSError):  # another process has done it
+                os.rename(aside, path)
 
 
 def _refusal(error: Exception, folder: Path) -> str:
@@ -70,11 +86,20 @@ def _refusal(error: Exception, folder: Path) -> str:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what killed processes of this machine left of `path`, and this process's own number from an earlier life."""
-    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*"):
-        number = left.name.rpartition(".")[2]
+    """Remove what killed processes of this machine left of `path`, once a folder that stands aside is in its place again."""
+    recover(path)
+    for left in _left(path):
+        _remove(left)
+
+
+def _left(path: Path, ending: str = "") -> list[Path]:
+    """Temporary siblings of `path` of killed processes of this machine, and of this process's own number, from an earlier life too."""
+    found = []
+    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*{ending}"):
+        number = left.name.removesuffix(ending).rpartition(".")[2]
         if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
-            _remove(left)
+            found.append(left)
+    return found
 
 
 def _alive(process: int) -> bool:
@@ -145,10 +170,9 @@ class Run:
                 f"run: {path.name!r} is not a run folder: there is no recipe.yaml in it, here or in runs/.{nearest(path.name, have)}"
             )
         if recipe is not None:
-            theirs, ours = (
-                each.model_dump(mode="json", include=set(SECTIONS)) for each in (load_recipe(path / "recipe.yaml"), recipe)
-            )
-            if theirs != ours:
+            both = load_recipe(path / "recipe.yaml"), recipe
+            if len({each.key(*SECTIONS) for each in both}) > 1:
+                theirs, ours = (each.model_dump(mode="json", include=set(SECTIONS)) for each in both)
                 raise UserError(
                     f"run: {str(path)!r} belongs to another recipe: {_difference(theirs, ours)}. Leave run= out for a new folder."
                 )
@@ -220,6 +244,12 @@ class Run:
             "packages": packages(),
         }
         manifest["stages"] = manifest.get("stages", {}) | {stage: made | facts}
+        self.write_json("manifest.json", manifest)
+
+    def strike(self, stage: str) -> None:
+        """Take what `record` noted of a stage out of `manifest.json`."""
+        manifest = dict(self.read_json("manifest.json", {}))
+        manifest["stages"] = {name: facts for name, facts in manifest.get("stages", {}).items() if name != stage}
         self.write_json("manifest.json", manifest)
 
 

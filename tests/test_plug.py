@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from adapt import plug
+from adapt.cli import main
 from adapt.plug import SECTIONS, Plugin, Spec, UserError, counted, load, names, nearest, schema
 
 FOLDERS = sorted({folder for folder, _, _ in SECTIONS.values()})
@@ -42,6 +45,21 @@ def test_every_plug_in_has_a_schema_that_names_itself(folder):
 def test_only_the_folders_own_names_are_imported(name):
     with pytest.raises(UserError, match=r"There is no method '.*'\..* Have: .*full, head, linear_text, lora, .*qlora"):
         load("methods", name)
+
+
+@pytest.mark.parametrize("text", ["def apply(family, config, rows): ...", "Config = 3", "class Config: ..."])
+def test_a_file_of_yours_without_a_config_is_named(text, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "methods" / "mine.py"
+    file.parent.mkdir()
+    file.write_text(text + "\n")
+    monkeypatch.setenv("ADAPT_PLUGINS", str(tmp_path))
+    said = f"{file}: a method needs a class `Config`"
+    with pytest.raises(UserError, match=re.escape(said)):
+        schema("methods", "mine")
+    for command in (["options", "method", "mine"], ["finetune", "recipe=clip_lora", "method.name=mine"]):
+        assert main(command) == 2
+        assert said in capsys.readouterr().err
+    assert load("students", "pixels"), "a kind of student has none"
 
 
 def test_the_nearest_name_is_offered_when_one_is_near():

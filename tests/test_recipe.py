@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -57,6 +59,23 @@ def test_yaml_has_no_surprises():
         with pytest.raises(UserError) as caught:
             parse_yaml(text, "x")
         assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "comment"), [("photos #2", "#2"), ("#2", "#2"), ("it's #2", "#2"), ('say "a" #2', "#2"), ("'a' # b", "# b")]
+)
+def test_a_value_that_yaml_would_cut_at_a_comment_is_refused_with_what_to_type(text, comment):
+    with pytest.raises(UserError) as error:
+        load_recipe("clip_lora", [f"data.path={text}"])
+    told, _, typed = str(error.value).partition(" Leave it out, or quote it: ")
+    assert told == f"data.path: YAML takes {comment!r} for a comment."
+    (override,) = shlex.split(typed)
+    assert load_recipe("clip_lora", [override]).data.path == text
+
+
+@pytest.mark.parametrize(("text", "path"), [("photos#2", "photos#2"), ("'photos #2'", "photos #2"), ('"#2" ', "#2")])
+def test_a_sign_within_a_word_or_in_quotes_begins_no_comment(text, path):
+    assert load_recipe("clip_lora", [f"data.path={text}"]).data.path == path
 
 
 def test_overrides_reach_lists_and_whole_sections():

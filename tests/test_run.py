@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,6 +20,7 @@ from adapt.plug import UserError
 from adapt.provenance import hash_path
 from adapt.recipe import load_recipe
 from adapt.run import HOST, Run, atomic
+from adapt.verbs.session import Session
 from adapt.vision.fingerprint import fingerprint
 
 
@@ -109,6 +111,13 @@ def test_a_folder_of_another_recipe_is_refused():
         Run.from_folder(Path("nowhere"))
 
 
+@pytest.mark.parametrize("idle", ["train.workers=0", "train.checkpoint_every=7", "train.schedule=cosine"])
+def test_a_folder_is_its_recipes_also_with_other_settings_that_change_no_result(idle):
+    path = begun(load_recipe("clip_lora")).path
+    recipe = load_recipe("clip_lora", [idle])
+    assert Run.from_folder(path, recipe).path == Run.open(recipe).path == path
+
+
 def test_processes_that_do_not_write_write_nothing():
     run = Run.open(load_recipe("clip_lora"), writes=False)
     run.record("finetune")
@@ -150,6 +159,49 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
     with atomic(tmp_path / "f") as folder:
         folder.mkdir()
     assert {path.name for path in tmp_path.iterdir()} == {"f", *stays}, "another machine's processes are not ours to judge"
+
+
+def replaced_until(place: str) -> None:
+    """A process replaces the folder `f`, and is killed at the call of `os.PLACE`, or of `shutil.PLACE`."""
+    Path("f").mkdir()
+    Path("f/old").touch()
+    kill = "lambda *_, **__: os.kill(os.getpid(), 9)"
+    code = [
+        "import os, shutil",
+        "from pathlib import Path",
+        "from adapt.run import atomic",
+        "with atomic(Path('f')) as folder:",
+    ]
+    code += ["  folder.mkdir()", "  (folder / 'new').touch()", f"  {place} = {kill}"]
+    assert subprocess.run([sys.executable, "-c", "\n".join(code)], check=False).returncode == -9
+
+
+@pytest.mark.parametrize(("place", "left"), [("os.rename", "old"), ("os.replace", "old"), ("shutil.rmtree", "new")])
+def test_a_kill_while_a_folder_is_replaced_never_takes_both(place, left):
+    replaced_until(place)
+    with pytest.raises(KeyError), atomic(Path("f")) as folder:  # what sweeps, and writes nothing
+        assert [path.name for path in Path("f").iterdir()] == [left]
+        raise KeyError(folder)
+    assert os.listdir() == ["f"]
+    assert os.listdir("f") == [left]
+
+
+def test_a_look_finds_what_a_kill_left_aside():
+    session = Session(load_recipe("clip_lora", ["tracker=none"]))
+    session.run.path.mkdir(parents=True)
+    with contextlib.chdir(session.run.path):
+        replaced_until("os.replace")
+        assert not Path("f").exists()
+    assert session.hash("f")
+    assert os.listdir(session.run.path / "f") == ["old"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "old").touch()
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "f"):
+        pass  # nothing was written
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "old"]
 
 
 @pytest.mark.parametrize("write", ["text", "torch", "numpy", "parquet"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from adapt.contracts import Predictor
+
     Size = Callable[[], tuple[int, int]]
     Answer = Callable[[Any, Size, list[str]], dict[str, Any]]
 
@@ -44,6 +46,14 @@ ANSWERS: dict[str, Answer] = {
 }
 """Predictor → its answer for a picture: (result, the picture's width and height when they are asked for, class names); the first that
 there is."""
+
+
+def offered(module: Any) -> dict[str, Predictor]:
+    """What a family or a student can be asked as it is: without classes no class logits, which their words would make."""
+    found = dict(module.predictors(None))
+    if not module.classes:
+        found.pop("class_logits", None)
+    return found
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -42,6 +42,7 @@ def finetune(session: Session, extend: int = 0) -> None:
             evaluate(session)
         return
     features.need_still(session, session.recipe.train.cache_views if session.recipe.train.cache else 0)
+    _forget(session)
     if session.recipe.canary or (session.recipe.evals and not scores.measured(session, "zero-shot")):
         try_method(session)
     offered = measuring.offered(session, session.family)  # a family without a head yet has no class logits
@@ -65,6 +66,13 @@ def finetune(session: Session, extend: int = 0) -> None:
         judge(session)
     else:
         canary.judge(session)
+
+
+def _forget(session: Session) -> None:
+    """Let go of a finished training whose adapter was deleted, to make it again; one that was killed goes on."""
+    if session.run.facts("finetune"):
+        session.run.forget("checkpoints")
+        session.run.strike("finetune")
 
 
 def try_method(session: Session) -> None:
@@ -172,6 +180,8 @@ def _extend(session: Session, epochs: int) -> None:
     if not session.recipe.method.trains:
         raise UserError(f"extend: method {session.recipe.method.name!r} with these options has no training. Leave extend out.")
     family, run, recipe = kept.adapted(session), session.run, session.recipe
+    if _noted(session) == epochs:
+        return
     facts = run.facts("finetune")
     done = facts.get("extended", [])
     place = f"extensions/{len(done) + 1}"
@@ -195,7 +205,19 @@ def _extend(session: Session, epochs: int) -> None:
         run.forget(place)
         session.forget()
         return
-    _save(session, seconds=round(facts["seconds"] + time.perf_counter() - began, 1), extended=[*done, step], **chosen)
+    learnt = {"seconds": round(facts["seconds"] + time.perf_counter() - began, 1), "extended": [*done, step]} | chosen
+    run.write_json(f"{place}/learnt.json", learnt)
+    _save(session, **learnt)
+
+
+def _noted(session: Session) -> int:
+    """Note an extension whose adapter was written when a kill came, and that nothing tells of; its epochs, 0: there is none."""
+    facts = session.run.facts("finetune")
+    learnt = session.run.read_json(f"extensions/{len(facts.get('extended', [])) + 1}/learnt.json")
+    if learnt is None or session.hash("adapter") == facts["adapter"]:
+        return 0
+    _record(session, **learnt)
+    return learnt["extended"][-1]["epochs"]
 
 
 def _list_problems(session: Session) -> None:
@@ -243,6 +265,11 @@ def _save(session: Session, **facts: Any) -> None:
         with atomic(session.run.path / "adapter") as folder:
             adapter.save(session.family, folder)
             (folder / card.FILE).write_text(card.text(session), encoding="utf-8")
+    _record(session, **facts)
+
+
+def _record(session: Session, **facts: Any) -> None:
+    """Note what the adapter that lies in the run folder was made of."""
     if scores.metrics(session).get("sweep"):
         scores.save(session, sweep=None)  # it was of other weights
     made = {"made_of": lineage.adapter(session), "selection": measuring.selection(session, session.family)}

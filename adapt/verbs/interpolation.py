@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapt.plug import UserError
+from adapt.verbs.answers import offered
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,9 +101,7 @@ def answers(family: Family, samples: list[dict[str, Any]]) -> dict[str, Any]:
 
     family.eval()
     device = next(family.parameters()).device
-    functions = family.predictors()
-    if not family.classes:
-        functions.pop("class_logits", None)  # the classes' words make them
+    functions = offered(family)
     name = next((name for name in (*FIRST, *functions) if name in functions), None)
     function = functions.get(name)
     with torch.inference_mode():

@@ -29,15 +29,16 @@ INSTEAD = {
 
 
 def finetuned(session: Session) -> bool:
-    """Has the model been adapted, of just this?
+    """Has the model been adapted, of just this? Not where its folder was deleted, to make it again.
 
     Raises:
         UserError: the adapter was made of other contents: training again must be the user's own wish.
     """
     facts = session.run.facts("finetune")
-    if facts:
-        refuse(session, "the adapter", facts["made_of"], lineage.adapter(session), "adapter")
-    return bool(facts)
+    if not facts or session.hash("adapter") is None:
+        return False
+    refuse(session, "the adapter", facts["made_of"], lineage.adapter(session), "adapter")
+    return True
 
 
 def taught(session: Session) -> bool:

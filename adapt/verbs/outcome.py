@@ -19,7 +19,7 @@ from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.run import Run
 from adapt.verbs import guards, kept
-from adapt.verbs.answers import ANSWERS
+from adapt.verbs.answers import ANSWERS, offered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +160,7 @@ class Outcome:
         session = self._session
         taught = session.recipe.distill and kept.taught(session)
         module = kept.student(session) if taught else kept.adapted(session)
-        have = module.predictors(None)
+        have = offered(module)
         name = next((name for name in ANSWERS if name in have), None)
         if name is None:
             raise UserError(

@@ -12,7 +12,7 @@ from adapt import plug
 from adapt.plug import UserError
 from adapt.provenance import hash_path
 from adapt.recipe import Recipe
-from adapt.run import Run
+from adapt.run import Run, recover
 from adapt.verbs.processes import Processes
 from adapt.vision.classes import class_names
 from adapt.vision.fingerprint import fingerprint
@@ -215,6 +215,8 @@ class Session:
     def hash(self, name: str) -> str | None:
         """Of a file or folder of the run, none when it is missing; the main process's, on all."""
         path = self.run.path / name
+        if self.run.writes:
+            recover(path)
         return self.processes.share(hash_path(path, without=".md") if self.run.writes and path.exists() else None)
 
 

@@ -66,6 +66,7 @@ def test_a_run_is_offered_with_what_it_has_and_its_student_answers(photos, small
     assert [choice.by for choice in choices(recipe)[:-4]] == [COMES]
     run = Run.open(recipe).begin(recipe)
     small(run.path / "student" / "small")
+    run.write_text("adapter/adapter_config.json", "{}")
     run.record("finetune", made_of={})
     found = choices(recipe)
     assert [choice.name for choice in found[:-4]] == [f"{run.path.name}: {by}" for by in (ADAPTED, COMES, "small")]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import sqlite3
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -275,6 +279,28 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, monkeypatch):
     for content in (b"1", b"2"):
         file.write_bytes(content)
         assert list(digests([file])) == [module._sha256(file)]
+
+
+def test_digests_are_kept_block_by_block_and_a_second_command_does_not_wait(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPT_CACHE", str(tmp_path))
+    monkeypatch.setattr("adapt.provenance.YOUNG", -1.0)
+    monkeypatch.setattr("adapt.provenance.BLOCK", 1)
+    connect = partial(sqlite3.connect, timeout=0)
+    monkeypatch.setattr(sqlite3, "connect", lambda place, **_: connect(place))
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text(file.name)
+    expected, found = [hashlib.sha256(file.read_bytes()).digest() for file in files], digests(files)
+    assert next(found) == expected[0]
+    with closing(connect(tmp_path / "digests.sqlite")) as other:
+        assert other.execute("SELECT digest FROM digests").fetchall() == [(expected[0],)], "a kill loses no block that is done"
+        other.execute("INSERT INTO digests VALUES ('x', 'y')")  # another command's
+        other.commit()
+        other.execute("BEGIN EXCLUSIVE")
+        assert next(found) == expected[1], "a memory that is locked costs time and nothing else"
+        other.rollback()
+        assert next(found) == expected[2]
+        assert (expected[2],) in other.execute("SELECT digest FROM digests").fetchall(), "it goes on remembering"
 
 
 def test_changed_names_what_differs():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from adapt import pipeline
@@ -14,6 +15,7 @@ from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.run import Run
 from adapt.verbs.outcome import Outcome
+from adapt.verbs.predicting.request import Request as PredictRequest
 
 SMALL = ["tracker=none", "data.shots=2", "data.unlabelled=[]", "train.epochs=1", "train.batch=16"]
 SMALL += ["distill.train.epochs=1", "distill.views=1", "evals.0.bootstrap=100"]
@@ -102,6 +104,21 @@ def test_models_come_with_what_was_learnt(outcome):
     assert outcome.student().predictors()["class_logits"](images).shape == (2, len(outcome._session.labels))
     model = outcome.model()
     assert any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_a_clip_without_classes_answers_with_embeddings(tmp_path):
+    """One that was adapted on captions."""
+    noise = Picture.effect_noise((90, 70), 80).convert("RGB")
+    noise.save(tmp_path / "noise.png")
+    features = Features(image=Image(), caption=Value("string"))
+    Dataset.from_dict({"image": [noise] * 2, "caption": ["noise", "snow"]}, features).to_parquet(tmp_path / "rows.parquet")
+    data = ["data.source=hub", f"data.path={tmp_path}/*.parquet", "evals=[{name: retrieval, split: train}]"]
+    recipe = load_recipe("clip_lora", [*data, "distill=null", "export=[]", "tracker=none", "train.epochs=1", "train.batch=2"])
+    outcome = pipeline.finetune(recipe)
+    (answer,) = outcome.predict([tmp_path / "noise.png"])
+    assert answer["embedding"].shape == (256,)
+    answered = pipeline.predict(recipe, PredictRequest(images=str(tmp_path / "noise.png"), to="jsonl"))
+    assert answered.pictures == 1
 
 
 def test_an_unreadable_picture_is_named(outcome, tmp_path):

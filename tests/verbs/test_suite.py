@@ -21,18 +21,23 @@ from PIL import Image
 
 from adapt import literature, pipeline, plug
 from adapt.cli import main
+from adapt.contracts import Asked, Predictor
+from adapt.data import emoji_scenes
 from adapt.evals import bootstrap, zeroshot
+from adapt.evals.semantic import class_maps
 from adapt.export import gate
 from adapt.export import onnx as target
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
-from adapt.students import classifier
+from adapt.students import classifier, detector
 from adapt.suite import configs, load_suite
 from adapt.train import predict as encoding
 from adapt.verbs import suite as verb
+from adapt.verbs.predicting import answerers
 from adapt.verbs.session import Session
 from adapt.verbs.suiting import asking, request
-from adapt.verbs.suiting.models import models
+from adapt.verbs.suiting.models import File, _family, models
+from adapt.vision.classes import category_names
 from tests.suite_trees import SETS, write_set, write_suite, write_tree
 
 SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -197,6 +202,103 @@ def test_students_and_files_stand_beside_models_on_the_sets_whose_classes_they_k
     costs = [(model["parameters"], model["bytes"]) for model in found["models"]]
     assert costs[0] == costs[1], "an adapter is merged before it is counted"
     assert costs[2][0] == sum(each.numel() for each in student.parameters()) and costs[3] == (None, file.stat().st_size)
+
+
+SCENES = {"source": "emoji_scenes", "size": 64, "train": 2, "validation": 1, "test": 6}
+SIGHTS = [
+    {"name": "boxes", "data": SCENES, "labels": "objects", "evals": [{"name": "detection"}]},
+    {"name": "maps", "data": SCENES, "labels": "maps", "metric": "class_miou", "prompts": WORDS},
+]
+
+
+def scenes():
+    return emoji_scenes.load(emoji_scenes.Config(**SCENES))["test"]
+
+
+class Knows(Asked):
+    """A student that knows what is on some pictures; its classes are in an order of its own."""
+
+    def __init__(self, rows, classes: list[str]):
+        self.classes, self.input = classes, SPEC | {"size": (64, 64), "resize": 64}
+        self.own = np.array([classes.index(name) for name in category_names(rows.features)])
+        self.rows = {np.array(row["image"]).tobytes(): row for row in rows}
+
+    def eval(self):
+        return self
+
+    def to(self, device):
+        return self
+
+    def preprocess(self, sample, train):
+        return {"image": torch.from_numpy(np.array(sample["image"]).transpose(2, 0, 1).copy())}
+
+    def collate(self, items):
+        return {"image": torch.stack([item["image"] for item in items])}
+
+    def predictors(self, texts=None):
+        return {"semantic_logits": Predictor(self._maps), "detections": Predictor(self._boxes, "rows")}
+
+    def _maps(self, images):
+        rows = [self.rows[image.byte().permute(1, 2, 0).contiguous().numpy().tobytes()] for image in images]
+        truth = torch.from_numpy(np.stack([class_maps.truth(row) for row in rows]))
+        own = torch.from_numpy(np.concatenate([[0], self.own + 1]))[truth]
+        return torch.nn.functional.one_hot(own, 1 + len(self.classes)).permute(0, 3, 1, 2).float()
+
+    def _boxes(self, samples):
+        known = [self.rows[np.array(sample["image"]).tobytes()]["objects"] for sample in samples]
+        return [
+            {
+                "bbox": np.array(one["bbox"], np.float32).reshape(-1, 4),
+                "category": self.own[one["category"]],
+                "score": np.ones(len(one["bbox"]), np.float32),
+            }
+            for one in known
+        ]
+
+
+def test_boxes_and_maps_are_of_the_sets_classes_whatever_the_order_of_a_students(adapted, monkeypatch, capsys):
+    known = Knows(scenes(), ["none of these", *reversed(category_names(scenes().features))])
+    monkeypatch.setattr("adapt.students.open_student", lambda folder: known)
+    models = json.dumps([{"run": str(adapted), "student": "small"}])
+    command = ["evaluate", *RECIPE, f"suite={written('sights.yaml', *SIGHTS)}", f"models={models}", "--json"]
+    assert main(command) == 0
+    found = {one["set"]: one["metrics"] for one in json.loads(capsys.readouterr().out)["results"]}
+    assert (found["boxes"]["map50"], found["maps"]["class_miou"]) == (1, 1)
+    known.classes[1] = "other"
+    agnostic = {**SIGHTS[0], "name": "any", "evals": [{"name": "detection", "class_agnostic": True}]}
+    written("sights.yaml", {**SIGHTS[0], "name": "others"}, agnostic)
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["metrics"]["map50"] for one in found["results"]] == [1], "whatever its category"
+    (left,) = found["left_out"]
+    assert left["set"] == "others" and "closed-set model: other classes: 1 of" in left["why"]
+
+
+def test_a_detectors_file_answers_in_pixels_of_each_picture(tmp_path, capsys):
+    torch.manual_seed(0)
+    spec, names = SPEC | {"size": (64, 64), "resize": (64, 64), "crop": None}, category_names(scenes().features)
+    student = detector.Student("test_resnet", spec, names, width=24, convs=1, min_score=0.05).eval()
+    samples = (np.random.default_rng(0).random((4, 3, 64, 64)) * 255).astype(np.float32)
+    config = target.Config(name="onnx", int8=False)
+    file = gate.export(target, config, student.deployed(), samples, tmp_path, student.about())[0].path
+    rows = [{"image": Image.effect_noise(size, 90).convert("RGB")} for size in ((60, 40), (100, 200), (64, 64))] * 15
+    asked = File(answerers.of_file(file)).predictors()["detections"]
+    as_export_asks_it = student.file_predictors(target.Runner(file))["detections"]
+    assert asked.takes == "rows"
+    for one, other in zip(asked(rows), as_export_asks_it(rows), strict=True):
+        assert len(one["bbox"]) and np.allclose(one["bbox"], other["bbox"], atol=1e-3)
+        assert all(np.array_equal(one[name], other[name]) for name in ("category", "score"))
+    command = ["evaluate", *RECIPE, f"suite={written('sights.yaml', SIGHTS[0])}", f"models=[{{file: {file}}}]", "--json"]
+    assert main(command) == 0
+    assert [one["set"] for one in json.loads(capsys.readouterr().out)["results"]] == ["boxes"]
+
+
+def test_a_family_that_finds_objects_by_their_names_is_told_each_sets(vits):
+    assert _family(vits["paligemma"](), ["cat"]).classes is None
+    clip = vits["clip"]()
+    assert _family(clip, ["cat"]).classes is None
+    clip.head = torch.nn.Linear(256, 1)
+    assert _family(clip, ["cat"]).classes == ["cat"]
 
 
 def test_the_adapted_model_is_measured_where_there_is_one(adapted, capsys):

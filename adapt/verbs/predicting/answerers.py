@@ -14,7 +14,7 @@ from adapt import plug
 from adapt.plug import Spec, UserError, nearest
 from adapt.provenance import hash_path
 from adapt.verbs import kept, lineage
-from adapt.verbs.answers import ANSWERS
+from adapt.verbs.answers import ANSWERS, offered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def of_module(
     from adapt.students import detector
 
     module.eval()
-    have = module.predictors(None)
+    have = offered(module)
     predictor = _predictor(session, have, text)
     if isinstance(module, detector.Student):  # its rows would hold a batch of whole pictures in memory
         prepare, answer = _view(module), _of_detector(module)

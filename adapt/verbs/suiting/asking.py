@@ -10,6 +10,7 @@ from typing import Any
 
 from adapt import plug
 from adapt.contracts import EvalConfig, Predictor
+from adapt.evals import detection
 from adapt.measures import METRICS
 from adapt.plug import UserError
 from adapt.provenance import of
@@ -17,14 +18,14 @@ from adapt.run import atomic
 from adapt.suite import Set
 from adapt.verbs import lineage, measuring
 from adapt.verbs.guests import Guest
-from adapt.verbs.suiting.models import Model, Opened
+from adapt.verbs.suiting.models import LOGITS, Model, Opened
 from adapt.verbs.suiting.sets import main_of, where
 
-VERSION = 2
+VERSION = 3
 """Raised when what is kept of a set becomes other."""
 SAMPLES = 1000
 """Resamples of an interval."""
-CLASSES = ("class_logits", "semantic_logits")
+CLASSES = (*LOGITS, "detections")
 """Predictors whose answers are the data's own classes."""
 
 
@@ -50,7 +51,7 @@ class Clock:
         self.opened, self.columns, self.seconds = opened, columns, 0.0
 
     def predictors(self, texts: list[str] | None = None) -> Mapping[str, Predictor]:
-        """Those of the model; class logits are of the set's classes, in their order, where the model has classes of its own."""
+        """Those of the model; where it has classes of its own, its answers are about the set's, in their order."""
         have = self.opened.predictors(texts)
         return {name: Predictor(self._timed(name, each, texts), each.takes) for name, each in have.items()}
 
@@ -63,9 +64,30 @@ class Clock:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.seconds += time.perf_counter() - began
-            return found[:, self.columns] if self.columns and name == "class_logits" and not texts else found
+            return in_order(name, found, self.columns) if self.columns and not texts else found
 
         return answer
+
+
+def in_order(name: str, found: Any, columns: Sequence[int]) -> Any:
+    """A predictor's answers about a model's own classes → about the set's, in their order.
+
+    Args:
+        name: the predictor.
+        found: of class_logits float[N, C]; of semantic_logits float[N, 1 + C, h, w], the background first; of detections a list of rows,
+            in which a `category` that is none of the set's becomes −1. Of others, anything, which stays as it is.
+        columns: the places of the set's classes among the model's own.
+    """
+    import numpy as np
+
+    if name == "class_logits":
+        return found[:, list(columns)]
+    if name == "semantic_logits":
+        return found[:, [0, *(column + 1 for column in columns)]]
+    if name == "detections":
+        places = {column: number for number, column in enumerate(columns)}
+        return [row | {"category": np.array([places.get(int(own), -1) for own in row["category"]], np.int64)} for row in found]
+    return found
 
 
 class Once:
@@ -90,7 +112,8 @@ def unfit(opened: Opened, config: EvalConfig, guest: Guest) -> str:
     if config.predictor not in have or (config.asks_texts and not opened.module.knows_texts):
         what = "texts of its own" if config.predictor in have else config.predictor
         return f"{config.name} asks about {what}, and this model answers {', '.join(have)}"
-    if config.predictor not in CLASSES or config.asks_texts or opened.classes is None:
+    blind = isinstance(config, detection.Config) and config.class_agnostic
+    if config.predictor not in CLASSES or config.asks_texts or opened.classes is None or blind:
         return ""
     unknown = [label for label in guest.labels if label not in opened.classes]
     if not unknown:

@@ -22,6 +22,10 @@ from adapt.verbs.suiting.request import Named, Request
 if TYPE_CHECKING:
     from adapt.verbs.predicting.answerers import Answerer
 
+LOGITS = ("class_logits", "semantic_logits")
+"""Predictors whose answers are a number for each of a model's classes."""
+ROWS = 32
+"""Pictures that an exported detector gets at once."""
 SECONDS = 0.5
 """For which a model is timed, on a picture at a time."""
 
@@ -85,6 +89,8 @@ class File(Asked):
 
     def predictors(self, texts: list[str] | None = None) -> dict[str, Predictor]:
         """What it was exported to answer."""
+        if self.answerer.predictor == "detections":
+            return {"detections": Predictor(self._boxes, "rows")}
         return {self.answerer.predictor: Predictor(self._answer)}
 
     def _answer(self, images):
@@ -93,6 +99,14 @@ class File(Asked):
         import torch
 
         return torch.from_numpy(np.stack(self.answerer.answer(list(images.cpu()), [])))
+
+    def _boxes(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows with `image` → for each bbox float32[N, 4] XYXY in pixels of its picture, category int64[N], score float32[N]."""
+        found = []
+        for start in range(0, len(samples), ROWS):
+            pictures = [sample["image"] for sample in samples[start : start + ROWS]]
+            found += self.answerer.answer(list(map(self.answerer.prepare, pictures)), [each.size for each in pictures])
+        return found
 
 
 # --------------------------------------------------------------------------------------------------------------- who is asked
@@ -171,7 +185,9 @@ def _without_words(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _family(family, labels: Sequence[str] = ()) -> Opened:
-    own = labels if labels and family.own_classes_alone else None
+    """One that finds objects by their names has no logits, and is told those of each set."""
+    closed = family.own_classes_alone and any(name in LOGITS for name in family.predictors(None))
+    own = labels if labels and closed else None
     return Opened(family, own, None)
 
 
