@@ -1,8 +1,8 @@
 """The commands of the README, of AGENTS.md and of the pages of docs/ do their work, page by page, in the order in which a reader meets them.
 
-They run as they stand, but small and offline: recipes of the same names learn for an epoch from a few pictures, and where a public checkpoint
-or data set is named, an embedded one stands in. What a launcher starts runs here in one process; `tests/test_launch.py` has several. The
-page on extensions is `tests/contracts/test_stranger.py`'s.
+A command that several pages name is run once. They run as they stand, but small and offline: recipes of the same names learn for an epoch from
+a few pictures, and where a public checkpoint or data set is named, an embedded one stands in. What a launcher starts runs here in one process;
+`tests/test_launch.py` has several. The page on extensions is `tests/contracts/test_stranger.py`'s.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 
 from adapt import cli, recipe
 from adapt.demo import app
+from adapt.run import Run
 from tests.docs.test_commands import BLOCK, DATA, PAGES, ROOT, ours
 from tests.models import test_florence2
 from tests.suite_trees import SETS, write_set
@@ -60,7 +61,7 @@ def small(text: str) -> str:
     if student := content.get("distill"):
         student["train"] = student.get("train", {}) | {"epochs": 1}
         if student["name"] == "logits":
-            student["views"] = 1
+            student |= {"views": 1, "size": 64}
         if student.get("pretrained") is not False and student["student"] != "resnet10t":
             student["pretrained"] = False
     for each in content.get("export", []):
@@ -69,10 +70,10 @@ def small(text: str) -> str:
 
 
 def short(text: str) -> str:
-    """A suite's file; of one of the embedded world two sets, and few corrupted pictures."""
+    """A suite's file; of one of the embedded world a set or two, and few corrupted pictures."""
     content = yaml.safe_load(text)
     if "data" in content["sets"][0]:
-        content["sets"] = content["sets"][:2]
+        content["sets"] = content["sets"][: 2 if "name" in content else 1]
         for each in content["sets"][0].get("evals", []):
             each |= {"limit": 4} if each["name"] == "robustness" else {}
     return yaml.safe_dump(content, sort_keys=False)
@@ -202,22 +203,20 @@ def mine() -> None:
 
 
 def run(name: str) -> str:
-    """A run of the recipe: the newest, else made by its road."""
-    if not (found := sorted(Path("runs").glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)):
-        if name == "mine":
-            mine()
-        assert cli.main(["road", f"recipe={'mine.yaml' if name == 'mine' else name}"]) == 0
-        found = list(Path("runs").glob(f"{name}-*"))
-    return str(found[-1])
+    """The run folder of a recipe; where nothing is adapted in it yet, its road comes first."""
+    if name == "mine":
+        mine()
+    called = "mine.yaml" if name == "mine" else name
+    path = Run.open(recipe.load_recipe(called)).path
+    if not (path / "adapter").exists():
+        assert cli.main(["road", f"recipe={called}"]) == 0
+    return str(path)
 
 
 def two_runs() -> list[str]:
-    """Names of two, made if there are none."""
-    run("clip_lora")
-    if len(found := sorted(path.name for path in Path("runs").iterdir())) < 2:
-        assert cli.main(["evaluate", "recipe=clip_few_labels"]) == 0
-        found = sorted(path.name for path in Path("runs").iterdir())
-    return found[:2]
+    """Names of two, made if they are not there."""
+    assert cli.main(["evaluate", "recipe=clip_few_labels"]) == 0
+    return [Path(run("clip_lora")).name, Run.open(recipe.load_recipe("clip_few_labels")).path.name]
 
 
 def typed(words: list[str]) -> list[str]:
@@ -237,6 +236,16 @@ def typed(words: list[str]) -> list[str]:
     return [verb, *rest, *(word for word in FEWER.get(verb, []) if word.partition("=")[0] not in given)]
 
 
+DONE: set[str] = set()
+"""Commands that an earlier page has had run."""
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """Where the reader works, from page to page."""
+    return tmp_path_factory.mktemp("desk")
+
+
 class Ended:
     """For `threading.Event`: the visitor leaves as soon as the page is there."""
 
@@ -246,7 +255,7 @@ class Ended:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in PAGES if page(path) and path.stem != "extend"], ids=lambda path: path.stem)
-def test_the_commands_of_a_page_do_their_work(path, tmp_path, monkeypatch, capfd):
+def test_the_commands_of_a_page_do_their_work(path, desk, tmp_path, monkeypatch, capfd):
     for kind in ("recipes", "suites"):
         for file in (ROOT / kind).rglob("*.yaml"):
             copy = tmp_path / file.relative_to(ROOT)
@@ -256,15 +265,19 @@ def test_the_commands_of_a_page_do_their_work(path, tmp_path, monkeypatch, capfd
     folder = recipe.folder
     monkeypatch.setattr(recipe, "folder", lambda kind: tmp_path / kind if kind in ("recipes", "suites") else folder(kind))
     monkeypatch.setattr(app, "threading", SimpleNamespace(Event=Ended))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    if path.stem == "prompts":  # the page's first words are for these pictures
+    if path.stem == "prompts":  # its first words are for these pictures
         satellite(Path("photos"))
+    else:
+        monkeypatch.chdir(desk)
     for words in page(path):
+        same = shlex.join(word for word in words if word != "--json")
+        if same in DONE:
+            continue
         given = typed(words)
         status = cli.main(given)
         said = capfd.readouterr()
         lacking = given[:2] == ["doctor", "suite=core"]  # of its 41 sets one is there, and that is what it says
         assert status == (2 if lacking else 0), f"{shlex.join(given)}: {said.err[-2000:]}"
+        DONE.add(same)
         if given[0] == "init":
             Path("mine.yaml").write_text(small(Path("mine.yaml").read_text()))
