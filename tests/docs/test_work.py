@@ -61,7 +61,7 @@ def small(text: str) -> str:
     if student := content.get("distill"):
         student["train"] = student.get("train", {}) | {"epochs": 1}
         if student["name"] == "logits":
-            student |= {"views": 1, "size": 64}
+            student |= {"views": 1, "size": 48}
         if student.get("pretrained") is not False and student["student"] != "resnet10t":
             student["pretrained"] = False
     for each in content.get("export", []):
