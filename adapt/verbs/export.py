@@ -193,10 +193,11 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     images = next((name for name in shared if ours[name].takes == "images"), None)
     with tempfile.TemporaryDirectory() as folder, one_thread():
         if images or not shared:
-            views = samples(session, student, TOWER_SAMPLES)
-            example, what = views[:1], "image tower"
+            example, what = samples(session, student, 1), "image tower"
             if images:
-                runners |= _towers(session, config, teacher, have[images], whole, views, Path(folder))
+                views = samples(session, teacher, TOWER_SAMPLES)  # its input may have another size than the student's
+                towers = _towers(session, config, teacher, have[images], whole, views, Path(folder))
+                runners |= {name: _always(tower, views[:1]) for name, tower in towers.items()}
         else:
             example, what = [session.data["train"][0]], "whole model"
             runners = {name: student.file_predictors(runner)[shared[0]] for name, runner in runners.items()}
@@ -214,6 +215,11 @@ def clock(session: Session, config, student, artifacts: list[Artifact]) -> None:
     for name in ("zero-shot", "adapted") if whole else ("adapted",):  # merged, they are one network
         scores.update(session, name, **latencies, size_bytes=size)
     session.forget()  # it has been merged
+
+
+def _always(runner: Callable, example: np.ndarray) -> Callable:
+    """The runner on an example of its own, whatever the others are given."""
+    return lambda _: runner(example)
 
 
 def _merged(session: Session) -> tuple[nn.Module, bool]:

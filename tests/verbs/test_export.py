@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapt import pipeline
 from adapt.recipe import load_recipe
 from adapt.verbs import export as exporting
 from adapt.verbs.session import Session
@@ -70,3 +71,25 @@ def test_what_int8_does_in_float_is_said():
 @pytest.mark.parametrize("confusion", [[[3, 1], [0, 0]], {"label": [0, 0], "prediction": [0, 1], "count": [3, 1]}])
 def test_a_classs_share_of_right_answers_is_read_from_either_confusion(confusion):
     assert exporting._recall({"classes": ["a", "b"], "confusion": confusion}) == [0.75, 0]
+
+
+def test_a_student_of_another_size_is_timed_beside_its_teacher_each_on_its_own_input():
+    small = [
+        "data.shots=1",
+        "data.unlabelled=[]",
+        "train.epochs=1",
+        "tracker=none",
+        "evals.0.bootstrap=100",
+        "model.train_templates=1",
+    ]
+    small += [
+        "distill.student=test_resnet",
+        "distill.pretrained=false",
+        "distill.views=1",
+        "distill.train.epochs=1",
+        "distill.size=64",
+    ]
+    outcome = pipeline.road(load_recipe("clip_lora", [*small, "export.0.calibration=16", "export.0.bench=0.05"]))
+    ran = {entry["name"]: entry["latency"] for entry in outcome.entries if "latency" in entry}
+    assert {"zero-shot", "adapted", "onnx fp32 logits-test_resnet"} <= set(ran)
+    assert {each["runtime"] for each in ran.values()} == {"onnxruntime"}
