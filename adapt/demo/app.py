@@ -29,7 +29,7 @@ TABS: dict[str, Callable[[Desk], None]] = {
     "Runs": runs.build,
 }
 """Title → what builds the tab, given the desk, inside its `gr.Tab`."""
-STYLE = Path(__file__).with_name("page.css")
+STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 TITLE = "Adapt"
 LARGEST = "64mb"
 """Of a file that is uploaded."""
@@ -89,6 +89,7 @@ def served(desk: Desk, request: Request) -> Iterator[str]:
             _, address, _ = blocks.launch(
                 theme=gr.themes.Default(font=FONTS[0], font_mono=FONTS[1]),
                 css_paths=STYLE,
+                js=SCRIPT.read_text(encoding="utf-8"),
                 server_name=request.host,
                 server_port=request.port or _free(request.host),
                 auth=list(request.people) or None,

@@ -115,6 +115,26 @@ def test_clicks_undo_box_and_the_three_files(tab, tigers, click, tmp_path):
     rows(tab, 2)
 
 
+def test_a_click_while_the_drawing_of_the_one_before_loads_counts(tab, tigers):
+    tab.set_input_files(f"{PICTURE} input[type=file]", tigers[0])
+    tab.get_by_text("Click on a thing.").wait_for()
+    shown = tab.locator(f"{PICTURE} img")
+    wide, high = shown.evaluate("async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }")
+    frame = shown.bounding_box()
+    scale = min(1, frame["width"] / wide, frame["height"] / high)
+    middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    waits = []
+    tab.route(re.compile(r"file=.*picture\.png"), lambda route: waits.append(route), times=1)
+    mode(tab, "Box")
+    for x, y in ((120, 54), (70, 4)):
+        tab.mouse.click(middle[0] + (x / 190 - 0.5) * scale * wide, middle[1] + (y / 128 - 0.5) * scale * high)
+        while not waits:
+            tab.wait_for_timeout(20)
+        assert not shown.evaluate("image => image.naturalWidth")
+    waits[0].continue_()
+    assert "1: thing" in rows(tab, 1)[0]
+
+
 def test_what_is_typed_while_a_mask_is_made_stays(tab, tigers, click, monkeypatch):
     scene, ((left, top), *_) = tigers
     real, typed = masks.prompted, threading.Event()
