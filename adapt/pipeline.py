@@ -195,7 +195,7 @@ def workbench(recipe: Recipe, request: WorkbenchRequest) -> Searched:
     return workbench.workbench(Session(recipe), request)
 
 
-def report(path: Path) -> Path:
+def report(path: Path | str) -> Path:
     """Write a run folder's `report.html` and `report.md` anew; returns the page's path."""
     from adapt.report.page import build
 

@@ -151,12 +151,13 @@ class Run:
         return self
 
     @classmethod
-    def from_folder(cls, path: Path, recipe: Recipe | None = None) -> Run:
+    def from_folder(cls, path: Path | str, recipe: Recipe | None = None) -> Run:
         """An existing run folder, by its path or by its name in `runs`.
 
         Raises:
             UserError: it is none, or it belongs to another recipe than the one given.
         """
+        path = Path(path)
         inside = Path("runs") / path
         if not (path / "recipe.yaml").is_file() and (inside / "recipe.yaml").is_file():
             path = inside

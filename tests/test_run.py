@@ -116,6 +116,7 @@ def test_a_folder_is_its_recipes_also_with_other_settings_that_change_no_result(
     path = begun(load_recipe("clip_lora")).path
     recipe = load_recipe("clip_lora", [idle])
     assert Run.from_folder(path, recipe).path == Run.open(recipe).path == path
+    assert Run.from_folder(str(path)).path == path
 
 
 def test_processes_that_do_not_write_write_nothing():
