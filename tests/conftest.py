@@ -68,6 +68,24 @@ def emoji():
     return load(Config())
 
 
+@pytest.fixture(scope="module")
+def fewer():
+    """Of the embedded pictures that measure, every sixth: where a test asks how something goes, not how well."""
+    from adapt.data import emoji
+
+    load = emoji.load
+
+    def few(config):
+        splits = load(config)
+        for name in ("validation", "test"):
+            splits[name] = splits[name].select(range(0, len(splits[name]), 6))
+        return splits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emoji, "load", few)
+        yield
+
+
 @pytest.fixture
 def photos(own_folder, tmp_path):
     """The folder `photos`, where each test works: four classes of 16 pictures, each of a colour with some noise."""

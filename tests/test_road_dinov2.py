@@ -10,6 +10,8 @@ import torch
 from adapt import pipeline
 from adapt.recipe import load_recipe
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 SMALL = ["model.weights=random", "tracker=none", "data.shots=1", "train.epochs=1", "train.cache=false", "evals.0.bootstrap=100"]
 
 

@@ -303,7 +303,7 @@ def _of_run(recipe: Recipe) -> list[Choice]:
     """The model of a recipe, in all that its run folder has of it."""
     run = Run.open(recipe, writes=True)
     title = run.path.name if run.path.is_dir() else recipe.name
-    by = [*([ADAPTED] if run.facts("finetune") else []), COMES]
+    by = [*([ADAPTED] if run.facts("finetune") and (run.path / "adapter").exists() else []), COMES]
     places = sorted(file.parent.resolve() for file in run.path.glob("student/[!.]*/config.json"))
     models = [Choice(f"{title}: {each}", recipe, each) for each in by]
     files = sorted(file.resolve() for file in run.path.glob("export/*/onnx/model*.onnx"))

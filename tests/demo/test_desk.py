@@ -77,6 +77,8 @@ def test_a_run_is_offered_with_what_it_has_and_its_student_answers(photos, small
         assert model.choice.student and model.classes == ["red", "blue", "green"] and not model.module.training
     with pytest.raises(UserError, match="changed since the adapter"), desk.using(found[0].name):
         pass
+    shutil.rmtree(run.path / "adapter")  # to make it again
+    assert [choice.by for choice in choices(recipe)[:-4]] == [COMES, "small"]
 
 
 def test_a_picture_is_read_upright_in_rgb_and_once(tmp_path):

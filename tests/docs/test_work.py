@@ -19,8 +19,6 @@ import yaml
 from PIL import Image
 
 from adapt import cli, recipe
-from adapt.contracts import Splits
-from adapt.data import emoji
 from adapt.demo import app
 from adapt.run import Run
 from adapt.verbs import export
@@ -74,14 +72,6 @@ def small(text: str) -> str:
     for each in content.get("export", []):
         each |= {"calibration": 16, "bench": 0.05}
     return yaml.safe_dump(content, sort_keys=False)
-
-
-def few(config: emoji.Config, load=emoji.load) -> Splits:
-    """The embedded pictures; of those that measure, every sixth."""
-    found = load(config)
-    for split in ("validation", "test"):
-        found[split] = found[split].select(range(0, len(found[split]), 6))
-    return found
 
 
 def short(text: str) -> str:
@@ -272,6 +262,7 @@ class Ended:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize("path", [path for path in PAGES if page(path) and path.stem != "extend"], ids=lambda path: path.stem)
 def test_the_commands_of_a_page_do_their_work(path, desk, tmp_path, monkeypatch, capfd):
     for kind in ("recipes", "suites"):
@@ -280,7 +271,6 @@ def test_the_commands_of_a_page_do_their_work(path, desk, tmp_path, monkeypatch,
             copy.parent.mkdir(parents=True, exist_ok=True)
             made = small if kind == "recipes" else short
             copy.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
-    monkeypatch.setattr(emoji, "load", few)
     if path.stem != "README":
         monkeypatch.setattr(export, "TOWER", 0)  # once is enough: the teacher is timed in torch alone
     folder = recipe.folder

@@ -18,6 +18,8 @@ from adapt.plug import UserError
 from adapt.recipe import load_recipe
 from adapt.train import loop
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 KINDS = ["clip-tiny", "siglip_tiny", "open_clip_tiny"]
 FEW = ["data.shots=1", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none", "evals.0.bootstrap=100"]
 

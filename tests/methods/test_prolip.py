@@ -16,6 +16,8 @@ from adapt.models.checkpoint import resolve
 from adapt.plug import UserError
 from adapt.recipe import load_recipe
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 FEW = ["data.shots=1", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none", "evals.0.bootstrap=100"]
 
 

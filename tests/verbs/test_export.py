@@ -11,6 +11,8 @@ from adapt.recipe import load_recipe
 from adapt.verbs import export as exporting
 from adapt.verbs.session import Session
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 
 @pytest.fixture(scope="module")
 def stage():

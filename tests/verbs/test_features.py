@@ -10,6 +10,8 @@ from adapt.recipe import load_recipe
 from adapt.verbs import features, finetune, measuring
 from adapt.verbs.session import Session
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 FEW = ["data.shots=1", "data.unlabelled=[]", "distill=null", "export=[]", "tracker=none", "evals.0.bootstrap=100"]
 
 

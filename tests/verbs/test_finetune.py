@@ -20,6 +20,8 @@ from adapt.verbs import finetune as verb
 from adapt.verbs.finetune import try_method
 from adapt.verbs.session import Session
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 FEW = ["data.path=photos", "train.epochs=1", "train.batch=16", "distill=null", "export=[]", "tracker=none"]
 
 

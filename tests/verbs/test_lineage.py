@@ -27,6 +27,8 @@ from adapt.verbs import kept, lineage, measuring
 from adapt.verbs.session import Session
 from adapt.vision.fingerprint import fingerprint
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 QUICK = ["data.shots=1", "data.unlabelled=[]", "train.epochs=1", "export=[]", "tracker=none"]
 
 

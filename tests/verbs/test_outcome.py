@@ -17,6 +17,8 @@ from adapt.run import Run
 from adapt.verbs.outcome import Outcome
 from adapt.verbs.predicting.request import Request as PredictRequest
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 SMALL = ["tracker=none", "data.shots=2", "data.unlabelled=[]", "train.epochs=1", "train.batch=16"]
 SMALL += ["distill.train.epochs=1", "distill.views=1", "evals.0.bootstrap=100"]
 

@@ -40,6 +40,8 @@ from adapt.verbs.suiting.models import File, _family, models
 from adapt.vision.classes import category_names
 from tests.suite_trees import SETS, write_set, write_suite, write_tree
 
+pytestmark = pytest.mark.usefixtures("fewer")
+
 SPEC = {"size": (48, 48), "resize": 48, "interpolation": "bicubic", "crop": "floor", "mean": [0.5] * 3, "std": [0.5] * 3}
 COLOURS = {"red apple": (200, 30, 30), "lime": (60, 200, 60), "blue cup": (40, 60, 200), "snow": (240, 240, 240)}
 CAPTIONS = {"source": "clip_benchmark", "path": "wds_flickr8k", "labels": "captions"}
