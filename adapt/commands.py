@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> Recipe:
     if given.get("run"):
         from adapt.run import Run
 
-        path = Run.from_folder(Path(given["run"])).path
+        path = Run.from_folder(given["run"]).path
         if not given.get("recipe"):
             _of_this_version(path)
         recipe = load_recipe(given.get("recipe") or path / "recipe.yaml", overrides)
@@ -275,7 +275,7 @@ def _report(rest: list[str]) -> Said:
     given = dict(argument.partition("=")[::2] for argument in rest)
     from adapt.run import Run
 
-    path = Run.from_folder(Path(given["run"])).path if "run" in given else Run.open(parse(rest), writes=False).path
+    path = Run.from_folder(given["run"]).path if "run" in given else Run.open(parse(rest), writes=False).path
     from adapt.report import shots, suite, workbench
 
     built = [

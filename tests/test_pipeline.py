@@ -23,8 +23,6 @@ from adapt.verbs import export as exporting
 from adapt.verbs import kept, lineage
 from adapt.verbs.session import Session
 
-pytestmark = pytest.mark.usefixtures("fewer")
-
 NAME = "logits-resnet10t"
 STUDENT, FP32, INT8 = (f"{role} {NAME}" for role in ("student", "onnx fp32", "onnx int8"))
 SMALL = [
@@ -224,7 +222,7 @@ def test_a_file_was_proven_on_pictures_and_int8_says_how_its_ranges_were_found(d
     outcome, folder = done
     entries = {entry["name"]: entry for entry in outcome.entries}
     assert entries[FP32]["proof"]["samples"] == 32, "as many as were given for the calibration"
-    assert entries[INT8]["int8"]["pictures"] == 22, "the validation split"
+    assert entries[INT8]["int8"]["pictures"] == 128, "the validation split"
     assert entries[INT8]["conversions"] == {}
     for name in ("fp32", "int8"):
         entry = entries[f"onnx {name} {NAME}"]

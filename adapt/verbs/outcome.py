@@ -53,7 +53,7 @@ class Outcome:
         Raises:
             UserError: it is not a run folder.
         """
-        run = Run.from_folder(Path(folder))
+        run = Run.from_folder(folder)
         numbers = run.read_json("metrics.json", {})
         return cls(run.path, numbers.get("entries", []), numbers.get("guards", []))
 

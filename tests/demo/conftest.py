@@ -166,10 +166,10 @@ def upload():
 
 
 @pytest.fixture(scope="session")
-def click():
-    """(page, part, x, y) → click on a picture of the page, at a share of its width and height, wherever its frame shows it."""
+def spot():
+    """(page, part, x, y) → where in its frame a picture of the page has this share of its width and height, as playwright's `position`."""
 
-    def at(page, part: str, x: float, y: float) -> None:
+    def of(page, part: str, x: float, y: float) -> dict[str, float]:
         shown = page.locator(f"{part} img")
         wide, high = shown.evaluate(
             "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
@@ -178,6 +178,16 @@ def click():
         assert shown.evaluate("image => getComputedStyle(image).objectFit") == "scale-down"
         scale = min(1, frame["width"] / wide, frame["height"] / high)
         left, top = (frame["width"] - scale * wide) / 2, (frame["height"] - scale * high) / 2
-        shown.click(position={"x": left + x * scale * wide, "y": top + y * scale * high})
+        return {"x": left + x * scale * wide, "y": top + y * scale * high}
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def click(spot):
+    """(page, part, x, y) → click on a picture of the page, at a share of its width and height, wherever its frame shows it."""
+
+    def at(page, part: str, x: float, y: float) -> None:
+        page.locator(f"{part} img").click(position=spot(page, part, x, y))
 
     return at

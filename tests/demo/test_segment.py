@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from adapt.demo import masks
+from adapt.demo.segment import NEW
 from adapt.vision.masks import rle, unrle
 
 PICTURE, ROWS, CLASS = "#segment-picture", "#segment-list .region", "#segment-class input, #segment-class textarea"
@@ -82,6 +83,7 @@ def test_clicks_undo_box_and_the_three_files(tab, tigers, click, tmp_path):
     tab.locator(CLASS).fill("tiger")
     press(tab, "New region")
     tab.locator(ROWS, has_text="1: tiger").wait_for()
+    expect(tab.locator("#segment-chosen input")).to_have_value(NEW)  # else what is typed names the first
     tab.locator(CLASS).fill("banana")
     mode(tab, "Box")
     for x, y in ((120, 54), (70, 4)):
@@ -115,19 +117,15 @@ def test_clicks_undo_box_and_the_three_files(tab, tigers, click, tmp_path):
     rows(tab, 2)
 
 
-def test_a_click_while_the_drawing_of_the_one_before_loads_counts(tab, tigers):
+def test_a_click_while_the_drawing_of_the_one_before_loads_counts(tab, tigers, spot):
     tab.set_input_files(f"{PICTURE} input[type=file]", tigers[0])
     tab.get_by_text("Click on a thing.").wait_for()
     shown = tab.locator(f"{PICTURE} img")
-    wide, high = shown.evaluate("async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }")
-    frame = shown.bounding_box()
-    scale = min(1, frame["width"] / wide, frame["height"] / high)
-    middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
-    waits = []
+    corners, waits = [spot(tab, PICTURE, x / 190, y / 128) for x, y in ((120, 54), (70, 4))], []
     tab.route(re.compile(r"file=.*picture\.png"), lambda route: waits.append(route), times=1)
     mode(tab, "Box")
-    for x, y in ((120, 54), (70, 4)):
-        tab.mouse.click(middle[0] + (x / 190 - 0.5) * scale * wide, middle[1] + (y / 128 - 0.5) * scale * high)
+    for corner in corners:
+        shown.click(position=corner)
         while not waits:
             tab.wait_for_timeout(20)
         assert not shown.evaluate("image => image.naturalWidth")

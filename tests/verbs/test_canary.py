@@ -29,8 +29,6 @@ from adapt.run import Run
 from adapt.verbs import canary, guests, sweep
 from adapt.vision.pictures import open_picture
 
-pytestmark = pytest.mark.usefixtures("fewer")
-
 TEMPLATES = "{templates: ['an icon of a {}']}"
 EVALS = "evals: [{name: zeroshot, bootstrap: 100}]"
 TARGET = ["data={source: folder, path: target}", f"prompts={TEMPLATES}", "distill=null", "export=[]", "tracker=none"]

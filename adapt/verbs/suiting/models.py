@@ -145,7 +145,7 @@ def _named(session: Session, named: Named) -> Model:
     if named.kind == "file":
         return _file(session, Path(named.file).expanduser())
     if named.kind == "run":
-        path = Run.from_folder(Path(named.run)).path
+        path = Run.from_folder(named.run).path
         if named.student:
             return _student(session, path, named.student)
         return _adapted(_session(session, load_recipe(path / "recipe.yaml"), path), slug(path.name), path.name)

@@ -151,7 +151,7 @@ def _there(one: Named) -> None:
     if one.file and not Path(one.file).expanduser().is_file():
         raise UserError(f"file: there is no {one.file!r}. Exported files are in runs/…/export/NAME/onnx.")
     if one.run:
-        folder = Run.from_folder(Path(one.run)).path
+        folder = Run.from_folder(one.run).path
         have = sorted(path.parent.name for path in folder.glob("student/*/config.json"))
         if one.student and one.student not in have:
             raise UserError(f"student: {str(folder)!r} has no student {one.student!r}.{nearest(one.student, have)}")
